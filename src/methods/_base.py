@@ -1,0 +1,95 @@
+"""What a method is to the rest of the kit: its registry, its options, and the hooks of the training loop."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from src.base_model import BaseGenerativeModel, BaseScheduler
+
+_REGISTRY: dict[str, type["Method"]] = {}
+MethodClass = TypeVar("MethodClass", bound=type["Method"])
+
+
+def register(name: str) -> Callable[[MethodClass], MethodClass]:
+    """Class decorator: make a method known as `--method name`."""
+
+    def add(cls: MethodClass) -> MethodClass:
+        if not issubclass(cls, Method):
+            raise TypeError(f"{cls.__name__} is registered as method {name!r} but is no subclass of Method")
+        if name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__:
+            raise ValueError(f"method {name!r} is registered twice: {_REGISTRY[name].__qualname__} and {cls.__qualname__}")
+        _REGISTRY[name] = cls
+        return cls
+
+    return add
+
+
+def get_method(name: str) -> type["Method"]:
+    """The class registered under this name; ValueError naming all of them if there is none."""
+    if name not in _REGISTRY:
+        raise ValueError(f"unknown method {name!r}; expected one of {', '.join(method_names())}")
+    return _REGISTRY[name]
+
+
+def method_names() -> list[str]:
+    return sorted(_REGISTRY)
+
+
+class Method(BaseGenerativeModel):
+    """A generative model the training loop can run. A subclass is one file of this folder, its paper named on line 1.
+
+    Class attributes:
+        Scheduler: the scheduler's class. It declares the direction of time by `t_noise` and `t_data`, and its options by a
+            dataclass `Config`.
+        Config: the options of method and scheduler, a dataclass that extends `Scheduler.Config`. Every field becomes a flag of
+            train.py and a key of model_config.json. metadata may hold "help" and "choices".
+        needs_condition: whether the network gets its second scalar input. None leaves it to --use_additional_condition.
+    """
+
+    Scheduler: type[BaseScheduler]
+    needs_condition: bool | None = False
+
+    @dataclass
+    class Config:
+        pass
+
+    def _setup(self, **kwargs: Any) -> None:
+        self.config = self.Config(**kwargs)
+        self.train_only: dict[str, nn.Module] = {}
+
+    @classmethod
+    def from_options(cls, network: nn.Module, num_train_timesteps: int = 1000, **options: Any) -> "Method":
+        """Build the method and its scheduler from the fields of Config."""
+        values = asdict(cls.Config(**options))
+        scheduler_fields = {item.name for item in fields(cls.Scheduler.Config)}
+        scheduler = cls.Scheduler(num_train_timesteps, **{name: values[name] for name in scheduler_fields})
+        return cls(network, scheduler, **values)
+
+    # ------------------------------------------------------------------------------------- hooks of the training loop
+
+    def optim_groups(self) -> dict[str, Iterator[nn.Parameter] | list[nn.Parameter]]:
+        """Parameters by group. The loop has one optimizer a group and calls compute_loss(group=name) for each in turn."""
+        return {"network": self.network.parameters()}
+
+    def on_step_end(self, step: int, total_steps: int) -> None:
+        """Called after the optimizers have made step number `step` (from 1) of total_steps."""
+
+
+def draw_noise(shape: Sequence[int], device: torch.device, seeds: Sequence[int] | None = None, draw: int = 0) -> torch.Tensor:
+    """Standard normal noise (B, C, H, W), float32.
+
+    With seeds, one a image, image i depends on seeds[i] and `draw` alone: neither on the batch it is in nor on the device.
+    `draw` numbers the draws of a sampler that adds noise more than once. Without seeds, torch's global generator is used.
+    """
+    if seeds is None:
+        return torch.randn(*shape, device=device)
+    if len(seeds) != shape[0]:
+        raise ValueError(f"expected {shape[0]} seeds, one a image, got {len(seeds)}")
+    images = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed((int(seed) + draw * 0x9E3779B97F4A7C15) % 2**63)
+        images.append(torch.randn(*shape[1:], generator=generator))
+    return torch.stack(images).to(device)
