@@ -33,6 +33,8 @@ class UNet(nn.Module):
         use_additional_condition: bool = False,
     ):
         super().__init__()
+        if not ch_mult:
+            raise ValueError("ch_mult names no level")
         if any(not 0 <= level < len(ch_mult) for level in attn):
             raise ValueError(f"attn {list(attn)} names a level outside 0..{len(ch_mult) - 1}")
         self.use_additional_condition = use_additional_condition

@@ -4,21 +4,24 @@ The first six functions are the course's contract. Methods and `custom_model.py`
 submission also runs where a course has put its own `src/utils.py` in place.
 """
 
+import argparse
 import contextlib
 import json
+import math
 import os
 import pickle
 import random
+import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
@@ -122,6 +125,32 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, whose flags are not abbreviated, and whose help shows the defaults."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see --help)\n")
+
+
+def number(kind: type[int] | type[float], minimum: float = -math.inf) -> Callable[[str], int | float]:
+    """An argparse type: a finite number of this kind, at least minimum."""
+
+    def parse(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= minimum):
+            bound = "" if minimum == -math.inf else f" of at least {minimum:g}"
+            raise argparse.ArgumentTypeError(f"expected a {'whole ' if kind is int else ''}number{bound}, got {text!r}")
+        return value
+
+    return parse
+
+
 # ------------------------------------------------------------------------------------------------------------ files
 
 
@@ -132,20 +161,27 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def write_whole(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside path to write to, and rename it to path if the block ends well.
+    """Give a temporary name beside path for a file or folder, and rename it to path if the block ends well.
 
-    Nothing half-written is left behind. Raises UserError where the disk refuses (full, read-only, no permission).
+    What stood at path before is replaced. Nothing half-written is left behind.
+
+    Raises UserError where the disk refuses (full, read-only, no permission).
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
+        if partial.is_dir() and path.is_dir():
+            shutil.rmtree(path)
         os.replace(partial, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def save_torch(value: Any, path: str | Path) -> None:
@@ -197,6 +233,19 @@ def from_uint8(pixels: torch.Tensor) -> torch.Tensor:
 def image_seeds(seed: int, first: int, count: int) -> list[int]:
     """One 63-bit seed for each of the images first, first+1, ... of a run with this seed, whatever the batch size."""
     return [int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] >> 1) for i in range(first, first + count)]
+
+
+def contact_sheet(rows: Sequence[np.ndarray], labels: Sequence[str], scale: int = 2) -> Image.Image:
+    """A picture of labelled rows of images. rows: uint8 arrays (N, 3, H, W); scale: enlargement in whole pixels."""
+    margin = 8 + max(7 * len(label) for label in labels)
+    count, _, height, width = rows[0].shape
+    sheet = Image.new("RGB", (margin + count * width * scale, len(rows) * height * scale), "white")
+    draw = ImageDraw.Draw(sheet)
+    for y, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        strip = Image.fromarray(np.concatenate(list(row), axis=2).transpose(1, 2, 0))
+        sheet.paste(strip.resize((strip.width * scale, strip.height * scale), Image.NEAREST), (margin, y * height * scale))
+        draw.text((4, (y + 0.5) * height * scale), label, fill="black", anchor="lm")
+    return sheet
 
 
 # ---------------------------------------------------------------------------------------------- devices and precision
