@@ -1,0 +1,122 @@
+"""The battery finds planted faults. Each test first shows that the sound model passes the same check."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from src.methods import register
+from src.methods._base import _REGISTRY
+from src.methods.rectified_flow import RectifiedFlow
+from src.training import loop
+from src.training.ema import EMA
+from src.utils import expand_t
+from tests import battery
+from tests.helpers import tiny_model
+
+
+@pytest.fixture
+def planted():
+    """Register classes for one test."""
+    before = dict(_REGISTRY)
+    yield lambda cls: register("planted")(cls) and (lambda: tiny_model("planted"))
+    _REGISTRY.clear()
+    _REGISTRY.update(before)
+
+
+def fails(check, *args) -> None:
+    with pytest.raises(AssertionError):
+        check(*args)
+
+
+def test_noise_equal_to_the_data(monkeypatch, tmp_path):
+    make = lambda: tiny_model("rectified_flow")  # noqa: E731
+    battery.check_noise_of_the_loop(make, tmp_path / "sound")
+    monkeypatch.setattr(loop.torch, "randn_like", lambda data: data.clone())
+    fails(battery.check_noise_of_the_loop, make, tmp_path / "faulty")
+
+
+def test_last_step_that_ignores_the_network(planted):
+    class Faulty(RectifiedFlow):
+        class Scheduler(RectifiedFlow.Scheduler):
+            def reverse_process_step(self, xt, pred, t, t_next):
+                step = super().reverse_process_step(xt, pred, t, t_next)
+                return torch.where(expand_t(t_next, xt) == self.t_data, xt, step)
+
+    battery.check_number_of_calls(lambda: tiny_model("rectified_flow"))
+    fails(battery.check_number_of_calls, planted(Faulty))
+
+
+def test_one_call_too_many(planted):
+    class Faulty(RectifiedFlow):
+        def sample(self, shape, num_inference_timesteps=20, **kwargs):
+            return super().sample(shape, num_inference_timesteps + 1, **kwargs)
+
+    fails(battery.check_number_of_calls, planted(Faulty))
+
+
+class Conditional(RectifiedFlow):
+    """Passes 1 - t as the condition, soundly."""
+
+    needs_condition = True
+
+    def predict(self, xt, t, **kwargs):
+        return self.network(xt, t * self.config.time_scale, self.condition(t))
+
+    def condition(self, t):
+        return 1 - t
+
+
+def test_condition_that_is_dropped_by_the_method(planted):
+    class Faulty(Conditional):
+        def condition(self, t):
+            return torch.zeros_like(t)
+
+    battery.check_condition(planted(Conditional))
+    _REGISTRY.pop("planted")
+    fails(battery.check_condition, planted(Faulty))
+
+
+def test_condition_that_is_dropped_by_the_network(planted):
+    make = planted(Conditional)
+
+    def deaf():
+        model = make()
+        model.network.condition_fusion = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.SiLU(), torch.nn.Linear(32, 32))
+        torch.nn.init.zeros_(model.network.condition_fusion[0].weight)
+        return model
+
+    battery.check_condition(make)
+    fails(battery.check_condition, deaf)
+
+
+def test_average_not_used_in_the_checkpoint(monkeypatch, tmp_path):
+    make = lambda: tiny_model("rectified_flow")  # noqa: E731
+    battery.check_checkpoint_is_average(make, tmp_path / "sound")
+    monkeypatch.setattr(EMA, "applied", lambda self: nullcontext())
+    fails(battery.check_checkpoint_is_average, make, tmp_path / "faulty")
+
+
+def test_noise_that_depends_on_the_batch(planted):
+    class Faulty(RectifiedFlow):
+        def sample(self, shape, num_inference_timesteps=20, seeds=None, **kwargs):
+            if seeds is not None:
+                torch.manual_seed(seeds[0])
+            return super().sample(shape, num_inference_timesteps, **kwargs)
+
+    battery.check_seeds(lambda: tiny_model("rectified_flow"))
+    fails(battery.check_seeds, planted(Faulty))
+
+
+def test_train_only_module_in_the_checkpoint(planted, tmp_path):
+    from custom_model import create_custom_model
+
+    class Faulty(RectifiedFlow):
+        def _setup(self, **kwargs):
+            super()._setup(**kwargs)
+            self.teacher = torch.nn.Linear(2, 2)
+            self.train_only = {"teacher": self.teacher}
+
+    make = planted(Faulty)
+    config = {"method": "planted", "ch": 8, "ch_mult": [1, 2], "attn": [1], "num_res_blocks": 1}
+    fails(battery.check_save_and_load, make, create_custom_model, config, tmp_path)

@@ -1,0 +1,48 @@
+import pytest
+
+from custom_model import create_custom_model
+from src.methods import get_method, method_names
+from tests import battery
+from tests.helpers import TINY, tiny_model
+
+CHECKS = [
+    battery.check_ends_of_forward_process,
+    battery.check_oracle_step,
+    battery.check_training_times,
+    battery.check_number_of_calls,
+    battery.check_nfe_differ,
+    battery.check_seeds,
+    battery.check_trajectory,
+    battery.check_loss,
+    battery.check_condition,
+]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+@pytest.mark.parametrize("method", method_names())
+def test_battery(method, check):
+    check(lambda: tiny_model(method))
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_save_and_load(method, tmp_path):
+    battery.check_save_and_load(lambda: tiny_model(method), create_custom_model, {"method": method, **TINY}, tmp_path)
+
+
+@pytest.mark.parametrize("check", [battery.check_noise_of_the_loop, battery.check_checkpoint_is_average])
+@pytest.mark.parametrize("method", method_names())
+def test_trained_by_the_loop(method, check, tmp_path):
+    check(lambda: tiny_model(method), tmp_path)
+
+
+def test_every_method_names_its_paper_and_its_options():
+    for name in method_names():
+        cls = get_method(name)
+        assert cls.Scheduler.t_data != cls.Scheduler.t_noise
+        for field in cls.Config.__dataclass_fields__.values():
+            assert field.metadata.get("help"), f"{name}: option {field.name} has no help text"
+
+
+def test_unknown_method_names_the_valid_ones():
+    with pytest.raises(ValueError, match=r"'flow'.*custom, .*rectified_flow"):
+        get_method("flow")
