@@ -1,0 +1,121 @@
+import os
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.datasets import images
+from src.datasets.images import ImageSource, load_images
+from src.utils import UserError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Six 80x70 images of four kinds, and an empty cache."""
+    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "faces"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for index, suffix in enumerate(("png", "jpg", "jpeg", "webp", "png", "PNG")):
+        Image.fromarray(rng.integers(0, 256, (70, 80, 3), dtype=np.uint8)).save(root / f"{index}.{suffix}")
+    (root / "notes.txt").write_text("no image")
+    return root
+
+
+IDS = [str(index) for index in range(6)]
+
+
+def test_folder_pixels_are_those_of_pil_and_torchvision(folder):
+    array = load_images(folder, ["3", "0"])
+    assert array.shape == (2, 3, 64, 64) and array.dtype == np.uint8
+    for pixels, name in zip(array, ("3.webp", "0.png"), strict=True):
+        resized = Image.open(folder / name).convert("RGB").resize((64, 64), Image.BILINEAR)
+        np.testing.assert_array_equal(pixels, np.asarray(resized).transpose(2, 0, 1))
+
+
+def test_cropped_folder_and_zip_give_the_same_pixels(folder, tmp_path):
+    expected = load_images(folder, IDS)
+    nested = tmp_path / "download"
+    nested.mkdir()
+    os.rename(folder, nested / "cropped")
+    np.testing.assert_array_equal(load_images(nested, IDS), expected)
+    for inside in ("", "cropped/"):
+        archive = tmp_path / f"faces{len(inside)}.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            for path in (nested / "cropped").iterdir():
+                file.write(path, inside + path.name)
+        np.testing.assert_array_equal(load_images(archive, IDS), expected)
+
+
+def test_grey_palette_and_transparent_images_become_rgb(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
+    for name, mode, colour in (("a", "L", 77), ("b", "RGBA", (10, 20, 30, 0)), ("c", "P", 0)):
+        Image.new(mode, (64, 64), colour).save(tmp_path / f"{name}.png")
+    array = load_images(tmp_path, ["a", "b"])
+    assert array[0, :, 5, 5].tolist() == [77, 77, 77] and array[1, :, 5, 5].tolist() == [10, 20, 30]
+    assert load_images(tmp_path, ["c"]).shape == (1, 3, 64, 64)
+
+
+def test_decoded_once_then_memory_mapped(folder, monkeypatch):
+    first = load_images(folder, IDS)
+    monkeypatch.setattr(images, "decode_image", lambda *args: pytest.fail("decoded again"))
+    again = load_images(folder, IDS)
+    assert isinstance(again, np.memmap) and not again.flags.writeable
+    np.testing.assert_array_equal(again, first)
+
+
+def test_a_changed_source_is_decoded_again(folder):
+    before = load_images(folder, IDS).copy()
+    Image.new("RGB", (80, 70), "red").save(folder / "0.png")
+    after = load_images(folder, IDS)
+    assert after[0, :, 0, 0].tolist() == [255, 0, 0]
+    np.testing.assert_array_equal(after[1:], before[1:])
+
+
+def test_a_damaged_cache_is_made_again(folder, tmp_path, capsys):
+    expected = load_images(folder, IDS).copy()
+    (path,) = (tmp_path / "cache" / "images").iterdir()
+    path.write_bytes(path.read_bytes()[:1000])
+    np.testing.assert_array_equal(load_images(folder, IDS), expected)
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_missing_ids_are_counted_and_named(folder):
+    with pytest.raises(UserError, match=r"7 of 8 images are missing, first x0, x1, x2, x3, x4; the source has 6 images"):
+        load_images(folder, ["0"] + [f"x{index}" for index in range(7)])
+
+
+def test_corrupt_image_is_named_and_nothing_cached(folder, tmp_path):
+    (folder / "2.jpeg").write_bytes((folder / "2.jpeg").read_bytes()[:300])
+    with pytest.raises(UserError, match=r"2\.jpeg"):
+        load_images(folder, IDS)
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_corrupt_zip_member_is_named(folder, tmp_path):
+    archive = tmp_path / "faces.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(folder / "0.png", "0.png")
+    data = bytearray(archive.read_bytes())
+    data[200] ^= 0xFF
+    archive.write_bytes(data)
+    with pytest.raises(UserError, match=r"0\.png"):
+        load_images(archive, ["0"])
+
+
+def test_no_source(tmp_path):
+    with pytest.raises(UserError, match="no data at"):
+        ImageSource(tmp_path / "absent")
+    with pytest.raises(UserError, match="no images"):
+        ImageSource(tmp_path)
+    (tmp_path / "broken.zip").write_bytes(b"PK not a zip")
+    with pytest.raises(UserError, match="not a readable zip"):
+        ImageSource(tmp_path / "broken.zip")
+
+
+def test_fingerprint_of_a_folder_sees_a_new_modification_time(folder):
+    before = ImageSource(folder).fingerprint
+    os.utime(folder / "1.jpg", (time.time() + 5, time.time() + 5))
+    assert ImageSource(folder).fingerprint != before

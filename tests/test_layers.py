@@ -1,0 +1,82 @@
+"""Which room imports which: the table of the design, read from the source."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.utils import PROJECT_ROOT
+
+CONTRACT = {"src.base_model", "src.network", "src.module", "src.utils"}
+RULES = {  # files -> what of ours they may import
+    "src/utils.py": set(),
+    "src/base_model.py": set(),
+    "src/module.py": set(),
+    "src/network.py": {"src.module"},
+    "src/methods/": CONTRACT | {"src.methods._base", "src.methods._paths", "src.methods._schedules"},
+    "src/datasets/": CONTRACT | {"src.datasets.images"},
+    "src/training/": CONTRACT | {"src.methods._base", "src.training"},
+    "src/evaluation/": {"src.utils", "src.evaluation"},
+    "sampling.py": {"custom_model", "src.utils"},
+}
+OUTSIDE = {  # packages each room may import; all others are free within requirements.txt
+    "src/utils.py": {"torch", "numpy", "PIL"},
+    "src/base_model.py": {"torch"},
+    "src/module.py": {"torch"},
+    "src/network.py": {"torch"},
+    "src/methods/": {"torch", "numpy", "tqdm"},
+}
+OURS = {"src", "custom_model", "dataset", "train", "sampling", "measure_fid"}
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return names
+
+
+def files(rule: str) -> list[Path]:
+    path = PROJECT_ROOT / rule
+    return sorted(path.glob("*.py")) if path.is_dir() else [path]
+
+
+def allowed(name: str, permitted: set[str]) -> bool:
+    return any(name == entry or name.startswith(entry + ".") for entry in permitted)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rooms(rule):
+    for path in files(rule):
+        if path.name == "__init__.py":
+            continue
+        ours = {name for name in imports(path) if name.split(".")[0] in OURS}
+        wrong = {name for name in ours if not allowed(name, RULES[rule])}
+        assert not wrong, f"{path.relative_to(PROJECT_ROOT)} imports {wrong}"
+
+
+@pytest.mark.parametrize("rule", OUTSIDE)
+def test_packages(rule):
+    for path in files(rule):
+        roots = {name.split(".")[0] for name in imports(path)} - OURS - set(sys.stdlib_module_names)
+        assert roots <= OUTSIDE[rule], f"{path.relative_to(PROJECT_ROOT)} imports {roots - OUTSIDE[rule]}"
+
+
+def test_methods_use_only_the_contract_of_utils():
+    """A course may put its own src/utils.py in place: what a submission needs of it is the contract alone."""
+    contract = {"seed_everything", "get_current_time", "expand_t", "tensor_to_pil_image", "save_model", "load_model"}
+    for path in [*files("src/methods/"), PROJECT_ROOT / "custom_model.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "src.utils":
+                assert {alias.name for alias in node.names} <= contract, path
+
+
+def test_no_method_is_named_outside_its_room():
+    names = {path.stem for path in (PROJECT_ROOT / "src" / "methods").glob("[!_]*.py")}
+    for path in [PROJECT_ROOT / "train.py", PROJECT_ROOT / "sampling.py", *files("src/training/")]:
+        words = set(path.read_text().replace('"', " ").replace("'", " ").replace(".", " ").split())
+        assert not names & words, path

@@ -1,0 +1,213 @@
+"""train.py, sampling.py as a user meets them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import dataset
+import sampling
+import train
+from src.utils import PROJECT_ROOT, run_script, save_model
+from tests.helpers import TINY, tiny_model
+
+TINY_FLAGS = ["--ch", "8", "--ch_mult", "1", "2", "--attn", "1", "--num_res_blocks", "1", "--device", "cpu"]
+
+
+@pytest.fixture
+def toon(tmp_path_factory, monkeypatch):
+    """A toon data set of 12 + 6 images."""
+    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path_factory.getbasetemp() / "toon_cache"))
+    monkeypatch.setattr(dataset, "TOON_SPLITS", {"train": (12, 1), "val": (6, 2)})
+
+
+def call(module, monkeypatch, *argv) -> int:
+    """Run a script's main as its command line does; its exit code."""
+    monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, argv)])
+    try:
+        run_script(module.main)
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def fails(module, monkeypatch, capsys, *argv) -> str:
+    """The one line with which a script refuses these arguments."""
+    assert call(module, monkeypatch, *argv) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    return lines[0]
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    save_model(tiny_model(), tmp_path / "model" / "best_model.pt", {"method": "custom", **TINY})
+    return tmp_path / "model" / "best_model.pt"
+
+
+def test_train_then_sample(toon, tmp_path, monkeypatch, capsys):
+    flags = [*TINY_FLAGS, "--data", "toon", "--batch_size", 4, "--num_iterations", 2, "--save_dir", tmp_path / "results"]
+    assert call(train, monkeypatch, *flags, "--time_distribution", "logit_normal", "--num_train_timesteps", 500) == 0
+    (run,) = (tmp_path / "results").iterdir()
+    config = json.loads((run / "model_config.json").read_text())
+    assert config["time_distribution"] == "logit_normal" and config["num_train_timesteps"] == 500
+    assert config["ch_mult"] == [1, 2] and config["use_additional_condition"] is False and "batch_size" not in config
+
+    arguments = ["--ckpt_path", run / "last.ckpt", "--save_dir", tmp_path / "samples", "--num_samples", 5, "--device", "cuda"]
+    assert call(sampling, monkeypatch, *arguments) == 0
+    if not torch.cuda.is_available():
+        assert "running on the CPU" in capsys.readouterr().out
+    for nfe in (1, 2, 4):
+        files = sorted((tmp_path / "samples" / f"nfe={nfe}").iterdir())
+        assert [file.name for file in files] == [f"{index:04d}.png" for index in range(5)]
+        assert all(Image.open(file).size == (64, 64) and Image.open(file).mode == "RGB" for file in files)
+
+
+def test_resume_continues_the_run(toon, tmp_path, monkeypatch, capsys):
+    flags = [*TINY_FLAGS, "--data", "toon", "--batch_size", 4, "--save_dir", tmp_path]
+    assert call(train, monkeypatch, *flags, "--num_iterations", 1, "--run_name", "a") == 0
+    assert call(train, monkeypatch, *flags, "--num_iterations", 3, "--resume", tmp_path / "a") == 0
+    assert torch.load(tmp_path / "a" / "resume.pt", weights_only=True)["step"] == 3
+    capsys.readouterr()
+    line = fails(train, monkeypatch, capsys, *flags, "--resume", tmp_path / "a", "--time_scale", 3)
+    assert "another model" in line
+    assert "holds a run already" in fails(train, monkeypatch, capsys, *flags, "--run_name", "a")
+
+
+def test_preset_is_a_default_that_flags_override(monkeypatch):
+    args = train.parse(["--preset", "small", "--ch", "16"])
+    assert args.ch == 16 and args.num_res_blocks == train.PRESETS["small"].flags["num_res_blocks"]
+    assert train.parse([]).ch == 128
+
+
+def test_course_defaults():
+    args = vars(train.parse([]))
+    course = {"batch_size": 32, "num_iterations": 100000, "lr": 1e-4, "save_dir": "./results", "device": "cuda"}
+    course |= {"log_interval": 100, "save_interval": 10000, "seed": 42, "num_train_timesteps": 1000}
+    course |= {"use_additional_condition": False, "ch": 128, "ch_mult": [1, 2, 2, 2], "attn": [1], "dropout": 0.1}
+    assert {name: args[name] for name in course} == course
+
+
+def images(folder: Path) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(path)).astype(int) for path in sorted(folder.iterdir())])
+
+
+def test_images_do_not_depend_on_the_batch_size(checkpoint, tmp_path, monkeypatch):
+    for size in (1, 4, 7):
+        flags = ["--ckpt_path", checkpoint, "--save_dir", tmp_path / str(size), "--num_samples", 7, "--batch_size", size]
+        assert call(sampling, monkeypatch, *flags, "--precision", "fp32", "--device", "cpu") == 0
+    for nfe in (1, 2, 4):
+        one, four, seven = (images(tmp_path / size / f"nfe={nfe}") for size in "147")
+        assert abs(one - seven).max() <= 1 and abs(four - seven).max() <= 1, "equal but for rounding"
+        assert abs(one[0] - one[1]).mean() > 5
+
+
+def test_seed_and_precision(checkpoint, tmp_path, monkeypatch):
+    base = ["--ckpt_path", checkpoint, "--num_samples", 2, "--nfe_list", 2, "--device", "cpu"]
+    for name, flags in (("a", []), ("b", []), ("seed", ["--seed", 1]), ("bf16", ["--precision", "bf16"])):
+        assert call(sampling, monkeypatch, *base, "--save_dir", tmp_path / name, *flags) == 0
+    a, b, seed, bf16 = (images(tmp_path / name / "nfe=2") for name in ("a", "b", "seed", "bf16"))
+    assert (a == b).all() and abs(a - seed).mean() > 5 and abs(a - bf16).mean() < 3
+
+
+def test_sampling_again_replaces_the_folder(checkpoint, tmp_path, monkeypatch):
+    base = ["--ckpt_path", checkpoint, "--save_dir", tmp_path / "s", "--nfe_list", 1, "--device", "cpu"]
+    for count in (3, 2):
+        assert call(sampling, monkeypatch, *base, "--num_samples", count) == 0
+    assert len(list((tmp_path / "s" / "nfe=1").iterdir())) == 2
+
+
+def test_a_model_without_seeds_is_sampled_too(checkpoint, tmp_path, monkeypatch):
+    """A student's sample() that knows the course's arguments alone draws from the seeded global generator."""
+
+    class Plain(torch.nn.Module):
+        device = torch.device("cpu")
+
+        def sample(self, shape, num_inference_timesteps=20, return_traj=False, verbose=False, **kwargs):
+            return torch.randn(shape)
+
+    monkeypatch.setattr(sampling, "load_model", lambda *args: Plain())
+    for name in "ab":
+        call(sampling, monkeypatch, "--save_dir", tmp_path / name, "--num_samples", 2, "--nfe_list", 1, "--device", "cpu")
+    assert (images(tmp_path / "a" / "nfe=1") == images(tmp_path / "b" / "nfe=1")).all()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--nfe_list", "0"], "argument --nfe_list: expected a whole number of at least 1, got '0'"),
+        (["--nfe_list", "1", "two"], "got 'two'"),
+        (["--num_samples", "-3"], "at least 1, got '-3'"),
+        (["--steps", "4"], "unrecognized arguments: --steps 4"),
+        (["--device", "gpu"], "unknown device 'gpu'"),
+        (["--ckpt_path", "nowhere.pt"], "no checkpoint at nowhere.pt"),
+    ],
+)
+def test_sampling_refuses(checkpoint, tmp_path, monkeypatch, capsys, flags, message):
+    base = [] if "--ckpt_path" in flags else ["--ckpt_path", checkpoint]
+    assert message in fails(sampling, monkeypatch, capsys, *base, "--save_dir", tmp_path / "s", *flags)
+    assert not (tmp_path / "s").exists()
+
+
+def test_sampling_refuses_a_model_that_gives_no_numbers(checkpoint, tmp_path, monkeypatch, capsys):
+    state = torch.load(checkpoint, weights_only=True)
+    state["state_dict"]["network.tail.2.bias"].fill_(float("nan"))
+    torch.save(state, checkpoint)
+    flags = ["--ckpt_path", checkpoint, "--save_dir", tmp_path / "s", "--device", "cpu", "--num_samples", 2]
+    monkeypatch.setattr(sampling, "tqdm", lambda **kwargs: sampling_tqdm(disable=True))
+    assert "not finite" in fails(sampling, monkeypatch, capsys, *flags)
+    assert not list((tmp_path / "s").rglob("*.png"))
+
+
+sampling_tqdm = sampling.tqdm
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data_root", "absent.zip"], "no data at absent.zip"),
+        (["--method", "flow"], "argument --method: invalid choice: 'flow'"),
+        (["--colour", "red"], "unrecognized arguments: --colour red"),
+        (["--batch", "3"], "unrecognized arguments: --batch 3"),
+        (["--batch_size", "0"], "at least 1, got '0'"),
+        (["--lr", "fast"], "expected a number of at least 0, got 'fast'"),
+        (["--lr", "nan"], "got 'nan'"),
+        (["--time_distribution", "cosine"], "invalid choice: 'cosine'"),
+        (["--preset", "huge"], "invalid choice: 'huge'"),
+        (["--data", "toon", "--attn", "7"], "attn [7]"),
+        (["--data", "toon", "--method", "rectified_flow", "--use_additional_condition"], "no use for the additional"),
+        (["--data", "toon", "--resume", "nowhere"], "no file nowhere/model_config.json"),
+    ],
+)
+def test_train_refuses(toon, tmp_path, monkeypatch, capsys, flags, message):
+    assert message in fails(train, monkeypatch, capsys, "--device", "cpu", *flags, "--save_dir", tmp_path / "r", "--ch", 8)
+    assert not (tmp_path / "r").exists()
+
+
+def test_exit_code_of_the_process():
+    result = subprocess.run(
+        [sys.executable, "sampling.py", "--nfe_list", "0"], cwd=PROJECT_ROOT, capture_output=True, text=True, env=os.environ
+    )
+    assert result.returncode == 2 and result.stderr.startswith("error: argument --nfe_list")
+
+
+def test_help_lists_the_options_of_the_method(monkeypatch, capsys):
+    assert call(train, monkeypatch, "--method", "rectified_flow", "--help") == 0
+    text = capsys.readouterr().out
+    assert "--time_scale" in text and "--ema_half_life" in text and "default: 100000" in text
+
+
+@pytest.mark.slow
+def test_the_full_network_end_to_end(toon, tmp_path, monkeypatch):
+    flags = ["--data", "toon", "--num_iterations", 2, "--batch_size", 2, "--device", "cpu", "--save_dir", tmp_path]
+    assert call(train, monkeypatch, *flags, "--run_name", "full") == 0
+    run = tmp_path / "full"
+    assert 234e6 < (run / "last.ckpt").stat().st_size < 236e6
+    assert call(sampling, monkeypatch, "--ckpt_path", run / "last.ckpt", "--save_dir", run, "--num_samples", 2) == 0
+    assert len(images(run / "nfe=4")) == 2

@@ -1,0 +1,191 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.training.checkpoint import TrainingState
+from src.training.data import Batches
+from src.training.ema import EMA
+from src.training.loop import TrainingConfig, learning_rate, train
+from src.utils import UserError
+from tests.battery import run_loop
+from tests.helpers import TINY, random_images, tiny_model
+
+CPU = torch.device("cpu")
+
+
+def weights(folder):
+    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_a_run_leaves_everything(tmp_path):
+    run_loop(tiny_model(), tmp_path, steps=5, save_interval=2)
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert names == {
+        "last.ckpt",
+        "model_config.json",
+        "training_config.json",
+        "resume.pt",
+        "log.jsonl",
+        "training_curves.png",
+        "previews/step_0000002.png",
+        "previews/step_0000004.png",
+        "previews/step_0000005.png",
+    }
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["images_seen"]) for row in rows] == [(2, 16), (4, 32), (5, 40)]
+    assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 and row["images_per_second"] > 0 for row in rows)
+    config = json.loads((tmp_path / "training_config.json").read_text())
+    assert config["batch_size"] == 8 and config["num_training_images"] == 32 and config["torch"] == torch.__version__
+    sheet = Image.open(tmp_path / "previews" / "step_0000005.png")
+    assert sheet.height == 3 * 2 * 16
+    assert np.asarray(Image.open(tmp_path / "training_curves.png")).std() > 5
+
+
+def test_logged_loss_is_the_mean_of_the_losses(tmp_path):
+    model = tiny_model()
+    losses = []
+    compute_loss = model.compute_loss
+    model.compute_loss = lambda *args, **kwargs: losses.append(compute_loss(*args, **kwargs)) or losses[-1]
+    run_loop(model, tmp_path, steps=4, log_interval=4)
+    (row,) = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert row["loss"] == pytest.approx(torch.stack(losses).mean().item())
+
+
+def test_it_learns(tmp_path):
+    """Forty steps on constant images bring the loss to a fraction, and the samples to the images' colour."""
+    model = tiny_model("rectified_flow")
+    images = np.full((16, 3, 16, 16), 200, dtype=np.uint8)
+    config = TrainingConfig(batch_size=8, num_iterations=150, lr=3e-3, lr_warmup=10, log_interval=10, save_interval=1000)
+    train(model, images, config, {}, tmp_path, CPU)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < 0.3 * rows[0]["loss"]
+    model.eval()
+    samples = model.sample((8, 3, 16, 16), num_inference_timesteps=4, seeds=range(8))
+    assert abs(samples.mean().item() - (200 / 127.5 - 1)) < 0.15
+
+
+def test_resumed_run_is_the_uninterrupted_one(tmp_path):
+    run_loop(tiny_model(), tmp_path / "whole", steps=7, save_interval=100)
+    run_loop(tiny_model(), tmp_path / "parts", steps=3)
+    model = tiny_model()
+    config = TrainingConfig(batch_size=8, num_iterations=7, lr=1e-2, lr_warmup=0, log_interval=2, save_interval=100)
+    train(model, random_images(32), config, {"method": "custom", **TINY}, tmp_path / "parts", CPU, resume=True)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
+    assert steps == [2, 3, 4, 6, 7]
+
+
+def test_damaged_or_foreign_resume_is_named(tmp_path):
+    run_loop(tiny_model(), tmp_path, steps=2)
+    state = TrainingState(tiny_model(ch=16), {}, EMA(tiny_model(ch=16)))
+    with pytest.raises(UserError, match=r"resume\.pt is not of this model"):
+        state.load(tmp_path / "resume.pt")
+    (tmp_path / "resume.pt").write_bytes(b"PK")
+    with pytest.raises(UserError, match="damaged"):
+        state.load(tmp_path / "resume.pt")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    model = tiny_model()
+    compute_loss = model.compute_loss
+    model.compute_loss = lambda *args, step, **kwargs: compute_loss(*args, **kwargs) * (math.nan if step == 5 else 1)
+    with pytest.raises(UserError, match="before step 6"):
+        run_loop(model, tmp_path, steps=8, save_interval=4)
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values()), "last.ckpt is the good one of step 4"
+
+
+def test_two_groups_have_their_own_losses_and_steps(tmp_path):
+    """A method with an adversary: a group's step moves its own parameters alone; train-only ones stay out of the file."""
+    model = tiny_model()
+    critic = torch.nn.Linear(3 * 16 * 16, 1)
+    model.train_only = {"critic": critic}
+    model.optim_groups = lambda: {"network": model.network.parameters(), "critic": critic.parameters()}
+    seen = []
+
+    def compute_loss(data, noise, *, group, **kwargs):
+        seen.append((group, critic.weight.detach().clone(), model.network.head.weight.detach().clone()))
+        score = critic((noise + model.network(noise, torch.zeros(len(data)))).flatten(1)).mean()
+        return -score if group == "network" else score + critic.weight.square().sum()
+
+    model.compute_loss = compute_loss
+    run_loop(model, tmp_path, steps=2)
+    assert [group for group, _, _ in seen] == ["network", "critic"] * 2
+    assert torch.equal(seen[0][1], seen[1][1]) and not torch.equal(seen[0][2], seen[1][2])
+    assert not torch.equal(seen[1][1], seen[2][1]) and torch.equal(seen[1][2], seen[2][2])
+    row = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert {"loss", "loss_critic", "grad_norm", "grad_norm_critic"} <= set(row)
+    assert not any("critic" in name for name in weights(tmp_path))
+    assert "critic" in torch.load(tmp_path / "resume.pt", weights_only=True)["train_only"]
+
+
+def test_zero_iterations_save_the_untrained_model(tmp_path):
+    model = tiny_model()
+    run_loop(model, tmp_path, steps=0)
+    assert all(torch.equal(weights(tmp_path)[name], value) for name, value in model.state_dict().items())
+
+
+def test_gradient_clipping(tmp_path):
+    """With a clip of nearly nothing, one step of plain Adam cannot tell; the logged norm is that before clipping."""
+    model = tiny_model()
+    norms = []
+    model.on_step_end = lambda step, total: norms.append(
+        math.sqrt(sum(p.grad.square().sum().item() for p in model.network.parameters()))
+    )
+    run_loop(model, tmp_path, steps=2, grad_clip=0.01)
+    assert all(norm == pytest.approx(0.01, rel=1e-3) for norm in norms)
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["grad_norm"] > 0.1
+
+
+def test_learning_rate_warms_up():
+    config = TrainingConfig(lr=2e-4, lr_warmup=4)
+    assert [learning_rate(step, config) for step in (1, 2, 4, 5, 1000)] == pytest.approx([5e-5, 1e-4, 2e-4, 2e-4, 2e-4])
+    assert learning_rate(1, TrainingConfig(lr=2e-4, lr_warmup=0)) == 2e-4
+
+
+def test_ema_half_life():
+    """A weight that leaves at step n has half its share after half_life * n more steps; half_life 0 follows the weights."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    for half_life in (0.05, 0.1):
+        torch.nn.init.ones_(model.weight)
+        ema = EMA(model, half_life)
+        torch.nn.init.zeros_(model.weight)
+        ema.average[0].fill_(1.0)
+        first, last = 10000, round(10000 * (1 + half_life))
+        for step in range(first, last):
+            ema.update(step)
+        assert ema.average[0].item() == pytest.approx(0.5, abs=0.02)
+    ema = EMA(model, 0.0)
+    model.weight.data.fill_(3.0)
+    ema.update(1)
+    assert ema.average[0].item() == 3.0
+    with pytest.raises(ValueError, match="half-life"):
+        EMA(model, -1)
+
+
+def test_batches_show_every_image_once_an_epoch():
+    images = np.broadcast_to(np.arange(10, dtype=np.uint8)[:, None, None, None], (10, 3, 4, 4))
+    batches = Batches(images, 4, seed=0, device=CPU, flip=False)
+    seen = torch.cat([batches[number] for number in range(10)])[:, 0, 0, 0].mul(127.5).add(127.5).round().int().tolist()
+    epochs = [seen[start : start + 10] for start in range(0, 40, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    assert torch.equal(Batches(images, 4, 0, CPU, False)[7], batches[7]), "a batch follows from seed and number alone"
+    assert not torch.equal(Batches(images, 4, 1, CPU, False)[7], batches[7])
+
+
+def test_batches_larger_than_the_data():
+    batches = Batches(random_images(3), 8, seed=0, device=CPU)
+    assert batches[0].shape == (8, 3, 16, 16) and batches[0].min() >= -1 and batches[0].max() <= 1
+
+
+def test_flip_mirrors_about_half():
+    image = np.zeros((1, 3, 4, 4), dtype=np.uint8)
+    image[..., 0] = 255
+    left = torch.cat([Batches(image, 50, 0, CPU)[number][:, 0, 0, 0] for number in range(20)])
+    assert 0.45 < (left > 0).float().mean() < 0.55
+    assert (Batches(image, 50, 0, CPU, flip=False)[0][:, 0, 0, 0] == 1).all()
