@@ -4,6 +4,7 @@ The first six functions are the course's contract. Methods and `custom_model.py`
 submission also runs where a course has put its own `src/utils.py` in place.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -14,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -108,6 +109,16 @@ def load_model(
 
 class UserError(Exception):
     """A mistake the user can mend. Its text says what was expected, what came and what to do; scripts print no traceback."""
+
+
+class Parser(argparse.ArgumentParser):
+    """The scripts' argument parser: flags in full only, defaults in the help, a mistake in one line and exit code 2."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.ArgumentDefaultsHelpFormatter, "allow_abbrev": False, **kwargs})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see --help)\n")
 
 
 def run_script(main: Callable[[], None]) -> None:
