@@ -30,8 +30,8 @@ def make_parser() -> Parser:
         "--reference_dir", default=REFERENCE_DIRS["simpsons"], help="folder of the validation images; made if absent"
     )
     parser.add_argument("--data_root", default=DATA_ROOT, help="the data set that an absent reference folder is made from")
-    parser.add_argument("--data", choices=list(REFERENCE_DIRS), default="simpsons", help="with toon, the default "
-                        f"--reference_dir is {REFERENCE_DIRS['toon']}")  # fmt: skip
+    data_help = f"the challenge; with toon, --reference_dir becomes {REFERENCE_DIRS['toon']} unless given"
+    parser.add_argument("--data", choices=list(REFERENCE_DIRS), default="simpsons", help=data_help)
     parser.add_argument("--device", default="cuda", help="cpu, cuda, cuda:0 ...; without a CUDA device the CPU is taken")
     parser.add_argument("--batch_size", type=int, default=64, help="images per call of the network")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="clean must be among them")

@@ -11,7 +11,6 @@ from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1,
 from torch import nn
 from torchvision.models.inception import BasicConv2d, InceptionB, InceptionD
 
-
 FEATURES = 2048
 INPUT_SIZE = 299
 
