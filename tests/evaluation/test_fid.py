@@ -39,9 +39,9 @@ def test_equal_covariances_leave_the_distance_of_the_means(rows):
 def test_diagonal_gaussians_have_their_closed_form():
     rng = np.random.default_rng(0)
     sigma_a, sigma_b, shift = np.array([1.0, 2.0, 0.5, 3.0]), np.array([2.0, 2.0, 1.0, 0.1]), np.array([0.0, 1.0, -2.0, 0.5])
-    a = rng.normal(size=(400_000, 4)) * sigma_a
-    b = rng.normal(size=(400_000, 4)) * sigma_b + shift
-    assert frechet_distance(a, b) == pytest.approx(shift @ shift + ((sigma_a - sigma_b) ** 2).sum(), rel=5e-3)
+    a = rng.normal(size=(100_000, 4)) * sigma_a
+    b = rng.normal(size=(100_000, 4)) * sigma_b + shift
+    assert frechet_distance(a, b) == pytest.approx(shift @ shift + ((sigma_a - sigma_b) ** 2).sum(), rel=1e-2)
 
 
 @pytest.mark.parametrize(("rows", "others"), [(300, 400), (64, 65), (65, 300), (30, 40), (30, 400), (2, 2)])
