@@ -178,7 +178,8 @@ def load_torch(path: str | Path, map_location: str | torch.device = "cpu") -> An
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: refused, it is not a plain checkpoint of tensors (it may run code when loaded)") from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise UserError(f"{path}: damaged or not a checkpoint ({str(error).splitlines()[0]})") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]  # an empty file's EOFError has no words
+        raise UserError(f"{path}: damaged or not a checkpoint ({reason})") from error
 
 
 def load_json(path: str | Path) -> Any:

@@ -125,8 +125,7 @@ def test_damaged_cached_copy_is_said_and_made_again(offline, package_file, own_c
     again = load_inception()
     assert "leaving aside the cached Inception weights" in capsys.readouterr().out
     assert again.sha256 == first.sha256
-    load_inception()
-    assert capsys.readouterr().out == ""
+    assert weights._read_cached() is not None
 
 
 # ------------------------------------------------------------------------------------------------ a file given by hand
@@ -165,7 +164,7 @@ class Other(torch.nn.Module):
         (lambda file: None, "no Inception weights at"),
         (lambda file: file.write_bytes(b""), "damaged"),
         (lambda file: file.write_bytes(b"PK\x03\x04 not a zip"), "damaged|refused"),
-        (lambda file: file.write_bytes(pickle.dumps(print)), "refused"),
+        (lambda file: file.write_bytes(pickle.dumps(print, protocol=2)), "refused"),
         (lambda file: torch.save([1, 2], file), "holds a list"),
         (lambda file: torch.save({"a": torch.zeros(2)}, file), r"Conv2d_1a_3x3\.conv\.weight: expected shape .* got none"),
         (lambda file: torch.save({"Conv2d_1a_3x3.conv.weight": torch.zeros(2)}, file), r"got \(2,\)"),
