@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def main() -> None:
         ours, our_seconds = measure_ours(generated, reference, inception, args.batch_size)
         if not args.skip_package:
             theirs, their_seconds = timed(lambda: measure_package(generated, reference, weights, Path(scratch), device))
-            print(f"clean-fid's  FID {theirs:.4f}  {their_seconds:.1f} s")
+            print(f"clean-fid's  FID {theirs:.4f}  {their_seconds:.1f} s, clean-fid {version('clean-fid')}, both folders")
             print(f"difference {abs(ours - theirs):.1e}, ours in 1/{their_seconds / our_seconds:.2f} of the time")
 
 

@@ -115,10 +115,11 @@ def _read_cached() -> tuple[dict[str, torch.Tensor], str] | None:
     for file in sorted(_cache_folder().glob("*.pt")):
         try:
             copy = load_torch(file)
-            if parameters_sha256(copy["state_dict"]) == file.stem:
-                return copy["state_dict"], copy["source"]
+            state = _checked(copy["state_dict"], file)
+            if parameters_sha256(state) == file.stem:
+                return state, copy["source"]
             reason = "its parameters do not fit the hash in its name"
-        except (UserError, KeyError, TypeError, AttributeError) as error:
+        except (UserError, KeyError, TypeError) as error:
             reason = str(error)
         print(f"leaving aside the cached Inception weights {file}: {reason}")
     return None
