@@ -227,10 +227,12 @@ def _shapes() -> dict[str, torch.Size]:
 
 
 def _checked(state: dict[str, Any], file: Path) -> dict[str, torch.Tensor]:
-    """The state as float32, if every parameter is there in its shape; else UserError."""
+    """The network's parameters as float32, if every one is there in its shape; else UserError."""
+    checked = {}
     for name, shape in _shapes().items():
         value = state[name]
         if not isinstance(value, torch.Tensor) or value.shape != shape:
             came = tuple(value.shape) if isinstance(value, torch.Tensor) else "none"
             raise UserError(f"{file}: not Inception weights ({name}: expected shape {tuple(shape)}, got {came})")
-    return {name: value.detach().float() for name, value in state.items()}
+        checked[name] = value.detach().float()
+    return checked
