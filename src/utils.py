@@ -113,6 +113,16 @@ class UserError(Exception):
     """A mistake the user can mend. Its text says what was expected, what came and what to do; scripts print no traceback."""
 
 
+class Parser(argparse.ArgumentParser):
+    """The scripts' argument parser: flags in full only, defaults in the help, a mistake in one line and exit code 2."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.ArgumentDefaultsHelpFormatter, "allow_abbrev": False, **kwargs})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see --help)\n")
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main: a UserError ends in one line and exit code 2, Ctrl-C in one line and exit code 130."""
     try:
@@ -203,7 +213,8 @@ def load_torch(path: str | Path, map_location: str | torch.device = "cpu") -> An
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: refused, it is not a plain checkpoint of tensors (it may run code when loaded)") from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise UserError(f"{path}: damaged or not a checkpoint ({str(error).splitlines()[0]})") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]  # an empty file's EOFError has no words
+        raise UserError(f"{path}: damaged or not a checkpoint ({reason})") from error
 
 
 def load_json(path: str | Path) -> Any:

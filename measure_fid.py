@@ -1,0 +1,121 @@
+"""FID of a folder of images against the validation images.
+
+    python measure_fid.py --generated_dir ./samples/nfe=1
+
+`fid_score` of the result is that of clean-fid's default mode; pytorch-fid's is measured beside it.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+
+from src.evaluation.features import MODES, cached_features, extract_features, read_images
+from src.evaluation.fid import frechet_distance
+from src.evaluation.weights import load_inception
+from src.utils import Parser, UserError, resolve_device, run_script, write_whole
+
+REFERENCE_DIRS = {"simpsons": "./data/simpsons_64x64/val", "toon": "./data/toon_64x64/val"}
+DATA_ROOT = "./data/datasets/kostastokis/simpsons-faces/versions/1/cropped"
+
+
+def make_parser() -> Parser:
+    parser = Parser(description="FID of a folder of images against the validation images")
+    parser.add_argument("--generated_dir", required=True, help="folder of the images to judge (png, jpg, webp)")
+    parser.add_argument(
+        "--reference_dir", default=REFERENCE_DIRS["simpsons"], help="folder of the validation images; made if absent"
+    )
+    parser.add_argument("--data_root", default=DATA_ROOT, help="the data set that an absent reference folder is made from")
+    data_help = f"the challenge; with toon, --reference_dir becomes {REFERENCE_DIRS['toon']} unless given"
+    parser.add_argument("--data", choices=list(REFERENCE_DIRS), default="simpsons", help=data_help)
+    parser.add_argument("--device", default="cuda", help="cpu, cuda, cuda:0 ...; without a CUDA device the CPU is taken")
+    parser.add_argument("--batch_size", type=int, default=64, help="images per call of the network")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="clean must be among them")
+    parser.add_argument("--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given")
+    parser.add_argument("--output_path", default="./fid_results.json", help="where the result is written")
+    return parser
+
+
+def measure(
+    generated: np.ndarray, reference: np.ndarray, modes: list[str], inception: torch.nn.Module, batch_size: int = 64
+) -> dict[str, float]:
+    """FID of uint8 images (N, 3, H, W) against (M, 3, H, W) in each mode. The reference's features are cached."""
+    scores = {}
+    for mode in dict.fromkeys(modes):
+        reference_features = cached_features(reference, inception, mode, batch_size, f"reference images, {mode}")
+        features = extract_features(generated, inception, mode, batch_size, f"generated images, {mode}")
+        scores[mode] = frechet_distance(features, reference_features)
+    return scores
+
+
+def main() -> None:
+    args = make_parser().parse_args()
+    if args.data == "toon" and args.reference_dir == REFERENCE_DIRS["simpsons"]:
+        args.reference_dir = REFERENCE_DIRS["toon"]
+    if "clean" not in args.modes:
+        raise UserError("--modes must hold clean: fid_score is the FID of clean-fid's default mode")
+    if args.batch_size < 1:
+        raise UserError(f"--batch_size must be at least 1, got {args.batch_size}")
+    if Path(args.output_path).is_dir():
+        raise UserError(f"--output_path {args.output_path} is a folder; expected the name of a JSON file")
+    if args.inception and not Path(args.inception).is_file():
+        raise UserError(f"--inception {args.inception}: no such file")
+    device = resolve_device(args.device)
+    generated = read_images(args.generated_dir)
+    reference = read_reference(args.data, args.data_root, Path(args.reference_dir))
+    for warning in differences(generated, reference):
+        print(f"warning: {warning}")
+
+    start = time.perf_counter()
+    inception = load_inception(args.inception, device)
+    scores = measure(generated, reference, args.modes, inception, args.batch_size)
+    result: dict[str, Any] = {
+        "fid_score": scores["clean"],
+        "generated_dir": args.generated_dir,
+        "reference_dir": args.reference_dir,
+        **{f"fid_{mode}": score for mode, score in scores.items()},
+        "num_generated": len(generated),
+        "num_reference": len(reference),
+        "inception_sha256": inception.sha256,
+        "inception_source": inception.source,
+        "versions": {"torch": torch.__version__, "numpy": np.__version__, "pillow": PIL.__version__},
+        "device": str(device),
+        "seconds": round(time.perf_counter() - start, 2),
+    }
+    with write_whole(args.output_path) as partial:
+        partial.write_text(json.dumps(result, indent=2) + "\n")
+    for mode, score in scores.items():
+        print(f"FID {mode}-fid, {len(generated)} vs {len(reference)}: {score:.3f}")
+    print(f"written to {args.output_path}")
+
+
+def read_reference(data: str, data_root: str, reference_dir: Path) -> np.ndarray:
+    """The reference images, uint8 (N, 3, H, W); their folder is made from the validation split where it is absent."""
+    if not reference_dir.exists():
+        from dataset import prepare_reference
+
+        print(f"making the reference images in {reference_dir}")
+        prepare_reference(data, data_root, reference_dir)
+    return read_images(reference_dir)
+
+
+def differences(generated: np.ndarray, reference: np.ndarray) -> list[str]:
+    """What makes a FID of these two sets incomparable with the challenge's."""
+    found = []
+    if len(generated) != len(reference):
+        found.append(
+            f"{len(generated)} generated and {len(reference)} reference images; FID depends on the number of images, so "
+            "compare it only with scores of the same two numbers"
+        )
+    if generated.shape[1:] != reference.shape[1:]:
+        (height, width), (rows, columns) = generated.shape[2:], reference.shape[2:]
+        found.append(f"generated images are {width}x{height}, reference images {columns}x{rows}; both are resized to 299x299")
+    return found
+
+
+if __name__ == "__main__":
+    run_script(main)

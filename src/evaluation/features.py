@@ -1,0 +1,146 @@
+"""Images of a folder, their Inception features, and the features kept by content.
+
+Two published ways of bringing an image to the network's 299x299 are followed, and differ by points of FID: `clean`, the
+default of clean-fid (Parmar et al., arXiv:2104.11222), and `pytorch`, that of pytorch-fid.
+"""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from src.evaluation.inception import FEATURES, INPUT_SIZE, Inception
+from src.utils import UserError, cache_dir, write_whole
+
+MODES = ("clean", "pytorch")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def read_images(folder: str | Path) -> np.ndarray:
+    """All png, jpg and webp images directly in a folder, by sorted name, as RGB: uint8 (N, 3, H, W), N at least 2.
+
+    Raises UserError where the folder is absent, holds fewer than two images, or an image is unreadable or of another
+    size than the first.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}")
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in EXTENSIONS and not file.name.startswith("."))
+    if len(files) < 2:
+        raise UserError(f"{folder} holds {len(files)} images ({', '.join(EXTENSIONS)}); FID needs at least two")
+    first = _read_image(files[0])
+    images = np.empty((len(files), *first.shape), dtype=np.uint8)
+    for i, file in enumerate(files):
+        image = _read_image(file)
+        if image.shape != first.shape:
+            raise UserError(
+                f"{folder}: images of different sizes: {files[0].name} is {_size(first)}, {file.name} is {_size(image)}; "
+                "expected one size for all"
+            )
+        images[i] = image
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def extract_features(
+    images: np.ndarray, inception: Inception, mode: str = "clean", batch_size: int = 64, description: str | None = None
+) -> np.ndarray:
+    """The pooled Inception features of images, uint8 (N, 3, H, W) -> float32 (N, 2048).
+
+    mode: "clean" or "pytorch", the resizing and scaling of clean-fid or pytorch-fid. description: the title of a
+    progress bar, none without it. Runs on the network's device, in float32 without TF32, so that devices agree.
+    Raises ValueError for arrays of another shape or type, or an unknown mode.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
+        raise ValueError(f"expected uint8 images (N, 3, H, W), got {images.dtype} {images.shape}")
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(MODES)}")
+    prepare = {"clean": _prepare_clean, "pytorch": _prepare_pytorch}[mode]
+    device = next(inception.parameters()).device
+    features = np.empty((len(images), FEATURES), dtype=np.float32)
+    with (
+        torch.inference_mode(),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+        tqdm(total=len(images), desc=description, unit="image", disable=description is None) as bar,
+    ):
+        for start in range(0, len(images), batch_size):
+            batch = torch.from_numpy(images[start : start + batch_size]).to(device).float()
+            inputs = prepare(batch).contiguous(memory_format=torch.channels_last)
+            features[start : start + len(batch)] = inception(inputs).cpu().numpy()
+            bar.update(len(batch))
+    return features
+
+
+def cached_features(
+    images: np.ndarray, inception: Inception, mode: str = "clean", batch_size: int = 64, description: str | None = None
+) -> np.ndarray:
+    """As extract_features, but kept in the project's cache under the hash of pixels, shape, mode and weights.
+
+    A damaged file of the cache is said and made again. Raises UserError where the cache cannot be written.
+    """
+    file = cache_dir() / "features" / f"{_content_key(images, inception, mode)}.npy"
+    if file.is_file():
+        try:
+            return _load_features(file, len(images))
+        except (OSError, EOFError, ValueError) as error:
+            print(f"computing the cached features {file} again: {error}")
+    features = extract_features(images, inception, mode, batch_size, description)
+    with write_whole(file) as partial, partial.open("wb") as stream:
+        np.save(stream, features)
+    return features
+
+
+# ------------------------------------------------------------------------------------------------------------ parts
+
+
+def _read_image(file: Path) -> np.ndarray:
+    """One image as uint8 (H, W, 3)."""
+    try:
+        with Image.open(file) as image:
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:  # SyntaxError: Pillow's for a broken PNG
+        raise UserError(f"{file}: not a readable image ({error})") from error
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def _prepare_clean(batch: torch.Tensor) -> torch.Tensor:
+    """clean-fid: Pillow's bicubic resize of each channel in floating point, clipped to 0..255, not rounded.
+
+    A resize is linear and separable, so a batch is resized by two matrix products with Pillow's own coefficients: the
+    same values up to float32 rounding, on any device, without a loop over images.
+    """
+    rows, columns = (_bicubic_matrix(size).to(batch.device) for size in batch.shape[2:])
+    return ((rows @ batch @ columns.T).clamp(0, 255) - 128) / 128
+
+
+def _prepare_pytorch(batch: torch.Tensor) -> torch.Tensor:
+    """pytorch-fid: pixels in 0..1, bilinear resize by torch, then scaled to -1..1."""
+    return 2 * F.interpolate(batch / 255, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=False) - 1
+
+
+@lru_cache
+def _bicubic_matrix(size: int) -> torch.Tensor:
+    """Pillow's bicubic resize of a line of `size` pixels to 299 as a matrix (299, size): its answers to unit vectors."""
+    units = Image.fromarray(np.eye(size, dtype=np.float32))
+    return torch.from_numpy(np.array(units.resize((INPUT_SIZE, size), Image.Resampling.BICUBIC))).T
+
+
+def _content_key(images: np.ndarray, inception: Inception, mode: str) -> str:
+    digest = hashlib.sha256(f"{images.shape} {mode} {inception.sha256}\n".encode())
+    digest.update(np.ascontiguousarray(images))
+    return digest.hexdigest()
+
+
+def _load_features(file: Path, count: int) -> np.ndarray:
+    """The array of a cache file. Raises ValueError, EOFError or OSError where it is damaged."""
+    features = np.load(file)
+    if features.shape != (count, FEATURES) or features.dtype != np.float32 or not np.isfinite(features).all():
+        raise ValueError(f"holds {features.dtype} {features.shape}, or values that are not finite")
+    return features

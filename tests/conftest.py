@@ -1,0 +1,29 @@
+"""What all tests share: the slow mark and the real images."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests that take minutes too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="takes minutes; run with --slow"))
+
+
+@pytest.fixture(scope="session")
+def simpsons_root() -> Path:
+    """The zip of the real faces (members cropped/ID.webp): $SIMPSONS_ROOT, else beside the project."""
+    path = Path(os.environ.get("SIMPSONS_ROOT") or PROJECT_ROOT / "../shared/data/simpsons_faces_64.zip")
+    if not path.exists():
+        pytest.skip(f"the real images are not at {path}; set SIMPSONS_ROOT to the zip of the faces")
+    return path

