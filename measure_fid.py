@@ -14,13 +14,11 @@ import numpy as np
 import PIL
 import torch
 
+from dataset import DATA_NAMES, DEFAULT_ROOT, REFERENCE_DIRS, prepare_reference
 from src.evaluation.features import MODES, cached_features, extract_features, read_images
 from src.evaluation.fid import frechet_distance
 from src.evaluation.weights import load_inception
-from src.utils import Parser, UserError, resolve_device, run_script, write_whole
-
-REFERENCE_DIRS = {"simpsons": "./data/simpsons_64x64/val", "toon": "./data/toon_64x64/val"}
-DATA_ROOT = "./data/datasets/kostastokis/simpsons-faces/versions/1/cropped"
+from src.utils import Parser, UserError, number, resolve_device, run_script, write_whole
 
 
 def make_parser() -> Parser:
@@ -29,11 +27,11 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--reference_dir", default=REFERENCE_DIRS["simpsons"], help="folder of the validation images; made if absent"
     )
-    parser.add_argument("--data_root", default=DATA_ROOT, help="the data set that an absent reference folder is made from")
+    parser.add_argument("--data_root", default=DEFAULT_ROOT, help="the data set that an absent reference folder is made from")
     data_help = f"the challenge; with toon, --reference_dir becomes {REFERENCE_DIRS['toon']} unless given"
-    parser.add_argument("--data", choices=list(REFERENCE_DIRS), default="simpsons", help=data_help)
+    parser.add_argument("--data", choices=DATA_NAMES, default="simpsons", help=data_help)
     parser.add_argument("--device", default="cuda", help="cpu, cuda, cuda:0 ...; without a CUDA device the CPU is taken")
-    parser.add_argument("--batch_size", type=int, default=64, help="images per call of the network")
+    parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images per call of the network")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="clean must be among them")
     parser.add_argument("--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given")
     parser.add_argument("--output_path", default="./fid_results.json", help="where the result is written")
@@ -58,8 +56,6 @@ def main() -> None:
         args.reference_dir = REFERENCE_DIRS["toon"]
     if "clean" not in args.modes:
         raise UserError("--modes must hold clean: fid_score is the FID of clean-fid's default mode")
-    if args.batch_size < 1:
-        raise UserError(f"--batch_size must be at least 1, got {args.batch_size}")
     if Path(args.output_path).is_dir():
         raise UserError(f"--output_path {args.output_path} is a folder; expected the name of a JSON file")
     if args.inception and not Path(args.inception).is_file():
@@ -96,9 +92,6 @@ def main() -> None:
 def read_reference(data: str, data_root: str, reference_dir: Path) -> np.ndarray:
     """The reference images, uint8 (N, 3, H, W); their folder is made from the validation split where it is absent."""
     if not reference_dir.exists():
-        from dataset import prepare_reference
-
-        print(f"making the reference images in {reference_dir}")
         prepare_reference(data, data_root, reference_dir)
     return read_images(reference_dir)
 

@@ -24,20 +24,22 @@ from src.evaluation.features import INPUT_SIZE, extract_features, read_images
 from src.evaluation.fid import frechet_distance
 from src.evaluation.inception import Inception
 from src.evaluation.weights import load_inception, package_file
-from src.utils import Parser, UserError, resolve_device, run_script
+from src.utils import Parser, UserError, number, resolve_device, run_script
 
 
 def main() -> None:
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--num_images", type=int, default=1000, help="images made per folder where no folder is given")
+    parser.add_argument(
+        "--num_images", type=number(int, 2), default=1000, help="images made per folder where no folder is given"
+    )
     parser.add_argument("--generated_dir", help="folder of images to judge; made if not given")
     parser.add_argument("--reference_dir", help="folder of reference images; made if not given")
-    parser.add_argument("--batch_size", type=int, default=64, help="images per call of our network; the package keeps its 32")
+    parser.add_argument(
+        "--batch_size", type=number(int, 1), default=64, help="images per call of our network; the package keeps its 32"
+    )
     parser.add_argument("--device", default="cuda", help="cpu, cuda ...")
     parser.add_argument("--skip_package", action="store_true", help="measure ours alone")
     args = parser.parse_args()
-    if args.num_images < 2:
-        raise UserError(f"--num_images must be at least 2, got {args.num_images}")
     device = resolve_device(args.device)
     weights = package_file()
     if weights is None:

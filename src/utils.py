@@ -117,7 +117,7 @@ class Parser(argparse.ArgumentParser):
     """The scripts' argument parser: flags in full only, defaults in the help, a mistake in one line and exit code 2."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"formatter_class": argparse.ArgumentDefaultsHelpFormatter, "allow_abbrev": False, **kwargs})
+        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (see --help)\n")
@@ -133,16 +133,6 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, whose flags are not abbreviated, and whose help shows the defaults."""
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see --help)\n")
 
 
 def number(kind: type[int] | type[float], minimum: float = -math.inf) -> Callable[[str], int | float]:

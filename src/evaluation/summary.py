@@ -1,0 +1,62 @@
+"""Runs side by side: a table of their FID and a sheet of their images.
+
+    python -m src.evaluation.summary results/demo/untrained results/demo/trained
+
+Reads RUN/samples/nfe=K/*.png and RUN/fid/nfe=K.json (the --output_path of measure_fid.py) of each run, prints the table and leaves
+summary.md and contact_sheet.png (of the last run: a row for each NFE, the same noise in a column) in the last run.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from src.evaluation.features import read_images
+from src.utils import Parser, UserError, contact_sheet, load_json, number, run_script, write_whole
+
+
+def nfe_folders(run: Path) -> dict[int, Path]:
+    """NFE -> folder of its samples, in order. Raises UserError if the run has none."""
+    found = {int(path.name.removeprefix("nfe=")): path for path in (run / "samples").glob("nfe=*") if path.is_dir()}
+    if not found:
+        raise UserError(f"{run}: no folders samples/nfe=K; write them with sampling.py --save_dir {run / 'samples'}")
+    return dict(sorted(found.items()))
+
+
+def fid_table(runs: list[Path]) -> str:
+    """A Markdown table: a row for each run, a column for each NFE; "-" where a run was not measured at an NFE."""
+    scores = {run: {nfe: load_json(run / "fid" / f"nfe={nfe}.json") for nfe in nfe_folders(run)} for run in runs}
+    columns = sorted({nfe for row in scores.values() for nfe in row})
+    sizes = {(result["num_generated"], result["num_reference"]) for row in scores.values() for result in row.values()}
+    if len(sizes) > 1:
+        raise UserError(f"FID of different numbers of images cannot stand in one table: {sorted(sizes)}")
+    ((generated, reference),) = sizes
+    lines = [
+        f"| FID clean-fid, {generated} vs {reference} | " + " | ".join(f"NFE {nfe}" for nfe in columns) + " |",
+        "|---|" + "---|" * len(columns),
+    ]
+    for run, row in scores.items():
+        cells = [f"{row[nfe]['fid_score']:.1f}" if nfe in row else "-" for nfe in columns]
+        lines.append(f"| {run.name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs; the sheet is of the last")
+    parser.add_argument("--columns", type=number(int, 1), default=10, help="images a row of the sheet")
+    args = parser.parse_args()
+    table = fid_table(args.runs)
+    last = args.runs[-1]
+    folders = nfe_folders(last)
+    rows = [read_images(folder)[: args.columns] for folder in folders.values()]
+    if len({np.shape(row) for row in rows}) > 1:
+        raise UserError(f"{last / 'samples'}: the folders hold different numbers or sizes of images")
+    with write_whole(last / "summary.md") as partial:
+        partial.write_text(table)
+    with write_whole(last / "contact_sheet.png") as partial:
+        contact_sheet(rows, [f"NFE {nfe}" for nfe in folders]).save(partial, format="png")
+    print(f"\n{table}\ncontact sheet: {last / 'contact_sheet.png'}\nloss curve:    {last / 'training_curves.png'}")
+
+
+if __name__ == "__main__":
+    run_script(main)
