@@ -31,7 +31,7 @@ def make_parser() -> Parser:
     data_help = f"the challenge; with toon, --reference_dir becomes {REFERENCE_DIRS['toon']} unless given"
     parser.add_argument("--data", choices=DATA_NAMES, default="simpsons", help=data_help)
     parser.add_argument("--device", default="cuda", help="cpu, cuda, cuda:0 ...; without a CUDA device the CPU is taken")
-    parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images per call of the network")
+    parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images per call of the network (CPU: at most 8)")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="clean must be among them")
     parser.add_argument("--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given")
     parser.add_argument("--output_path", default="./fid_results.json", help="where the result is written")

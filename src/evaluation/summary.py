@@ -2,8 +2,8 @@
 
     python -m src.evaluation.summary results/demo/untrained results/demo/trained
 
-Reads RUN/samples/nfe=K/*.png and RUN/fid/nfe=K.json (the --output_path of measure_fid.py) of each run and prints the table. Leaves
-summary.md and contact_sheet.png in the last run; the sheet is of its images, a row for each NFE, the same noise in a column.
+Reads RUN/samples/nfe=K/*.png and RUN/fid/nfe=K.json (the --output_path of measure_fid.py) of each run, prints the table, and
+leaves summary.md and contact_sheet.png in the last run; the sheet is of its images: a row a NFE, the same noise in a column.
 """
 
 from pathlib import Path

@@ -62,7 +62,7 @@ def test_features_and_fid_are_those_of_the_package(mode, image_folders, inceptio
     for our, their in zip(ours, theirs, strict=True):
         assert our.shape == their.shape and our.dtype == np.float32
         np.testing.assert_allclose(our, their, atol=1e-3 * their.max())
-        assert np.abs(our - their).mean() < 1e-5 * their.mean() * 10
+        assert np.abs(our - their).mean() < 1e-4 * their.mean()
     # The packages' matrix root of all 2048 features takes half a minute: a quarter of them here, all in the slow test.
     some = slice(None, None, 4)
     expected = distance_of_package(mode, theirs[0][:, some], theirs[1][:, some])
