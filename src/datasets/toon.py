@@ -22,7 +22,7 @@ def _palette(text: str) -> list[Colour]:
     return [ImageColor.getrgb("#" + code) for code in text.split()]
 
 
-SKINS = _palette("fbe0cf f6cdb0 eebb94 dba27a c68a5f a9714b 8a5638 68402c 4a2d22")
+SKINS = _palette("fbe0cf f6cdb0 eebb94 dba27a c68a5f a9714b 8f5b3c 79492f 623a2a")
 FANTASY_SKINS = _palette("9fd8b4 b7a3e0 8fc3ea f29c8f 7fc8c4 c9d67a e6a3c8 a7adb8")
 HAIRS = _palette("1d1a1f 3a2620 5b3a26 84532f b0703a d99b4a efd28a c2492c d9d6d2 8f8c93")
 DYED_HAIRS = _palette("e8508f 6b4fd0 2f8fd8 2fae8a f2603c 9ad13c")
@@ -80,7 +80,7 @@ def _tint(rng: np.random.Generator, options: list[Colour], spread: float = 9.0) 
 
 
 def _any_colour(rng: np.random.Generator) -> Colour:
-    rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.15, 0.75), rng.uniform(0.55, 0.98))
+    rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.12, 0.66), rng.uniform(0.6, 0.98))
     return tuple(round(255 * c) for c in rgb)
 
 
@@ -103,7 +103,8 @@ def _arc(centre: complex, half_width: float, sag: float) -> np.ndarray:
 
 
 def _normals(points: np.ndarray, closed: bool) -> np.ndarray:
-    along = np.roll(points, -1) - np.roll(points, 1) if closed else np.gradient(points)
+    first, last = (points[-1:], points[:1]) if closed else (points[:1], points[-1:])
+    along = np.concatenate([points[1:], last]) - np.concatenate([first, points[:-1]])
     return -1j * along / np.maximum(np.abs(along), 1e-9)
 
 
@@ -121,9 +122,9 @@ class Pen:
         """Fill the union of closed shapes, with an outline `edge` pixels wide in a darker shade around it."""
         placed = [self.origin + self.factor * np.asarray(shape, dtype=np.complex128) for shape in shapes]
         for points in placed if edge else ():
-            ahead = np.roll(points, -1)
-            clockwise = np.sign((points.real * ahead.imag - ahead.real * points.imag).sum())
-            self._polygon(points + edge * clockwise * _normals(points, closed=True), _dark(colour))
+            around = np.vdot(points[:-1], points[1:]) + points[-1].conj() * points[0]  # its imaginary part: twice the area
+            outward = np.sign(around.imag) * _normals(points, closed=True)
+            self._polygon(points + edge * outward, _dark(colour))
         for points in placed:
             self._polygon(points, colour)
 
@@ -181,11 +182,14 @@ def _background(rng: np.random.Generator) -> Image.Image:
     kind = _one(rng, ("plain", "gradient", "gradient", "split", "stripes", "dots", "disc", "rays"))
     soft = _mix(first, second, 0.45)
     if kind == "gradient":
-        image.paste(second, mask=Image.linear_gradient("L"))
+        ramp = np.linspace(first, second, CANVAS).round().astype(np.uint8)
+        image.paste(Image.fromarray(np.tile(ramp[:, None], (1, CANVAS, 1))))
     elif kind == "split":
         a, b = rng.uniform(0.25, 0.75, 2) * CANVAS
-        corner = [(0, a), (CANVAS, b)] if rng.random() < 0.5 else [(a, 0), (b, CANVAS)]
-        draw.polygon([*corner, (CANVAS, CANVAS), (0, CANVAS)], fill=second)
+        cut = (
+            [0, a, CANVAS, b, CANVAS, CANVAS, 0, CANVAS] if rng.random() < 0.5 else [a, 0, b, CANVAS, CANVAS, CANVAS, CANVAS, 0]
+        )
+        draw.polygon(cut, fill=second)
     elif kind == "stripes":
         step, slant = rng.uniform(24, 56), rng.uniform(-0.8, 0.8) * CANVAS
         for x in np.arange(-CANVAS, 2 * CANVAS, step):
@@ -294,10 +298,9 @@ def _beard(f: SimpleNamespace, pen: Pen) -> None:
         inner = SPAN * rim[0].real + 1j * (0.3 + f.nod + (rim[0].imag - 0.3) * np.abs(SPAN) ** 5)
         colour = hair if kind == "full" else _mix(f.skin, hair, 0.3)
         pen.fill(np.concatenate([rim, inner]), colour=colour, edge=3 if kind == "full" else 0)
-        if kind == "full":
-            pen.fill(_on(f, _round(1j * f.mouth_y, 0.4 * f.width + 0.08, 0.2)), colour=f.skin, edge=0)
-    elif kind == "goatee":
+    if kind == "goatee":
         pen.fill(_on(f, _round(0.92j, 0.22, 0.17)), colour=hair, edge=2.5)
+    f.around_mouth = hair if kind == "full" else f.skin
     f.moustache = kind in ("full", "goatee") and rng.random() < 0.6 or rng.random() < 0.06
 
 
@@ -368,7 +371,9 @@ def _nose(f: SimpleNamespace, pen: Pen) -> None:
 def _mouth(f: SimpleNamespace, pen: Pen) -> None:
     rng, kind = f.rng, _one(f.rng, MOUTHS)
     half, tall, at = rng.uniform(0.2, 0.36) * (f.width + 0.1), rng.uniform(0.16, 0.26), 1j * f.mouth_y
-    ink = _mix(_dark(f.skin, 0.72), LIP, rng.uniform(0, 0.6))
+    ink = _mix(_dark(f.around_mouth, 0.72), LIP, rng.uniform(0, 0.6))
+    if sum(f.around_mouth) < 330:
+        ink = _mix(TONGUE, f.around_mouth, 0.25)
     if kind in ("smile", "frown", "line"):
         sag = {"smile": 0.65, "frown": -0.55, "line": 0.06}[kind] * half
         pen.line(_on(f, _arc(at, half, sag)), ink, rng.uniform(5, 7))
@@ -407,7 +412,7 @@ def _front_hair(f: SimpleNamespace, pen: Pen) -> None:
         u, kind = np.linspace(1, -1, 41), _one(rng, ("arch", "fringe", "sweep", "zigzag", "parted", "peak"))
         base = rng.uniform(-0.62, -0.46)
         drop = {
-            "arch": -0.1 - 0.0 * u,
+            "arch": -0.1,
             "fringe": 0.08 + 0.03 * np.cos(12 * u),
             "sweep": 0.22 * f.light * u,
             "zigzag": 0.16 * np.abs((3.5 * u) % 2 - 1) - 0.02,
@@ -470,7 +475,7 @@ def _hat(f: SimpleNamespace, pen: Pen) -> None:
     lean = 0.25 * f.look
 
     def band(half: float, tall: float, at: float) -> np.ndarray:
-        return _round(1j * at, half, tall, 5) + 1j * 0.0
+        return _round(1j * at, half, tall, 5)
 
     if f.hat == "beanie":
         if rng.random() < 0.6:
@@ -483,15 +488,13 @@ def _hat(f: SimpleNamespace, pen: Pen) -> None:
         pen.fill(_round(way * 0.62 * w + 1j * (y + 0.02), 0.75 * w, 0.13, 2.4), colour=_dark(colour, 0.22))
         pen.fill(_round(lean - 0.85j, 0.13), colour=second, edge=0)
     elif f.hat == "top hat":
-        crown = [lean - 0.52 + 1j * y, lean - 0.58 - 1.42j, lean + 0.58 - 1.42j, lean + 0.52 + 1j * y]
-        pen.fill(dome, colour=colour)
+        crown = [lean - 0.6 + 1j * y, lean - 0.66 - 1.4j, lean + 0.66 - 1.4j, lean + 0.6 + 1j * y]
         pen.fill(np.array(crown), colour=colour)
-        pen.fill(band(0.54, 0.1, y - 0.16) + lean, colour=second, edge=0)
+        pen.fill(band(0.62, 0.1, y - 0.16) + lean, colour=second, edge=0)
         pen.fill(band(reach + 0.18, 0.07, y), colour=colour)
     elif f.hat == "party hat":
         tip = lean - 1.62j
         cone = np.array([-0.5 - 0.78j, tip, 0.5 - 0.78j, -0.7j])
-        pen.fill(_between(_skull(f, TURN, 0.06), -2, y), colour=f.hair if HAIR_STYLES[f.style][2] else f.skin)
         pen.fill(cone, colour=colour)
         pen.fill(_round(0.0 - 0.9j, 0.09), _round(0.5 * lean - 1.2j, 0.08), colour=second, edge=0)
         pen.fill(_round(tip, 0.13), colour=second)
@@ -502,10 +505,15 @@ def _hat(f: SimpleNamespace, pen: Pen) -> None:
         pen.fill(*(_round(s * 0.38 - 0.82j, 0.08) for s in (-1, 0, 1)), colour=second, edge=0)
     elif f.hat == "bucket":
         pen.fill(dome, colour=colour)
-        brim = [-reach + 1j * (y - 0.14), reach + 1j * (y - 0.14), reach + 0.26 + 1j * (y + 0.12), -reach - 0.26 + 1j * (y + 0.12)]
+        brim = [
+            -reach + 1j * (y - 0.14),
+            reach + 1j * (y - 0.14),
+            reach + 0.26 + 1j * (y + 0.12),
+            -reach - 0.26 + 1j * (y + 0.12),
+        ]
         pen.fill(np.array(brim), colour=_light(colour, 0.12))
     elif f.hat == "headband":
-        pen.fill(_on(f, SPAN * 0) if False else band(reach - 0.03, 0.09, y - 0.06), colour=colour)
+        pen.fill(band(reach - 0.03, 0.09, y - 0.06), colour=colour)
     elif f.hat == "bow":
         at = f.light * 0.55 * w - 0.88j
         for side in (-1, 1):
@@ -521,15 +529,15 @@ def draw_face(seed: int, index: int) -> np.ndarray:
     image = _background(rng)
     draw = ImageDraw.Draw(image)
     f = _character(rng)
-    scale, tilt = rng.uniform(64, 76), rng.normal(0, 0.09)
-    neck = complex(128 + rng.uniform(-12, 12), 136 + rng.uniform(-4, 10) + 0.9 * scale)
+    scale, tilt = rng.uniform(68, 82), rng.normal(0, 0.09)
+    neck = complex(128 + rng.uniform(-12, 12), 138 + rng.uniform(-3, 10) + 0.9 * scale)
     tilt = min(0.22, max(-0.22, tilt))
     pen = Pen(draw, neck - 0.9j * scale * np.exp(1j * tilt), scale, tilt)
     _back_hair(f, pen)
     _body(f, Pen(draw, neck - 0.9j * scale, scale), pen)
     for feature in (_ears, _head, _beard, _front_hair, _eyes, _brows, _nose, _mouth, _glasses, _hat):
         feature(f, pen)
-    return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
+    return np.array(image.reduce(CANVAS // SIZE))
 
 
 def toon_faces(count: int, seed: int, first: int = 0) -> np.ndarray:
