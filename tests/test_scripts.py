@@ -81,8 +81,8 @@ def test_resume_continues_the_run(toon, tmp_path, monkeypatch, capsys):
 
 
 def test_preset_is_a_default_that_flags_override(monkeypatch):
-    args = train.parse(["--preset", "small", "--ch", "16"])
-    assert args.ch == 16 and args.num_res_blocks == train.PRESETS["small"].flags["num_res_blocks"]
+    args = train.parse(["--preset", "small", "--ch", "24"])
+    assert args.ch == 24 and args.num_res_blocks == train.PRESETS["small"].flags["num_res_blocks"]
     assert train.parse([]).ch == 128
 
 

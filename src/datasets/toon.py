@@ -7,7 +7,7 @@ size, which is then reduced, so edges are smooth.
 import numpy as np
 from PIL import ImageDraw
 
-from src.datasets.toon_base import (
+from src.datasets._toon_base import (
     CANVAS,
     INK,
     IRISES,
@@ -30,7 +30,7 @@ from src.datasets.toon_base import (
     one_of,
     tint,
 )
-from src.datasets.toon_wear import background, draw_body, draw_glasses, draw_hat
+from src.datasets._toon_wear import background, draw_body, draw_glasses, draw_hat
 
 VERSION = 1  # names the drawing: raised whenever the pictures change
 SIZE = 64

@@ -70,6 +70,7 @@ def train(
         UserError: the loss stops being finite; the disk refuses a file; resume.pt does not fit.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
+    model.to(memory_format=torch.channels_last)
     groups = {name: list(parameters) for name, parameters in model.optim_groups().items()}
     optimizers = {name: torch.optim.Adam(parameters, config.lr, fused=True) for name, parameters in groups.items()}
     state = TrainingState(model, optimizers, EMA(model, config.ema_half_life))

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from src.datasets.toon_base import (
+from src.datasets._toon_base import (
     CANVAS,
     CLOTHES,
     FRAMES,
