@@ -4,6 +4,7 @@ The images go to SAVE_DIR/nfe=1/0000.png ..., one folder for each number of netw
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -43,29 +44,39 @@ def parse() -> argparse.Namespace:
 
 
 @torch.inference_mode()
+def generate(
+    model: torch.nn.Module, nfe: int, num_samples: int, batch_size: int, seed: int, dtype: torch.dtype
+) -> Iterator[torch.Tensor]:
+    """Yield batches (B, 3, 64, 64) in [-1, 1], num_samples images in all, of nfe network calls each.
+
+    Image i starts from noise of (seed, i), the same for every NFE and batch size. A model that takes no `seeds` draws from the
+    global generator instead, which is seeded once.
+
+    Raises UserError if the model gives another shape or values that are not finite.
+    """
+    seed_everything(seed)
+    for first in range(0, num_samples, batch_size):
+        shape = (min(batch_size, num_samples - first), *IMAGE_SHAPE)
+        with autocast(model.device, dtype):
+            samples = model.sample(shape, num_inference_timesteps=nfe, seeds=image_seeds(seed, first, shape[0]))
+        if tuple(samples.shape) != shape:
+            raise UserError(f"the model's sample() gave images {tuple(samples.shape)}, expected {shape}")
+        if not torch.isfinite(samples).all():
+            raise UserError(f"the model's sample() gave values that are not finite at NFE {nfe}")
+        yield samples
+
+
 def write_samples(
     model: torch.nn.Module, folder: Path, nfe: int, num_samples: int, batch_size: int, seed: int, dtype: torch.dtype
 ) -> None:
-    """Write num_samples images of nfe network calls each as 0000.png, 0001.png ... into folder, replacing it whole.
-
-    Image i starts from noise of (seed, i), the same for every NFE and batch size. A model that takes no `seeds` draws from the
-    global generator instead, which is seeded once for the folder.
-    """
-    seed_everything(seed)
+    """Write what generate yields as 0000.png, 0001.png ... into folder, replacing it whole."""
     with write_whole(folder) as partial:
         partial.mkdir()
         with tqdm(total=num_samples, desc=f"NFE={nfe}", unit="image") as progress:
-            for first in range(0, num_samples, batch_size):
-                count = min(batch_size, num_samples - first)
-                with autocast(model.device, dtype):
-                    samples = model.sample(
-                        (count, *IMAGE_SHAPE), num_inference_timesteps=nfe, seeds=image_seeds(seed, first, count)
-                    )
-                if tuple(samples.shape) != (count, *IMAGE_SHAPE) or not torch.isfinite(samples).all():
-                    raise UserError(f"the model's sample() gave {tuple(samples.shape)} images, or some that are not finite")
-                for index, image in enumerate(tensor_to_pil_image(samples), start=first):
+            for samples in generate(model, nfe, num_samples, batch_size, seed, dtype):
+                for index, image in enumerate(tensor_to_pil_image(samples), start=progress.n):
                     image.save(partial / f"{index:04d}.png")
-                progress.update(count)
+                progress.update(len(samples))
 
 
 def main() -> None:

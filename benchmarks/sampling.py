@@ -1,0 +1,58 @@
+"""Images per second of the full network: plain float32 in PyTorch's default layout beside sampling.py's way, in one run.
+
+python -m benchmarks.sampling
+"""
+
+import platform
+import time
+from datetime import date
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks._peak import matrix_peak
+from custom_model import create_custom_model
+from sampling import IMAGE_SHAPE, generate
+from src.utils import Parser, number, resolve_device, resolve_precision, run_script
+
+
+def images_per_second(model: torch.nn.Module, batch_size: int, batches: int, dtype: torch.dtype) -> float:
+    """Speed of sampling.generate at NFE 1, the best of `batches` batches after one to warm up."""
+    best = 0.0
+    start = None
+    for samples in generate(model, 1, batch_size * (batches + 1), batch_size, seed=0, dtype=dtype):
+        samples.sum().item()  # wait for the device
+        now = time.perf_counter()
+        if start is not None:
+            best = max(best, batch_size / (now - start))
+        start = now
+    return best
+
+
+def main() -> None:
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch_size", type=number(int, 1), default=32, help="images at a time, as sampling.py's default")
+    parser.add_argument("--batches", type=number(int, 1), default=3, help="timed batches each way")
+    parser.add_argument("--device", default="cuda", help="cpu, cuda ...")
+    args = parser.parse_args()
+    device = resolve_device(args.device)
+    dtype = resolve_precision("auto", device)
+    model = create_custom_model(device).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.predict(torch.zeros(1, *IMAGE_SHAPE, device=device), torch.zeros(1, device=device))
+    flop = counter.get_total_flops()
+    print(f"{date.today()}, torch {torch.__version__}, {device}, {platform.machine()}, {torch.get_num_threads()} threads")
+
+    plain = images_per_second(model, args.batch_size, args.batches, torch.float32)
+    model.to(memory_format=torch.channels_last)
+    shipped = images_per_second(model, args.batch_size, args.batches, dtype)
+    for name, rate, kind in (("plain float32", plain, torch.float32), ("as shipped", shipped, dtype)):
+        peak = matrix_peak(device, kind)
+        label = str(kind).removeprefix("torch.")
+        print(f"{name:14} {rate:7.2f} images/s a network call, {label}: {rate * flop / 1e9:,.0f} GFLOP/s, ", end="")
+        print(f"{rate * flop / peak:.0%} of the {label} matrix peak of this run, {peak / 1e9:,.0f} GFLOP/s")
+    print(f"ratio {shipped / plain:.2f}")
+
+
+if __name__ == "__main__":
+    run_script(main)
