@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import pickle
 import socket
+import warnings
 import zipfile
 from collections.abc import Iterator
 from http.client import HTTPException
@@ -201,7 +202,9 @@ def _read_state_dict(file: Path) -> dict[str, torch.Tensor]:
 def _read_script(file: Path) -> dict[str, torch.Tensor]:
     """The TorchScript copies name the layers otherwise but in the same order, and have no scale, which is 1."""
     try:
-        module = torch.jit.load(file, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch advises against TorchScript; these files are TorchScript
+            module = torch.jit.load(file, map_location="cpu")
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(f"{file}: damaged TorchScript file ({str(error).splitlines()[0]})") from error
     module = getattr(module, "net", module)
