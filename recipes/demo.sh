@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${1:-python}
 out=results/demo
-images=200
+images=150
 
 rm -rf "$out"
 echo "== train the small preset"
