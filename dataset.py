@@ -22,7 +22,7 @@ KAGGLE_DATASET = "kostastokis/simpsons-faces"
 DEFAULT_ROOT = "./data/datasets/kostastokis/simpsons-faces/versions/1/cropped"
 DATA_NAMES = ("simpsons", "toon")
 REFERENCE_DIRS = {name: f"./data/{name}_64x64/val" for name in DATA_NAMES}
-TOON_SPLITS = {"train": (4000, 1), "val": (400, 2)}  # number of images, seed
+TOON_SPLITS = {"train": (4000, 1), "val": (300, 2)}  # number of images, seed
 
 
 def split_ids(split: str) -> list[str]:

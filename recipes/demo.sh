@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${1:-python}
 out=results/demo
-images=150
+images=128
 
 rm -rf "$out"
 echo "== train the small preset"

@@ -20,11 +20,11 @@ PRESETS = {
             "num_res_blocks": 1,
             "dropout": 0.0,
             "batch_size": 8,
-            "num_iterations": 1200,
+            "num_iterations": 850,
             "lr": 1e-3,
             "lr_warmup": 50,
             "log_interval": 20,
-            "save_interval": 400,
+            "save_interval": 425,
         },
     ),
 }
