@@ -199,7 +199,9 @@ def load_torch(path: str | Path, map_location: str | torch.device = "cpu") -> An
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}")
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about an odd pickle, which ends in the error below
+            return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: refused, it is not a plain checkpoint of tensors (it may run code when loaded)") from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:

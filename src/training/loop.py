@@ -3,6 +3,8 @@
 import json
 import math
 import platform
+import shlex
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -171,8 +173,9 @@ def training_step(
 def write_training_config(
     run_dir: Path, config: TrainingConfig, model: Method, device: torch.device, dtype: torch.dtype, num_images: int
 ) -> None:
-    """Write training_config.json: the flags, and what they ran on."""
+    """Write training_config.json: the command, its training flags with defaults, and what they ran on."""
     about = {
+        "command": shlex.join(sys.argv),
         **asdict(config),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.processor()})",
         "precision": str(dtype).removeprefix("torch."),

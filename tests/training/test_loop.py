@@ -1,5 +1,7 @@
 import json
 import math
+import shlex
+import sys
 
 import numpy as np
 import pytest
@@ -40,6 +42,7 @@ def test_a_run_leaves_everything(tmp_path):
     assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 and row["images_per_second"] > 0 for row in rows)
     config = json.loads((tmp_path / "training_config.json").read_text())
     assert config["batch_size"] == 8 and config["num_training_images"] == 32 and config["torch"] == torch.__version__
+    assert config["command"] == shlex.join(sys.argv)
     sheet = Image.open(tmp_path / "previews" / "step_0000005.png")
     assert sheet.height == 3 * 2 * 16
     assert np.asarray(Image.open(tmp_path / "training_curves.png")).std() > 5
