@@ -1,4 +1,4 @@
-"""The battery finds planted faults. Each test first shows that the sound model passes the same check."""
+"""The battery finds planted faults; where a check could fail for another reason, the sound model passes it first."""
 
 from contextlib import nullcontext
 

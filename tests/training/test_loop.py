@@ -133,7 +133,7 @@ def test_zero_iterations_save_the_untrained_model(tmp_path):
 
 
 def test_gradient_clipping(tmp_path):
-    """With a clip of nearly nothing, one step of plain Adam cannot tell; the logged norm is that before clipping."""
+    """The optimizer gets gradients of the clipped norm; the logged norm is that before clipping."""
     model = tiny_model()
     norms = []
     model.on_step_end = lambda step, total: norms.append(
