@@ -5,6 +5,7 @@
 `fid_score` of the result is that of clean-fid's default mode; pytorch-fid's is measured beside it.
 """
 
+import argparse
 import json
 import time
 from pathlib import Path
@@ -18,7 +19,8 @@ from dataset import DATA_NAMES, DEFAULT_ROOT, REFERENCE_DIRS, prepare_reference
 from src.evaluation.features import MODES, cached_features, extract_features, read_images
 from src.evaluation.fid import frechet_distance
 from src.evaluation.weights import load_inception
-from src.utils import Parser, UserError, number, resolve_device, run_script, write_whole
+from src.training.distributed import Team, join
+from src.utils import Parser, UserError, number, run_script, write_whole
 
 
 def make_parser() -> Parser:
@@ -39,19 +41,40 @@ def make_parser() -> Parser:
 
 
 def measure(
-    generated: np.ndarray, reference: np.ndarray, modes: list[str], inception: torch.nn.Module, batch_size: int = 64
+    generated: np.ndarray,
+    reference: np.ndarray,
+    modes: list[str],
+    inception: torch.nn.Module,
+    batch_size: int = 64,
+    team: Team | None = None,
 ) -> dict[str, float]:
-    """FID of uint8 images (N, 3, H, W) against (M, 3, H, W) in each mode. The reference's features are cached."""
+    """FID of uint8 images (N, 3, H, W) against (M, 3, H, W) in each mode.
+
+    The reference's features are cached; the team shares the generated images.
+    """
+    team = team or Team()
     scores = {}
     for mode in dict.fromkeys(modes):
-        reference_features = cached_features(reference, inception, mode, batch_size, f"reference images, {mode}")
-        features = extract_features(generated, inception, mode, batch_size, f"generated images, {mode}")
-        scores[mode] = frechet_distance(features, reference_features)
+        description = f"images, {mode}" if team.is_first else None
+        reference_features = cached_features(reference, inception, mode, batch_size, description and f"reference {description}")
+        mine = generated[team.share(len(generated))]
+        features = extract_features(mine, inception, mode, batch_size, description and f"generated {description}")
+        scores[mode] = frechet_distance(np.concatenate(team.gather(features)), reference_features)
     return scores
 
 
 def main() -> None:
     args = make_parser().parse_args()
+    check(args)
+    team, device = join(args.device)
+    try:
+        run(args, team, device)
+    finally:
+        team.leave()
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse flags that cannot be followed, before any work."""
     if args.data == "toon" and args.reference_dir == REFERENCE_DIRS["simpsons"]:
         args.reference_dir = REFERENCE_DIRS["toon"]
     if "clean" not in args.modes:
@@ -60,15 +83,23 @@ def main() -> None:
         raise UserError(f"--output_path {args.output_path} is a folder; expected the name of a JSON file")
     if args.inception and not Path(args.inception).is_file():
         raise UserError(f"--inception {args.inception}: no such file")
-    device = resolve_device(args.device)
+
+
+def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
     generated = read_images(args.generated_dir)
+    if team.size > 1:  # one process makes an absent folder, the others wait for it
+        if team.is_first:
+            read_reference(args.data, args.data_root, Path(args.reference_dir))
+        team.wait()
     reference = read_reference(args.data, args.data_root, Path(args.reference_dir))
-    for warning in differences(generated, reference):
+    for warning in differences(generated, reference) if team.is_first else ():
         print(f"warning: {warning}")
 
     start = time.perf_counter()
     inception = load_inception(args.inception, device)
-    scores = measure(generated, reference, args.modes, inception, args.batch_size)
+    scores = measure(generated, reference, args.modes, inception, args.batch_size, team)
+    if not team.is_first:
+        return
     result: dict[str, Any] = {
         "fid_score": scores["clean"],
         "generated_dir": args.generated_dir,

@@ -1,9 +1,11 @@
 """Sample a checkpoint: `python sampling.py --ckpt_path ./results/RUN/last.ckpt --save_dir ./samples`.
 
-The images go to SAVE_DIR/nfe=1/0000.png ..., one folder for each number of network calls (NFE).
+The images go to SAVE_DIR/nfe=1/0000.png ..., one folder for each number of network calls (NFE). Several GPUs share the work
+with `torchrun --nproc_per_node=4 sampling.py ...`, and the images are the same.
 """
 
 import argparse
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from custom_model import create_custom_model
+from src.training.distributed import Team, join
 from src.utils import (
     Parser,
     UserError,
@@ -18,7 +21,6 @@ from src.utils import (
     image_seeds,
     load_model,
     number,
-    resolve_device,
     resolve_precision,
     run_script,
     seed_everything,
@@ -53,9 +55,15 @@ def fitting_batch_size(batch_size: int, device: torch.device) -> int:
 
 @torch.inference_mode()
 def generate(
-    model: torch.nn.Module, nfe: int, num_samples: int, batch_size: int, seed: int, dtype: torch.dtype
+    model: torch.nn.Module,
+    nfe: int,
+    num_samples: int,
+    batch_size: int,
+    seed: int,
+    dtype: torch.dtype,
+    first_sample: int = 0,
 ) -> Iterator[torch.Tensor]:
-    """Yield batches (B, 3, 64, 64) in [-1, 1], num_samples images in all, of nfe network calls each.
+    """Yield batches (B, 3, 64, 64) in [-1, 1]: images first_sample .. first_sample + num_samples - 1, of nfe calls each.
 
     Image i starts from noise of (seed, i), the same for every NFE and batch size. A model that takes no `seeds` draws from the
     global generator instead, which is seeded once.
@@ -63,8 +71,9 @@ def generate(
     Raises UserError if the model gives another shape or values that are not finite.
     """
     seed_everything(seed)
-    for first in range(0, num_samples, batch_size):
-        shape = (min(batch_size, num_samples - first), *IMAGE_SHAPE)
+    end = first_sample + num_samples
+    for first in range(first_sample, end, batch_size):
+        shape = (min(batch_size, end - first), *IMAGE_SHAPE)
         with autocast(model.device, dtype):
             samples = model.sample(shape, num_inference_timesteps=nfe, seeds=image_seeds(seed, first, shape[0]))
         if tuple(samples.shape) != shape:
@@ -75,29 +84,51 @@ def generate(
 
 
 def write_samples(
-    model: torch.nn.Module, folder: Path, nfe: int, num_samples: int, batch_size: int, seed: int, dtype: torch.dtype
+    model: torch.nn.Module,
+    folder: Path,
+    nfe: int,
+    num_samples: int,
+    batch_size: int,
+    seed: int,
+    dtype: torch.dtype,
+    team: Team,
 ) -> None:
-    """Write what generate yields as 0000.png, 0001.png ... into folder, replacing it whole."""
-    with write_whole(folder) as partial:
-        partial.mkdir()
-        with tqdm(total=num_samples, desc=f"NFE={nfe}", unit="image") as progress:
-            for samples in generate(model, nfe, num_samples, batch_size, seed, dtype):
-                for index, image in enumerate(tensor_to_pil_image(samples), start=progress.n):
+    """Write what generate yields as 0000.png, 0001.png ... into folder, replacing it whole; the team shares the images."""
+    mine = team.share(num_samples)
+    with write_whole(folder) if team.is_first else contextlib.nullcontext() as partial:
+        if team.is_first:
+            partial.mkdir()
+        partial = team.first_says(partial)
+        index = mine.start
+        with tqdm(total=mine.stop - mine.start, desc=f"NFE={nfe}", unit="image", disable=not team.is_first) as progress:
+            for samples in generate(model, nfe, mine.stop - mine.start, batch_size, seed, dtype, mine.start):
+                for image in tensor_to_pil_image(samples):
                     image.save(partial / f"{index:04d}.png")
+                    index += 1
                 progress.update(len(samples))
+        team.wait()
 
 
 def main() -> None:
     args = parse()
-    device = resolve_device(args.device)
+    team, device = join(args.device)
+    try:
+        run(args, team, device)
+    finally:
+        team.leave()
+
+
+def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
     model = load_model(args.ckpt_path, create_custom_model, device, args.config_path)
     model.eval().to(memory_format=torch.channels_last)
     dtype = resolve_precision(args.precision, device)
-    print(f"{args.ckpt_path}: {type(model).__name__} on {device}, {str(dtype).removeprefix('torch.')}")
+    say = print if team.is_first else lambda *_: None
+    say(f"{args.ckpt_path}: {type(model).__name__} on {device}, {str(dtype).removeprefix('torch.')}")
     batch_size = fitting_batch_size(args.batch_size, device)
     for nfe in args.nfe_list:
-        write_samples(model, Path(args.save_dir) / f"nfe={nfe}", nfe, args.num_samples, batch_size, args.seed, dtype)
-    print(f"samples: {args.save_dir}")
+        folder = Path(args.save_dir) / f"nfe={nfe}"
+        write_samples(model, folder, nfe, args.num_samples, batch_size, args.seed, dtype, team)
+    say(f"samples: {args.save_dir}")
 
 
 if __name__ == "__main__":

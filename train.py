@@ -1,20 +1,30 @@
 """Train a method: `python train.py --num_iterations 100000 --batch_size 32 --device cuda`.
 
 `--method NAME --help` lists the options of that method. Everything that builds the model is saved in model_config.json.
+On several GPUs: `torchrun --nproc_per_node=4 train.py ...`.
 """
 
 import argparse
 import json
+import math
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from custom_model import NETWORK_OPTIONS, create_custom_model
 from dataset import DATA_NAMES, DEFAULT_ROOT, load_split
-from src.methods import get_method, method_names
-from src.training.checkpoint import parameter_count
-from src.training.loop import TrainingConfig, train
+from src.evaluation.development import DevelopmentFID
+from src.evaluation.weights import load_inception
+from src.methods import Method, get_method, method_names
+from src.training.checkpoint import has_resume, parameter_count
+from src.training.data import development_split
+from src.training.distributed import Team, join
+from src.training.estimate import estimate_step
+from src.training.loop import TrainingConfig, micro_batches, train
 from src.training.presets import PRESETS
 from src.utils import (
     Parser,
@@ -22,11 +32,12 @@ from src.utils import (
     get_current_time,
     load_json,
     number,
-    resolve_device,
     resolve_precision,
     run_script,
     seed_everything,
 )
+
+START = time.monotonic()
 
 
 def add_fields(group: argparse._ArgumentGroup, items: Iterable[Field]) -> None:
@@ -34,19 +45,25 @@ def add_fields(group: argparse._ArgumentGroup, items: Iterable[Field]) -> None:
     for item in items:
         default = item.default if item.default is not MISSING else item.default_factory()
         options: dict[str, Any] = {"default": default, "help": item.metadata.get("help", " ")}
+        minimum = item.metadata.get("minimum", -math.inf)
         if isinstance(default, bool):
             options["action"] = argparse.BooleanOptionalAction
         elif isinstance(default, (int, float)):
-            options["type"] = number(type(default), item.metadata.get("minimum", float("-inf")))
+            options["type"] = number(type(default), minimum)
+        elif isinstance(default, list):
+            options.update(type=number(type(default[0]), minimum), nargs="+")
         else:
             options["choices"] = item.metadata.get("choices")
         group.add_argument(f"--{item.name}", **options)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags of the method that was asked for, with the preset's values as defaults."""
+    """The flags of the method that was asked for; defaults are those of the resumed run and of the preset, if given."""
     first = Parser(add_help=False)
-    first.add_argument("--method", choices=method_names(), default="custom")
+    first.add_argument("--resume")
+    resumed = first.parse_known_args(argv)[0].resume
+    run_flags = saved_flags(Path(resumed)) if resumed else {}
+    first.add_argument("--method", choices=method_names(), default=run_flags.get("method", "custom"))
     first.add_argument("--preset", choices=sorted(PRESETS))
     chosen, _ = first.parse_known_args(argv)
 
@@ -56,7 +73,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument("--preset", choices=sorted(PRESETS), help="a named set of flags; flags given beside it win")
     run.add_argument("--save_dir", default="./results", help="the run's folder is made in here")
     run.add_argument("--run_name", help="the run's folder; by default the time")
-    run.add_argument("--resume", metavar="RUN", help="continue the run in this folder, with the same flags")
+    run.add_argument("--resume", metavar="RUN", help="continue the run in this folder, with its flags")
+    run.add_argument(
+        "--auto_resume",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="continue what the same command has begun in --save_dir, if it has",
+    )
+    run.add_argument("--dry_run", action="store_true", help="print what the run would be and take, and exit")
     run.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     run.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="bf16 where the processor has it")
     run.add_argument("--data", choices=DATA_NAMES, default="simpsons", help="toon faces are drawn, not downloaded")
@@ -67,6 +91,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_model_flags(model)
     method = parser.add_argument_group(f"method {chosen.method}, saved in model_config.json")
     add_fields(method, fields(get_method(chosen.method).Config))
+    known = {action.dest for action in parser._actions}
+    parser.set_defaults(**{name: value for name, value in run_flags.items() if name in known})
     if chosen.preset:
         parser.set_defaults(**PRESETS[chosen.preset].flags)
     return parser.parse_args(argv)
@@ -84,37 +110,150 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--dropout", type=number(float, 0), default=NETWORK_OPTIONS["dropout"], help="in residual blocks")
 
 
+# -------------------------------------------------------------------------------------------------- continuing a run
+
+
+def saved_flags(run_dir: Path) -> dict[str, Any]:
+    """The flags that the run in this folder was started with."""
+    training, model = load_json(run_dir / "training_config.json"), load_json(run_dir / "model_config.json")
+    kept = {item.name for item in fields(TrainingConfig)} | {"data", "data_root"}
+    return {**{name: value for name, value in training.items() if name in kept}, **model}
+
+
+def differences(run_dir: Path, config: TrainingConfig, model_config: dict[str, Any], data: str) -> list[str]:
+    """How the run in this folder differs from the one asked for, in what a continued run cannot change."""
+    there = saved_flags(run_dir)
+    found = config.differences(there)
+    mine = {**json.loads(json.dumps(model_config)), "data": data}
+    return found + [
+        f"--{name} {there.get(name)} there, {value} here" for name, value in mine.items() if there.get(name) != value
+    ]
+
+
+def choose_run(args: argparse.Namespace, config: TrainingConfig, model_config: dict[str, Any]) -> tuple[Path, bool]:
+    """The run's folder, and whether to continue what it holds.
+
+    Raises UserError where --resume names a run of other settings, or a new run would overwrite one.
+    """
+    if args.resume:
+        run_dir = Path(args.resume)
+        if found := differences(run_dir, config, model_config, args.data):
+            raise UserError(f"{run_dir} cannot be continued with other settings: {'; '.join(found)}")
+        return run_dir, True
+    save_dir = Path(args.save_dir)
+    if args.auto_resume:
+        folders = [save_dir / args.run_name] if args.run_name else save_dir.glob("*/")
+        for run_dir in sorted(folders, key=lambda path: path.stat().st_mtime if path.exists() else 0, reverse=True):
+            if not ((run_dir / "training_config.json").is_file() and has_resume(run_dir)):
+                continue
+            there = load_json(run_dir / "training_config.json")
+            found = differences(run_dir, config, model_config, args.data)
+            if not found and there["num_iterations"] == config.num_iterations:
+                return run_dir, True
+            if args.run_name and found:
+                raise UserError(f"{run_dir} cannot be continued with other settings: {'; '.join(found)}")
+    run_dir = save_dir / (args.run_name or get_current_time())
+    if has_resume(run_dir):
+        raise UserError(f"{run_dir} holds a run already: continue it with --resume {run_dir}, or choose another --run_name")
+    return run_dir, False
+
+
+# ---------------------------------------------------------------------------------------------------------- the run
+
+
+def describe(model: Method, config: TrainingConfig, team: Team, image_shape: tuple[int, ...], dtype: torch.dtype) -> str:
+    """What a run would take, from a measurement on two images on this device."""
+    part = micro_batches(config, team)[0]
+    mine = config.batch_size // team.size
+    estimate = estimate_step(model, image_shape, mine, part.stop - part.start, len(config.ema_half_lives), dtype)
+    hours = estimate.seconds * config.num_iterations / 3600
+    return "\n".join(
+        [
+            f"parameters: {parameter_count(model):,}",
+            f"FLOP a step: {estimate.flop * team.size / 1e12:,.2f} TFLOP, {estimate.flop / mine / 1e9:,.1f} GFLOP an image",
+            f"memory a process, estimated: {estimate.fixed_bytes / 2**30:.2f} GiB for weights, gradients, optimizer and "
+            f"averages, {estimate.activation_bytes / 2**30:.2f} GiB for the activations of {part.stop - part.start} images",
+            f"time, estimated from two images on {model.device}: {estimate.seconds:.2f} s a step, {hours:.1f} hours for "
+            f"{config.num_iterations} steps",
+        ]
+    )
+
+
+def make_evaluation(images: Any, model: Method, config: TrainingConfig, team: Team) -> DevelopmentFID:
+    return DevelopmentFID(
+        images,
+        load_inception(device=model.device),
+        batch_size=min(config.batch_size, 8 if model.device.type == "cpu" else 250),
+        share=team.share(len(images)),
+        gather=team.gather,
+    )
+
+
 def main() -> None:
     args = parse()
-    if args.preset:
-        print(f"preset {args.preset}: {PRESETS[args.preset].about}")
-        print("  " + " ".join(f"--{name} {value}" for name, value in PRESETS[args.preset].flags.items()))
+    team, device = join(args.device)
+    try:
+        run(args, team, device)
+    finally:
+        team.leave()
 
+
+def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
+    say = print if team.is_first else lambda *_: None
+    if args.preset:
+        say(f"preset {args.preset}: {PRESETS[args.preset].about}")
+        flags = {f"--{name}": value for name, value in PRESETS[args.preset].flags.items()}
+        say("  " + " ".join(f"{flag} {' '.join(map(str, v)) if isinstance(v, list) else v}" for flag, v in flags.items()))
     method_options = [item.name for item in fields(get_method(args.method).Config)]
     model_options = [*NETWORK_OPTIONS, "use_additional_condition", "num_train_timesteps", *method_options]
     model_config = {"method": args.method, **{name: getattr(args, name) for name in model_options}}
     config = TrainingConfig(**{item.name: getattr(args, item.name) for item in fields(TrainingConfig)})
+    if config.eval_interval and not config.dev_images:
+        raise UserError("--eval_interval needs images to measure FID on: give --dev_images")
+    if config.dev_images == 1:
+        raise UserError("--dev_images 1: FID needs at least two images")
 
-    device = resolve_device(args.device)
     images = load_split("train", args.data_root, args.data)
+    train_ids, dev_ids = development_split(len(images), config.dev_images)
+    train_images = images[train_ids] if config.dev_images else images
+    micro_batches(config, team)
     seed_everything(config.seed)
     try:
         model = create_custom_model(device, **model_config)
     except ValueError as error:
         raise UserError(str(error)) from error
     model_config["use_additional_condition"] = model.network.use_additional_condition
-
-    run_dir = Path(args.resume) if args.resume else Path(args.save_dir) / (args.run_name or get_current_time())
-    if args.resume and load_json(run_dir / "model_config.json") != json.loads(json.dumps(model_config)):
-        raise UserError(f"{run_dir} holds another model than these flags give: compare its model_config.json")
-    if not args.resume and (run_dir / "resume.pt").exists():
-        raise UserError(f"{run_dir} holds a run already: continue it with --resume {run_dir}, or choose another --run_name")
-
     dtype = resolve_precision(args.precision, device)
+    torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
+    torch.backends.cudnn.benchmark = True
+    if args.dry_run:
+        say(json.dumps({**asdict(config), **model_config, "precision": str(dtype)}, indent=2))
+        say(describe(model, config, team, images.shape[1:], dtype))
+        return
+
+    run_dir, resume = team.first_says(choose_run(args, config, model_config) if team.is_first else None)
     precision = str(dtype).removeprefix("torch.")
-    print(f"{args.method}: {parameter_count(model):,} parameters, {len(images):,} images, {device}, {precision} -> {run_dir}")
-    train(model, images, config, model_config, run_dir, device, dtype, resume=bool(args.resume))
-    print(f"checkpoint: {run_dir / 'last.ckpt'}")
+    processes = f", {team.size} processes" if team.size > 1 else ""
+    say(
+        f"{args.method}: {parameter_count(model):,} parameters, {len(train_images):,} images, {device}, {precision}{processes} "
+        f"-> {run_dir}{' (continued)' if resume else ''}"
+    )
+    finished = train(
+        model,
+        train_images,
+        config,
+        model_config,
+        run_dir,
+        device,
+        dtype,
+        resume=resume,
+        team=team,
+        evaluate=make_evaluation(images[dev_ids], model, config, team) if config.dev_images else None,
+        deadline=START + 60 * config.max_minutes if config.max_minutes else math.inf,
+        about={"data": args.data, "data_root": args.data_root},
+    )
+    if finished:
+        say(f"checkpoint: {run_dir / 'last.ckpt'}")
 
 
 if __name__ == "__main__":

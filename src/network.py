@@ -1,5 +1,6 @@
 """The challenge's U-Net: 58.8 million parameters, fixed for everyone."""
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -78,14 +79,17 @@ class UNet(nn.Module):
         self.tail = nn.Sequential(group_norm(channels), Swish(), init_layer(nn.Conv2d(channels, 3, 3, padding=1), gain=1e-5))
 
     def embed(self, timestep: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
-        temb = self.time_embedding(timestep)
-        if not self.use_additional_condition:
-            if condition is not None:
-                raise ValueError("a condition was given to a network built with use_additional_condition=False")
-            return temb
-        if condition is None:
+        """The embedding of time and condition, (B, 4 ch), in the precision of the weights even under autocast."""
+        if self.use_additional_condition and condition is None:
             raise ValueError("a network built with use_additional_condition=True needs a condition (B,)")
-        return self.condition_fusion(torch.cat([temb, self.condition_embedding(condition)], dim=-1))
+        if not self.use_additional_condition and condition is not None:
+            raise ValueError("a condition was given to a network built with use_additional_condition=False")
+        device = timestep.device.type
+        with torch.autocast(device, enabled=False) if device != "meta" else contextlib.nullcontext():
+            temb = self.time_embedding(timestep)
+            if condition is None:
+                return temb
+            return self.condition_fusion(torch.cat([temb, self.condition_embedding(condition)], dim=-1))
 
     def forward(self, x: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         """Predict an image-shaped quantity.

@@ -14,7 +14,7 @@ import random
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -185,12 +185,28 @@ def write_whole(path: str | Path) -> Iterator[Path]:
 
 
 def save_torch(value: Any, path: str | Path) -> None:
-    """torch.save that leaves either the whole file or none. Raises UserError where the disk refuses."""
+    """torch.save that leaves either the whole file, safely on the disk, or none.
+
+    Raises UserError, telling how much was needed, where the disk refuses.
+    """
     with write_whole(path) as partial:
         try:
             torch.save(value, partial)
-        except RuntimeError as error:  # torch's own writer hides the reason in a RuntimeError
-            raise OSError(f"{str(error).splitlines()[0]} (is the disk full?)") from error
+            with open(partial, "rb") as file:
+                os.fsync(file.fileno())
+        except (RuntimeError, OSError) as error:  # torch's own writer hides the reason in a RuntimeError
+            needed, free = tensor_bytes(value) / 1e6, shutil.disk_usage(partial.parent).free / 1e6
+            reason = str(error).splitlines()[0]
+            raise OSError(f"{reason} (needed {needed:,.1f} MB, {free:,.1f} MB are free on the disk)") from error
+
+
+def tensor_bytes(value: Any) -> int:
+    """The bytes of all tensors in nested dicts and lists."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        value = value.values()
+    return sum(map(tensor_bytes, value)) if isinstance(value, Iterable) and not isinstance(value, str) else 0
 
 
 def load_torch(path: str | Path, map_location: str | torch.device = "cpu") -> Any:

@@ -204,7 +204,7 @@ def check_checkpoint_is_average(make: Make, folder) -> None:
         on_step_end(step, total)
 
     model.on_step_end = recording
-    run_loop(model, folder, steps=6, ema_half_life=0.5, save_interval=3)
+    run_loop(model, folder, steps=6, ema_half_lives=[0.5], save_interval=3)
     average = history[0]
     for step, weights in enumerate(history[1:], start=1):
         keep = 2.0 ** (-2 / step)

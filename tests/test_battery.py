@@ -8,8 +8,8 @@ import torch
 from src.methods import register
 from src.methods._base import _REGISTRY
 from src.methods.rectified_flow import RectifiedFlow
-from src.training import loop
 from src.training.ema import EMA
+from src.training.loop import Trainer
 from src.utils import expand_t
 from tests import battery
 from tests.helpers import tiny_model
@@ -32,7 +32,8 @@ def fails(check, *args) -> None:
 def test_noise_equal_to_the_data(monkeypatch, tmp_path):
     make = lambda: tiny_model("rectified_flow")  # noqa: E731
     battery.check_noise_of_the_loop(make, tmp_path / "sound")
-    monkeypatch.setattr(loop.torch, "randn_like", lambda data: data.clone())
+    batch = Trainer._batch
+    monkeypatch.setattr(Trainer, "_batch", lambda *args: [(rows, data, data.clone()) for rows, data, _ in batch(*args)])
     fails(battery.check_noise_of_the_loop, make, tmp_path / "faulty")
 
 
@@ -93,7 +94,7 @@ def test_condition_that_is_dropped_by_the_network(planted):
 def test_average_not_used_in_the_checkpoint(monkeypatch, tmp_path):
     make = lambda: tiny_model("rectified_flow")  # noqa: E731
     battery.check_checkpoint_is_average(make, tmp_path / "sound")
-    monkeypatch.setattr(EMA, "applied", lambda self: nullcontext())
+    monkeypatch.setattr(EMA, "applied", lambda self, half_life: nullcontext())
     fails(battery.check_checkpoint_is_average, make, tmp_path / "faulty")
 
 

@@ -78,7 +78,7 @@ def test_resume_continues_the_run(toon, tmp_path, monkeypatch, capsys):
     assert torch.load(tmp_path / "a" / "resume.pt", weights_only=True)["step"] == 3
     capsys.readouterr()
     line = fails(train, monkeypatch, capsys, *flags, "--resume", tmp_path / "a", "--time_scale", 3)
-    assert "another model" in line
+    assert "--time_scale 1000.0 there, 3.0 here" in line
     assert "holds a run already" in fails(train, monkeypatch, capsys, *flags, "--run_name", "a")
 
 
@@ -181,7 +181,7 @@ def test_sampling_refuses_a_model_that_gives_no_numbers(checkpoint, tmp_path, mo
         (["--preset", "huge"], "invalid choice: 'huge'"),
         (["--data", "toon", "--attn", "7"], "attn [7]"),
         (["--data", "toon", "--method", "rectified_flow", "--use_additional_condition"], "no use for the additional"),
-        (["--data", "toon", "--resume", "nowhere"], "no file nowhere/model_config.json"),
+        (["--data", "toon", "--resume", "nowhere"], "no file nowhere/training_config.json"),
     ],
 )
 def test_train_refuses(toon, tmp_path, monkeypatch, capsys, flags, message):
@@ -199,7 +199,7 @@ def test_exit_code_of_the_process():
 def test_help_lists_the_options_of_the_method(monkeypatch, capsys):
     assert call(train, monkeypatch, "--method", "rectified_flow", "--help") == 0
     text = capsys.readouterr().out
-    assert "--time_scale" in text and "--ema_half_life" in text and "default: 100000" in text
+    assert "--time_scale" in text and "--ema_half_lives" in text and "default: 100000" in text
 
 
 @pytest.mark.slow

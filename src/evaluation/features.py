@@ -4,7 +4,9 @@ Two published ways of bringing an image to the network's 299x299 are followed, a
 default of clean-fid (Parmar et al., arXiv:2104.11222), and `pytorch`, that of pytorch-fid.
 """
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -68,7 +70,8 @@ def extract_features(
     features = np.empty((len(images), FEATURES), dtype=np.float32)
     with (
         torch.inference_mode(),
-        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+        torch.autocast(device.type, enabled=False),
+        _exact_float32(),
         tqdm(total=len(images), desc=description, unit="image", disable=description is None) as bar,
     ):
         for start in range(0, len(images), batch_size):
@@ -99,6 +102,18 @@ def cached_features(
 
 
 # ------------------------------------------------------------------------------------------------------------ parts
+
+
+@contextlib.contextmanager
+def _exact_float32() -> Iterator[None]:
+    """Inside the block, float32 products are made without TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _read_image(file: Path) -> np.ndarray:

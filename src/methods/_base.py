@@ -59,6 +59,7 @@ class Method(BaseGenerativeModel):
     def _setup(self, **kwargs: Any) -> None:
         self.config = self.Config(**kwargs)
         self.train_only: dict[str, nn.Module] = {}
+        self.on_losses: Callable[[torch.Tensor, torch.Tensor], None] | None = None
 
     @classmethod
     def from_options(cls, network: nn.Module, num_train_timesteps: int = 1000, **options: Any) -> "Method":
@@ -73,6 +74,11 @@ class Method(BaseGenerativeModel):
     def optim_groups(self) -> dict[str, Iterator[nn.Parameter] | list[nn.Parameter]]:
         """Parameters by group. The loop has one optimizer a group and calls compute_loss(group=name) for each in turn."""
         return {"network": self.network.parameters()}
+
+    def report_losses(self, t: torch.Tensor, losses: torch.Tensor) -> None:
+        """Call from compute_loss with the loss of each image (B,) at its time (B,), for the log's loss by time."""
+        if self.on_losses is not None:
+            self.on_losses(t, losses)
 
     def on_step_end(self, step: int, total_steps: int) -> None:
         """Called after the optimizers have made step number `step` (from 1) of total_steps."""

@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from src.methods._base import Method, draw_noise, register
@@ -29,7 +28,9 @@ class RectifiedFlow(Method):
         t = self.scheduler.sample_timesteps(data.shape[0], data.device)
         xt = self.scheduler.forward_process(data, noise, t)
         pred = self.predict(xt, t)
-        return F.mse_loss(pred.float(), self.scheduler.get_target(data, noise, t))
+        losses = (pred.float() - self.scheduler.get_target(data, noise, t)).square().flatten(1).mean(dim=1)
+        self.report_losses(t, losses)
+        return losses.mean()
 
     def predict(self, xt: torch.Tensor, t: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The velocity at xt (B, 3, H, W) and t (B,) in [0, 1]."""

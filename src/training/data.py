@@ -3,44 +3,67 @@
 import numpy as np
 import torch
 
-from src.utils import from_uint8
+from src.utils import UserError, from_uint8
+
+DEVELOPMENT_SEED = 2025  # one development split for all runs, whatever their seed
+
+
+def development_split(count: int, development: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide image numbers 0..count-1 at random into those to train on and `development` to judge on, each in order.
+
+    The division depends on the two numbers alone, and a larger development split contains a smaller one.
+    Raises UserError unless something is left to train on.
+    """
+    if development >= count:
+        raise UserError(f"--dev_images {development} leaves nothing to train on: there are {count} training images")
+    order = np.random.default_rng(DEVELOPMENT_SEED).permutation(count)
+    return np.sort(order[development:]), np.sort(order[:development])
 
 
 class Batches:
     """Shuffled batches without end, each a function of the seed and its number alone.
 
     Every epoch is a new permutation of all images; a batch may straddle two epochs. There is no state to save: batch k is the
-    same in a resumed run.
+    same in a resumed run. Images, permutations and mirrorings lie on the device, so that a batch costs no transfer.
 
     Args:
-        images: uint8 (N, 3, H, W), N >= 1.
+        images: uint8 (N, 3, H, W).
         flip: mirror each image left-right with probability one half.
+
+    Raises UserError if a batch is larger than the data set.
     """
 
     def __init__(self, images: np.ndarray, batch_size: int, seed: int, device: torch.device, flip: bool = True):
+        if batch_size > len(images):
+            raise UserError(f"--batch_size {batch_size} is larger than the data set of {len(images)} images")
         self.images = torch.from_numpy(np.array(images)).to(device)  # a copy: a memory map is read-only
         self.batch_size = batch_size
         self.seed = seed
         self.flip = flip
-        self._order: dict[int, torch.Tensor] = {}
+        self._epochs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def order(self, epoch: int) -> torch.Tensor:
-        """The permutation of this epoch, (N,), on the CPU."""
-        if epoch not in self._order:
-            self._order = {key: value for key, value in self._order.items() if key == epoch - 1}
+    def _epoch(self, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The order of this epoch, (N,), and which images are mirrored in it, (N,)."""
+        if epoch not in self._epochs:
+            self._epochs = {key: value for key, value in self._epochs.items() if key == epoch - 1}
             rng = np.random.default_rng([self.seed, epoch])
-            self._order[epoch] = torch.from_numpy(rng.permutation(len(self.images)))
-        return self._order[epoch]
+            order = torch.from_numpy(rng.permutation(len(self.images)))
+            mirrored = torch.from_numpy(rng.random(len(self.images)) < 0.5)
+            self._epochs[epoch] = order.to(self.images.device), mirrored.to(self.images.device)
+        return self._epochs[epoch]
+
+    def rows(self, number: int, rows: slice) -> torch.Tensor:
+        """These rows of batch `number` (from 0): float32 (rows, 3, H, W) in [-1, 1]."""
+        epoch, start = divmod(number * self.batch_size + rows.start, len(self.images))
+        order, mirrored = self._epoch(epoch)
+        count = rows.stop - rows.start
+        if start + count > len(self.images):
+            order, mirrored = (torch.cat(parts) for parts in zip((order, mirrored), self._epoch(epoch + 1), strict=True))
+        data = from_uint8(self.images[order[start : start + count]])
+        if self.flip:
+            data = torch.where(mirrored[start : start + count, None, None, None], data.flip(-1), data)
+        return data
 
     def __getitem__(self, number: int) -> torch.Tensor:
         """Batch `number` (from 0): float32 (batch_size, 3, H, W) in [-1, 1]."""
-        total, first = len(self.images), number * self.batch_size
-        epochs = range(first // total, (first + self.batch_size - 1) // total + 1)
-        start = first - epochs[0] * total
-        indices = torch.cat([self.order(epoch) for epoch in epochs])[start : start + self.batch_size]
-        data = from_uint8(self.images[indices.to(self.images.device)])
-        if self.flip:
-            rng = np.random.default_rng([self.seed, number, 1])
-            mirrored = torch.from_numpy(rng.random(self.batch_size) < 0.5).to(data.device)
-            data = torch.where(mirrored[:, None, None, None], data.flip(-1), data)
-        return data
+        return self.rows(number, slice(0, self.batch_size))

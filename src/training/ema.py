@@ -1,45 +1,124 @@
-"""An exponential moving average of the weights: what is sampled, saved and handed in."""
+"""Exponential moving averages of the weights: what is sampled, saved and handed in.
+
+python -m src.training.ema results/RUN                              lists the averages of a run
+python -m src.training.ema results/RUN --export 0.1                 writes one of them as results/RUN/ema_0.1/last.ckpt
+"""
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from src.utils import Parser, UserError, load_json, number, run_script, save_torch, write_whole
+
 
 class EMA:
-    """The average of a model's parameters over the last steps.
+    """Averages of a model's parameters over the last steps, one for each half-life, kept side by side.
 
-    half_life is a share of the steps made so far: a weight from half_life * step steps ago counts half. Such an average fits
+    A half-life is a share of the steps made so far: a weight from half_life * step steps ago counts half. Such an average fits
     runs of every length and forgets the random start. It is the power-function average of Karras et al. (EDM2,
     arXiv:2312.02696, sec. 3.1) in terms of a half-life. 0 keeps the latest weights.
+
+    Raises ValueError without a half-life or for a negative one.
     """
 
-    def __init__(self, model: nn.Module, half_life: float = 0.05):
-        if half_life < 0:
-            raise ValueError(f"expected a half-life of at least 0, got {half_life}")
+    def __init__(self, model: nn.Module, half_lives: Sequence[float] = (0.05,)):
+        if not half_lives or min(half_lives) < 0:
+            raise ValueError(f"expected half-lives of at least 0, got {list(half_lives)}")
+        self.names = [name for name, _ in model.named_parameters()]
         self.parameters = list(model.parameters())
-        self.half_life = half_life
-        self.average = [parameter.detach().clone() for parameter in self.parameters]
-
-    def decay(self, step: int) -> float:
-        """The weight that the old average keeps at this step (from 1)."""
-        return 0.5 ** (1 / (self.half_life * step)) if self.half_life else 0.0
+        self.averages = {
+            float(half_life): [parameter.detach().clone() for parameter in self.parameters] for half_life in half_lives
+        }
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the parameters after step number `step` (from 1)."""
-        torch._foreach_lerp_(self.average, self.parameters, 1 - self.decay(step))
+        """Take in the parameters after step number `step` (from 1): one fused operation for each half-life."""
+        for half_life, average in self.averages.items():
+            torch._foreach_lerp_(average, self.parameters, 1 - decay(half_life, step))
 
     @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """Inside the block the model has the averaged weights; after it, its own again, untouched."""
-        self._swap()
+    def applied(self, half_life: float | None = None) -> Iterator[None]:
+        """Inside the block the model has the averaged weights, of the first half-life unless another is named.
+
+        After it, it has its own again, untouched. KeyError for a half-life that is not kept.
+        """
+        average = self.averages[next(iter(self.averages)) if half_life is None else half_life]
+        self._swap(average)
         try:
             yield
         finally:
-            self._swap()
+            self._swap(average)
 
-    def _swap(self) -> None:
+    def _swap(self, average: list[torch.Tensor]) -> None:
         for index, parameter in enumerate(self.parameters):
-            parameter.data, self.average[index] = self.average[index], parameter.data
+            parameter.data, average[index] = average[index], parameter.data
+
+    def state_dict(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The averages by half-life and parameter name."""
+        return {str(half_life): dict(zip(self.names, average, strict=True)) for half_life, average in self.averages.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, dict[str, torch.Tensor]]) -> None:
+        """Restore what state_dict gave. KeyError or RuntimeError if it has other half-lives, names or shapes."""
+        for half_life, average in self.averages.items():
+            saved = state[str(half_life)]
+            for name, value in zip(self.names, average, strict=True):
+                value.copy_(saved[name])
+
+
+def decay(half_life: float, step: int) -> float:
+    """The weight that the old average keeps at this step (from 1)."""
+    return 0.5 ** (1 / (half_life * step)) if half_life else 0.0
+
+
+def measured_fids(run_dir: Path) -> dict[float, dict[str, float]]:
+    """The last FIDs that log.jsonl holds for each half-life: {0.05: {"fid_nfe1": ...}}."""
+    found: dict[float, dict[str, float]] = {}
+    path = run_dir / "log.jsonl"
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        row: dict[str, Any] = json.loads(line)
+        if "ema_half_life" in row:
+            found[row["ema_half_life"]] = {key: value for key, value in row.items() if key.startswith("fid_")}
+    return found
+
+
+def export(run_dir: Path, saved: dict[str, Any], half_life: str, folder: Path) -> None:
+    """Write the model with the averages of this half-life to folder/last.ckpt, and model_config.json beside it."""
+    state = {name: saved["ema"][half_life].get(name, value) for name, value in saved["model"].items()}
+    config = load_json(run_dir / "model_config.json")
+    save_torch({"state_dict": state}, folder / "last.ckpt")
+    with write_whole(folder / "model_config.json") as partial:
+        partial.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def main() -> None:
+    from src.training.checkpoint import read_resume
+
+    parser = Parser(description="list and export the weight averages of a run")
+    parser.add_argument("run", help="the run's folder")
+    parser.add_argument("--export", type=number(float, 0), metavar="HALF_LIFE", help="write the average of this half-life")
+    parser.add_argument("--output", metavar="FOLDER", help="where to; RUN/ema_HALF_LIFE if not given")
+    args = parser.parse_args()
+    run_dir = Path(args.run)
+    saved = read_resume(run_dir)
+    if args.export is not None:
+        if str(args.export) not in saved["ema"]:
+            raise UserError(f"{run_dir} keeps no average of half-life {args.export}, only {', '.join(saved['ema'])}")
+        folder = Path(args.output or run_dir / f"ema_{args.export}")
+        export(run_dir, saved, str(args.export), folder)
+        print(f"checkpoint: {folder / 'last.ckpt'}")
+        return
+    fids = measured_fids(run_dir)
+    print(f"{run_dir}, step {saved['step']}: half-lives as a share of the steps so far")
+    for half_life in saved["ema"]:
+        measured = ", ".join(f"{key} {value:.2f}" for key, value in fids.get(float(half_life), {}).items())
+        print(f"  {half_life:8} {measured or 'no FID measured (--dev_images measures it)'}")
+
+
+if __name__ == "__main__":
+    run_script(main)

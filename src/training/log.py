@@ -1,4 +1,4 @@
-"""What a run tells: log.jsonl, training curves, preview sheets."""
+"""What a run tells: log.jsonl, training curves, preview sheets, TensorBoard."""
 
 import json
 from collections.abc import Sequence
@@ -14,19 +14,27 @@ from src.utils import UserError, contact_sheet, image_seeds, to_uint8, write_who
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+PANELS = {  # title -> how the keys of its curves begin
+    "training loss": "loss",
+    "gradient norm before clipping": "grad_norm",
+    "FID on the development split": "fid_",
+}
+
 
 class RunLog:
-    """log.jsonl of a run: one JSON object a line, with `step` and named figures."""
+    """log.jsonl of a run: one JSON object a line, with `step`, `images_seen` and named figures.
 
-    def __init__(self, run_dir: Path, keep_until: int = 0):
-        """Continue the log of a resumed run, without the lines after step keep_until."""
+    Args:
+        keep_until: continue the log of a resumed run, without the lines after this step.
+        tensorboard: write the figures for TensorBoard too, into the run's folder.
+    """
+
+    def __init__(self, run_dir: Path, keep_until: int = 0, tensorboard: bool = False):
         self.path = run_dir / "log.jsonl"
-        self.rows: list[dict[str, Any]] = []
-        if self.path.is_file():
-            rows = [json.loads(line) for line in self.path.read_text().splitlines()]
-            self.rows = [row for row in rows if row["step"] <= keep_until]
+        self.rows = [row for row in _read_rows(self.path) if row["step"] <= keep_until]
         with write_whole(self.path) as partial:
             partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        self.tensorboard = _summary_writer(run_dir, keep_until) if tensorboard else None
 
     def write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
@@ -35,23 +43,58 @@ class RunLog:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+        if self.tensorboard:
+            for key, value in row.items():
+                if isinstance(value, (int, float)):
+                    self.tensorboard.add_scalar(key, value, row["step"])
+            self.tensorboard.flush()
+
+    def seconds(self) -> float:
+        """The time that the run had trained for at the last line."""
+        return next((row["seconds"] for row in reversed(self.rows) if "seconds" in row), 0.0)
 
     def plot(self, path: Path) -> None:
-        """Draw every loss and the gradient norm against the images seen."""
-        losses = sorted({key for row in self.rows for key in row if key.startswith("loss")})
-        norms = sorted({key for row in self.rows for key in row if key.startswith("grad_norm")})
-        figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-        for axis, keys, title in ((axes[0], losses, "training loss"), (axes[1], norms, "gradient norm before clipping")):
-            for key in keys:
-                rows = [row for row in self.rows if key in row]
-                axis.plot([row["images_seen"] for row in rows], [row[key] for row in rows], label=key)
+        """Draw losses, gradient norms and development FIDs against the images seen."""
+        names = sorted({key for row in self.rows for key in row} - {"loss_by_time"})
+        keys = {title: [name for name in names if name.startswith(start)] for title, start in PANELS.items()}
+        keys = {title: names for title, names in keys.items() if names}
+        figure, axes = plt.subplots(1, len(keys), figsize=(5 * len(keys), 4), layout="constrained", squeeze=False)
+        for axis, (title, names) in zip(axes[0], keys.items(), strict=True):
+            for name in names:
+                half_lives = list(dict.fromkeys(row.get("ema_half_life") for row in self.rows if name in row))
+                for half_life in half_lives:
+                    rows = [row for row in self.rows if name in row and row.get("ema_half_life") == half_life]
+                    label = name if half_life is None else f"{name}, EMA {half_life:g}"
+                    marker = "." if len(rows) < 20 else None
+                    axis.plot([row["images_seen"] for row in rows], [row[name] for row in rows], label=label, marker=marker)
             axis.set(title=title, xlabel="images seen", yscale="log")
             axis.grid(alpha=0.3)
-            if len(keys) > 1:
-                axis.legend()
+            if len(axis.lines) > 1:
+                axis.legend(fontsize="small")
         with write_whole(path) as partial:
             figure.savefig(partial, format="png", dpi=120)
         plt.close(figure)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; a last line that a killed run left unfinished is dropped."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path}: line {number} is damaged: {error}") from error
+    return rows
+
+
+def _summary_writer(run_dir: Path, keep_until: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard") from error
+    return SummaryWriter(run_dir, purge_step=keep_until + 1)
 
 
 def save_preview(

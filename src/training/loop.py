@@ -1,12 +1,16 @@
 """The one training loop. It knows no method by name: a method speaks to it through compute_loss and the hooks of Method."""
 
+import contextlib
 import json
 import math
 import platform
+import resource
 import shlex
+import signal
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +19,93 @@ import torch
 from tqdm import tqdm
 
 from src.methods._base import Method
-from src.training.checkpoint import TrainingState, parameter_count
+from src.training.checkpoint import RESUME, TrainingState, parameter_count, read_resume
 from src.training.data import Batches
+from src.training.distributed import Team
+from src.training.draws import DrawAsOneBatch
 from src.training.ema import EMA
+from src.training.layout import LAYOUTS, apply_layout, faster_layout
 from src.training.log import RunLog, save_preview
 from src.utils import UserError, autocast, save_model, seed_everything, write_whole
+
+TIME_BINS = 10
+FREE = {"free_on_resume": True}  # marks a field that a continued run may change: it changes no weight, or only how many steps
+
+Evaluate = Callable[[Method], dict[str, float]]  # the model as it is -> named figures, e.g. {"fid_nfe1": 41.5}
 
 
 @dataclass
 class TrainingConfig:
     """How a run trains. Every field is a flag of train.py and a key of training_config.json."""
 
-    batch_size: int = field(default=32, metadata={"help": "images a step", "minimum": 1})
-    num_iterations: int = field(default=100000, metadata={"help": "steps; 0 saves the untrained model", "minimum": 0})
+    batch_size: int = field(default=32, metadata={"help": "images a step, over all processes", "minimum": 1})
+    micro_batch: int = field(
+        default=0, metadata={"help": "images a pass: gradients add up to the whole batch; 0 for all", "minimum": 0, **FREE}
+    )
+    num_iterations: int = field(default=100000, metadata={"help": "steps; 0 saves the untrained model", "minimum": 0, **FREE})
     lr: float = field(default=1e-4, metadata={"help": "learning rate of Adam after the warm-up", "minimum": 0})
     lr_warmup: int = field(default=500, metadata={"help": "steps over which the learning rate rises from 0", "minimum": 0})
+    lr_decay: float = field(
+        default=0.0, metadata={"help": "share of the steps at the end over which the learning rate falls to 0", "minimum": 0}
+    )
     grad_clip: float = field(default=1.0, metadata={"help": "largest norm of the gradient; 0 clips nothing", "minimum": 0})
-    ema_half_life: float = field(
-        default=0.05,
-        metadata={"help": "half-life of the weight average, a share of the steps so far; 0 for none", "minimum": 0},
+    ema_half_lives: list[float] = field(
+        default_factory=lambda: [0.05],
+        metadata={
+            "help": "half-lives of weight averages kept side by side, shares of the steps so far; the first is saved as "
+            "last.ckpt unless a development split decides; 0 is the latest weights",
+            "minimum": 0,
+        },
     )
     flip: bool = field(default=True, metadata={"help": "mirror training images at random"})
-    log_interval: int = field(default=100, metadata={"help": "steps between lines of log.jsonl", "minimum": 1})
-    save_interval: int = field(default=10000, metadata={"help": "steps between checkpoints and previews", "minimum": 1})
+    dev_images: int = field(
+        default=0, metadata={"help": "training images set aside to measure FID on during the run", "minimum": 0}
+    )
+    eval_interval: int = field(
+        default=0, metadata={"help": "steps between FIDs on the development split; 0: at the end only", "minimum": 0, **FREE}
+    )
+    log_interval: int = field(default=100, metadata={"help": "steps between lines of log.jsonl", "minimum": 1, **FREE})
+    save_interval: int = field(default=10000, metadata={"help": "steps between checkpoints and previews", "minimum": 1, **FREE})
+    max_minutes: float = field(
+        default=0.0, metadata={"help": "save and stop before so many minutes have passed; 0: no limit", "minimum": 0, **FREE}
+    )
+    memory_format: str = field(
+        default="auto", metadata={"help": "layout of weights; auto measures which is faster", "choices": ("auto", *LAYOUTS)}
+    )
+    compile: bool = field(default=False, metadata={"help": "torch.compile the network", **FREE})
+    tensorboard: bool = field(default=False, metadata={"help": "write the figures for TensorBoard too", **FREE})
     seed: int = field(default=42, metadata={"help": "fixes initial weights, data order and noise", "minimum": 0})
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """The fields, but for those a continued run may change, in which another run's settings differ from these."""
+        return [
+            f"--{item.name} {other[item.name]} there, {getattr(self, item.name)} here"
+            for item in fields(self)
+            if not item.metadata.get("free_on_resume") and item.name in other and other[item.name] != getattr(self, item.name)
+        ]
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """The learning rate of step number `step` (from 1): a linear warm-up, then constant."""
-    return config.lr * min(1.0, step / max(config.lr_warmup, 1))
+    """The learning rate of step number `step` (from 1): a linear warm-up, constant, and a linear fall if lr_decay is given."""
+    warm = min(1.0, step / max(config.lr_warmup, 1))
+    left = (config.num_iterations - step + 1) / max(config.lr_decay * config.num_iterations, 1)
+    return config.lr * min(warm, left if config.lr_decay else 1.0)
+
+
+def micro_batches(config: TrainingConfig, team: Team) -> list[slice]:
+    """Which rows of each batch this process takes at a time.
+
+    Raises UserError where the batch cannot be divided so.
+    """
+    if config.batch_size % team.size:
+        raise UserError(f"--batch_size {config.batch_size} cannot be divided over {team.size} processes")
+    rows = team.share(config.batch_size)
+    mine = rows.stop - rows.start
+    size = config.micro_batch or mine
+    if mine % size:
+        whose = "--batch_size" if team.size == 1 else f"the {team.size} processes' share of --batch_size"
+        raise UserError(f"--micro_batch {size} does not divide {whose} {mine}")
+    return [slice(start, start + size) for start in range(rows.start, rows.stop, size)]
 
 
 def train(
@@ -55,11 +117,15 @@ def train(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     resume: bool = False,
-) -> None:
+    team: Team | None = None,
+    evaluate: Evaluate | None = None,
+    deadline: float = math.inf,
+    about: dict[str, Any] | None = None,
+) -> bool:
     """Train model on images and leave in run_dir what sampling, a later run and a person need.
 
     That is last.ckpt (averaged weights), model_config.json, resume.pt, log.jsonl, training_curves.png, previews/ and
-    training_config.json.
+    training_config.json. SIGTERM and Ctrl-C save and end the run early.
 
     Args:
         model: on `device` already.
@@ -67,122 +133,333 @@ def train(
         model_config: the options that build the model anew, saved as model_config.json.
         dtype: precision of the network's matrix products; weights stay float32.
         resume: continue from run_dir/resume.pt.
+        team: the processes that share each batch; this one alone if not given.
+        evaluate: measures the averaged model every eval_interval steps, and each average at the end, where the one of the
+            lowest geometric mean becomes last.ckpt.
+        deadline: the time.monotonic() by which all must be saved.
+        about: further entries of training_config.json.
+
+    Returns:
+        whether all steps are done.
 
     Raises:
-        UserError: the loss stops being finite; the disk refuses a file; resume.pt does not fit.
+        UserError: the loss stops being finite; the disk refuses a file; resume.pt does not fit; the batch cannot be divided.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    model.to(memory_format=torch.channels_last)
-    groups = {name: list(parameters) for name, parameters in model.optim_groups().items()}
-    optimizers = {name: torch.optim.Adam(parameters, config.lr, fused=True) for name, parameters in groups.items()}
-    state = TrainingState(model, optimizers, EMA(model, config.ema_half_life))
-    if resume:
-        state.load(run_dir / "resume.pt")
-    write_training_config(run_dir, config, model, device, dtype, len(images))
-    log = RunLog(run_dir, keep_until=state.step)
-    batches = Batches(images, config.batch_size, config.seed, device, config.flip)
+    trainer = Trainer(model, images, config, model_config, Path(run_dir), device, dtype, team or Team(), evaluate, deadline)
+    return trainer.run(resume, about or {})
 
-    def save() -> None:
-        with state.ema.applied():
-            save_model(model, run_dir / "last.ckpt", model_config)
-            with autocast(device, dtype):
-                save_preview(model, images.shape[1:], run_dir / "previews" / f"step_{state.step:07d}.png", config.seed)
-        state.save(run_dir / "resume.pt")
-        if log.rows:
-            log.plot(run_dir / "training_curves.png")
 
-    model.train()
-    first_step = state.step + 1
-    if first_step > config.num_iterations:
-        save()
-    window: dict[str, list[torch.Tensor]] = {}
-    window_start = time.perf_counter()
-    seconds_before = log.rows[-1]["seconds"] if log.rows else 0.0
-    run_start = window_start
-    progress = tqdm(range(first_step, config.num_iterations + 1), desc="training", unit="step", smoothing=0.05)
-    for step in progress:
-        for name, value in training_step(state, batches, step, config, groups, dtype).items():
-            window.setdefault(name, []).append(value)
+class Trainer:
+    """The state of one call of train: see there."""
 
-        if step % config.log_interval == 0 or step == config.num_iterations:
-            figures = {name: torch.stack(values).mean().item() for name, values in window.items()}
-            if not all(math.isfinite(value) for value in figures.values()):
-                progress.close()
+    def __init__(
+        self,
+        model: Method,
+        images: np.ndarray,
+        config: TrainingConfig,
+        model_config: dict[str, Any],
+        run_dir: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        team: Team,
+        evaluate: Evaluate | None,
+        deadline: float,
+    ):
+        self.model, self.config, self.model_config, self.run_dir = model, config, model_config, run_dir
+        self.device, self.dtype, self.team, self.evaluate, self.deadline = device, dtype, team, evaluate, deadline
+        self.image_shape = images.shape[1:]
+        self.parts = micro_batches(config, team)
+        self.batches = Batches(images, config.batch_size, config.seed, device, config.flip)
+        self.groups = {name: list(parameters) for name, parameters in model.optim_groups().items()}
+        self.window: dict[str, list[torch.Tensor]] = {}
+        self.norms: dict[str, list[torch.Tensor]] = {}
+        self.time_sums = torch.zeros(2, TIME_BINS, device=device)  # of the losses, of their number
+        self.half_life: float | None = None  # of the average that is saved; None: the first
+        self.save_seconds = 0.0
+        self.last_good = 0  # the step of the last checkpoint
+
+    # --------------------------------------------------------------------------------------------------- the run
+
+    def run(self, resume: bool, about: dict[str, Any]) -> bool:
+        config, team = self.config, self.team
+        saved = read_resume(self.run_dir) if resume else None
+        layout = self._layout(saved)
+        apply_layout(self.model, layout)
+        optimizers = {name: torch.optim.Adam(parameters, config.lr, fused=True) for name, parameters in self.groups.items()}
+        settings = {**asdict(config), "model_config": self.model_config, "layout": layout}
+        self.state = TrainingState(self.model, optimizers, EMA(self.model, config.ema_half_lives), settings=settings)
+        if saved:
+            self.state.load(saved, self.run_dir / RESUME)
+            self.last_good = self.state.step
+            if self.state.step >= config.num_iterations and (self.run_dir / "last.ckpt").is_file():
+                self._say(f"{self.run_dir} has made its {self.state.step} steps already")
+                return True
+        if team.is_first:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            for left_over in self.run_dir.glob(".*.partial"):
+                left_over.unlink(missing_ok=True)
+            self._write_training_config({**about, "layout": layout})
+            self.log = RunLog(self.run_dir, self.state.step, config.tensorboard)
+            self.seconds_before = self.log.seconds()
+        if config.compile:
+            self.model.network.compile()
+        self.model.train()
+        self.model.on_losses = self._collect_losses
+        try:
+            with stop_signals() as stopped:
+                finished = self._steps(stopped)
+        finally:
+            self.model.on_losses = None
+        if finished:
+            self._finish()
+        else:
+            self._save(preview=False)
+            self._say(
+                f"stopped after step {self.state.step} of {config.num_iterations}, everything saved: continue it with "
+                f"--resume {self.run_dir}"
+            )
+        return finished
+
+    def _layout(self, saved: dict[str, Any] | None) -> str:
+        """The layout a resumed run had, the one asked for, or the faster one."""
+        if self.config.memory_format != "auto":
+            return self.config.memory_format
+        if saved:
+            return saved["settings"]["layout"]
+        size = self.parts[0].stop - self.parts[0].start
+        mine = faster_layout(self.model.network, self.image_shape, size, self.dtype) if self.team.is_first else None
+        return self.team.first_says(mine)
+
+    def _steps(self, stopped: Callable[[], bool]) -> bool:
+        """Make the steps that are left; False if told to stop before the last."""
+        config, first = self.config, self.state.step + 1
+        self.run_start = self.window_start = step_start = time.perf_counter()
+        slowest = 0.0
+        steps = range(first, config.num_iterations + 1)
+        with tqdm(
+            steps,
+            desc="training",
+            unit="step",
+            smoothing=0.05,
+            initial=first - 1,
+            total=config.num_iterations,
+            disable=not self.team.is_first,
+        ) as progress:
+            for step in progress:
+                self.training_step(step)
+                last = step == config.num_iterations
+                logs, saves = step % config.log_interval == 0, step % config.save_interval == 0
+                evaluates = bool(self.evaluate and config.eval_interval and step % config.eval_interval == 0)
+                now = time.perf_counter()
+                slowest, step_start = max(slowest, now - step_start), now
+                stop = False
+                if not last and (self.team.size == 1 or logs):
+                    reserve = 2 * slowest + (self.save_seconds or 1 + self._state_bytes() / 50e6)
+                    stop = self.team.any(stopped() or time.monotonic() + reserve > self.deadline, self.device)
+                if logs or saves or evaluates or stop or last:
+                    self._report(step, progress)
+                if evaluates and not last:
+                    self._measure(step)
+                if saves and not (last or stop):
+                    self._save()
+                if evaluates or saves:
+                    self.window_start = step_start = time.perf_counter()
+                if stop:
+                    return False
+        return True
+
+    def _finish(self) -> None:
+        """The last FIDs, the choice among the averages, and the last files."""
+        if self.evaluate and self.config.num_iterations:
+            scores = {}
+            for half_life in self.state.ema.averages:
+                figures = self._measure(self.config.num_iterations, half_life)
+                scores[half_life] = math.exp(np.mean([math.log(max(value, 1e-9)) for value in figures.values()]))
+            self.half_life = min(scores, key=scores.__getitem__)
+            self._say(f"last.ckpt is the average of half-life {self.half_life:g}, the best on the development split")
+        self._save()
+
+    # ---------------------------------------------------------------------------------------------------- a step
+
+    def training_step(self, step: int) -> None:
+        """Make step number `step` (from 1): a loss, backward pass and optimizer step for each parameter group.
+
+        All randomness of the step comes from (seed, step), so a resumed run repeats an uninterrupted one, and from the place
+        in the whole batch, so it does not matter how the batch is divided. Nothing waits for the device.
+        """
+        config, model, whole = self.config, self.model, self.config.batch_size
+        parts = self._batch(step)
+        for index, (name, optimizer) in enumerate(self.state.optimizers.items()):
+            for other in self.state.optimizers.values():
+                other.zero_grad()
+            total = torch.zeros((), device=self.device)
+            for rows, data, noise_here in parts:
+                share = (rows.stop - rows.start) / whole
+                seed_everything(_seed(config.seed, step, index))
+                draws = contextlib.nullcontext() if share == 1 else DrawAsOneBatch(rows, whole)
+                with draws, autocast(self.device, self.dtype):
+                    loss = model.compute_loss(data, noise_here, step=step, total_steps=config.num_iterations, group=name)
+                (loss * share).backward()
+                total += loss.detach() * share
+            self.team.sum_gradients(self.groups[name])
+            norm = torch.nn.utils.clip_grad_norm_(self.groups[name], config.grad_clip or math.inf)
+            for options in optimizer.param_groups:
+                options["lr"] = learning_rate(step, config)
+            optimizer.step()
+            suffix = "" if name == "network" else f"_{name}"
+            self.window.setdefault(f"loss{suffix}", []).append(total)
+            self.norms.setdefault(f"grad_norm{suffix}", []).append(norm.detach())
+        model.on_step_end(step, config.num_iterations)
+        self.state.ema.update(step)
+        self.state.step = step
+
+    def _batch(self, step: int) -> list[tuple[slice, torch.Tensor, torch.Tensor]]:
+        """This process's micro-batches of the step: their rows of the whole batch, data and noise (rows, 3, H, W)."""
+        seed_everything(_seed(self.config.seed, step))
+        noise = torch.randn(self.config.batch_size, *self.image_shape, device=self.device)
+        return [(rows, self.batches.rows(step - 1, rows), noise[rows]) for rows in self.parts]
+
+    def _collect_losses(self, t: torch.Tensor, losses: torch.Tensor) -> None:
+        """Add up the losses (B,) by the tenth of the way from noise to data that their times t (B,) lie in."""
+        scheduler = self.model.scheduler
+        way = (t.detach().float() - scheduler.t_noise) / (scheduler.t_data - scheduler.t_noise)
+        bins = (way * TIME_BINS).long().clamp(0, TIME_BINS - 1)
+        values = torch.stack([losses.detach().float(), torch.ones_like(losses, dtype=torch.float32)])
+        self.time_sums.index_add_(1, bins, values)
+
+    # ------------------------------------------------------------------------------------------ what the run tells
+
+    def _report(self, step: int, progress: tqdm) -> None:
+        """Read the losses since the last report off the device, check them and write a line of log.jsonl."""
+        if not self.window:
+            return
+        losses = {name: torch.stack(values) for name, values in self.window.items()}
+        by_time = self.time_sums.clone()
+        self.team.sum([*losses.values(), by_time])
+        figures = {name: values.tolist() for name, values in losses.items()}
+        norms = {name: torch.stack(values).mean().item() for name, values in self.norms.items()}
+        steps = len(next(iter(figures.values())))
+        for index in range(steps):
+            bad = {name: values[index] for name, values in figures.items() if not math.isfinite(values[index])}
+            if bad:
+                good = f"the last good checkpoint is of step {self.last_good}" if self.last_good else "none was saved yet"
                 raise UserError(
-                    f"the loss stopped being finite before step {step} ({figures}); the last good checkpoint is of an earlier "
-                    f"step in {run_dir}; try a smaller --lr, a longer --lr_warmup or --precision fp32"
+                    f"the loss was not finite at step {step - steps + 1 + index} ({bad}); {good} ({self.run_dir}); "
+                    "try a smaller --lr, a longer --lr_warmup, a smaller --grad_clip or --precision fp32"
                 )
-            now = time.perf_counter()
-            steps = len(next(iter(window.values())))
-            speed = steps * config.batch_size / (now - window_start)
-            log.write(
+        now = time.perf_counter()
+        speed = steps * self.config.batch_size / (now - self.window_start)
+        sums, counts = by_time.tolist()
+        if self.team.is_first:
+            self.log.write(
                 {
                     "step": step,
-                    "images_seen": step * config.batch_size,
-                    **figures,
-                    "lr": learning_rate(step, config),
+                    "images_seen": step * self.config.batch_size,
+                    **{name: sum(values) / steps for name, values in figures.items()},
+                    **norms,
+                    "loss_by_time": [total / n if n else None for total, n in zip(sums, counts, strict=True)],
+                    "lr": learning_rate(step, self.config),
                     "images_per_second": round(speed, 2),
-                    "seconds": round(seconds_before + now - run_start, 2),
+                    "memory_mib": round(peak_memory(self.device) / 2**20),
+                    "seconds": round(self.seconds_before + now - self.run_start, 2),
                 }
             )
-            progress.set_postfix(loss=f"{next(iter(figures.values())):.4f}", images_per_s=f"{speed:.1f}")
-            window, window_start = {}, now
+            progress.set_postfix(loss=f"{sum(figures['loss']) / steps:.4f}", images_per_s=f"{speed:.1f}", refresh=False)
+        self.window, self.norms, self.window_start = {}, {}, now
+        self.time_sums.zero_()
 
-        if step % config.save_interval == 0 or step == config.num_iterations:
-            save()
-            window_start = time.perf_counter()
+    @contextlib.contextmanager
+    def _as_sampled(self, half_life: float | None) -> Iterator[None]:
+        """Inside the block the model is as it will be sampled: averaged weights, uncompiled, in the run's precision."""
+        eager = torch.compiler.set_stance("force_eager") if self.config.compile else contextlib.nullcontext()
+        with self.state.ema.applied(half_life), autocast(self.device, self.dtype), eager:
+            yield
+
+    def _measure(self, step: int, half_life: float | None = None) -> dict[str, float]:
+        """Evaluate the average of this half-life (the first if None) and log the figures."""
+        half_life = next(iter(self.state.ema.averages)) if half_life is None else half_life
+        self.model.eval()
+        with self._as_sampled(half_life):
+            figures = self.evaluate(self.model)
+        self.model.train()
+        if self.team.is_first:
+            self.log.write({"step": step, "images_seen": step * self.config.batch_size, "ema_half_life": half_life, **figures})
+        return figures
+
+    def _save(self, preview: bool = True) -> None:
+        """Write the checkpoint, the file to resume from, a preview and the curves."""
+        if not self.team.is_first:
+            return
+        start, step = time.perf_counter(), self.state.step
+        with self._as_sampled(self.half_life):
+            save_model(self.model, self.run_dir / "last.ckpt", self.model_config)
+        self.state.save(self.run_dir)
+        self.last_good = step
+        if self.log.rows:
+            self.log.plot(self.run_dir / "training_curves.png")
+        self.save_seconds = max(self.save_seconds, time.perf_counter() - start)
+        if preview:
+            with self._as_sampled(self.half_life):
+                save_preview(self.model, self.image_shape, self.run_dir / "previews" / f"step_{step:07d}.png", self.config.seed)
+
+    def _state_bytes(self) -> int:
+        """About the size of resume.pt and last.ckpt: weights, two moments, the averages."""
+        return 4 * parameter_count(self.model) * (4 + len(self.state.ema.averages))
+
+    def _write_training_config(self, about: dict[str, Any]) -> None:
+        """Write training_config.json: the command, its training flags with defaults, and what they ran on."""
+        device = self.device
+        entries = {
+            "command": shlex.join(sys.argv),
+            **asdict(self.config),
+            **about,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.processor()})",
+            "processes": self.team.size,
+            "precision": str(self.dtype).removeprefix("torch."),
+            "num_training_images": len(self.batches.images),
+            "num_parameters": parameter_count(self.model),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }
+        with write_whole(self.run_dir / "training_config.json") as partial:
+            partial.write_text(json.dumps(entries, indent=2) + "\n")
+
+    def _say(self, text: str) -> None:
+        if self.team.is_first:
+            print(text)
 
 
-def training_step(
-    state: TrainingState,
-    batches: Batches,
-    step: int,
-    config: TrainingConfig,
-    groups: dict[str, list[torch.nn.Parameter]],
-    dtype: torch.dtype,
-) -> dict[str, torch.Tensor]:
-    """Make step number `step` (from 1): one loss, backward pass and optimizer step for each parameter group.
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
-    All randomness of the step comes from (seed, step), so a resumed run repeats an uninterrupted one. Returns losses and
-    gradient norms by name, scalars left on the device.
+
+def peak_memory(device: torch.device) -> int:
+    """The largest number of bytes held so far: on a GPU by its tensors, else by the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Inside the block, SIGTERM and the first Ctrl-C are noted instead of killing. Gives a function: has one come?
+
+    A second Ctrl-C interrupts as usual. Outside the main thread nothing is changed.
     """
-    model = state.model
-    seed_everything(int(np.random.SeedSequence([config.seed, step]).generate_state(1)[0]))
-    data = batches[step - 1]
-    noise = torch.randn_like(data)
-    figures = {}
-    for name, optimizer in state.optimizers.items():
-        for other in state.optimizers.values():
-            other.zero_grad()
-        with autocast(data.device, dtype):
-            loss = model.compute_loss(data, noise, step=step, total_steps=config.num_iterations, group=name)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(groups[name], config.grad_clip or math.inf)
-        for options in optimizer.param_groups:
-            options["lr"] = learning_rate(step, config)
-        optimizer.step()
-        suffix = "" if name == "network" else f"_{name}"
-        figures[f"loss{suffix}"] = loss.detach()
-        figures[f"grad_norm{suffix}"] = norm.detach()
-    model.on_step_end(step, config.num_iterations)
-    state.ema.update(step)
-    state.step = step
-    return figures
+    received: list[int] = []
 
+    def note(number: int, frame: Any) -> None:
+        if number == signal.SIGINT and received:
+            raise KeyboardInterrupt
+        received.append(number)
 
-def write_training_config(
-    run_dir: Path, config: TrainingConfig, model: Method, device: torch.device, dtype: torch.dtype, num_images: int
-) -> None:
-    """Write training_config.json: the command, its training flags with defaults, and what they ran on."""
-    about = {
-        "command": shlex.join(sys.argv),
-        **asdict(config),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.processor()})",
-        "precision": str(dtype).removeprefix("torch."),
-        "num_training_images": num_images,
-        "num_parameters": parameter_count(model),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    with write_whole(run_dir / "training_config.json") as partial:
-        partial.write_text(json.dumps(about, indent=2) + "\n")
+    previous = {}
+    with contextlib.suppress(ValueError):  # not the main thread: no signals arrive here
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, note)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

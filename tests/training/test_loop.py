@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from src.training.checkpoint import TrainingState
+from src.training.checkpoint import TrainingState, read_resume
 from src.training.data import Batches
 from src.training.ema import EMA
 from src.training.loop import TrainingConfig, learning_rate, train
@@ -31,6 +31,7 @@ def test_a_run_leaves_everything(tmp_path):
         "model_config.json",
         "training_config.json",
         "resume.pt",
+        "resume_previous.pt",
         "log.jsonl",
         "training_curves.png",
         "previews/step_0000002.png",
@@ -87,17 +88,17 @@ def test_damaged_or_foreign_resume_is_named(tmp_path):
     run_loop(tiny_model(), tmp_path, steps=2)
     state = TrainingState(tiny_model(ch=16), {}, EMA(tiny_model(ch=16)))
     with pytest.raises(UserError, match=r"resume\.pt is not of this model"):
-        state.load(tmp_path / "resume.pt")
+        state.load(read_resume(tmp_path), tmp_path / "resume.pt")
     (tmp_path / "resume.pt").write_bytes(b"PK")
-    with pytest.raises(UserError, match="damaged"):
-        state.load(tmp_path / "resume.pt")
+    with pytest.raises(UserError, match=r"nothing to continue from.*resume\.pt: "):
+        read_resume(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     model = tiny_model()
     compute_loss = model.compute_loss
     model.compute_loss = lambda *args, step, **kwargs: compute_loss(*args, **kwargs) * (math.nan if step == 5 else 1)
-    with pytest.raises(UserError, match="before step 6"):
+    with pytest.raises(UserError, match=r"not finite at step 5 .*last good checkpoint is of step 4"):
         run_loop(model, tmp_path, steps=8, save_interval=4)
     assert all(torch.isfinite(value).all() for value in weights(tmp_path).values()), "last.ckpt is the good one of step 4"
 
@@ -155,19 +156,20 @@ def test_ema_half_life():
     model = torch.nn.Linear(1, 1, bias=False)
     for half_life in (0.05, 0.1):
         torch.nn.init.ones_(model.weight)
-        ema = EMA(model, half_life)
+        ema = EMA(model, [half_life])
+        (average,) = ema.averages[half_life]
         torch.nn.init.zeros_(model.weight)
-        ema.average[0].fill_(1.0)
+        average.fill_(1.0)
         first, last = 10000, round(10000 * (1 + half_life))
         for step in range(first, last):
             ema.update(step)
-        assert ema.average[0].item() == pytest.approx(0.5, abs=0.02)
-    ema = EMA(model, 0.0)
+        assert average.item() == pytest.approx(0.5, abs=0.02)
+    ema = EMA(model, [0.0])
     model.weight.data.fill_(3.0)
     ema.update(1)
-    assert ema.average[0].item() == 3.0
-    with pytest.raises(ValueError, match="half-life"):
-        EMA(model, -1)
+    assert ema.averages[0.0][0].item() == 3.0
+    with pytest.raises(ValueError, match="half-lives"):
+        EMA(model, [-1])
 
 
 def test_batches_show_every_image_once_an_epoch():
@@ -181,13 +183,21 @@ def test_batches_show_every_image_once_an_epoch():
     assert not torch.equal(Batches(images, 4, 1, CPU, False)[7], batches[7])
 
 
-def test_batches_larger_than_the_data():
-    batches = Batches(random_images(3), 8, seed=0, device=CPU)
-    assert batches[0].shape == (8, 3, 16, 16) and batches[0].min() >= -1 and batches[0].max() <= 1
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(UserError, match="--batch_size 8 is larger than the data set of 3 images"):
+        Batches(random_images(3), 8, seed=0, device=CPU)
+
+
+def test_rows_of_a_batch_are_its_rows():
+    """Also where the batch, or the part of it, reaches into the next epoch."""
+    batches = Batches(random_images(10), 8, seed=0, device=CPU)
+    for number in range(4):
+        for rows in (slice(0, 3), slice(3, 8), slice(7, 8)):
+            assert torch.equal(Batches(random_images(10), 8, 0, CPU).rows(number, rows), batches[number][rows])
 
 
 def test_flip_mirrors_about_half():
-    image = np.zeros((1, 3, 4, 4), dtype=np.uint8)
+    image = np.zeros((50, 3, 4, 4), dtype=np.uint8)
     image[..., 0] = 255
     left = torch.cat([Batches(image, 50, 0, CPU)[number][:, 0, 0, 0] for number in range(20)])
     assert 0.45 < (left > 0).float().mean() < 0.55

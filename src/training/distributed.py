@@ -1,0 +1,97 @@
+"""Processes that work on one run together, as torchrun starts them: who I am, my share, and how results are put together."""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from src.utils import resolve_device
+
+
+class Team:
+    """The processes of a run. A process alone is a team of one, for which every method is free."""
+
+    def __init__(self, rank: int = 0, size: int = 1):
+        self.rank = rank
+        self.size = size
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """My part of `count` things: contiguous, in the order of the ranks, sizes differing by one at most."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def sum(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Replace each tensor by its sum over the team: one message for all of them, in place."""
+        tensors = list(tensors)
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(total.view_as(tensor))
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Sum the gradients over the team; a parameter that got none here counts as zero."""
+        if self.size == 1:
+            return
+        parameters = list(parameters)
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.sum(parameter.grad for parameter in parameters)
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag is set in any process. Every process must ask."""
+        if self.size == 1:
+            return flag
+        total = torch.tensor(float(flag), device=device)
+        dist.all_reduce(total)
+        return bool(total.item())
+
+    def first_says(self, value: Any) -> Any:
+        """The first process's value, for all."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, in the order of the ranks, for all."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def leave(self) -> None:
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+def join(device_name: str) -> tuple[Team, torch.device]:
+    """The team that torchrun has started this process in, and this process's device.
+
+    Without torchrun a team of one. With it, device "cuda" gives each process of a machine a GPU of its own (NCCL), the CPU is
+    shared by all (gloo). Raises UserError where a machine has fewer GPUs than processes.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Team(), resolve_device(device_name)
+    local = int(os.environ["LOCAL_RANK"])
+    device = resolve_device(f"cuda:{local}" if device_name == "cuda" else device_name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Team(dist.get_rank(), size), device

@@ -1,0 +1,153 @@
+"""Runs that are killed, stopped or damaged, and what is left of them."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+
+from src.training.checkpoint import read_resume
+from src.training.ema import export, measured_fids
+from src.training.loop import TrainingConfig, learning_rate, train
+from src.utils import UserError, load_model
+from tests.battery import run_loop
+from tests.helpers import TINY, random_images, tiny_model
+
+STEPS = 60
+
+
+def weights(folder, name="last.ckpt"):
+    return torch.load(folder / name, weights_only=True)["state_dict"]
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def run(folder, resume: bool, steps: int = STEPS) -> bool:
+    """A run that saves at every other step, so that many kills hit a save."""
+    torch.set_num_threads(1)
+    config = TrainingConfig(
+        batch_size=4, num_iterations=steps, lr=1e-3, lr_warmup=5, log_interval=3, save_interval=2, memory_format="contiguous"
+    )
+    options = {"method": "custom", **TINY, "dropout": 0.1}
+    model = tiny_model(dropout=0.1)
+    return train(model, random_images(32), config, options, folder, torch.device("cpu"), resume=resume)
+
+
+def test_killed_twenty_times_and_resumed_is_the_uninterrupted_run(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.test_interruption"])
+    whole = context.Process(target=run, args=(tmp_path / "whole", False))
+    whole.start()
+    whole.join()
+    assert whole.exitcode == 0
+
+    folder, rng, kills = tmp_path / "killed", random.Random(0), 0
+    while kills < 20:
+        resume = (folder / "resume.pt").exists() or (folder / "resume_previous.pt").exists()
+        process = context.Process(target=run, args=(folder, resume))
+        process.start()
+        before = folder.exists() and max((path.stat().st_mtime_ns for path in folder.iterdir()), default=0)
+        while process.is_alive() and not _changed(folder, before):  # let it begin, so that each life gets somewhere
+            time.sleep(0.005)
+        process.join(rng.uniform(0, 0.5))
+        if process.exitcode is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+        for path in folder.glob("*.*"):  # hidden files are unfinished ones
+            if path.suffix in (".ckpt", ".pt"):
+                torch.load(path, weights_only=True)
+            elif path.suffix == ".json":
+                json.loads(path.read_text())
+    assert kills >= 10, "the run was over before it was killed often enough"
+    process = context.Process(target=run, args=(folder, True))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert equal(weights(tmp_path / "whole"), weights(folder))
+    assert equal(read_resume(tmp_path / "whole")["model"], read_resume(folder)["model"])
+    assert not list(folder.glob(".*.partial"))
+
+
+def _changed(folder, before) -> bool:
+    return folder.exists() and max((path.stat().st_mtime_ns for path in folder.iterdir()), default=0) != before
+
+
+def test_sigterm_saves_and_stops(tmp_path):
+    model = tiny_model()
+    model.on_step_end = lambda step, total: os.kill(os.getpid(), signal.SIGTERM) if step == 5 else None
+    config = TrainingConfig(batch_size=8, num_iterations=100)
+    assert train(model, random_images(32), config, {}, tmp_path, torch.device("cpu")) is False
+    assert read_resume(tmp_path)["step"] == 5 and (tmp_path / "last.ckpt").exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the handler is gone after the run"
+
+
+def test_max_minutes_stops_in_time_with_everything_saved(tmp_path):
+    model, start = tiny_model(), time.monotonic()
+    config = TrainingConfig(batch_size=8, num_iterations=10**6, log_interval=2)
+    assert train(model, random_images(32), config, {}, tmp_path, torch.device("cpu"), deadline=start + 6) is False
+    assert time.monotonic() < start + 6
+    assert read_resume(tmp_path)["step"] > 0 and weights(tmp_path) and (tmp_path / "training_curves.png").exists()
+
+
+def test_a_damaged_file_is_named_and_the_one_before_used(tmp_path, capsys):
+    run_loop(tiny_model(), tmp_path, steps=4, save_interval=2)
+    content = bytearray((tmp_path / "resume.pt").read_bytes())
+    saved = torch.load(tmp_path / "resume.pt", weights_only=True)
+    saved["model"]["network.head.bias"][0] += 1  # a file that loads, but is not what was written
+    torch.save(saved, tmp_path / "resume.pt")
+    assert read_resume(tmp_path)["step"] == 2
+    assert "resume.pt: damaged (its checksum differs)" in capsys.readouterr().out
+    (tmp_path / "resume.pt").write_bytes(content[: len(content) // 2])
+    assert read_resume(tmp_path)["step"] == 2
+    (tmp_path / "resume_previous.pt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"resume\.pt: .*resume_previous\.pt: "):
+        read_resume(tmp_path)
+
+
+def test_the_last_line_of_a_killed_log_is_dropped(tmp_path):
+    run_loop(tiny_model(), tmp_path, steps=2)
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 3, "lo')
+    run_again = TrainingConfig(batch_size=8, num_iterations=4, lr=1e-2, lr_warmup=0, log_interval=2)
+    train(tiny_model(), random_images(32), run_again, {}, tmp_path, torch.device("cpu"), resume=True)
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [2, 4]
+
+
+def test_a_run_that_is_done_says_so(tmp_path, capsys):
+    run_loop(tiny_model(), tmp_path, steps=2)
+    before = (tmp_path / "last.ckpt").stat().st_mtime_ns
+    config = TrainingConfig(batch_size=8, num_iterations=2, lr=1e-2, lr_warmup=0)
+    assert train(tiny_model(), random_images(32), config, {}, tmp_path, torch.device("cpu"), resume=True) is True
+    assert "has made its 2 steps already" in capsys.readouterr().out
+    assert (tmp_path / "last.ckpt").stat().st_mtime_ns == before
+
+
+def test_averages_side_by_side_and_their_choice(tmp_path):
+    """The average with the lowest FID becomes last.ckpt; the others can be exported."""
+    scores = iter([{"fid_nfe1": 9.0, "fid_nfe2": 4.0}, {"fid_nfe1": 4.0, "fid_nfe2": 4.0}, {"fid_nfe1": 16.0, "fid_nfe2": 3.0}])
+    config = TrainingConfig(batch_size=8, num_iterations=6, lr=1e-2, lr_warmup=0, ema_half_lives=[0.5, 0.0, 0.2])
+    model = tiny_model()
+    options = {"method": "custom", **TINY}
+    train(model, random_images(32), config, options, tmp_path, torch.device("cpu"), evaluate=lambda model: next(scores))
+    assert equal(weights(tmp_path), model.state_dict()), "half-life 0, the latest weights, is the best here"
+    assert measured_fids(tmp_path)[0.2] == {"fid_nfe1": 16.0, "fid_nfe2": 3.0}
+    saved = read_resume(tmp_path)
+    export(tmp_path, saved, "0.5", tmp_path / "out")
+    assert not equal(weights(tmp_path / "out"), weights(tmp_path))
+    from custom_model import create_custom_model
+
+    loaded = load_model(tmp_path / "out" / "last.ckpt", create_custom_model).state_dict()
+    assert equal(loaded, weights(tmp_path / "out"))
+
+
+def test_learning_rate_decays_to_zero():
+    config = TrainingConfig(lr=1.0, lr_warmup=2, lr_decay=0.5, num_iterations=8)
+    assert [learning_rate(step, config) for step in range(1, 9)] == pytest.approx([0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25])
