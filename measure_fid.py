@@ -66,11 +66,8 @@ def measure(
 def main() -> None:
     args = make_parser().parse_args()
     check(args)
-    team, device = join(args.device)
-    try:
+    with join(args.device) as (team, device):
         run(args, team, device)
-    finally:
-        team.leave()
 
 
 def check(args: argparse.Namespace) -> None:

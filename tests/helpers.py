@@ -1,5 +1,6 @@
 """Small models and fixed weights that the tests share."""
 
+import sys
 import zlib
 
 import numpy as np
@@ -7,8 +8,10 @@ import torch
 
 from custom_model import create_custom_model
 from src.methods import Method
+from src.utils import run_script
 
 TINY = {"ch": 8, "ch_mult": (1, 2), "attn": (1,), "num_res_blocks": 1}
+TINY_FLAGS = ["--ch", "8", "--ch_mult", "1", "2", "--attn", "1", "--num_res_blocks", "1", "--device", "cpu"]
 SHAPE = (3, 16, 16)
 
 
@@ -34,3 +37,21 @@ def tiny_model(method: str = "custom", **options) -> Method:
 
 def random_images(count: int, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def call(module, monkeypatch, *argv) -> int:
+    """Run a script's main as its command line does; its exit code."""
+    monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, argv)])
+    try:
+        run_script(module.main)
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def fails(module, monkeypatch, capsys, *argv) -> str:
+    """The one line with which a script refuses these arguments."""
+    assert call(module, monkeypatch, *argv) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    return lines[0]

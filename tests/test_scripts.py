@@ -13,38 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-import dataset
 import sampling
 import train
-from src.utils import PROJECT_ROOT, run_script, save_model
-from tests.helpers import TINY, tiny_model
-
-TINY_FLAGS = ["--ch", "8", "--ch_mult", "1", "2", "--attn", "1", "--num_res_blocks", "1", "--device", "cpu"]
-
-
-@pytest.fixture
-def toon(tmp_path_factory, monkeypatch):
-    """A toon data set of 12 + 6 images."""
-    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path_factory.getbasetemp() / "toon_cache"))
-    monkeypatch.setattr(dataset, "TOON_SPLITS", {"train": (12, 1), "val": (6, 2)})
-
-
-def call(module, monkeypatch, *argv) -> int:
-    """Run a script's main as its command line does; its exit code."""
-    monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, argv)])
-    try:
-        run_script(module.main)
-    except SystemExit as end:
-        return end.code
-    return 0
-
-
-def fails(module, monkeypatch, capsys, *argv) -> str:
-    """The one line with which a script refuses these arguments."""
-    assert call(module, monkeypatch, *argv) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: "), lines
-    return lines[0]
+from src.utils import PROJECT_ROOT, save_model
+from tests.helpers import TINY, TINY_FLAGS, call, fails, tiny_model
 
 
 @pytest.fixture
@@ -69,31 +41,6 @@ def test_train_then_sample(toon, tmp_path, monkeypatch, capsys):
         files = sorted((tmp_path / "samples" / f"nfe={nfe}").iterdir())
         assert [file.name for file in files] == [f"{index:04d}.png" for index in range(5)]
         assert all(Image.open(file).size == (64, 64) and Image.open(file).mode == "RGB" for file in files)
-
-
-def test_resume_continues_the_run(toon, tmp_path, monkeypatch, capsys):
-    flags = [*TINY_FLAGS, "--data", "toon", "--batch_size", 4, "--save_dir", tmp_path]
-    assert call(train, monkeypatch, *flags, "--num_iterations", 1, "--run_name", "a") == 0
-    assert call(train, monkeypatch, *flags, "--num_iterations", 3, "--resume", tmp_path / "a") == 0
-    assert torch.load(tmp_path / "a" / "resume.pt", weights_only=True)["step"] == 3
-    capsys.readouterr()
-    line = fails(train, monkeypatch, capsys, *flags, "--resume", tmp_path / "a", "--time_scale", 3)
-    assert "--time_scale 1000.0 there, 3.0 here" in line
-    assert "holds a run already" in fails(train, monkeypatch, capsys, *flags, "--run_name", "a")
-
-
-def test_preset_is_a_default_that_flags_override(monkeypatch):
-    args = train.parse(["--preset", "small", "--ch", "24"])
-    assert args.ch == 24 and args.num_res_blocks == train.PRESETS["small"].flags["num_res_blocks"]
-    assert train.parse([]).ch == 128
-
-
-def test_course_defaults():
-    args = vars(train.parse([]))
-    course = {"batch_size": 32, "num_iterations": 100000, "lr": 1e-4, "save_dir": "./results", "device": "cuda"}
-    course |= {"log_interval": 100, "save_interval": 10000, "seed": 42, "num_train_timesteps": 1000}
-    course |= {"use_additional_condition": False, "ch": 128, "ch_mult": [1, 2, 2, 2], "attn": [1], "dropout": 0.1}
-    assert {name: args[name] for name in course} == course
 
 
 def images(folder: Path) -> np.ndarray:
@@ -167,39 +114,11 @@ def test_sampling_refuses_a_model_that_gives_no_numbers(checkpoint, tmp_path, mo
     assert not list((tmp_path / "s").rglob("*.png"))
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--data_root", "absent.zip"], "no data at absent.zip"),
-        (["--method", "flow"], "argument --method: invalid choice: 'flow'"),
-        (["--colour", "red"], "unrecognized arguments: --colour red"),
-        (["--batch", "3"], "unrecognized arguments: --batch 3"),
-        (["--batch_size", "0"], "at least 1, got '0'"),
-        (["--lr", "fast"], "expected a number of at least 0, got 'fast'"),
-        (["--lr", "nan"], "got 'nan'"),
-        (["--time_distribution", "cosine"], "invalid choice: 'cosine'"),
-        (["--preset", "huge"], "invalid choice: 'huge'"),
-        (["--data", "toon", "--attn", "7"], "attn [7]"),
-        (["--data", "toon", "--method", "rectified_flow", "--use_additional_condition"], "no use for the additional"),
-        (["--data", "toon", "--resume", "nowhere"], "no file nowhere/training_config.json"),
-    ],
-)
-def test_train_refuses(toon, tmp_path, monkeypatch, capsys, flags, message):
-    assert message in fails(train, monkeypatch, capsys, "--device", "cpu", *flags, "--save_dir", tmp_path / "r", "--ch", 8)
-    assert not (tmp_path / "r").exists()
-
-
 def test_exit_code_of_the_process():
     result = subprocess.run(
         [sys.executable, "sampling.py", "--nfe_list", "0"], cwd=PROJECT_ROOT, capture_output=True, text=True, env=os.environ
     )
     assert result.returncode == 2 and result.stderr.startswith("error: argument --nfe_list")
-
-
-def test_help_lists_the_options_of_the_method(monkeypatch, capsys):
-    assert call(train, monkeypatch, "--method", "rectified_flow", "--help") == 0
-    text = capsys.readouterr().out
-    assert "--time_scale" in text and "--ema_half_lives" in text and "default: 100000" in text
 
 
 @pytest.mark.slow

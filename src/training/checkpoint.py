@@ -5,14 +5,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from src.methods._base import Method
-from src.training.ema import EMA
 from src.utils import UserError, load_torch, save_torch
+
+if TYPE_CHECKING:
+    from src.training.ema import EMA
 
 RESUME = "resume.pt"
 PREVIOUS = "resume_previous.pt"
@@ -27,7 +29,7 @@ class TrainingState:
 
     model: Method
     optimizers: dict[str, torch.optim.Optimizer]
-    ema: EMA
+    ema: "EMA"
     step: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
 

@@ -1,7 +1,8 @@
 """Processes that work on one run together, as torchrun starts them: who I am, my share, and how results are put together."""
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -21,6 +22,11 @@ class Team:
     def is_first(self) -> bool:
         """Whether this is the process that writes files and speaks."""
         return self.rank == 0
+
+    def say(self, text: str) -> None:
+        """Print, once for the team."""
+        if self.is_first:
+            print(text)
 
     def share(self, count: int) -> slice:
         """My part of `count` things: contiguous, in the order of the ranks, sizes differing by one at most."""
@@ -75,23 +81,24 @@ class Team:
         if self.size > 1:
             dist.barrier()
 
-    def leave(self) -> None:
-        if self.size > 1:
-            dist.destroy_process_group()
 
-
-def join(device_name: str) -> tuple[Team, torch.device]:
-    """The team that torchrun has started this process in, and this process's device.
+@contextlib.contextmanager
+def join(device_name: str) -> Iterator[tuple[Team, torch.device]]:
+    """Be, inside the block, in the team that torchrun has started this process in; with it comes this process's device.
 
     Without torchrun a team of one. With it, device "cuda" gives each process of a machine a GPU of its own (NCCL), the CPU is
     shared by all (gloo). Raises UserError where a machine has fewer GPUs than processes.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return Team(), resolve_device(device_name)
+        yield Team(), resolve_device(device_name)
+        return
     local = int(os.environ["LOCAL_RANK"])
     device = resolve_device(f"cuda:{local}" if device_name == "cuda" else device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Team(dist.get_rank(), size), device
+    try:
+        yield Team(dist.get_rank(), size), device
+    finally:
+        dist.destroy_process_group()

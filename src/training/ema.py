@@ -5,7 +5,7 @@ python -m src.training.ema results/RUN --export 0.1                 writes one o
 """
 
 import contextlib
-import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.utils import Parser, UserError, load_json, number, run_script, save_torch, write_whole
+from src.training.checkpoint import read_resume
+from src.training.log import read_log
+from src.utils import Parser, UserError, number, run_script, save_torch, write_whole
 
 
 class EMA:
@@ -79,9 +81,7 @@ def decay(half_life: float, step: int) -> float:
 def measured_fids(run_dir: Path) -> dict[float, dict[str, float]]:
     """The last FIDs that log.jsonl holds for each half-life: {0.05: {"fid_nfe1": ...}}."""
     found: dict[float, dict[str, float]] = {}
-    path = run_dir / "log.jsonl"
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        row: dict[str, Any] = json.loads(line)
+    for row in read_log(run_dir / "log.jsonl"):
         if "ema_half_life" in row:
             found[row["ema_half_life"]] = {key: value for key, value in row.items() if key.startswith("fid_")}
     return found
@@ -90,15 +90,12 @@ def measured_fids(run_dir: Path) -> dict[float, dict[str, float]]:
 def export(run_dir: Path, saved: dict[str, Any], half_life: str, folder: Path) -> None:
     """Write the model with the averages of this half-life to folder/last.ckpt, and model_config.json beside it."""
     state = {name: saved["ema"][half_life].get(name, value) for name, value in saved["model"].items()}
-    config = load_json(run_dir / "model_config.json")
     save_torch({"state_dict": state}, folder / "last.ckpt")
     with write_whole(folder / "model_config.json") as partial:
-        partial.write_text(json.dumps(config, indent=2) + "\n")
+        shutil.copyfile(run_dir / "model_config.json", partial)
 
 
 def main() -> None:
-    from src.training.checkpoint import read_resume
-
     parser = Parser(description="list and export the weight averages of a run")
     parser.add_argument("run", help="the run's folder")
     parser.add_argument("--export", type=number(float, 0), metavar="HALF_LIFE", help="write the average of this half-life")

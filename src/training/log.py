@@ -31,7 +31,7 @@ class RunLog:
 
     def __init__(self, run_dir: Path, keep_until: int = 0, tensorboard: bool = False):
         self.path = run_dir / "log.jsonl"
-        self.rows = [row for row in _read_rows(self.path) if row["step"] <= keep_until]
+        self.rows = [row for row in read_log(self.path) if row["step"] <= keep_until]
         with write_whole(self.path) as partial:
             partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         self.tensorboard = _summary_writer(run_dir, keep_until) if tensorboard else None
@@ -76,7 +76,7 @@ class RunLog:
         plt.close(figure)
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; a last line that a killed run left unfinished is dropped."""
     lines = path.read_text().splitlines() if path.is_file() else []
     rows = []

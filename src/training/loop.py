@@ -4,13 +4,11 @@ import contextlib
 import json
 import math
 import platform
-import resource
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,109 +18,23 @@ from tqdm import tqdm
 
 from src.methods._base import Method
 from src.training.checkpoint import RESUME, TrainingState, parameter_count, read_resume
+from src.training.config import TrainingConfig, learning_rate, micro_batches
 from src.training.data import Batches
 from src.training.distributed import Team
 from src.training.draws import DrawAsOneBatch
 from src.training.ema import EMA
-from src.training.layout import LAYOUTS, apply_layout, faster_layout
+from src.training.layout import apply_layout, faster_layout
 from src.training.log import RunLog, save_preview
-from src.utils import UserError, autocast, save_model, seed_everything, write_whole
+from src.training.signals import stop_signals
+from src.utils import UserError, autocast, peak_memory, precision_name, save_model, seed_everything, write_whole
 
 TIME_BINS = 10
-FREE = {"free_on_resume": True}  # marks a field that a continued run may change: it changes no weight, or only how many steps
-
 Evaluate = Callable[[Method], dict[str, float]]  # the model as it is -> named figures, e.g. {"fid_nfe1": 41.5}
 
 
 @dataclass
-class TrainingConfig:
-    """How a run trains. Every field is a flag of train.py and a key of training_config.json."""
-
-    batch_size: int = field(default=32, metadata={"help": "images a step, over all processes", "minimum": 1})
-    micro_batch: int = field(
-        default=0, metadata={"help": "images a pass: gradients add up to the whole batch; 0 for all", "minimum": 0, **FREE}
-    )
-    num_iterations: int = field(default=100000, metadata={"help": "steps; 0 saves the untrained model", "minimum": 0, **FREE})
-    lr: float = field(default=1e-4, metadata={"help": "learning rate of Adam after the warm-up", "minimum": 0})
-    lr_warmup: int = field(default=500, metadata={"help": "steps over which the learning rate rises from 0", "minimum": 0})
-    lr_decay: float = field(
-        default=0.0, metadata={"help": "share of the steps at the end over which the learning rate falls to 0", "minimum": 0}
-    )
-    grad_clip: float = field(default=1.0, metadata={"help": "largest norm of the gradient; 0 clips nothing", "minimum": 0})
-    ema_half_lives: list[float] = field(
-        default_factory=lambda: [0.05],
-        metadata={
-            "help": "half-lives of weight averages kept side by side, shares of the steps so far; the first is saved as "
-            "last.ckpt unless a development split decides; 0 is the latest weights",
-            "minimum": 0,
-        },
-    )
-    flip: bool = field(default=True, metadata={"help": "mirror training images at random"})
-    dev_images: int = field(
-        default=0, metadata={"help": "training images set aside to measure FID on during the run", "minimum": 0}
-    )
-    eval_interval: int = field(
-        default=0, metadata={"help": "steps between FIDs on the development split; 0: at the end only", "minimum": 0, **FREE}
-    )
-    log_interval: int = field(default=100, metadata={"help": "steps between lines of log.jsonl", "minimum": 1, **FREE})
-    save_interval: int = field(default=10000, metadata={"help": "steps between checkpoints and previews", "minimum": 1, **FREE})
-    max_minutes: float = field(
-        default=0.0, metadata={"help": "save and stop before so many minutes have passed; 0: no limit", "minimum": 0, **FREE}
-    )
-    memory_format: str = field(
-        default="auto", metadata={"help": "layout of weights; auto measures which is faster", "choices": ("auto", *LAYOUTS)}
-    )
-    compile: bool = field(default=False, metadata={"help": "torch.compile the network", **FREE})
-    tensorboard: bool = field(default=False, metadata={"help": "write the figures for TensorBoard too", **FREE})
-    seed: int = field(default=42, metadata={"help": "fixes initial weights, data order and noise", "minimum": 0})
-
-    def differences(self, other: dict[str, Any]) -> list[str]:
-        """The fields, but for those a continued run may change, in which another run's settings differ from these."""
-        return [
-            f"--{item.name} {other[item.name]} there, {getattr(self, item.name)} here"
-            for item in fields(self)
-            if not item.metadata.get("free_on_resume") and item.name in other and other[item.name] != getattr(self, item.name)
-        ]
-
-
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """The learning rate of step number `step` (from 1): a linear warm-up, constant, and a linear fall if lr_decay is given."""
-    warm = min(1.0, step / max(config.lr_warmup, 1))
-    left = (config.num_iterations - step + 1) / max(config.lr_decay * config.num_iterations, 1)
-    return config.lr * min(warm, left if config.lr_decay else 1.0)
-
-
-def micro_batches(config: TrainingConfig, team: Team) -> list[slice]:
-    """Which rows of each batch this process takes at a time.
-
-    Raises UserError where the batch cannot be divided so.
-    """
-    if config.batch_size % team.size:
-        raise UserError(f"--batch_size {config.batch_size} cannot be divided over {team.size} processes")
-    rows = team.share(config.batch_size)
-    mine = rows.stop - rows.start
-    size = config.micro_batch or mine
-    if mine % size:
-        whose = "--batch_size" if team.size == 1 else f"the {team.size} processes' share of --batch_size"
-        raise UserError(f"--micro_batch {size} does not divide {whose} {mine}")
-    return [slice(start, start + size) for start in range(rows.start, rows.stop, size)]
-
-
-def train(
-    model: Method,
-    images: np.ndarray,
-    config: TrainingConfig,
-    model_config: dict[str, Any],
-    run_dir: Path,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    resume: bool = False,
-    team: Team | None = None,
-    evaluate: Evaluate | None = None,
-    deadline: float = math.inf,
-    about: dict[str, Any] | None = None,
-) -> bool:
-    """Train model on images and leave in run_dir what sampling, a later run and a person need.
+class Trainer:
+    """Trains model on images and leaves in run_dir what sampling, a later run and a person need.
 
     That is last.ckpt (averaged weights), model_config.json, resume.pt, log.jsonl, training_curves.png, previews/ and
     training_config.json. SIGTERM and Ctrl-C save and end the run early.
@@ -132,56 +44,43 @@ def train(
         images: uint8 (N, 3, H, W).
         model_config: the options that build the model anew, saved as model_config.json.
         dtype: precision of the network's matrix products; weights stay float32.
-        resume: continue from run_dir/resume.pt.
         team: the processes that share each batch; this one alone if not given.
         evaluate: measures the averaged model every eval_interval steps, and each average at the end, where the one of the
             lowest geometric mean becomes last.ckpt.
         deadline: the time.monotonic() by which all must be saved.
         about: further entries of training_config.json.
-
-    Returns:
-        whether all steps are done.
-
-    Raises:
-        UserError: the loss stops being finite; the disk refuses a file; resume.pt does not fit; the batch cannot be divided.
     """
-    trainer = Trainer(model, images, config, model_config, Path(run_dir), device, dtype, team or Team(), evaluate, deadline)
-    return trainer.run(resume, about or {})
 
+    model: Method
+    images: np.ndarray
+    config: TrainingConfig
+    model_config: dict[str, Any]
+    run_dir: Path
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    team: Team = field(default_factory=Team)
+    evaluate: Evaluate | None = None
+    deadline: float = math.inf
+    about: dict[str, Any] = field(default_factory=dict)
 
-class Trainer:
-    """The state of one call of train: see there."""
-
-    def __init__(
-        self,
-        model: Method,
-        images: np.ndarray,
-        config: TrainingConfig,
-        model_config: dict[str, Any],
-        run_dir: Path,
-        device: torch.device,
-        dtype: torch.dtype,
-        team: Team,
-        evaluate: Evaluate | None,
-        deadline: float,
-    ):
-        self.model, self.config, self.model_config, self.run_dir = model, config, model_config, run_dir
-        self.device, self.dtype, self.team, self.evaluate, self.deadline = device, dtype, team, evaluate, deadline
-        self.image_shape = images.shape[1:]
-        self.parts = micro_batches(config, team)
-        self.batches = Batches(images, config.batch_size, config.seed, device, config.flip)
-        self.groups = {name: list(parameters) for name, parameters in model.optim_groups().items()}
+    def __post_init__(self) -> None:
+        config = self.config
+        self.image_shape = self.images.shape[1:]
+        self.parts = micro_batches(config, self.team)
+        self.batches = Batches(self.images, config.batch_size, config.seed, self.device, config.flip)
+        self.groups = {name: list(parameters) for name, parameters in self.model.optim_groups().items()}
         self.window: dict[str, list[torch.Tensor]] = {}
         self.norms: dict[str, list[torch.Tensor]] = {}
-        self.time_sums = torch.zeros(2, TIME_BINS, device=device)  # of the losses, of their number
+        self.time_sums = torch.zeros(2, TIME_BINS, device=self.device)  # of the losses, of their number
         self.half_life: float | None = None  # of the average that is saved; None: the first
         self.save_seconds = 0.0
         self.last_good = 0  # the step of the last checkpoint
 
     # --------------------------------------------------------------------------------------------------- the run
 
-    def run(self, resume: bool, about: dict[str, Any]) -> bool:
-        config, team = self.config, self.team
+    def begin(self, resume: bool = False) -> None:
+        """Make ready for the first step, or for the one after run_dir/resume.pt was written."""
+        config = self.config
         saved = read_resume(self.run_dir) if resume else None
         layout = self._layout(saved)
         apply_layout(self.model, layout)
@@ -191,19 +90,29 @@ class Trainer:
         if saved:
             self.state.load(saved, self.run_dir / RESUME)
             self.last_good = self.state.step
-            if self.state.step >= config.num_iterations and (self.run_dir / "last.ckpt").is_file():
-                self._say(f"{self.run_dir} has made its {self.state.step} steps already")
-                return True
-        if team.is_first:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            for left_over in self.run_dir.glob(".*.partial"):
-                left_over.unlink(missing_ok=True)
-            self._write_training_config({**about, "layout": layout})
-            self.log = RunLog(self.run_dir, self.state.step, config.tensorboard)
-            self.seconds_before = self.log.seconds()
         if config.compile:
             self.model.network.compile()
         self.model.train()
+
+    def run(self, resume: bool = False) -> bool:
+        """Make all steps, from the first or from where run_dir/resume.pt is.
+
+        Returns whether they are all done; False if it was told to stop, or the deadline came.
+
+        Raises UserError if the loss stops being finite, the disk refuses a file, or resume.pt does not fit.
+        """
+        config = self.config
+        self.begin(resume)
+        if resume and self.state.step >= config.num_iterations and (self.run_dir / "last.ckpt").is_file():
+            self.team.say(f"{self.run_dir} has made its {self.state.step} steps already")
+            return True
+        if self.team.is_first:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            for left_over in self.run_dir.glob(".*.partial"):
+                left_over.unlink(missing_ok=True)
+            self._write_training_config()
+            self.log = RunLog(self.run_dir, self.state.step, config.tensorboard)
+            self.seconds_before = self.log.seconds()
         self.model.on_losses = self._collect_losses
         try:
             with stop_signals() as stopped:
@@ -214,7 +123,7 @@ class Trainer:
             self._finish()
         else:
             self._save(preview=False)
-            self._say(
+            self.team.say(
                 f"stopped after step {self.state.step} of {config.num_iterations}, everything saved: continue it with "
                 f"--resume {self.run_dir}"
             )
@@ -276,7 +185,7 @@ class Trainer:
                 figures = self._measure(self.config.num_iterations, half_life)
                 scores[half_life] = math.exp(np.mean([math.log(max(value, 1e-9)) for value in figures.values()]))
             self.half_life = min(scores, key=scores.__getitem__)
-            self._say(f"last.ckpt is the average of half-life {self.half_life:g}, the best on the development split")
+            self.team.say(f"last.ckpt is the average of half-life {self.half_life:g}, the best on the development split")
         self._save()
 
     # ---------------------------------------------------------------------------------------------------- a step
@@ -347,7 +256,7 @@ class Trainer:
                     f"the loss was not finite at step {step - steps + 1 + index} ({bad}); {good} ({self.run_dir}); "
                     "try a smaller --lr, a longer --lr_warmup, a smaller --grad_clip or --precision fp32"
                 )
-        now = time.perf_counter()
+        now, memory = time.perf_counter(), peak_memory(self.device)
         speed = steps * self.config.batch_size / (now - self.window_start)
         sums, counts = by_time.tolist()
         if self.team.is_first:
@@ -359,8 +268,8 @@ class Trainer:
                     **norms,
                     "loss_by_time": [total / n if n else None for total, n in zip(sums, counts, strict=True)],
                     "lr": learning_rate(step, self.config),
-                    "images_per_second": round(speed, 2),
-                    "memory_mib": round(peak_memory(self.device) / 2**20),
+                    "images_per_second": float(f"{speed:.4g}"),
+                    "memory_mib": memory and round(memory / 2**20),
                     "seconds": round(self.seconds_before + now - self.run_start, 2),
                 }
             )
@@ -406,16 +315,17 @@ class Trainer:
         """About the size of resume.pt and last.ckpt: weights, two moments, the averages."""
         return 4 * parameter_count(self.model) * (4 + len(self.state.ema.averages))
 
-    def _write_training_config(self, about: dict[str, Any]) -> None:
+    def _write_training_config(self) -> None:
         """Write training_config.json: the command, its training flags with defaults, and what they ran on."""
         device = self.device
         entries = {
             "command": shlex.join(sys.argv),
             **asdict(self.config),
-            **about,
+            **self.about,
+            "layout": self.state.settings["layout"],
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.processor()})",
             "processes": self.team.size,
-            "precision": str(self.dtype).removeprefix("torch."),
+            "precision": precision_name(self.dtype),
             "num_training_images": len(self.batches.images),
             "num_parameters": parameter_count(self.model),
             "torch": torch.__version__,
@@ -424,42 +334,6 @@ class Trainer:
         with write_whole(self.run_dir / "training_config.json") as partial:
             partial.write_text(json.dumps(entries, indent=2) + "\n")
 
-    def _say(self, text: str) -> None:
-        if self.team.is_first:
-            print(text)
-
 
 def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def peak_memory(device: torch.device) -> int:
-    """The largest number of bytes held so far: on a GPU by its tensors, else by the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Inside the block, SIGTERM and the first Ctrl-C are noted instead of killing. Gives a function: has one come?
-
-    A second Ctrl-C interrupts as usual. Outside the main thread nothing is changed.
-    """
-    received: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        if number == signal.SIGINT and received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {}
-    with contextlib.suppress(ValueError):  # not the main thread: no signals arrive here
-        for number in (signal.SIGTERM, signal.SIGINT):
-            previous[number] = signal.signal(number, note)
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

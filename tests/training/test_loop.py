@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from src.training.checkpoint import TrainingState, read_resume
+from src.training.config import TrainingConfig, learning_rate
 from src.training.data import Batches
 from src.training.ema import EMA
-from src.training.loop import TrainingConfig, learning_rate, train
+from src.training.loop import Trainer
 from src.utils import UserError
 from tests.battery import run_loop
 from tests.helpers import TINY, random_images, tiny_model
@@ -64,7 +65,7 @@ def test_it_learns(tmp_path):
     model = tiny_model("rectified_flow")
     images = np.full((16, 3, 16, 16), 200, dtype=np.uint8)
     config = TrainingConfig(batch_size=8, num_iterations=150, lr=3e-3, lr_warmup=10, log_interval=10, save_interval=1000)
-    train(model, images, config, {}, tmp_path, CPU)
+    Trainer(model, images, config, {}, tmp_path, CPU).run()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < 0.3 * rows[0]["loss"]
     model.eval()
@@ -77,7 +78,7 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path):
     run_loop(tiny_model(), tmp_path / "parts", steps=3)
     model = tiny_model()
     config = TrainingConfig(batch_size=8, num_iterations=7, lr=1e-2, lr_warmup=0, log_interval=2, save_interval=100)
-    train(model, random_images(32), config, {"method": "custom", **TINY}, tmp_path / "parts", CPU, resume=True)
+    Trainer(model, random_images(32), config, {"method": "custom", **TINY}, tmp_path / "parts", CPU).run(resume=True)
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]

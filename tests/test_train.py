@@ -1,0 +1,155 @@
+"""train.py as a user meets it: flags, presets, continuing, and what it refuses."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+
+import train
+from src.evaluation.weights import load_inception
+from src.training.presets import PRESETS
+from src.utils import UserError
+from tests.helpers import TINY_FLAGS, call, fails
+
+TOON = [*TINY_FLAGS, "--data", "toon", "--batch_size", 4]
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_resume_continues_the_run(toon, tmp_path, monkeypatch, capsys):
+    flags = [*TINY_FLAGS, "--data", "toon", "--batch_size", 4, "--save_dir", tmp_path]
+    assert call(train, monkeypatch, *flags, "--num_iterations", 1, "--run_name", "a") == 0
+    assert call(train, monkeypatch, *flags, "--num_iterations", 3, "--resume", tmp_path / "a") == 0
+    assert torch.load(tmp_path / "a" / "resume.pt", weights_only=True)["step"] == 3
+    capsys.readouterr()
+    line = fails(train, monkeypatch, capsys, *flags, "--resume", tmp_path / "a", "--time_scale", 3)
+    assert "--time_scale 1000.0 there, 3.0 here" in line
+    assert "holds a run already" in fails(train, monkeypatch, capsys, *flags, "--run_name", "a")
+
+
+def test_preset_is_a_default_that_flags_override(monkeypatch):
+    args = train.parse(["--preset", "small", "--ch", "24"])
+    assert args.ch == 24 and args.num_res_blocks == train.PRESETS["small"].flags["num_res_blocks"]
+    assert train.parse([]).ch == 128
+
+
+def test_course_defaults():
+    args = vars(train.parse([]))
+    course = {"batch_size": 32, "num_iterations": 100000, "lr": 1e-4, "save_dir": "./results", "device": "cuda"}
+    course |= {"log_interval": 100, "save_interval": 10000, "seed": 42, "num_train_timesteps": 1000}
+    course |= {"use_additional_condition": False, "ch": 128, "ch_mult": [1, 2, 2, 2], "attn": [1], "dropout": 0.1}
+    assert {name: args[name] for name in course} == course
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data_root", "absent.zip"], "no data at absent.zip"),
+        (["--method", "flow"], "argument --method: invalid choice: 'flow'"),
+        (["--colour", "red"], "unrecognized arguments: --colour red"),
+        (["--batch", "3"], "unrecognized arguments: --batch 3"),
+        (["--batch_size", "0"], "at least 1, got '0'"),
+        (["--lr", "fast"], "expected a number of at least 0, got 'fast'"),
+        (["--lr", "nan"], "got 'nan'"),
+        (["--time_distribution", "cosine"], "invalid choice: 'cosine'"),
+        (["--preset", "huge"], "invalid choice: 'huge'"),
+        (["--data", "toon", "--attn", "7"], "attn [7]"),
+        (["--data", "toon", "--method", "rectified_flow", "--use_additional_condition"], "no use for the additional"),
+        (["--data", "toon", "--resume", "nowhere"], "no file nowhere/training_config.json"),
+    ],
+)
+def test_train_refuses(toon, tmp_path, monkeypatch, capsys, flags, message):
+    assert message in fails(train, monkeypatch, capsys, "--device", "cpu", *flags, "--save_dir", tmp_path / "r", "--ch", 8)
+    assert not (tmp_path / "r").exists()
+
+
+def test_help_lists_the_options_of_the_method(monkeypatch, capsys):
+    assert call(train, monkeypatch, "--method", "rectified_flow", "--help") == 0
+    text = capsys.readouterr().out
+    assert "--time_scale" in text and "--ema_half_lives" in text and "default: 100000" in text
+
+
+def test_dry_run_tells_and_writes_nothing(toon, tmp_path, monkeypatch, capsys):
+    flags = [*TOON, "--num_iterations", 3, "--save_dir", tmp_path / "r", "--micro_batch", 2]
+    assert call(train, monkeypatch, *flags, "--dry_run") == 0
+    out = capsys.readouterr().out
+    config, _ = json.JSONDecoder().raw_decode(out)
+    assert config["num_iterations"] == 3 and config["micro_batch"] == 2 and config["ch_mult"] == [1, 2]
+    assert config["precision"] in ("float32", "bfloat16")
+    for words in ("parameters: ", "GFLOP an image", "memory a process, estimated: ", "activations of 2 images", "s a step"):
+        assert words in out
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_flags_and_are_printed(name, toon, tmp_path, monkeypatch, capsys):
+    """Each with the tiny network, so that a dry run takes no time; every flag of the preset is in what it prints."""
+    flags = ["--preset", name, *TOON, "--micro_batch", 0, "--dev_images", 0, "--eval_interval", 0, "--dry_run"]
+    assert call(train, monkeypatch, *flags, "--save_dir", tmp_path / "r") == 0
+    printed = capsys.readouterr().out.splitlines()[1]
+    assert all(f"--{flag} " in printed for flag in PRESETS[name].flags)
+    assert vars(train.parse(["--preset", name])).items() >= PRESETS[name].flags.items()
+
+
+def test_auto_resume(toon, tmp_path, monkeypatch, capsys):
+    """The same command goes on with what it began, and begins anew where there is nothing of its own."""
+    flags = [*TOON, "--num_iterations", 4, "--auto_resume", "--save_interval", 2, "--save_dir", tmp_path]
+    assert call(train, monkeypatch, *flags, "--run_name", "other", "--lr", 1e-3) == 0
+    stop = train.Trainer._save
+    calls = []
+
+    def stop_at_first(trainer, *args, **kwargs):
+        stop(trainer, *args, **kwargs)
+        calls.append(trainer.state.step)
+        raise UserError("stopped by the test")
+
+    monkeypatch.setattr(train.Trainer, "_save", stop_at_first)
+    assert call(train, monkeypatch, *flags) == 2 and calls == [2]
+    monkeypatch.undo()
+    monkeypatch.setattr("dataset.TOON_SPLITS", {"train": (12, 1), "val": (6, 2)})
+    capsys.readouterr()
+    assert call(train, monkeypatch, *flags) == 0
+    assert "(continued)" in capsys.readouterr().out
+    (run,) = [path for path in tmp_path.iterdir() if path.name != "other"]
+    assert torch.load(run / "resume.pt", weights_only=True)["step"] == 4
+    assert "--lr 0.001 there, 0.0001 here" in fails(train, monkeypatch, capsys, *flags, "--run_name", "other")
+
+
+def test_fid_on_the_development_split(toon, tmp_path, monkeypatch, package_file):
+    monkeypatch.setattr(train, "load_inception", partial(load_inception, package_file))
+    flags = [*TOON, "--num_iterations", 4, "--save_dir", tmp_path, "--run_name", "r"]
+    assert call(train, monkeypatch, *flags, "--dev_images", 5, "--eval_interval", 2, "--ema_half_lives", 0.1, 0.5) == 0
+    rows = [row for row in log_of(tmp_path / "r") if "ema_half_life" in row]
+    assert [(row["step"], row["ema_half_life"]) for row in rows] == [(2, 0.1), (4, 0.1), (4, 0.5)]
+    assert all(row[f"fid_nfe{nfe}"] > 0 for row in rows for nfe in (1, 2, 4))
+    config = json.loads((tmp_path / "r" / "training_config.json").read_text())
+    assert config["num_training_images"] == 12 - 5
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(toon, tmp_path, monkeypatch, capsys):
+    """The second save fails as a full disk makes it fail; the error says how much was needed."""
+    save, saves = torch.save, []
+
+    def full_at_the_second(value, path):
+        saves.append(path)
+        if len(saves) > 2:  # last.ckpt and resume.pt of step 2 came before
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+        save(value, path)
+
+    monkeypatch.setattr(torch, "save", full_at_the_second)
+    flags = [*TOON, "--num_iterations", 4, "--save_interval", 2, "--save_dir", tmp_path, "--run_name", "r"]
+    assert call(train, monkeypatch, *flags) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "cannot write" in line and "needed" in line and "MB are free" in line
+    assert torch.load(tmp_path / "r" / "resume.pt", weights_only=True)["step"] == 2
+    assert not list((tmp_path / "r").glob(".*"))
+
+
+def test_tensorboard_is_named_where_it_is_missing(toon, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    flags = [*TOON, "--num_iterations", 1, "--tensorboard", "--save_dir", tmp_path]
+    assert call(train, monkeypatch, *flags) == 2
+    assert "pip install tensorboard" in capsys.readouterr().err
