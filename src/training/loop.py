@@ -204,7 +204,7 @@ class Trainer:
             total = torch.zeros((), device=self.device)
             for rows, data, noise_here in parts:
                 share = (rows.stop - rows.start) / whole
-                seed_everything(_seed(config.seed, step, index))
+                seed_everything(step_seed(config.seed, step, index))
                 draws = contextlib.nullcontext() if share == 1 else DrawAsOneBatch(rows, whole)
                 with draws, autocast(self.device, self.dtype):
                     loss = model.compute_loss(data, noise_here, step=step, total_steps=config.num_iterations, group=name)
@@ -224,7 +224,7 @@ class Trainer:
 
     def _batch(self, step: int) -> list[tuple[slice, torch.Tensor, torch.Tensor]]:
         """This process's micro-batches of the step: their rows of the whole batch, data and noise (rows, 3, H, W)."""
-        seed_everything(_seed(self.config.seed, step))
+        seed_everything(step_seed(self.config.seed, step))
         noise = torch.randn(self.config.batch_size, *self.image_shape, device=self.device)
         return [(rows, self.batches.rows(step - 1, rows), noise[rows]) for rows in self.parts]
 
@@ -335,5 +335,6 @@ class Trainer:
             partial.write_text(json.dumps(entries, indent=2) + "\n")
 
 
-def _seed(*numbers: int) -> int:
+def step_seed(*numbers: int) -> int:
+    """One seed out of several numbers: the run's seed and the step for data noise, and the group's number for its loss."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -16,7 +16,7 @@ from src.training.distributed import Team
 from src.training.draws import DrawAsOneBatch
 from src.utils import PROJECT_ROOT, UserError
 from tests.battery import run_loop
-from tests.helpers import tiny_model
+from tests.helpers import random_images, tiny_model
 
 SMALL = "--data toon --device cpu --ch 8 --ch_mult 1 2 --attn 1 --num_res_blocks 1 --dropout 0.1 --lr 1e-3 --lr_warmup 0"
 
@@ -107,6 +107,19 @@ def test_two_processes_train_and_sample_as_one(tmp_path):
     for name in files:
         a, b = (np.asarray(Image.open(tmp_path / folder / "nfe=2" / name)).astype(int) for folder in ("s1", "s2"))
         assert np.abs(a - b).max() <= 1, "a pixel differs by more than rounding"
+
+
+def test_two_processes_measure_as_one(tmp_path, package_file):
+    for name, seed in (("generated", 1), ("reference", 2)):
+        (tmp_path / name).mkdir()
+        for index, pixels in enumerate(random_images(5, seed, (3, 64, 64))):
+            Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / name / f"{index}.png")
+    flags = f"--generated_dir {tmp_path}/generated --reference_dir {tmp_path}/reference --device cpu --inception {package_file}"
+    for processes in (1, 2):
+        run_script("measure_fid.py", f"{flags} --output_path {tmp_path}/{processes}.json", processes)
+    one, two = (json.loads((tmp_path / f"{processes}.json").read_text()) for processes in (1, 2))
+    assert one["fid_score"] > 1
+    assert [two[key] for key in ("fid_clean", "fid_pytorch")] == pytest.approx([one["fid_clean"], one["fid_pytorch"]], rel=1e-4)
 
 
 def test_shares_cover_all():
