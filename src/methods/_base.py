@@ -80,6 +80,13 @@ class Method(BaseGenerativeModel):
         if self.on_losses is not None:
             self.on_losses(t, losses)
 
+    def progress(self, t: torch.Tensor) -> torch.Tensor:
+        """How far on the way from noise (0) to data (1) the times t (B,) are, for the log's loss by time."""
+        scheduler = self.scheduler
+        if hasattr(scheduler, "progress"):
+            return scheduler.progress(t)
+        return (t - scheduler.t_noise) / (scheduler.t_data - scheduler.t_noise)
+
     def on_step_end(self, step: int, total_steps: int) -> None:
         """Called after the optimizers have made step number `step` (from 1) of total_steps."""
 

@@ -2,6 +2,8 @@
 
 import torch
 
+KARRAS_RHO = 7.0
+
 
 def sample_unit_times(
     distribution: str, batch_size: int, device: torch.device | str, logit_mean: float = 0.0, logit_std: float = 1.0
@@ -23,3 +25,18 @@ def uniform_grid(start: float, end: float, steps: int, device: torch.device | st
     if steps < 1:
         raise ValueError(f"expected at least 1 step, got {steps}")
     return torch.linspace(start, end, steps + 1, device=device)
+
+
+def karras_grid(
+    sigma_max: float, sigma_min: float, steps: int, device: torch.device | str, rho: float = KARRAS_RHO
+) -> torch.Tensor:
+    """Noise levels of a sampler in `steps` steps, from sigma_max to 0, both exactly included: (steps + 1,), float32.
+
+    The last but one is sigma_min where there are two steps or more. Source: EDM (arXiv:2206.00364), eq. 5.
+    """
+    if steps < 1:
+        raise ValueError(f"expected at least 1 step, got {steps}")
+    start, end = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    levels = torch.linspace(start, end, steps, dtype=torch.float64) ** rho
+    levels[0] = sigma_max
+    return torch.cat([levels, torch.zeros(1)]).float().to(device)

@@ -230,9 +230,7 @@ class Trainer:
 
     def _collect_losses(self, t: torch.Tensor, losses: torch.Tensor) -> None:
         """Add up the losses (B,) by the tenth of the way from noise to data that their times t (B,) lie in."""
-        scheduler = self.model.scheduler
-        way = (t.detach().float() - scheduler.t_noise) / (scheduler.t_data - scheduler.t_noise)
-        bins = (way * TIME_BINS).long().clamp(0, TIME_BINS - 1)
+        bins = (self.model.progress(t.detach().float()) * TIME_BINS).long().clamp(0, TIME_BINS - 1)
         values = torch.stack([losses.detach().float(), torch.ones_like(losses, dtype=torch.float32)])
         self.time_sums.index_add_(1, bins, values)
 
