@@ -1,0 +1,177 @@
+"""Consistency models (Song et al., arXiv:2303.01469): training as in iCT (arXiv:2310.14189) or ECT (arXiv:2406.14548)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from src.methods._base import Method, draw_noise, register
+from src.methods._paths import KarrasPathScheduler, denoise
+from src.methods._schedules import karras_grid
+from src.utils import expand_t
+
+
+class ConsistencyScheduler(KarrasPathScheduler):
+    """Noise levels on the Karras path, and the pairs of neighbouring levels t > r at which the model shall agree."""
+
+    @dataclass
+    class Config(KarrasPathScheduler.Config):
+        P_mean: float = field(default=-1.1, metadata={"help": "mean of the logarithm of training noise levels"})
+        P_std: float = field(default=2.0, metadata={"help": "standard deviation of that logarithm", "minimum": 0})
+        variant: str = field(
+            default="ect", metadata={"help": "how the gap between levels shrinks and losses weigh", "choices": ("ect", "ict")}
+        )
+        q: float = field(default=2.0, metadata={"help": "ect: the gap is t / q^stage times 1 + k sigmoid(-b t)"})
+        stages: int = field(default=8, metadata={"help": "ect: stages of equal length; 1 keeps the gap fixed", "minimum": 1})
+        k: float = field(default=8.0, metadata={"help": "ect: how much wider the gap is at low levels", "minimum": 0})
+        b: float = field(default=1.0, metadata={"help": "ect: where low levels end", "minimum": 0})
+        s0: int = field(default=10, metadata={"help": "ict: steps of the first grid of levels", "minimum": 1})
+        s1: int = field(default=1280, metadata={"help": "ict: steps of the last grid, doubled up to", "minimum": 1})
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.q <= 1:
+                raise ValueError(f"expected q above 1, got {self.q:g}")
+            if self.s0 > self.s1:
+                raise ValueError(f"expected s0 of at most s1, got {self.s0} and {self.s1}")
+
+    @property
+    def boundary(self) -> float:
+        """The level at which the model is the identity."""
+        return self.config.sigma_min if self.config.variant == "ict" else 0.0
+
+    def pairs(
+        self, batch_size: int, device: torch.device | str, step: int, total_steps: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Levels t and the lower r, each (B,), of step number `step` (from 1) of total_steps."""
+        config = self.config
+        if config.variant == "ect":  # ECT, eq. 15
+            stage = 1 + min((step - 1) * config.stages // max(total_steps, 1), config.stages - 1)
+            t = self.sample_timesteps(batch_size, device)
+            gap = (1 + config.k * torch.sigmoid(-config.b * t)) / config.q**stage
+            return t, t * (1 - gap).clamp(min=0)
+        levels = self.grid(step, total_steps).to(device)
+        edges = torch.special.erf((levels.log() - config.P_mean) / (math.sqrt(2) * config.P_std))  # iCT, eq. 10
+        cdf = (edges - edges[0]) / (edges[-1] - edges[0])
+        index = torch.searchsorted(cdf[1:].contiguous(), torch.rand(batch_size, device=device)).clamp(max=len(levels) - 2)
+        return levels[index + 1], levels[index]
+
+    def grid(self, step: int, total_steps: int) -> torch.Tensor:
+        """iCT's levels at this step, rising from sigma_min to sigma_max: their number doubles at equal distances (eq. 12)."""
+        config = self.config
+        length = max(total_steps // (int(math.log2(config.s1 / config.s0)) + 1), 1)
+        count = min(config.s0 * 2 ** ((step - 1) // length), config.s1)
+        return karras_grid(config.sigma_max, config.sigma_min, count + 1, "cpu")[:-1].flip(0)
+
+    def reverse_process_step(
+        self,
+        xt: torch.Tensor,
+        pred: torch.Tensor,
+        t: torch.Tensor,
+        t_next: torch.Tensor,
+        noise: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Take pred, the clean data, back to level t_next with new noise (algorithm 1); without noise an Euler step."""
+        if noise is None:
+            return super().reverse_process_step(xt, pred, t, t_next)
+        return pred + expand_t((t_next**2 - self.boundary**2).clamp(min=0).sqrt(), xt) * noise
+
+
+@register("consistency")
+class Consistency(Method):
+    """Give the same image from every noise level of a trajectory, f(x_t, t) = f(x_r, r); at its end f is the identity."""
+
+    Scheduler = ConsistencyScheduler
+
+    @dataclass
+    class Config(ConsistencyScheduler.Config):
+        huber_c: float = field(
+            default=-1.0, metadata={"help": "pseudo-Huber constant; below 0: 0.00054 sqrt(values an image) for ict, 0 for ect"}
+        )
+        mid_sigma: float = field(default=0.821, metadata={"help": "noise level of the second of two calls", "minimum": 0})
+        mid_span: float = field(
+            default=3.0, metadata={"help": "more calls: levels between mid_sigma times and divided by this", "minimum": 1}
+        )
+        time_scale: float = field(
+            default=1.0, metadata={"help": "the time embedding sees time_scale * ln(sigma) / 4"}
+        )
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            low, high = self.mid_sigma / self.mid_span, self.mid_sigma * self.mid_span
+            if not self.sigma_min <= low <= high <= self.sigma_max:
+                raise ValueError(
+                    f"expected mid_sigma / mid_span and mid_sigma * mid_span within [{self.sigma_min:g}, {self.sigma_max:g}], "
+                    f"got {low:g} and {high:g}"
+                )
+
+    def compute_loss(
+        self, data: torch.Tensor, noise: torch.Tensor, step: int = 1, total_steps: int = 1, **kwargs: Any
+    ) -> torch.Tensor:
+        """Pseudo-Huber distance of the model at t and, without gradient, at r on the same noise, weighted by 1 / (t - r).
+
+        Both calls drop out the same units. data and noise (B, ...) -> scalar.
+        """
+        t, r = self.scheduler.pairs(data.shape[0], data.device, step, total_steps)
+        state = _random_state(data.device)
+        pred = self.predict(self.scheduler.forward_process(data, noise, t), t)
+        with torch.no_grad():
+            _set_random_state(state, data.device)
+            target = self.predict(self.scheduler.forward_process(data, noise, r), r)
+        c = self.config.huber_c
+        if c < 0:
+            c = 0.00054 * math.sqrt(data[0].numel()) if self.config.variant == "ict" else 0.0
+        squares = (pred - target).square().flatten(1).sum(dim=1)
+        losses = ((squares + max(c, 1e-6) ** 2).sqrt() - c) / (t - r)
+        self.report_losses(t, losses)
+        return losses.mean()
+
+    def predict(self, xt: torch.Tensor, t: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The clean data f(xt, t), (B, ...), from xt at noise levels t (B,)."""
+        return denoise(self.network, xt, t, self.config.sigma_data, self.scheduler.boundary, self.config.time_scale)
+
+    def levels(self, steps: int) -> list[float]:
+        """The noise levels of a sampler of `steps` calls: sigma_max, then geometrically around mid_sigma."""
+        if steps < 1:
+            raise ValueError(f"expected at least 1 step, got {steps}")
+        config, count = self.config, steps - 1
+        exponents = [0.0] if count == 1 else [1 - 2 * i / (count - 1) for i in range(count)]
+        return [config.sigma_max] + [config.mid_sigma * config.mid_span**exponent for exponent in exponents]
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: tuple[int, ...],
+        num_inference_timesteps: int = 20,
+        return_traj: bool = False,
+        verbose: bool = False,
+        seeds: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """Multistep consistency sampling (algorithm 1): to the data and back to a lower noise level, one network call each.
+
+        Returns images (B, ...), or with return_traj the noise and every state after it. `seeds`, one a image, fix all noise.
+        """
+        levels = [*self.levels(num_inference_timesteps), self.scheduler.boundary]
+        x = levels[0] * draw_noise(shape, self.device, seeds)
+        states = [x]
+        for index in tqdm(range(num_inference_timesteps), disable=not verbose):
+            t, t_next = (torch.full((shape[0],), level, device=self.device) for level in levels[index : index + 2])
+            noise = draw_noise(shape, self.device, seeds, draw=index + 1)
+            x = self.scheduler.reverse_process_step(x, self.predict(x, t).float(), t, t_next, noise)
+            states.append(x)
+        return states if return_traj else x
+
+
+def _random_state(device: torch.device) -> torch.Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(state: torch.Tensor, device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
