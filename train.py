@@ -20,7 +20,7 @@ from dataset import DATA_NAMES, DEFAULT_ROOT, load_split
 from src.evaluation.development import DevelopmentFID
 from src.evaluation.weights import load_inception
 from src.methods import Method, get_method, method_names
-from src.training.checkpoint import has_resume, parameter_count
+from src.training.checkpoint import has_resume, init_network, parameter_count
 from src.training.config import TrainingConfig, micro_batches
 from src.training.data import development_split
 from src.training.distributed import Team, join
@@ -76,6 +76,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument("--save_dir", default="./results", help="the run's folder is made in here")
     run.add_argument("--run_name", help="the run's folder; by default the time")
     run.add_argument("--resume", metavar="RUN", help="continue the run in this folder, with its flags")
+    run.add_argument("--init_from", metavar="RUN", help="start from the weights of this run's network, or of a checkpoint")
     run.add_argument(
         "--auto_resume",
         action=argparse.BooleanOptionalAction,
@@ -221,6 +222,8 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     model_config["use_additional_condition"] = model.network.use_additional_condition
+    if args.init_from:
+        init_network(model.network, Path(args.init_from))
     dtype = resolve_precision(args.precision, device)
     precision = precision_name(dtype)
     torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
@@ -250,7 +253,7 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
         team,
         evaluate=make_evaluation(images[dev_ids], model, config, team) if config.dev_images else None,
         deadline=START + 60 * config.max_minutes if config.max_minutes else math.inf,
-        about={"data": args.data, "data_root": args.data_root},
+        about={"data": args.data, "data_root": args.data_root, "init_from": args.init_from},
     )
     if trainer.run(resume):
         team.say(f"checkpoint: {run_dir / 'last.ckpt'}")

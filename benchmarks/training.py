@@ -8,6 +8,7 @@ loss.item() at every step.
 
 import argparse
 import multiprocessing
+import os
 import platform
 import tempfile
 import time
@@ -79,7 +80,8 @@ def plain_speed(device: torch.device, images: np.ndarray, config: TrainingConfig
     with tempfile.TemporaryDirectory() as folder:
         for index, pixels in enumerate(images):
             Image.fromarray(pixels.transpose(1, 2, 0)).resize((PHOTO_SIZE,) * 2).save(Path(folder) / f"{index:04d}.png")
-        loader = DataLoader(PngFolder(Path(folder)), config.batch_size, shuffle=True, drop_last=True, num_workers=4)
+        workers = min(4, os.cpu_count() or 1)
+        loader = DataLoader(PngFolder(Path(folder)), config.batch_size, shuffle=True, drop_last=True, num_workers=workers)
         steps = plain_steps(create_custom_model(device), get_data_iterator(loader), config)
         ends = [time.perf_counter() for _, _ in zip(range(config.num_iterations), steps, strict=False)]
     return config.batch_size / float(np.median(np.diff(ends[1:])))

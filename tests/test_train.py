@@ -8,9 +8,10 @@ import torch
 
 import train
 from src.evaluation.weights import load_inception
+from src.training.checkpoint import init_network
 from src.training.presets import PRESETS
 from src.utils import UserError
-from tests.helpers import TINY_FLAGS, call, fails
+from tests.helpers import TINY_FLAGS, call, fails, tiny_model
 
 TOON = [*TINY_FLAGS, "--data", "toon", "--batch_size", 4]
 
@@ -153,3 +154,20 @@ def test_tensorboard_is_named_where_it_is_missing(toon, tmp_path, monkeypatch, c
     flags = [*TOON, "--num_iterations", 1, "--tensorboard", "--save_dir", tmp_path]
     assert call(train, monkeypatch, *flags) == 2
     assert "pip install tensorboard" in capsys.readouterr().err
+
+
+def test_init_from_another_run(toon, tmp_path, monkeypatch, capsys):
+    """Of another method; a network without the condition gives its weights to one with it."""
+    flags = [*TOON, "--save_dir", tmp_path, "--num_iterations", 0]
+    assert call(train, monkeypatch, *flags, "--method", "rectified_flow", "--run_name", "a", "--seed", 7) == 0
+    first = torch.load(tmp_path / "a" / "last.ckpt", weights_only=True)["state_dict"]
+    assert call(train, monkeypatch, *flags, "--run_name", "b", "--init_from", tmp_path / "a") == 0
+    state = torch.load(tmp_path / "b" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(state[key], value) for key, value in first.items())
+    conditioned = tiny_model(use_additional_condition=True).network
+    init_network(conditioned, tmp_path / "a" / "last.ckpt")
+    assert torch.equal(conditioned.head.weight, first["network.head.weight"])
+    capsys.readouterr()
+    wide = fails(train, monkeypatch, capsys, *flags, "--ch", 16, "--init_from", tmp_path / "a")
+    assert "is of another network: it has in another shape" in wide
+    assert "no checkpoint at" in fails(train, monkeypatch, capsys, *flags, "--init_from", tmp_path / "nowhere")

@@ -95,9 +95,7 @@ class Consistency(Method):
         mid_span: float = field(
             default=3.0, metadata={"help": "more calls: levels between mid_sigma times and divided by this", "minimum": 1}
         )
-        time_scale: float = field(
-            default=1.0, metadata={"help": "the time embedding sees time_scale * ln(sigma) / 4"}
-        )
+        time_scale: float = field(default=1.0, metadata={"help": "the time embedding sees time_scale * ln(sigma) / 4"})
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -124,8 +122,9 @@ class Consistency(Method):
         c = self.config.huber_c
         if c < 0:
             c = 0.00054 * math.sqrt(data[0].numel()) if self.config.variant == "ict" else 0.0
+        c = max(c, 1e-6)  # the root has no slope at 0
         squares = (pred - target).square().flatten(1).sum(dim=1)
-        losses = ((squares + max(c, 1e-6) ** 2).sqrt() - c) / (t - r)
+        losses = ((squares + c**2).sqrt() - c) / (t - r)
         self.report_losses(t, losses)
         return losses.mean()
 

@@ -80,6 +80,27 @@ def read_resume(run_dir: Path) -> dict[str, Any]:
     raise UserError(f"{run_dir} holds nothing to continue from: {'; '.join(reasons) or f'no {RESUME}'}")
 
 
+def init_network(network: nn.Module, source: Path) -> None:
+    """Start from the network of another run, of whatever method: source is its folder or one of its checkpoints.
+
+    The layers of the additional condition keep their fresh weights where the source has none; those of a source that has more
+    are left out. Raises UserError where the source is no checkpoint or its network has another shape.
+    """
+    path = source / "last.ckpt" if source.is_dir() else source
+    saved = load_torch(path)
+    state = saved.get("state_dict", {}) if isinstance(saved, dict) else {}
+    own = network.state_dict()
+    given = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
+    given = {name: value for name, value in given.items() if name in own or not name.startswith("condition_")}
+    absent = [name for name in own if name not in given and not name.startswith("condition_")]
+    strange = [name for name in given if name not in own]
+    other = [name for name in given if name in own and given[name].shape != own[name].shape]
+    for names, words in ((absent, "lacks"), (strange, "has in addition"), (other, "has in another shape")):
+        if names:
+            raise UserError(f"{path} is of another network: it {words} {len(names)} parameters, such as {names[0]}")
+    network.load_state_dict(given, strict=False)
+
+
 def has_resume(run_dir: Path) -> bool:
     return (run_dir / RESUME).is_file() or (run_dir / PREVIOUS).is_file()
 
