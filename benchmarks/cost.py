@@ -1,0 +1,54 @@
+"""What a training iteration of each method costs, as a multiple of rectified flow's: a Markdown table.
+
+python -m benchmarks.cost
+"""
+
+import time
+from datetime import date
+
+import numpy as np
+import torch
+
+from benchmarks.mini import NETWORK
+from custom_model import create_custom_model
+from src.methods import method_names
+from src.utils import Parser, autocast, number, precision_name, resolve_device, resolve_precision, run_script
+
+BASE = "rectified_flow"
+
+
+def iteration_seconds(method: str, data: torch.Tensor, dtype: torch.dtype) -> float:
+    """The time of one loss and backward pass for every parameter group of the method."""
+    model = create_custom_model(data.device, method=method, **NETWORK).train()
+    start = time.perf_counter()
+    for group in model.optim_groups():
+        with autocast(data.device, dtype):
+            loss = model.compute_loss(data, torch.randn_like(data), step=1, total_steps=2, group=group)
+        loss.backward()
+        loss.item()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images an iteration")
+    parser.add_argument("--size", type=number(int, 4), default=32, help="height and width of the images")
+    parser.add_argument("--repeats", type=number(int, 1), default=5, help="rounds over all methods; the median counts")
+    parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
+    args = parser.parse_args()
+    device = resolve_device(args.device)
+    dtype = resolve_precision("auto", device)
+    data = torch.randn(args.batch_size, 3, args.size, args.size, device=device)
+    names = [BASE, *(name for name in method_names() if name not in (BASE, "custom"))]
+    for name in names:  # the first pass of each prepares its kernels
+        iteration_seconds(name, data, dtype)
+    rounds = [[iteration_seconds(name, data, dtype) for name in names] for _ in range(args.repeats)]
+    ratios = np.array(rounds) / np.array(rounds)[:, :1]
+    print(f"{date.today()}, torch {torch.__version__}, {device}, {precision_name(dtype)}, batch {args.batch_size}\n")
+    print("| method | cost of an iteration |\n|---|---|")
+    for name, ratio in zip(names, np.median(ratios, axis=0), strict=True):
+        print(f"| `{name}` | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    run_script(main)
