@@ -40,3 +40,15 @@ def karras_grid(
     levels = torch.linspace(start, end, steps, dtype=torch.float64) ** rho
     levels[0] = sigma_max
     return torch.cat([levels, torch.zeros(1)]).float().to(device)
+
+
+def split_batch(batch_size: int, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Divide the images of a batch between two losses: indices of `share` of them, and of the rest, both int64 on the CPU.
+
+    The share is met to one image, rounded up or down at random so that it is right on average, and its images are spread
+    evenly over the batch: micro-batches of a multiple of 1 / share images take the same images as the whole batch. The two
+    sizes are known without waiting for the device.
+    """
+    marks = (torch.arange(batch_size + 1, dtype=torch.float64) * share + torch.rand(()).item()).floor()
+    chosen = marks[1:] > marks[:-1]
+    return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()

@@ -1,0 +1,143 @@
+"""How to build a consistency model: flow maps via self-distillation (Boffi et al., NeurIPS 2025, arXiv:2505.18825)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from src.methods._base import Method, draw_noise, register
+from src.methods._paths import LinearPathScheduler
+from src.methods._schedules import split_batch, uniform_grid
+from src.utils import expand_t
+
+
+@register("flow_map")
+class FlowMap(Method):
+    """Learn the flow map X_{s,t}(x) = x + (t - s) v_{s,t}(x), which carries a state at s to the same path's state at t.
+
+    On the diagonal v_{s,s} is the velocity and learns by flow matching. Off it (s < t) the map learns from itself, by one of
+
+        lagrangian (LSD)    d/dt X_{s,t}(x) = v_{t,t}(X_{s,t}(x))
+        progressive (PSD)   X_{s,t}(x) = X_{u,t}(X_{s,u}(x)),  s < u < t
+
+    with the right-hand side held fixed, both its weights and the state it is taken at: what is known flows from the diagonal
+    outwards, and no derivative in x is needed, which the authors find stable. It is called without dropout. LSD takes d/dt as a
+    Jacobian-vector product in float32 and trains through it: about twice the time and memory of a plain forward and backward
+    pass for those images. The paper's learned weight w(s, t) is left out: every image counts the same. s and t - s are what
+    the network sees; (s, t) is uniform on the triangle when training times are uniform.
+    """
+
+    Scheduler = LinearPathScheduler
+    needs_condition = True
+
+    @dataclass
+    class Config(LinearPathScheduler.Config):
+        time_scale: float = field(default=1000.0, metadata={"help": "the network sees time_scale * s and time_scale * (t - s)"})
+        diagonal_share: float = field(
+            default=0.75, metadata={"help": "share of the batch with s = t, which is flow matching", "minimum": 0}
+        )
+        variant: str = field(
+            default="lagrangian", metadata={"help": "how the map learns from itself", "choices": ("lagrangian", "progressive")}
+        )
+        intermediate: str = field(
+            default="uniform", metadata={"help": "u between s and t, if progressive", "choices": ("uniform", "midpoint")}
+        )
+
+        def __post_init__(self) -> None:
+            if not 0 <= self.diagonal_share <= 1:
+                raise ValueError(f"expected diagonal_share from 0 to 1, got {self.diagonal_share:g}")
+            for name in ("variant", "intermediate"):
+                choices = self.__dataclass_fields__[name].metadata["choices"]
+                if getattr(self, name) not in choices:
+                    raise ValueError(f"expected {name} {' or '.join(choices)}, got {getattr(self, name)!r}")
+
+    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Mean squared error of the velocity on diagonal_share of the batch and of LSD or PSD on the rest: a scalar."""
+        scheduler, config = self.scheduler, self.config
+        ends = torch.stack([scheduler.sample_timesteps(data.shape[0], data.device) for _ in range(2)])
+        gamma = torch.rand_like(ends[0]) if config.intermediate == "uniform" else torch.full_like(ends[0], 0.5)
+        diagonal, jump = (rows.to(data.device) for rows in split_batch(data.shape[0], config.diagonal_share))
+        s, t = ends[0].clone(), ends.amax(dim=0)
+        s[jump] = ends[:, jump].amin(dim=0)
+        xs = scheduler.forward_process(data, noise, s)
+        errors = []  # the diagonal first: under autocast, weights cast without gradients must not be the first to be kept
+        if len(diagonal):
+            velocity = scheduler.get_target(data, noise, s)[diagonal]
+            errors.append(self.predict(xs[diagonal], s[diagonal]).float() - velocity)
+        if len(jump):
+            if config.variant == "lagrangian":
+                value, target = self.lagrangian(xs[jump], s[jump], t[jump])
+            else:
+                value, target = self.progressive(xs[jump], s[jump], t[jump], gamma[jump])
+            errors.append(value.float() - target.float())
+        losses = torch.cat(errors).square().flatten(1).mean(dim=1)
+        self.report_losses(s[torch.cat([diagonal, jump])], losses)
+        return losses.mean()
+
+    def lagrangian(self, xs: torch.Tensor, s: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both sides of the Lagrangian equation at xs (B, ...) and s < t (B,): d/dt X_{s,t}(xs), v_{t,t}(X_{s,t}(xs))."""
+
+        def flow_map(h: torch.Tensor) -> torch.Tensor:
+            return xs + expand_t(h, xs) * self.predict(xs, s, h)
+
+        with torch.autocast(xs.device.type, enabled=False):
+            xt, derivative = torch.func.jvp(flow_map, (t - s,), (torch.ones_like(t),))
+        return derivative, self._teacher(xt.detach(), t, torch.zeros_like(t))
+
+    def progressive(
+        self, xs: torch.Tensor, s: torch.Tensor, t: torch.Tensor, gamma: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both sides of the semigroup property at xs (B, ...), s < t and gamma in [0, 1], all (B,), over t - s and less xs.
+
+        With u = s + gamma (t - s) that is v_{s,t}(xs) and gamma v_{s,u}(xs) + (1 - gamma) v_{u,t}(X_{s,u}(xs)).
+        """
+        value = self.predict(xs, s, t - s)
+        u, weight = s + gamma * (t - s), expand_t(gamma, xs)
+        first = self._teacher(xs, s, u - s)
+        second = self._teacher(xs + expand_t(u - s, xs) * first, u, t - u)
+        return value, weight * first + (1 - weight) * second
+
+    @torch.no_grad()
+    def _teacher(self, xs: torch.Tensor, s: torch.Tensor, interval: torch.Tensor) -> torch.Tensor:
+        """predict as it is now: without gradients and without dropout."""
+        training = self.network.training
+        self.network.eval()
+        try:
+            return self.predict(xs, s, interval).to(xs.dtype)
+        finally:
+            self.network.train(training)
+
+    def predict(self, xt: torch.Tensor, t: torch.Tensor, interval: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
+        """The paper's v_{t, t + interval}(xt), an average velocity: xt (B, ...) and t (B,) in [0, 1] -> (B, ...).
+
+        Without an interval (B,) it is 0: the instantaneous velocity.
+        """
+        interval = torch.zeros_like(t) if interval is None else interval
+        return self.network(xt, t * self.config.time_scale, interval * self.config.time_scale, **kwargs)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: tuple[int, ...],
+        num_inference_timesteps: int = 20,
+        return_traj: bool = False,
+        verbose: bool = False,
+        seeds: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """num_inference_timesteps equal jumps by the flow map, one network call each.
+
+        Returns samples of `shape`, or with return_traj the list of all states. `seeds`, one a sample, fix each one's noise.
+        """
+        scheduler = self.scheduler
+        x = draw_noise(shape, self.device, seeds)
+        states = [x]
+        grid = uniform_grid(scheduler.t_noise, scheduler.t_data, num_inference_timesteps, self.device)
+        for s, t in tqdm(list(pairwise(grid)), disable=not verbose):
+            s, t = s.expand(shape[0]), t.expand(shape[0])
+            x = scheduler.reverse_process_step(x, self.predict(x, s, t - s, **kwargs).float(), s, t)
+            states.append(x)
+        return states if return_traj else x

@@ -1,0 +1,146 @@
+"""One Step Diffusion via Shortcut Models (Frans, Hafner, Levine, Abbeel, ICLR 2025, arXiv:2410.12557)."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from src.methods._base import Method, draw_noise, register
+from src.methods._paths import LinearPathScheduler
+from src.methods._schedules import split_batch, uniform_grid
+from src.utils import expand_t
+
+M = 128  # denoising steps of the finest grid
+CLIP = 4.0  # bootstrap targets and the states they pass through stay in [-CLIP, CLIP], as in the authors' code
+
+
+@register("shortcut")
+class Shortcut(Method):
+    """Learn s(xt, t, d), the direction of a step of size d: xt + d s(xt, t, d) is on the same path at t + d (eq. 2).
+
+    d is one of 1, 1/2, ..., 1/128. The finest step is the flow case and queried as d = 0, where s is the velocity; a step twice
+    as large learns from two steps in a row of the target average of the network (eq. 4). Beside its forward pass for the whole
+    batch, a training step costs two without gradients for bootstrap_share of it, and memory for a second network.
+    """
+
+    Scheduler = LinearPathScheduler
+    needs_condition = True
+
+    @dataclass
+    class Config(LinearPathScheduler.Config):
+        time_scale: float = field(default=1000.0, metadata={"help": "the network sees time_scale * t and time_scale * d"})
+        bootstrap_share: float = field(
+            default=0.125, metadata={"help": "share of the batch that learns from two half steps", "minimum": 0}
+        )
+        target_decay: float = field(
+            default=0.999, metadata={"help": "what the target network keeps of itself at each step", "minimum": 0}
+        )
+
+        def __post_init__(self) -> None:
+            if not 0 <= self.bootstrap_share <= 1:
+                raise ValueError(f"expected bootstrap_share from 0 to 1, got {self.bootstrap_share:g}")
+            if not 0 <= self.target_decay < 1:
+                raise ValueError(f"expected target_decay from 0 to below 1, got {self.target_decay:g}")
+
+    def _setup(self, **kwargs: Any) -> None:
+        super()._setup(**kwargs)
+        self.train_only["target"] = copy.deepcopy(self.network).eval().requires_grad_(False)
+
+    def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> "Shortcut":
+        """Let the target network follow the model to another device, precision or layout."""
+        self.train_only["target"]._apply(fn, *args, **kwargs)
+        return super()._apply(fn, *args, **kwargs)
+
+    @torch.no_grad()
+    def _move_target(self, decay: float) -> None:
+        target, network = self.train_only["target"], self.network
+        torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), 1 - decay)
+        for mine, buffer in zip(target.buffers(), network.buffers(), strict=True):
+            mine.copy_(buffer)
+
+    def on_step_end(self, step: int, total_steps: int) -> None:
+        self._move_target(self.config.target_decay)
+
+    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, step: int | None = None, **kwargs: Any) -> torch.Tensor:
+        """Flow matching, and self-consistency on bootstrap_share of the batch (eq. 5): data and noise (B, ...) -> scalar.
+
+        Before step 1 the target becomes the network, so that a network loaded after the model was built is followed too.
+        """
+        if step == 1:
+            self._move_target(0.0)
+        batch, device = data.shape[0], data.device
+        t = self.scheduler.sample_timesteps(batch, device)
+        sections = 2 ** torch.randint(0, M.bit_length() - 1, (batch,), device=device)  # 1, 2, ..., 64: d is 1 / sections
+        starts = (torch.rand(batch, device=device) * sections).floor() / sections
+        bootstrap = split_batch(batch, self.config.bootstrap_share)[0].to(device)
+        d = torch.zeros_like(t)
+        d[bootstrap] = 1 / sections[bootstrap].to(t.dtype)
+        t[bootstrap] = starts[bootstrap].to(t.dtype)
+
+        xt = self.scheduler.forward_process(data, noise, t)
+        target = self.scheduler.get_target(data, noise, t)
+        if len(bootstrap):
+            target[bootstrap] = self.bootstrap_target(xt[bootstrap], t[bootstrap], d[bootstrap]).to(target.dtype)
+        losses = (self.predict(xt, t, d).float() - target).square().flatten(1).mean(dim=1)
+        self.report_losses(t, losses)
+        return losses.mean()
+
+    @torch.no_grad()
+    def bootstrap_target(self, xt: torch.Tensor, t: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+        """The mean direction of two half steps of the target network from xt (B, ...) at t (B,): what s(xt, t, d) should be.
+
+        Eq. 4 with the paper's 2d as d. The target network has no dropout and gets no gradient.
+        """
+        network, half = self.train_only["target"], d / 2
+        first = self.predict(xt, t, half, network=network).to(xt.dtype)
+        middle = (xt + expand_t(half, xt) * first).clamp(-CLIP, CLIP)
+        second = self.predict(middle, t + half, half, network=network).to(xt.dtype)
+        return ((first + second) / 2).clamp(-CLIP, CLIP)
+
+    def predict(
+        self,
+        xt: torch.Tensor,
+        t: torch.Tensor,
+        interval: torch.Tensor | None = None,
+        network: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """s(xt, t, d), the average velocity over a step: xt (B, ...) and t (B,) in [0, 1] -> (B, ...).
+
+        interval (B,) is the step size d. The finest, 1/128, and less are queried as 0, the instantaneous velocity, and so is
+        none. network: another than the model's own.
+        """
+        d = torch.zeros_like(t) if interval is None else torch.where(interval < 1.5 / M, 0.0, interval)
+        scale = self.config.time_scale
+        network = self.network if network is None else network
+        return network(xt, t * scale, d * scale, **kwargs)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: tuple[int, ...],
+        num_inference_timesteps: int = 20,
+        return_traj: bool = False,
+        verbose: bool = False,
+        seeds: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """num_inference_timesteps equal steps of size d = 1 / num_inference_timesteps, one network call each (algorithm 2).
+
+        Trained for powers of two. Returns samples of `shape`, or with return_traj the list of all states. `seeds`, one a
+        sample, fix each one's noise.
+        """
+        scheduler = self.scheduler
+        x = draw_noise(shape, self.device, seeds)
+        states = [x]
+        grid = uniform_grid(scheduler.t_noise, scheduler.t_data, num_inference_timesteps, self.device)
+        for t, t_next in tqdm(list(pairwise(grid)), disable=not verbose):
+            t, t_next = t.expand(shape[0]), t_next.expand(shape[0])
+            x = scheduler.reverse_process_step(x, self.predict(x, t, t_next - t, **kwargs).float(), t, t_next)
+            states.append(x)
+        return states if return_traj else x
