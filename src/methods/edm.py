@@ -1,0 +1,121 @@
+"""EDM (Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, NeurIPS 2022, arXiv:2206.00364)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from src.methods._base import Method, draw_noise, register
+from src.methods._paths import KarrasPathScheduler, denoise
+from src.methods._schedules import KARRAS_RHO, karras_grid
+from src.utils import expand_t
+
+SOLVERS = ("euler", "heun")
+
+
+@register("edm")
+class EDM(Method):
+    """Learn the denoised data at every noise level; follow the probability flow with Heun's or Euler's method."""
+
+    Scheduler = KarrasPathScheduler
+
+    @dataclass
+    class Config(KarrasPathScheduler.Config):
+        solver: str = field(
+            default="heun", metadata={"help": "heun is the nearer one from about 20 calls on, euler below", "choices": SOLVERS}
+        )
+        rho: float = field(default=KARRAS_RHO, metadata={"help": "above 1, sampling has shorter steps at low noise levels"})
+        S_churn: float = field(default=0.0, metadata={"help": "noise added in sampling, over all steps", "minimum": 0})
+        S_min: float = field(default=0.0, metadata={"help": "least noise level at which noise is added", "minimum": 0})
+        S_max: float = field(default=math.inf, metadata={"help": "highest level at which noise is added", "minimum": 0})
+        S_noise: float = field(default=1.0, metadata={"help": "standard deviation of added noise", "minimum": 0})
+        time_scale: float = field(default=1.0, metadata={"help": "the time embedding sees time_scale * ln(sigma) / 4"})
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.solver not in SOLVERS:
+                raise ValueError(f"unknown solver {self.solver!r}; expected one of {', '.join(SOLVERS)}")
+            if self.rho <= 0:
+                raise ValueError(f"expected rho above 0, got {self.rho:g}")
+            for name in ("S_churn", "S_min", "S_max", "S_noise"):
+                if not getattr(self, name) >= 0:
+                    raise ValueError(f"expected {name} of at least 0, got {getattr(self, name):g}")
+
+    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Squared error of the denoised data, weighted by lambda(sigma) (eq. 2 and table 1): data, noise (B, ...) -> scalar."""
+        sigma = self.scheduler.sample_timesteps(data.shape[0], data.device)
+        denoised = self.predict(self.scheduler.forward_process(data, noise, sigma), sigma)
+        sigma_data = self.config.sigma_data
+        weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+        losses = weight * (denoised - self.scheduler.get_target(data, noise, sigma)).square().flatten(1).mean(dim=1)
+        self.report_losses(sigma, losses)
+        return losses.mean()
+
+    def predict(self, xt: torch.Tensor, t: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The denoised data D(xt; sigma), shape and dtype of xt (B, ...), at noise levels t (B,). Eq. 7."""
+        network = partial(self.network, **kwargs) if kwargs else self.network
+        return denoise(network, xt, t, self.config.sigma_data, time_scale=self.config.time_scale)
+
+    def noise_levels(self, calls: int) -> torch.Tensor:
+        """Noise levels of sampling in `calls` network calls, from sigma_max to 0, both included: (steps + 1,), float32.
+
+        Euler's method makes a step a call, Heun's calls // 2 + 1 steps. They are the paper's grid (eq. 5) of one step more,
+        without sigma_min: the step from there changes an image by less than 8 bits can hold, and would waste one of few calls.
+
+        Raises ValueError where calls is below 1.
+        """
+        config = self.config
+        if calls < 1:
+            raise ValueError(f"expected at least 1 sampling step, got {calls}")
+        steps = calls if config.solver == "euler" else calls // 2 + 1
+        levels = karras_grid(config.sigma_max, config.sigma_min, steps + 1, self.device, config.rho)
+        return torch.cat([levels[:-2], levels[-1:]])
+
+    def churn(self, x: torch.Tensor, t: torch.Tensor, steps: int, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Raise the noise level t (B,) of x (B, ...) as algorithm 2 does: x and its new level."""
+        config = self.config
+        gamma = min(config.S_churn / steps, math.sqrt(2) - 1)
+        raised = torch.where((config.S_min <= t) & (t <= config.S_max), t * (1 + gamma), t)
+        return x + expand_t((raised**2 - t**2).clamp(min=0).sqrt(), x) * config.S_noise * noise, raised
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: tuple[int, ...],
+        num_inference_timesteps: int = 20,
+        return_traj: bool = False,
+        verbose: bool = False,
+        seeds: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """Follow the probability flow with exactly num_inference_timesteps network calls (algorithms 1 and 2).
+
+        Heun's method spends the calls beyond one a step on corrections. Every step but the last, to noise level 0, has one; of
+        an even number of calls the first step, the noisiest, has none either.
+
+        Returns images (B, 3, H, W), or with return_traj the list of the states at all noise levels. `seeds`, one a image, fix
+        each image's noise, also that of S_churn. The state is float32, whatever the network computes in.
+        """
+        levels = self.noise_levels(num_inference_timesteps)
+        steps = len(levels) - 1
+        corrections = range(2 * steps - 1 - num_inference_timesteps, steps - 1)
+        x = draw_noise(shape, self.device, seeds) * levels[0]
+        states = [x]
+        for i, (t, t_next) in enumerate(tqdm(list(pairwise(levels)), disable=not verbose)):
+            t, t_next = t.expand(shape[0]), t_next.expand(shape[0])
+            if self.config.S_churn > 0:
+                x, t = self.churn(x, t, steps, draw_noise(shape, self.device, seeds, draw=i + 1))
+            denoised = self.predict(x, t, **kwargs)
+            reached = self.scheduler.reverse_process_step(x, denoised, t, t_next)
+            if i in corrections:
+                slope = (x - denoised) / expand_t(t, x)
+                slope_next = (reached - self.predict(reached, t_next, **kwargs)) / expand_t(t_next, x)
+                reached = x + expand_t(t_next - t, x) * (slope + slope_next) / 2
+            x = reached
+            states.append(x)
+        return states if return_traj else x
