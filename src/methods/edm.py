@@ -32,7 +32,7 @@ class EDM(Method):
         rho: float = field(default=KARRAS_RHO, metadata={"help": "above 1, sampling has shorter steps at low noise levels"})
         S_churn: float = field(default=0.0, metadata={"help": "noise added in sampling, over all steps", "minimum": 0})
         S_min: float = field(default=0.0, metadata={"help": "least noise level at which noise is added", "minimum": 0})
-        S_max: float = field(default=math.inf, metadata={"help": "highest level at which noise is added", "minimum": 0})
+        S_max: float = field(default=1e9, metadata={"help": "highest level at which noise is added", "minimum": 0})
         S_noise: float = field(default=1.0, metadata={"help": "standard deviation of added noise", "minimum": 0})
         time_scale: float = field(default=1.0, metadata={"help": "the time embedding sees time_scale * ln(sigma) / 4"})
 
