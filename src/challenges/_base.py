@@ -1,4 +1,4 @@
-"""What a challenge is to the rest of the kit: which data, which fixed network, what is sampled, what is measured, what passes."""
+"""What a challenge is to the rest of the kit: its data, its fixed network, what is sampled, what is measured, what passes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

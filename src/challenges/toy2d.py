@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from src.challenges._base import Challenge, Requirement, register
@@ -17,23 +18,23 @@ class ToyMLP(nn.Module):
 
     Args:
         hidden: widths of the hidden layers.
+        time_size: width of the embedding.
         use_additional_condition: take a second scalar a point beside the time.
     """
 
-    def __init__(self, hidden: Sequence[int] = (128, 128, 128), use_additional_condition: bool = False):
+    def __init__(self, hidden: Sequence[int] = (128, 128, 128), time_size: int = 64, use_additional_condition: bool = False):
         super().__init__()
-        self.use_additional_condition = use_additional_condition
-        size = hidden[0]
-        self.time_embedding = TimeEmbedding(size, frequency_size=size)
+        self.hidden, self.use_additional_condition = list(hidden), use_additional_condition
+        self.time_embedding = TimeEmbedding(time_size, frequency_size=time_size)
         if use_additional_condition:
-            self.condition_embedding = TimeEmbedding(size, frequency_size=size)
+            self.condition_embedding = TimeEmbedding(time_size, frequency_size=time_size)
             self.condition_fusion = nn.Sequential(
-                init_layer(nn.Linear(2 * size, size)), Swish(), init_layer(nn.Linear(size, size))
+                init_layer(nn.Linear(2 * time_size, time_size)), Swish(), init_layer(nn.Linear(time_size, time_size))
             )
+        self.temb_proj = nn.Sequential(Swish(), init_layer(nn.Linear(time_size, sum(hidden))))  # of all layers in one
         self.layers = nn.ModuleList(
             init_layer(nn.Linear(before, width)) for before, width in zip((2, *hidden), hidden, strict=False)
         )
-        self.times = nn.ModuleList(init_layer(nn.Linear(size, width)) for width in hidden)
         self.tail = init_layer(nn.Linear(hidden[-1], 2))
 
     def forward(self, x: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
@@ -48,9 +49,8 @@ class ToyMLP(nn.Module):
         temb = self.time_embedding(timestep)
         if condition is not None:
             temb = self.condition_fusion(torch.cat([temb, self.condition_embedding(condition)], dim=-1))
-        temb = nn.functional.silu(temb)
-        for layer, time in zip(self.layers, self.times, strict=True):
-            x = nn.functional.silu(layer(x) + time(temb))
+        for layer, shift in zip(self.layers, self.temb_proj(temb).split(self.hidden, dim=-1), strict=True):
+            x = F.silu(layer(x) + shift)
         return self.tail(x)
 
 
