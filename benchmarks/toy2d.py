@@ -5,8 +5,8 @@
     python -m benchmarks.toy2d --report_only                   table and figure of what is there
 
 A run is one method on one set with one seed: train, sample, compare with held-out points. Its figures become a line of
-OUT/runs.jsonl. Runs whose line is there are skipped, unless the method's file, its options here or the training have changed
-since; shared files such as _paths.py are not watched: after a change there choose another --out or delete the line.
+OUT/runs.jsonl. Runs whose line is there are skipped, unless the method's file, its options here, the challenge or the training
+have changed since. Shared files such as _paths.py are not watched: after a change there choose another --out.
 """
 
 import hashlib
@@ -30,7 +30,9 @@ import numpy as np
 import scipy
 import torch
 
+from src.challenges import _points as points_file
 from src.challenges import get_challenge
+from src.challenges import toy2d as challenge_file
 from src.evaluation.points import chamfer, mmd, sliced_wasserstein
 from src.methods import Method, get_method, method_names
 from src.training.ema import EMA
@@ -64,12 +66,13 @@ class Run:
 
     def key(self) -> str:
         """Names the run and what its result depends on: two runs of one key are the same."""
-        source = Path(inspect.getsourcefile(get_method(self.method))).read_bytes()
+        files = [inspect.getsourcefile(source) for source in (get_method(self.method), challenge_file, points_file)]
+        source = b"".join(Path(file).read_bytes() for file in files)
         training = {"batch_size": BATCH_SIZE, "lr": LR, "options": OPTIONS.get(self.method, {})}
         return json.dumps({**asdict(self), **training, "source": hashlib.sha256(source).hexdigest()[:12]}, sort_keys=True)
 
     def points_file(self, out: Path) -> Path:
-        return out / "points" / f"{self.method}-{self.data}-{self.seed}.npz"
+        return out / "points" / f"{self.method}-{self.data}-{self.seed}-{self.iterations}.npz"
 
 
 # ------------------------------------------------------------------------------------------------------------- a run
@@ -191,8 +194,8 @@ def floor(data: str) -> dict[str, list[float]]:
     return {name: [row[name] for row in rows] for name in CHALLENGE.metrics}
 
 
-def short(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+def short(value: float, digits: int = 3) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.{digits}g}"
 
 
 def cell(found: list[float | None], spread: bool = True) -> str:
@@ -201,7 +204,7 @@ def cell(found: list[float | None], spread: bool = True) -> str:
         return "-"
     if None in found:
         return "not finite"
-    return short(np.mean(found)) + (f" ± {short(np.std(found, ddof=1))}" if spread and len(found) > 1 else "")
+    return short(np.mean(found)) + (f" ± {short(np.std(found, ddof=1), 2)}" if spread and len(found) > 1 else "")
 
 
 def verdicts(done: dict[Run, dict[str, Any]]) -> list[str]:
@@ -274,7 +277,7 @@ def processor() -> str:
     return f"{name} ({os.cpu_count()} cores)"
 
 
-def figure(runs: list[Run], out: Path, path: Path) -> None:
+def figure(runs: list[Run], done: dict[Run, dict[str, Any]], out: Path, path: Path) -> None:
     """Samples of seed 0 over real points: a row a method, a column a NFE, the sets of FIGURE_SETS side by side."""
     import matplotlib.pyplot as plt
 
@@ -289,9 +292,9 @@ def figure(runs: list[Run], out: Path, path: Path) -> None:
             axis = axes[row, column]
             real = CHALLENGE.data[data](CHALLENGE.num_samples, HELD_OUT_SEED)
             axis.scatter(*real.T, s=1.5, c="0.82", linewidths=0)
-            file = Run(method, data, 0, runs[0].iterations).points_file(out)
-            if file.is_file():
-                with np.load(file) as samples:
+            run = Run(method, data, 0, runs[0].iterations)
+            if run in done and run.points_file(out).is_file():
+                with np.load(run.points_file(out)) as samples:
                     axis.scatter(*samples[str(nfe)].T, s=1.5, c="C0", linewidths=0)
             edge = 1.25 * np.abs(real).max()
             axis.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal", xticks=[], yticks=[])
@@ -341,7 +344,7 @@ def main() -> None:
     text = table(runs, done, shlex.join(["python", "-m", "benchmarks.toy2d", *command]))
     with write_whole(args.table) as partial:
         partial.write_text(text)
-    figure(runs, args.out, args.figure)
+    figure(runs, done, args.out, args.figure)
     print("\n".join([f"table: {args.table}", f"figure: {args.figure}", *verdicts(done)]))
     if failed:
         raise UserError(f"{len(failed)} of {len(to_do)} runs failed, see above: {'; '.join(failed[:5])}")

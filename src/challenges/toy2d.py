@@ -14,7 +14,9 @@ from src.module import Swish, TimeEmbedding, init_layer
 class ToyMLP(nn.Module):
     """An MLP with the U-Net's call: points (B, 2), time (B,) and, if built so, a second scalar (B,) -> (B, 2).
 
-    The time has the U-Net's embedding, a sinusoid and two layers, and is added before every activation.
+    The time has the U-Net's embedding, a sinusoid and two layers. Before every activation each channel is multiplied by one
+    plus a projection of it: added instead, as in the U-Net, it left stray points between the turns of the swiss roll, a
+    Chamfer distance of 57 instead of 18 (rectified flow, NFE 50, one seed).
 
     Args:
         hidden: widths of the hidden layers.
@@ -22,7 +24,7 @@ class ToyMLP(nn.Module):
         use_additional_condition: take a second scalar a point beside the time.
     """
 
-    def __init__(self, hidden: Sequence[int] = (128, 128, 128), time_size: int = 64, use_additional_condition: bool = False):
+    def __init__(self, hidden: Sequence[int] = (128, 128, 128), time_size: int = 32, use_additional_condition: bool = False):
         super().__init__()
         self.hidden, self.use_additional_condition = list(hidden), use_additional_condition
         self.time_embedding = TimeEmbedding(time_size, frequency_size=time_size)
@@ -49,8 +51,8 @@ class ToyMLP(nn.Module):
         temb = self.time_embedding(timestep)
         if condition is not None:
             temb = self.condition_fusion(torch.cat([temb, self.condition_embedding(condition)], dim=-1))
-        for layer, shift in zip(self.layers, self.temb_proj(temb).split(self.hidden, dim=-1), strict=True):
-            x = F.silu(layer(x) + shift)
+        for layer, scale in zip(self.layers, self.temb_proj(temb).split(self.hidden, dim=-1), strict=True):
+            x = F.silu(layer(x) * (1 + scale))
         return self.tail(x)
 
 

@@ -38,7 +38,7 @@ def test_run_is_stored_and_not_repeated(bench, tmp_path, capsys):
     text = (tmp_path / "docs" / "t.md").read_text()
     assert "| swiss_roll | rectified_flow | " in text and "*real points*" in text and "Missing" not in text
     assert Image.open(tmp_path / "docs" / "f.png").width > 200
-    with np.load(tmp_path / "out" / "points" / "rectified_flow-swiss_roll-0.npz") as points:
+    with np.load(tmp_path / "out" / "points" / "rectified_flow-swiss_roll-0-20.npz") as points:
         assert points["3"].shape == (64, 2)
 
     capsys.readouterr()
