@@ -15,6 +15,7 @@ RULES = {  # files -> what of ours they may import
     "src/module.py": set(),
     "src/network.py": {"src.module"},
     "src/methods/": CONTRACT | {"src.methods._base", "src.methods._paths", "src.methods._schedules"},
+    "src/challenges/": CONTRACT | {"src.challenges._base", "src.challenges._points"},
     "src/datasets/": CONTRACT | {"src.datasets._toon_base", "src.datasets._toon_wear"},
     "src/training/": CONTRACT | {"src.methods._base", "src.training"},
     "src/evaluation/": {"src.utils", "src.evaluation"},

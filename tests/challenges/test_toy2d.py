@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+
+from src.challenges import Challenge, challenge_names, get_challenge, register
+from src.challenges._points import MODE_STD, MODES, POINT_SETS, STD
+from src.challenges.toy2d import TOY2D, ToyMLP
+
+
+@pytest.mark.parametrize("name", POINT_SETS)
+def test_points(name):
+    draw = POINT_SETS[name]
+    points = draw(20000, 3)
+    assert points.shape == (20000, 2) and points.dtype == np.float32
+    assert np.array_equal(points, draw(20000, 3))
+    assert not np.array_equal(points, draw(20000, 4))
+    assert abs(points.mean(axis=0)).max() < 0.06  # of 20,000 draws with a standard deviation of about 2: 4 sigma
+    assert points.var(axis=0).mean() ** 0.5 == pytest.approx(STD, rel=0.02)
+    assert draw(1, 0).shape == (1, 2)
+
+
+def test_swiss_roll_and_s_curve_are_curves():
+    """Without noise, each point is given by its angle alone."""
+    roll = POINT_SETS["swiss_roll"](5000, 0).astype(np.float64)
+    raw = roll * ((9.75 * np.pi**2 - 4 - (2 / (3 * np.pi)) ** 2) / 2) ** 0.5 / STD + (2, 2 / (3 * np.pi))
+    radius = np.linalg.norm(raw, axis=1)
+    assert 1.5 * np.pi - 1e-3 < radius.min() and radius.max() < 4.5 * np.pi + 1e-3
+    assert np.allclose(raw, radius[:, None] * np.stack([np.cos(radius), np.sin(radius)], axis=1), atol=1e-4)
+    curve = POINT_SETS["s_curve"](5000, 0) * (1 + 2 / (3 * np.pi)) ** 0.5 / STD
+    centre_y = np.sign(curve[:, 1])
+    assert np.allclose(curve[:, 0] ** 2 + (curve[:, 1] - centre_y) ** 2, 1, atol=1e-4)
+
+
+def test_eight_gaussians_have_eight_equal_modes():
+    points = POINT_SETS["eight_gaussians"](8000, 0) * (0.5 + MODE_STD**2) ** 0.5 / STD
+    angle = np.arctan2(points[:, 1], points[:, 0])
+    counts = np.bincount(np.round(angle / (2 * np.pi / MODES)).astype(int) % MODES)
+    assert len(counts) == MODES and counts.min() > 850 and counts.max() < 1150
+    assert np.linalg.norm(points, axis=1).std() == pytest.approx(MODE_STD, rel=0.1)
+
+
+def test_checkerboard_leaves_half_of_the_squares_empty():
+    points = POINT_SETS["checkerboard"](8000, 0) * (4 / 3) ** 0.5 / STD
+    column, row = np.floor(points).astype(int).clip(-2, 1).T
+    assert set((column + row) % 2) == {0}
+    assert len(set(zip(column, row, strict=True))) == 8
+
+
+def test_circle_and_moons():
+    ring = POINT_SETS["circle"](8000, 0)
+    assert np.linalg.norm(ring, axis=1).std() / np.linalg.norm(ring, axis=1).mean() == pytest.approx(0.03, rel=0.1)
+    moons = POINT_SETS["moons"](8000, 0) * ((1.3125 - 1 / np.pi) / 2 + 0.05**2) ** 0.5 / STD + (0.5, 0.25)
+    upper = abs(np.linalg.norm(moons, axis=1) - 1) < 0.3
+    lower = abs(np.linalg.norm(moons - (1, 0.5), axis=1) - 1) < 0.3
+    assert (upper | lower).all() and 0.4 < (moons[:, 1] > 0.25).mean() < 0.6
+
+
+def test_network_call():
+    torch.manual_seed(0)
+    network, x, t = ToyMLP(), torch.randn(5, 2), torch.linspace(0, 1000, 5)
+    assert not network.use_additional_condition
+    out = network(x, t)
+    assert out.shape == (5, 2)
+    assert not torch.allclose(out, network(x, t / 2))
+    assert torch.allclose(out[2:3], network(x[2:3], t[2:3]), atol=1e-6)
+    with pytest.raises(ValueError, match="a condition was given"):
+        network(x, t, t)
+    out.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_network_with_condition():
+    torch.manual_seed(0)
+    network, x, t = ToyMLP(use_additional_condition=True), torch.randn(5, 2), torch.linspace(0, 1000, 5)
+    assert network.use_additional_condition
+    assert not torch.allclose(network(x, t, t), network(x, t, condition=t / 2))
+    with pytest.raises(ValueError, match="needs a condition"):
+        network(x, t)
+
+
+@pytest.mark.parametrize("condition", [False, True])
+def test_network_jvp_and_float64(condition):
+    """The forward-mode derivative in float64 is that of finite differences."""
+    torch.manual_seed(0)
+    network = ToyMLP(use_additional_condition=condition).double()
+    places = [torch.randn(4, 2).double(), torch.rand(4).double()] + [torch.rand(4).double()] * condition
+    ways = [torch.randn_like(place) for place in places]
+    out, slope = torch.func.jvp(network, tuple(places), tuple(ways))
+    assert out.dtype == slope.dtype == torch.float64
+    step = 1e-6
+    ahead, behind = ([p + s * step * w for p, w in zip(places, ways, strict=True)] for s in (1, -1))
+    assert torch.allclose(slope, (network(*ahead) - network(*behind)) / (2 * step), rtol=1e-5, atol=1e-7)
+
+
+def test_registry():
+    assert "toy2d" in challenge_names() and get_challenge("toy2d") is TOY2D
+    assert isinstance(TOY2D, Challenge) and isinstance(TOY2D.network(True), ToyMLP)
+    with pytest.raises(ValueError, match="unknown challenge 'x'"):
+        get_challenge("x")
+    with pytest.raises(ValueError, match="registered twice"):
+        register(TOY2D)
+    bounds = [requirement for requirement in TOY2D.passes if requirement.method == "ddpm"]
+    assert {requirement.below for requirement in bounds} == {20, 60}
+    assert bounds[0].passes(bounds[0].below - 1) and not bounds[0].passes(bounds[0].below)
