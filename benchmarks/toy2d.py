@@ -42,11 +42,9 @@ from src.utils import PROJECT_ROOT, Parser, UserError, number, run_script, seed_
 CHALLENGE = get_challenge("toy2d")
 METRICS = {"chamfer": chamfer, "sliced_w2": sliced_wasserstein, "mmd": mmd}
 OPTIONS: dict[str, dict[str, Any]] = {  # what differs from a method's defaults, which are made for images in [-1, 1]
-    "consistency": {
-        "sigma_data": 2.0,  # the points' standard deviation, four times that of images; so are the two levels below
-        "P_mean": 0.3,
-        "mid_sigma": 3.3,
-    },
+    # the points' standard deviation is 2, four times that of images, and so are all noise levels
+    "edm": {"sigma_data": 2.0, "P_mean": 0.2, "solver": "euler"},
+    "consistency": {"sigma_data": 2.0, "P_mean": 0.3, "mid_sigma": 3.3},
 }
 BATCH_SIZE = 128
 LR = 1e-3

@@ -35,7 +35,7 @@ class FlowMap(Method):
 
     @dataclass
     class Config(LinearPathScheduler.Config):
-        time_scale: float = field(default=1000.0, metadata={"help": "the network sees time_scale * s and time_scale * (t - s)"})
+        time_scale: float = field(default=10.0, metadata={"help": "the network sees time_scale * s and time_scale * (t - s)"})
         diagonal_share: float = field(
             default=0.75, metadata={"help": "share of the batch with s = t, which is flow matching", "minimum": 0}
         )

@@ -28,6 +28,8 @@ class MeanFlow(Method):
     flow matching. The others cost a Jacobian-vector product in float32: about two forward passes for one.
 
     The defaults are the paper's for CIFAR-10, the one U-Net on pixels in it; its times are logit-normal(-2, 2) towards noise.
+    time_scale is small, because the derivative takes it as a factor: 1000 instead of 10 made the errors of one jump 2.6 times
+    as large on points in the plane.
     """
 
     Scheduler = LinearPathScheduler
@@ -40,7 +42,7 @@ class MeanFlow(Method):
         )
         logit_mean: float = field(default=2.0, metadata={"help": "mean of the logit-normal times; above 0 is nearer the data"})
         logit_std: float = field(default=2.0, metadata={"help": "standard deviation of the logit-normal times"})
-        time_scale: float = field(default=1000.0, metadata={"help": "the network sees time_scale * t and time_scale * (r - t)"})
+        time_scale: float = field(default=10.0, metadata={"help": "the network sees time_scale * t and time_scale * (r - t)"})
         flow_share: float = field(
             default=0.25, metadata={"help": "share of the batch with r = t, which is flow matching", "minimum": 0}
         )

@@ -69,7 +69,8 @@ class PointNetwork(torch.nn.Module):
 
 
 def exact_model(method, **options):
-    return get_method(method).from_options(ExactNetwork(options.get("time_scale", 1000.0)), **options).double()
+    options = {"time_scale": 1000.0, **options}
+    return get_method(method).from_options(ExactNetwork(options["time_scale"]), **options).double()
 
 
 def point_model(method, dropout=0.0, **options):
