@@ -1,5 +1,6 @@
 """Points in the plane: six sets, a small MLP, seconds of training on a CPU core. Where a method's errors can be seen."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -8,36 +9,45 @@ from torch import nn
 
 from src.challenges._base import Challenge, Requirement, register
 from src.challenges._points import POINT_SETS
-from src.module import Swish, TimeEmbedding, init_layer
+
+
+class Affine(nn.Module):
+    """A linear layer whose bias is a column of its weight: forward-mode derivatives take half the time of nn.Linear's."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(inputs + 1, outputs))
+        nn.init.xavier_uniform_(self.weight[:-1])
+
+    def forward(self, *x: torch.Tensor) -> torch.Tensor:
+        """The parts of x (B, ...) side by side -> (B, outputs)."""
+        return torch.mm(torch.cat([*x, torch.ones_like(x[0][:, :1])], dim=1), self.weight)
 
 
 class ToyMLP(nn.Module):
     """An MLP with the U-Net's call: points (B, 2), time (B,) and, if built so, a second scalar (B,) -> (B, 2).
 
-    The time has the U-Net's embedding, a sinusoid and two layers. Before every activation each channel is multiplied by one
-    plus a projection of it: added instead, as in the U-Net, it left stray points between the turns of the swiss roll, a
-    Chamfer distance of 57 instead of 18 (rectified flow, NFE 50, one seed).
+    Time and second scalar have the U-Net's sinusoids and one layer. Before every activation each channel is multiplied by a
+    projection of it: added instead, as in the U-Net, it left stray points between the turns of the swiss roll, a Chamfer
+    distance of 57 instead of 18 (rectified flow, NFE 50, one seed).
 
     Args:
         hidden: widths of the hidden layers.
-        time_size: width of the embedding.
+        frequencies: of the sinusoids, from 1 down to nearly 1 / 10000.
         use_additional_condition: take a second scalar a point beside the time.
     """
 
-    def __init__(self, hidden: Sequence[int] = (128, 128, 128), time_size: int = 32, use_additional_condition: bool = False):
+    def __init__(self, hidden: Sequence[int] = (128, 128, 128), frequencies: int = 16, use_additional_condition: bool = False):
         super().__init__()
         self.hidden, self.use_additional_condition = list(hidden), use_additional_condition
-        self.time_embedding = TimeEmbedding(time_size, frequency_size=time_size)
-        if use_additional_condition:
-            self.condition_embedding = TimeEmbedding(time_size, frequency_size=time_size)
-            self.condition_fusion = nn.Sequential(
-                init_layer(nn.Linear(2 * time_size, time_size)), Swish(), init_layer(nn.Linear(time_size, time_size))
-            )
-        self.temb_proj = nn.Sequential(Swish(), init_layer(nn.Linear(time_size, sum(hidden))))  # of all layers in one
-        self.layers = nn.ModuleList(
-            init_layer(nn.Linear(before, width)) for before, width in zip((2, *hidden), hidden, strict=False)
-        )
-        self.tail = init_layer(nn.Linear(hidden[-1], 2))
+        scalars = 2 if use_additional_condition else 1
+        spectrum = torch.exp(-math.log(10000) * torch.arange(frequencies) / frequencies)
+        self.register_buffer("frequencies", torch.block_diag(*[spectrum] * scalars), persistent=False)  # (scalars, all)
+        self.embedding = Affine(2 * scalars * frequencies, 2 * frequencies)
+        self.scales = Affine(2 * frequencies, sum(hidden))  # of all layers in one
+        nn.init.ones_(self.scales.weight[-1])
+        self.layers = nn.ModuleList(Affine(before, width) for before, width in zip((2, *hidden), hidden, strict=False))
+        self.tail = Affine(hidden[-1], 2)
 
     def forward(self, x: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         """x (B, 2), timestep (B,) of any real scale, condition (B,) exactly when built for it -> (B, 2).
@@ -48,11 +58,11 @@ class ToyMLP(nn.Module):
             raise ValueError("a network built with use_additional_condition=True needs a condition (B,)")
         if not self.use_additional_condition and condition is not None:
             raise ValueError("a condition was given to a network built with use_additional_condition=False")
-        temb = self.time_embedding(timestep)
-        if condition is not None:
-            temb = self.condition_fusion(torch.cat([temb, self.condition_embedding(condition)], dim=-1))
-        for layer, scale in zip(self.layers, self.temb_proj(temb).split(self.hidden, dim=-1), strict=True):
-            x = F.silu(layer(x) * (1 + scale))
+        scalars = torch.stack([timestep] if condition is None else [timestep, condition], dim=1).to(x.dtype)
+        angles = torch.mm(scalars, self.frequencies)
+        temb = F.silu(self.embedding(angles.cos(), angles.sin()))
+        for layer, scale in zip(self.layers, self.scales(temb).split(self.hidden, dim=-1), strict=True):
+            x = F.silu(layer(x) * scale)
         return self.tail(x)
 
 
