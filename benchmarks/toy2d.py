@@ -257,8 +257,8 @@ def table(runs: list[Run], done: dict[Run, dict[str, Any]], command: str) -> str
         "",
         f"Every method learns {CHALLENGE.about}, with an MLP of three hidden layers of 128: {runs[0].iterations} iterations "
         f"of {BATCH_SIZE} points, Adam, learning rate {LR:g} falling over the last half, averaged weights. "
-        f"{CHALLENGE.num_samples} samples are compared with as many held-out points. Figures are means over {seeds}; less is better. *real points* are fresh draws "
-        f"against the same held-out points ({len(FLOOR_SEEDS)} draws): what a perfect "
+        f"{CHALLENGE.num_samples} samples are compared with as many held-out points. Figures are means over {seeds}; less is "
+        f"better. *real points* are fresh draws against the same held-out points ({len(FLOOR_SEEDS)} draws): what a perfect "
         "generator would reach.",
     ]
     if missing:
