@@ -46,7 +46,7 @@ def run(folder, resume: bool, steps: int = STEPS) -> bool:
 
 def test_killed_twenty_times_and_resumed_is_the_uninterrupted_run(tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.test_interruption"])
+    context.set_forkserver_preload(["tests.training.test_interruption", "torch._dynamo"])  # what every life would import
     whole = context.Process(target=run, args=(tmp_path / "whole", False))
     whole.start()
     whole.join()
