@@ -26,8 +26,10 @@ def test_resume_continues_the_run(toon, tmp_path, monkeypatch, capsys):
     assert call(train, monkeypatch, *flags, "--num_iterations", 3, "--resume", tmp_path / "a") == 0
     assert torch.load(tmp_path / "a" / "resume.pt", weights_only=True)["step"] == 3
     capsys.readouterr()
-    line = fails(train, monkeypatch, capsys, *flags, "--resume", tmp_path / "a", "--time_scale", 3)
-    assert "--time_scale 1000.0 there, 3.0 here" in line
+    line = fails(train, monkeypatch, capsys, *flags, "--resume", tmp_path / "a", "--time_scale", 3, "--lr", 0.5)
+    assert "--time_scale 1000.0 there, 3.0 here" in line and "--lr 0.0001 there, 0.5 here" in line
+    line = fails(train, monkeypatch, capsys, *flags, "--resume", tmp_path / "a", "--method", "rectified_flow")
+    assert "--method custom there, rectified_flow here" in line
     assert "holds a run already" in fails(train, monkeypatch, capsys, *flags, "--run_name", "a")
 
 
@@ -59,6 +61,11 @@ def test_course_defaults():
         (["--preset", "huge"], "invalid choice: 'huge'"),
         (["--data", "toon", "--attn", "7"], "attn [7]"),
         (["--data", "toon", "--method", "rectified_flow", "--use_additional_condition"], "no use for the additional"),
+        (["--data", "toon", "--dev_images", "12"], "--dev_images 12 leaves nothing to train on: there are 12 training images"),
+        (["--data", "toon", "--dev_images", "1"], "FID needs at least two images"),
+        (["--data", "toon", "--eval_interval", "5"], "give --dev_images"),
+        (["--data", "toon", "--batch_size", "13"], "--batch_size 13 is larger than the data set of 12 images"),
+        (["--data", "toon", "--batch_size", "8", "--micro_batch", "3"], "--micro_batch 3 does not divide --batch_size 8"),
         (["--data", "toon", "--resume", "nowhere"], "no file nowhere/training_config.json"),
     ],
 )
