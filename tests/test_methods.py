@@ -1,7 +1,14 @@
+import json
+import math
+
 import pytest
+import torch
 
 from custom_model import create_custom_model
+from src.datasets.toon import toon_faces
 from src.methods import get_method, method_names
+from src.training.config import TrainingConfig
+from src.training.loop import Trainer
 from tests import battery
 from tests.helpers import TINY, tiny_model
 
@@ -33,6 +40,20 @@ def test_save_and_load(method, tmp_path):
 @pytest.mark.parametrize("method", method_names())
 def test_trained_by_the_loop(method, check, tmp_path):
     check(lambda: tiny_model(method), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [name for name in method_names() if name != "custom"])
+def test_twenty_iterations_of_the_full_network(method, tmp_path):
+    """On toon faces, through train.py's loop, which knows no method: every weight moves, and all three NFE give images."""
+    model = create_custom_model(method=method)
+    before = [parameter.detach().clone() for parameter in model.network.parameters()]
+    config = TrainingConfig(batch_size=2, num_iterations=20, lr_warmup=0, log_interval=5, memory_format="channels_last")
+    Trainer(model, toon_faces(16, seed=1), config, {"method": method}, tmp_path, torch.device("cpu")).run()
+    assert all(not torch.equal(old, new) for old, new in zip(before, model.network.parameters(), strict=True))
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(rows) == 4 and all(math.isfinite(row["loss"]) for row in rows)
+    assert (tmp_path / "previews" / "step_0000020.png").exists()
 
 
 def test_every_method_names_its_paper_and_its_options():
