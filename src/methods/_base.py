@@ -61,6 +61,12 @@ class Method(BaseGenerativeModel):
         self.train_only: dict[str, nn.Module] = {}
         self.on_losses: Callable[[torch.Tensor, torch.Tensor], None] | None = None
 
+    def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> "Method":
+        """Let the train-only modules follow the model to another device, precision or layout."""
+        for module in self.train_only.values():
+            module._apply(fn, *args, **kwargs)
+        return super()._apply(fn, *args, **kwargs)
+
     @classmethod
     def from_options(cls, network: nn.Module, num_train_timesteps: int = 1000, **options: Any) -> "Method":
         """Build the method and its scheduler from the fields of Config."""

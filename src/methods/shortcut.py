@@ -1,7 +1,7 @@
 """One Step Diffusion via Shortcut Models (Frans, Hafner, Levine, Abbeel, ICLR 2025, arXiv:2410.12557)."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -50,11 +50,6 @@ class Shortcut(Method):
     def _setup(self, **kwargs: Any) -> None:
         super()._setup(**kwargs)
         self.train_only["target"] = copy.deepcopy(self.network).eval().requires_grad_(False)
-
-    def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> "Shortcut":
-        """Let the target network follow the model to another device, precision or layout."""
-        self.train_only["target"]._apply(fn, *args, **kwargs)
-        return super()._apply(fn, *args, **kwargs)
 
     @torch.no_grad()
     def _move_target(self, decay: float) -> None:
