@@ -20,7 +20,7 @@ from dataset import DATA_NAMES, DEFAULT_ROOT, load_split
 from src.evaluation.development import DevelopmentFID
 from src.evaluation.weights import load_inception
 from src.methods import Method, get_method, method_names
-from src.training.checkpoint import has_resume, init_network, parameter_count
+from src.training.checkpoint import has_resume, init_network, load_teacher, parameter_count
 from src.training.config import TrainingConfig, micro_batches
 from src.training.data import development_split
 from src.training.distributed import Team, join
@@ -77,6 +77,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument("--run_name", help="the run's folder; by default the time")
     run.add_argument("--resume", metavar="RUN", help="continue the run in this folder, with its flags")
     run.add_argument("--init_from", metavar="RUN", help="start from the weights of this run's network, or of a checkpoint")
+    run.add_argument("--teacher", metavar="RUN", help="the run, or checkpoint, that a student method learns from")
     run.add_argument(
         "--auto_resume",
         action=argparse.BooleanOptionalAction,
@@ -119,7 +120,7 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
 def saved_flags(run_dir: Path) -> dict[str, Any]:
     """The flags that the run in this folder was started with."""
     training, model = load_json(run_dir / "training_config.json"), load_json(run_dir / "model_config.json")
-    kept = {item.name for item in fields(TrainingConfig)} | {"data", "data_root"}
+    kept = {item.name for item in fields(TrainingConfig)} | {"data", "data_root", "teacher"}
     return {**{name: value for name, value in training.items() if name in kept}, **model}
 
 
@@ -182,6 +183,25 @@ def describe(model: Method, config: TrainingConfig, team: Team, image_shape: tup
     )
 
 
+def give_teacher(model: Method, source: str | None, image_shape: tuple[int, ...], team: Team) -> None:
+    """Let the model learn from the run or checkpoint `source`, and start from its weights where they mean the same.
+
+    Raises UserError where there is no such model, it cannot teach this method, or it was trained at another resolution.
+    """
+    if source is None:
+        raise UserError(f"--method {type(model).__name__} learns from a teacher: name its run with --teacher")
+    try:
+        teacher = load_teacher(Path(source), image_shape, create_custom_model, model.device)
+        model.set_teacher(teacher)
+    except ValueError as error:
+        raise UserError(f"--teacher {source}: {error}") from error
+    if model.parameterization is not None and model.parameterization == teacher.parameterization:
+        init_network(model.network, Path(source))
+        team.say(f"the network starts from the teacher's weights ({source})")
+    else:
+        team.say(f"the network starts anew: what it predicts ({model.parameterization}) is not what its teacher predicts")
+
+
 def make_evaluation(images: Any, model: Method, config: TrainingConfig, team: Team) -> DevelopmentFID:
     return DevelopmentFID(
         images,
@@ -222,6 +242,8 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     model_config["use_additional_condition"] = model.network.use_additional_condition
+    if args.teacher or model.needs_teacher:
+        give_teacher(model, args.teacher, images.shape[1:], team)
     if args.init_from:
         init_network(model.network, Path(args.init_from))
     dtype = resolve_precision(args.precision, device)
@@ -253,7 +275,7 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
         team,
         evaluate=make_evaluation(images[dev_ids], model, config, team) if config.dev_images else None,
         deadline=START + 60 * config.max_minutes if config.max_minutes else math.inf,
-        about={"data": args.data, "data_root": args.data_root, "init_from": args.init_from},
+        about={"data": args.data, "data_root": args.data_root, "init_from": args.init_from, "teacher": args.teacher},
     )
     if trainer.run(resume):
         team.say(f"checkpoint: {run_dir / 'last.ckpt'}")

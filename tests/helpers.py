@@ -32,6 +32,8 @@ def tiny_model(method: str = "custom", **options) -> Method:
     """A tiny model whose every layer matters (a fresh U-Net's output is nearly zero)."""
     model = create_custom_model(method=method, **{**TINY, **options})
     fill_by_rule(model.network)
+    if model.needs_teacher:
+        model.set_teacher(tiny_model("edm"))
     return model.eval()
 
 

@@ -47,10 +47,12 @@ class Method(BaseGenerativeModel):
         Config: the options of method and scheduler, a dataclass that extends `Scheduler.Config`. Every field becomes a flag of
             train.py and a key of model_config.json. metadata may hold "help" and "choices".
         needs_condition: whether the network gets its second scalar input. None leaves it to --use_additional_condition.
+        needs_teacher: whether it learns from a trained model, which train.py's --teacher names and set_teacher receives.
     """
 
     Scheduler: type[BaseScheduler]
     needs_condition: bool | None = False
+    needs_teacher: bool = False
 
     @dataclass
     class Config:
@@ -74,6 +76,45 @@ class Method(BaseGenerativeModel):
         scheduler_fields = {item.name for item in fields(cls.Scheduler.Config)}
         scheduler = cls.Scheduler(num_train_timesteps, **{name: values[name] for name in scheduler_fields})
         return cls(network, scheduler, **values)
+
+    # --------------------------------------------------------------------------------------------- teachers and students
+
+    @property
+    def parameterization(self) -> str | None:
+        """Names what the network's output means, where that is more than the method's own affair.
+
+        A student whose parameterization is its teacher's starts from the teacher's weights.
+        """
+        return None
+
+    def denoised(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """The data expected at x = data + sigma noise: what a method has to give to be a teacher.
+
+        x is (B, ...), sigma (B,) above 0; the result is as x is. With it the probability flow of any Gaussian path
+        is dx / dsigma = (x - denoised(x, sigma)) / sigma, since the paths differ in the scale of x and the clock alone.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives no denoised data")
+
+    def set_teacher(self, teacher: "Method") -> None:
+        """Learn from this model, which is frozen, is saved with the run and never handed in.
+
+        Raises ValueError where this method needs none, or the teacher's method gives no denoised data to solve its flow with.
+        """
+        if not self.needs_teacher:
+            raise ValueError(f"{type(self).__name__} learns from data alone and takes no teacher")
+        if type(teacher).denoised is Method.denoised:
+            raise ValueError(
+                f"a model of method {type(teacher).__name__} cannot teach: its flow has no solver; teachers are "
+                f"{', '.join(name for name, cls in sorted(_REGISTRY.items()) if cls.denoised is not Method.denoised)}"
+            )
+        self.train_only["teacher"] = teacher.eval().requires_grad_(False)
+
+    @property
+    def teacher(self) -> "Method":
+        """What set_teacher was given; ValueError if that has not happened."""
+        if "teacher" not in self.train_only:
+            raise ValueError(f"{type(self).__name__} learns from a teacher: name its run with --teacher")
+        return self.train_only["teacher"]
 
     # ------------------------------------------------------------------------------------- hooks of the training loop
 

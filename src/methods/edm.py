@@ -61,6 +61,13 @@ class EDM(Method):
         network = partial(self.network, **kwargs) if kwargs else self.network
         return denoise(network, xt, t, self.config.sigma_data, time_scale=self.config.time_scale)
 
+    @property
+    def parameterization(self) -> str:
+        return f"edm, sigma_data {self.config.sigma_data:g}, time_scale {self.config.time_scale:g}"
+
+    def denoised(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return self.predict(x, sigma)
+
     def noise_levels(self, calls: int) -> torch.Tensor:
         """Noise levels of sampling in `calls` network calls, from sigma_max to 0, both included: (steps + 1,), float32.
 

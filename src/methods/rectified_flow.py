@@ -11,6 +11,7 @@ from tqdm import tqdm
 from src.methods._base import Method, draw_noise, register
 from src.methods._paths import LinearPathScheduler
 from src.methods._schedules import uniform_grid
+from src.utils import expand_t
 
 
 @register("rectified_flow")
@@ -35,6 +36,16 @@ class RectifiedFlow(Method):
     def predict(self, xt: torch.Tensor, t: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The velocity at xt (B, 3, H, W) and t (B,) in [0, 1]."""
         return self.network(xt, t * self.config.time_scale, **kwargs)
+
+    @property
+    def parameterization(self) -> str:
+        return f"velocity, time_scale {self.config.time_scale:g}"
+
+    def denoised(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """x = data + sigma noise is xt / t at the time t where (1 - t) / t = sigma; the data are xt + (1 - t) velocity."""
+        t = 1 / (1 + sigma)
+        xt, left = expand_t(t, x) * x, expand_t(1 - t, x)
+        return xt + left * self.predict(xt, t).to(x.dtype)
 
     @torch.no_grad()
     def sample(

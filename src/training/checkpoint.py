@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from src.methods._base import Method
-from src.utils import UserError, load_torch, save_torch
+from src.utils import UserError, load_json, load_model, load_torch, save_torch
 
 if TYPE_CHECKING:
     from src.training.ema import EMA
@@ -78,6 +78,19 @@ def read_resume(run_dir: Path) -> dict[str, Any]:
             reasons.append(str(error))
             print(f"warning: {error}")
     raise UserError(f"{run_dir} holds nothing to continue from: {'; '.join(reasons) or f'no {RESUME}'}")
+
+
+def load_teacher(source: Path, image_shape: Sequence[int], create_model: Callable[..., Method], device: torch.device) -> Method:
+    """The model of another run, to learn from: source is its folder, or a checkpoint with model_config.json beside it.
+
+    Raises UserError where it is absent or damaged, or the run says that its images had another shape than image_shape.
+    """
+    folder = source if source.is_dir() else source.parent
+    told = folder / "training_config.json"
+    theirs = load_json(told).get("image_shape") if told.is_file() else None
+    if theirs is not None and list(theirs) != list(image_shape):
+        raise UserError(f"{source} was trained on images of shape {tuple(theirs)}; here they are {tuple(image_shape)}")
+    return load_model(source / "last.ckpt" if source.is_dir() else source, create_model, device)
 
 
 def init_network(network: nn.Module, source: Path) -> None:

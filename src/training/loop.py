@@ -324,6 +324,7 @@ class Trainer:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.processor()})",
             "processes": self.team.size,
             "precision": precision_name(self.dtype),
+            "image_shape": list(self.image_shape),
             "num_training_images": len(self.batches.images),
             "num_parameters": parameter_count(self.model),
             "torch": torch.__version__,

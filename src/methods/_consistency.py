@@ -1,0 +1,110 @@
+"""What all models share that name the clean image from any noise level, and sample by cleaning and putting noise back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from src.methods._base import Method, draw_noise
+from src.methods._paths import KarrasPathScheduler, denoise
+from src.utils import expand_t
+
+
+class ConsistencyPathScheduler(KarrasPathScheduler):
+    """The Karras path with the sampler's step: from the clean image back to a lower noise level."""
+
+    @property
+    def boundary(self) -> float:
+        """The level at which the model is the identity."""
+        return 0.0
+
+    def reverse_process_step(
+        self,
+        xt: torch.Tensor,
+        pred: torch.Tensor,
+        t: torch.Tensor,
+        t_next: torch.Tensor,
+        noise: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Take pred, the clean data, back to level t_next with new noise (arXiv:2303.01469, algorithm 1).
+
+        Without noise it is an Euler step.
+        """
+        if noise is None:
+            return super().reverse_process_step(xt, pred, t, t_next)
+        return pred + expand_t((t_next**2 - self.boundary**2).clamp(min=0).sqrt(), xt) * noise
+
+
+@dataclass
+class ConsistencyOptions:
+    """Options of the sampler; a Config lists this class before its scheduler's Config."""
+
+    mid_sigma: float = field(default=0.821, metadata={"help": "noise level of the second of two calls", "minimum": 0})
+    mid_span: float = field(
+        default=3.0, metadata={"help": "more calls: levels between mid_sigma times and divided by this", "minimum": 1}
+    )
+    time_scale: float = field(default=1.0, metadata={"help": "the time embedding sees time_scale * ln(sigma) / 4"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low, high = self.mid_sigma / self.mid_span, self.mid_sigma * self.mid_span
+        if not self.sigma_min <= low <= high <= self.sigma_max:
+            raise ValueError(
+                f"expected mid_sigma / mid_span and mid_sigma * mid_span within [{self.sigma_min:g}, {self.sigma_max:g}], "
+                f"got {low:g} and {high:g}"
+            )
+
+
+class ConsistencyModel(Method):
+    """A network in EDM's preconditioning that names the clean image, and multistep consistency sampling.
+
+    A subclass says how it learns: compute_loss.
+    """
+
+    Scheduler = ConsistencyPathScheduler
+
+    @dataclass
+    class Config(ConsistencyOptions, ConsistencyPathScheduler.Config):
+        pass
+
+    @property
+    def parameterization(self) -> str:
+        return f"edm, sigma_data {self.config.sigma_data:g}, time_scale {self.config.time_scale:g}"
+
+    def predict(self, xt: torch.Tensor, t: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The clean data f(xt, t), (B, ...), from xt at noise levels t (B,)."""
+        return denoise(self.network, xt, t, self.config.sigma_data, self.scheduler.boundary, self.config.time_scale)
+
+    def levels(self, steps: int) -> list[float]:
+        """The noise levels of a sampler of `steps` calls: sigma_max, then geometrically around mid_sigma."""
+        if steps < 1:
+            raise ValueError(f"expected at least 1 step, got {steps}")
+        config, count = self.config, steps - 1
+        exponents = [0.0] if count == 1 else [1 - 2 * i / (count - 1) for i in range(count)]
+        return [config.sigma_max] + [config.mid_sigma * config.mid_span**exponent for exponent in exponents]
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: tuple[int, ...],
+        num_inference_timesteps: int = 20,
+        return_traj: bool = False,
+        verbose: bool = False,
+        seeds: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """Multistep consistency sampling (algorithm 1): to the data and back to a lower noise level, one network call each.
+
+        Returns images (B, ...), or with return_traj the noise and every state after it. `seeds`, one a image, fix all noise.
+        """
+        levels = [*self.levels(num_inference_timesteps), self.scheduler.boundary]
+        x = levels[0] * draw_noise(shape, self.device, seeds)
+        states = [x]
+        for index in tqdm(range(num_inference_timesteps), disable=not verbose):
+            t, t_next = (torch.full((shape[0],), level, device=self.device) for level in levels[index : index + 2])
+            noise = draw_noise(shape, self.device, seeds, draw=index + 1)
+            x = self.scheduler.reverse_process_step(x, self.predict(x, t).float(), t, t_next, noise)
+            states.append(x)
+        return states if return_traj else x
