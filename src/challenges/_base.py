@@ -34,7 +34,7 @@ class Challenge:
 
     Args:
         data: name -> a function of (count, seed) that gives the array of that many samples; seeds differ in the draw alone.
-        network: builds the fixed network; its argument is use_additional_condition.
+        network: builds the fixed network; it takes use_additional_condition, and what else the challenge's network offers.
         nfe: the numbers of network calls that are sampled.
         num_samples: how many samples are compared with as many real ones.
         metrics: names of what is measured, the first the one that ranks.
@@ -44,7 +44,7 @@ class Challenge:
     name: str
     about: str
     data: Mapping[str, Callable[[int, int], np.ndarray]]
-    network: Callable[[bool], nn.Module]
+    network: Callable[..., nn.Module]
     nfe: tuple[int, ...]
     num_samples: int
     metrics: tuple[str, ...]

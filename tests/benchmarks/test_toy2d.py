@@ -9,15 +9,17 @@ import torch
 from PIL import Image
 
 from benchmarks import toy2d
-from src.methods import get_method, register
+from benchmarks import toy2d_report as report
+from src.methods import get_method, method_names, register
 from src.methods._base import _REGISTRY
+from src.utils import save_torch, seed_everything
 from tests.helpers import call, fails
 
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     """Runs the bench's command line with small numbers; its exit code."""
-    monkeypatch.setattr(toy2d, "CHALLENGE", replace(toy2d.CHALLENGE, num_samples=64, nfe=(1, 3)))
+    monkeypatch.setattr(toy2d, "CHALLENGE", replace(toy2d.CHALLENGE, num_samples=64, nfe=(1, 4)))
     monkeypatch.setattr(toy2d, "TRAIN_POINTS", 512)
     files = ["--out", tmp_path / "out", "--table", tmp_path / "docs" / "t.md", "--figure", tmp_path / "docs" / "f.png"]
     few = ["--methods", "rectified_flow", "--sets", "swiss_roll", "--iterations", "20", "--seeds", "1", "--jobs", "1"]
@@ -30,27 +32,40 @@ def lines(tmp_path):
     return [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text().splitlines()]
 
 
+def points_of(tmp_path, method):
+    (path,) = (tmp_path / "out" / "points").glob(f"{method}-*")
+    with np.load(path) as points:
+        return dict(points)
+
+
 def test_run_is_stored_and_not_repeated(bench, tmp_path, capsys):
     assert bench() == 0
     (row,) = lines(tmp_path)
-    assert row["run"] == {"method": "rectified_flow", "data": "swiss_roll", "seed": 0, "iterations": 20}
-    assert set(row["figures"]) == {"1", "3"} and set(row["figures"]["3"]) == {"chamfer", "sliced_w2", "mmd"}
+    assert row["run"] == {"method": "rectified_flow", "sets": ["swiss_roll"], "seeds": 1, "iterations": 20}
+    figures = row["figures"]["swiss_roll"]
+    assert set(figures) == {"1", "4"} and set(figures["4"][0]) == {"chamfer", "sliced_w2", "mmd"}
     text = (tmp_path / "docs" / "t.md").read_text()
     assert "| swiss_roll | rectified_flow | " in text and "*real points*" in text and "Missing" not in text
     assert Image.open(tmp_path / "docs" / "f.png").width > 200
-    with np.load(tmp_path / "out" / "points" / "rectified_flow-swiss_roll-0-20.npz") as points:
-        assert points["3"].shape == (64, 2)
+    assert points_of(tmp_path, "rectified_flow")["swiss_roll-4"].shape == (64, 2)
 
     capsys.readouterr()
     assert bench() == 0
     assert "1 of them there already, 0 to do" in capsys.readouterr().out
     assert lines(tmp_path) == [row]
-    assert bench("--seeds", "2") == 0  # a second seed is one more run
-    again = lines(tmp_path)
-    assert again[0] == row and again[1]["run"]["seed"] == 1 and again[1]["figures"] != row["figures"]
 
 
-def test_a_run_follows_from_its_seed(bench, tmp_path, monkeypatch):
+def test_seeds_and_sets_are_networks_of_their_own(bench, tmp_path):
+    assert bench("--seeds", "2", "--sets", "swiss_roll", "circle") == 0
+    figures = lines(tmp_path)[0]["figures"]
+    assert set(figures) == {"swiss_roll", "circle"}
+    for rows in (rows for by_nfe in figures.values() for rows in by_nfe.values()):
+        assert len(rows) == 2 and rows[0] != rows[1]
+    text = (tmp_path / "docs" / "t.md").read_text()
+    assert "2 seeds ± their standard deviation" in text and "| circle | rectified_flow | " in text
+
+
+def test_a_run_follows_from_its_seeds(bench, tmp_path, monkeypatch):
     assert bench() == 0
     first = lines(tmp_path)[0]
     (tmp_path / "out" / "runs.jsonl").unlink()
@@ -66,24 +81,37 @@ def test_unfinished_line_is_dropped(bench, tmp_path):
     with open(tmp_path / "out" / "runs.jsonl", "a") as file:
         file.write('{"run": {"meth')
     assert bench("--seeds", "2") == 0
-    assert [row["run"]["seed"] for row in lines(tmp_path)] == [0, 1]
+    assert [row["run"]["seeds"] for row in lines(tmp_path)] == [1, 2]
 
 
 def test_report_of_a_part_says_what_is_missing(bench, tmp_path):
     assert bench() == 0
-    assert bench("--report_only", "--sets", "swiss_roll", "moons") == 0
+    assert bench("--report_only", "--methods", "rectified_flow", "edm") == 0
     text = (tmp_path / "docs" / "t.md").read_text()
-    assert "**Missing: 1 of 2 runs**: rectified_flow on moons seed 0." in text
-    assert "| moons | rectified_flow | - | - |" in text
+    assert "**Missing: edm.**" in text
+    assert "| swiss_roll | edm | - | - |" in text
     assert len(lines(tmp_path)) == 1
 
 
 def test_requirement_in_the_table(bench, tmp_path, monkeypatch):
-    easy, hard = (replace(toy2d.CHALLENGE.passes[0], method="rectified_flow", nfe=3, below=below) for below in (1e9, 1e-9))
+    easy, hard = (replace(toy2d.CHALLENGE.passes[0], method="rectified_flow", nfe=4, below=below) for below in (1e9, 1e-9))
     monkeypatch.setattr(toy2d, "CHALLENGE", replace(toy2d.CHALLENGE, passes=(easy, hard)))
     assert bench() == 0
     text = (tmp_path / "docs" / "t.md").read_text()
     assert text.count("**pass**") == text.count("**fail**") == 1
+
+
+def line(*distances):
+    """A stored line of one set whose Chamfer distances at NFE 1 and 4 are these."""
+    figures = {str(nfe): [{"chamfer": value}] for nfe, value in zip((1, 4), distances, strict=True)}
+    return {"figures": {"swiss_roll": figures}}
+
+
+def test_remarks_compare_with_rectified_flow():
+    done = {"rectified_flow": line(600.0, 50.0), "good": line(60.0, 30.0), "bad": line(300.0, 400.0)}
+    good, bad = report.remarks(done, ["rectified_flow", "good", "bad"], ["swiss_roll"])
+    assert "`good`: NFE 1 nearer than rectified_flow's by 10x on swiss_roll; worse at NFE 4 than at NFE 1 on none" in good
+    assert "by 2x on swiss_roll; worse at NFE 4 than at NFE 1 on swiss_roll (300 to 400)" in bad
 
 
 def test_failing_and_diverging_methods(bench, tmp_path, capsys, monkeypatch):
@@ -111,7 +139,32 @@ def test_failing_and_diverging_methods(bench, tmp_path, capsys, monkeypatch):
     assert "| swiss_roll | diverges | not finite | not finite |" in (tmp_path / "docs" / "t.md").read_text()
 
 
-def test_hooks_are_called(bench, monkeypatch):
+def test_student_learns_from_the_stored_teacher(bench, tmp_path, monkeypatch):
+    """The teacher is trained first, once, and the student starts from its weights."""
+    seen = []
+
+    class Student(get_method(toy2d.TEACHER)):
+        needs_teacher = True
+
+        def compute_loss(self, data, noise, step, **kwargs):
+            if step == 1:
+                pairs = zip(self.network.parameters(), self.teacher.network.parameters(), strict=True)
+                seen.append(all(torch.equal(mine, theirs) for mine, theirs in pairs))
+            return super().compute_loss(data, noise)
+
+    try:
+        register("student")(Student)
+        monkeypatch.setitem(toy2d.OPTIONS, "student", toy2d.OPTIONS[toy2d.TEACHER])
+        assert bench("--methods", "student") == 0
+        assert [row["run"]["method"] for row in lines(tmp_path)] == [toy2d.TEACHER, "student"]
+        assert bench("--methods", "student", "--iterations", "21") == 0
+    finally:
+        _REGISTRY.pop("student", None)
+    assert seen == [True, True]
+    assert len(lines(tmp_path)) == 4
+
+
+def test_hooks_are_called(tmp_path):
     """Two parameter groups are stepped in turn, and the end of every step is told."""
     calls = []
 
@@ -129,10 +182,45 @@ def test_hooks_are_called(bench, monkeypatch):
 
     try:
         register("hooked")(Hooked)
-        toy2d.train(toy2d.Run("hooked", "moons", 0, 2))
+        toy2d.train(toy2d.Run("hooked", ("moons",), 1, 2), tmp_path)
     finally:
         _REGISTRY.pop("hooked", None)
     assert calls == [(1, "network"), (1, "first"), (1, 2), (2, "network"), (2, "first"), (2, 2)]
+
+
+@pytest.mark.parametrize("method", [name for name in method_names() if name != "custom"])
+def test_networks_share_nothing(method, tmp_path):
+    """Another batch for one network leaves the gradients of the others as they are."""
+    sets = ("moons", "circle", "s_curve")
+    if get_method(method).needs_teacher:
+        run = toy2d.Run(toy2d.TEACHER, sets, 1, 20)
+        save_torch(toy2d.build(run, tmp_path).state_dict(), run.file(tmp_path, "weights"))
+    seed_everything(0)
+    model = toy2d.build(toy2d.Run(method, sets, 1, 20), tmp_path)
+    data, noise = torch.randn(3 * 128, 2), torch.randn(3 * 128, 2)
+    other = data.clone()
+    other[128:256] += 1
+    for name, parameters in model.optim_groups().items():
+        parameters = list(parameters)
+        gradients = []
+        for batch in (data, other):
+            seed_everything(1)
+            loss = model.compute_loss(batch, noise, step=3, total_steps=20, group=name)
+            gradients.append(torch.autograd.grad(loss, parameters))
+        for before, after in zip(*gradients, strict=True):
+            changed = [not torch.allclose(before[i], after[i], rtol=1e-4, atol=1e-7) for i in range(3)]
+            assert not changed[0] and not changed[2], "networks exchange what they learn"
+        assert any(not torch.allclose(before[1], after[1]) for before, after in zip(*gradients, strict=True))
+
+
+def test_gradients_are_clipped_network_by_network():
+    parameters = [torch.nn.Parameter(torch.zeros(2, 3)), torch.nn.Parameter(torch.zeros(2, 4, 1))]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+        parameter.grad[1] *= 0.1
+    toy2d.clip_members(parameters, 2)
+    norms = [sum(p.grad[i].square().sum() for p in parameters).sqrt().item() for i in range(2)]
+    assert norms == pytest.approx([1.0, 0.1 * 7**0.5])
 
 
 def test_unknown_method_is_refused(monkeypatch, capsys):

@@ -69,6 +69,20 @@ def test_network_call():
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
+def test_members_are_networks_of_their_own():
+    torch.manual_seed(0)
+    both, x, t = ToyMLP(members=2), torch.randn(10, 2), torch.linspace(0, 10, 10)
+    out = both(x, t)
+    for member in range(2):
+        one = ToyMLP()
+        one.load_state_dict({name: value[member : member + 1] for name, value in both.state_dict().items()})
+        rows = slice(5 * member, 5 * member + 5)
+        assert torch.allclose(one(x[rows], t[rows]), out[rows], atol=1e-6)
+    assert not torch.allclose(both(x.roll(5, 0), t.roll(5)), out.roll(5, 0))
+    with pytest.raises(ValueError, match="divided among 2"):
+        both(x[:5], t[:5])
+
+
 def test_network_with_condition():
     torch.manual_seed(0)
     network, x, t = ToyMLP(use_additional_condition=True), torch.randn(5, 2), torch.linspace(0, 1000, 5)
@@ -94,7 +108,7 @@ def test_network_jvp_and_float64(condition):
 
 def test_registry():
     assert "toy2d" in challenge_names() and get_challenge("toy2d") is TOY2D
-    assert isinstance(TOY2D, Challenge) and isinstance(TOY2D.network(True), ToyMLP)
+    assert isinstance(TOY2D, Challenge) and isinstance(TOY2D.network(use_additional_condition=True), ToyMLP)
     with pytest.raises(ValueError, match="unknown challenge 'x'"):
         get_challenge("x")
     with pytest.raises(ValueError, match="registered twice"):
