@@ -19,7 +19,10 @@ BASE = "rectified_flow"
 
 def iteration_seconds(method: str, data: torch.Tensor, dtype: torch.dtype) -> float:
     """The time of one loss and backward pass for every parameter group of the method."""
-    model = create_custom_model(data.device, method=method, **NETWORK).train()
+    model = create_custom_model(data.device, method=method, **NETWORK)
+    if model.needs_teacher:
+        model.set_teacher(create_custom_model(data.device, method="edm", **NETWORK))
+    model.train()
     start = time.perf_counter()
     for group in model.optim_groups():
         with autocast(data.device, dtype):

@@ -2,7 +2,7 @@
 
 python -m benchmarks.mini --data_root FACES.zip
 
-What is finished stays in results/mini/METHOD, and the same command goes on where it stopped, in the middle of a method too. The
+What is finished stays in results/mini/NAME, and the same command goes on where it stopped, in the middle of a method too. The
 table and the sheet, of all methods measured so far, go to docs/.
 """
 
@@ -24,8 +24,9 @@ from src.datasets.images import load_images
 from src.evaluation.development import DevelopmentFID
 from src.evaluation.weights import load_inception
 from src.methods import method_names
-from src.training.checkpoint import has_resume, init_network, read_resume
+from src.training.checkpoint import has_resume, init_network, load_teacher, read_resume
 from src.training.config import TrainingConfig
+from src.training.log import read_log
 from src.training.loop import Trainer
 from src.utils import (
     Parser,
@@ -54,26 +55,56 @@ SHEET_COLUMNS = 12
 
 @dataclass
 class Entry:
-    """How a method takes part: its options, and the method its network learns with first, for a share of the images."""
+    """One training: a row of the table, or a stage of one.
 
+    Args:
+        method: what is trained; by default the entry's name.
+        options: of the method.
+        training: fields of TrainingConfig that differ from TRAINING.
+        share: of --images, the images that it sees.
+        after: the entry from whose network it starts.
+        teacher: the entry that it learns from.
+        row: whether it is measured and shown.
+    """
+
+    method: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    first: str | None = None
-    first_share: float = 0.5
+    share: float = 1.0
+    after: str | None = None
+    teacher: str | None = None
+    row: bool = True
 
 
 ENTRIES = {
-    "rectified_flow": Entry({"time_distribution": "logit_normal"}),
-    "consistency": Entry(first="edm"),
+    "rectified_flow": Entry(options={"time_distribution": "logit_normal"}),
+    "consistency_from_edm": Entry("edm", share=0.5, row=False),
+    "consistency": Entry(share=0.5, after="consistency_from_edm"),
 }
+ENTRIES |= {name: Entry() for name in method_names() if name not in ENTRIES and name != "custom"}
 
 
-def train_one(method: str, folder: Path, images: np.ndarray, count: int, device: torch.device, source: Path | None) -> None:
-    """Train on `count` images in all, or go on with what stands in folder."""
-    entry = ENTRIES.get(method, Entry())
+def needed(name: str) -> list[str]:
+    """The entries that have to be trained before this one, each after what it needs itself."""
+    before = [other for other in (ENTRIES[name].after, ENTRIES[name].teacher) if other]
+    return list(dict.fromkeys([entry for other in before for entry in (*needed(other), other)]))
+
+
+def images_seen(name: str, images: int) -> int:
+    """The images that the entry's network has seen, those of the networks it started from included."""
+    entry = ENTRIES[name]
+    return int(entry.share * images) + (images_seen(entry.after, images) if entry.after else 0)
+
+
+def train_one(name: str, out: Path, images: np.ndarray, count: int, device: torch.device) -> None:
+    """Train an entry on its share of `count` images, or go on with what stands in its folder; nothing if that is done."""
+    entry, folder = ENTRIES[name], out / name
+    if (folder / "done").is_file():
+        return
     training = {**TRAINING, **entry.training}
-    steps = count // training["batch_size"]
+    steps = int(entry.share * count) // training["batch_size"]
     config = TrainingConfig(num_iterations=steps, save_interval=max(steps // 4, 1), **training)
+    method = entry.method or name
     model_config = {"method": method, **NETWORK, **entry.options}
     seed_everything(config.seed)
     model = create_custom_model(device, **model_config)
@@ -81,15 +112,29 @@ def train_one(method: str, folder: Path, images: np.ndarray, count: int, device:
     resume = has_resume(folder)
     if resume and (found := config.differences(read_resume(folder)["settings"])):
         raise UserError(f"{folder} was made with other settings: {'; '.join(found)}; remove it, or give another --out")
-    if source and not resume:
-        init_network(model.network, source)
-    print(f"== {method}: {steps} steps of {config.batch_size}{' (continued)' if resume else ''}")
+    start = entry.after
+    if entry.teacher:
+        teacher = load_teacher(out / entry.teacher, images.shape[1:], create_custom_model, device)
+        model.set_teacher(teacher)
+        if not start and model.parameterization == teacher.parameterization:
+            start = entry.teacher
+    if start and not resume:
+        init_network(model.network, out / start)
+    print(f"== {name}: {steps} steps of {config.batch_size}{' (continued)' if resume else ''}", flush=True)
     trainer = Trainer(model, images, config, model_config, folder, device, resolve_precision("auto", device))
     if not trainer.run(resume):
         raise KeyboardInterrupt
+    (folder / "done").touch()
 
 
-def measure(folder: Path, reference: np.ndarray, count: int, device: torch.device) -> dict[str, Any]:
+def train_seconds(name: str, out: Path) -> float:
+    """How long the entry trained, with the entries it started from, without its teacher."""
+    entry = ENTRIES[name]
+    own = [row["seconds"] for row in read_log(out / name / "log.jsonl") if "seconds" in row][-1]
+    return own + (train_seconds(entry.after, out) if entry.after else 0.0)
+
+
+def measure(folder: Path, reference: np.ndarray, device: torch.device) -> dict[str, Any]:
     """FID of the folder's checkpoint, and the images of its row of the sheet."""
     model = load_model(folder / "last.ckpt", create_custom_model, device).eval()
     dtype = resolve_precision("auto", device)
@@ -100,48 +145,34 @@ def measure(folder: Path, reference: np.ndarray, count: int, device: torch.devic
         figures = evaluate(model)
     with write_whole(folder / "sheet.npy") as partial, open(partial, "wb") as file:
         np.save(file, np.stack(rows))
-    last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    result = {"images": count, "seconds": last["seconds"], "precision": precision_name(dtype), **figures}
+    result = {"precision": precision_name(dtype), **figures}
     with write_whole(folder / "result.json") as partial:
         partial.write_text(json.dumps(result, indent=2) + "\n")
     return result
 
 
-def run_method(method: str, args: argparse.Namespace, images: np.ndarray, reference: np.ndarray, device: torch.device) -> None:
-    """Train and measure one method, its first stage too, unless that is done."""
-    folder, entry = Path(args.out) / method, ENTRIES.get(method, Entry())
-    if (folder / "result.json").is_file():
-        done = load_json(folder / "result.json")
-        if done["images"] != args.images:
-            raise UserError(f"{folder} has seen {done['images']} images, not {args.images}: remove it, or give another --out")
-        return
-    count, source = args.images, None
-    if entry.first:
-        source = Path(args.out) / f"{method}_from_{entry.first}"
-        first_count = int(entry.first_share * args.images)
-        if not (source / "done").is_file():
-            train_one(entry.first, source, images, first_count, device, None)
-            (source / "done").touch()
-        count -= first_count
-    train_one(method, folder, images, count, device, source)
-    result = measure(folder, reference, args.images, device)
-    if source:
-        result["seconds"] += json.loads((source / "log.jsonl").read_text().splitlines()[-1])["seconds"]
-        with write_whole(folder / "result.json") as partial:
-            partial.write_text(json.dumps(result, indent=2) + "\n")
-    print(", ".join(f"{key} {value:.1f}" for key, value in result.items() if key.startswith("fid_")))
+def run_entry(name: str, args: argparse.Namespace, images: np.ndarray, reference: np.ndarray, device: torch.device) -> None:
+    """Train and measure one row, and first what it needs, unless that is done."""
+    out = Path(args.out)
+    told = out / "images.json"
+    if told.is_file() and load_json(told) != args.images:
+        raise UserError(f"{out} holds trainings of {load_json(told)} images, not {args.images}: give another --out")
+    with write_whole(told) as partial:
+        partial.write_text(json.dumps(args.images))
+    for entry in (*needed(name), name):
+        train_one(entry, out, images, args.images, device)
+    if not (out / name / "result.json").is_file():
+        result = measure(out / name, reference, device)
+        print(", ".join(f"{key} {value:.1f}" for key, value in result.items() if key.startswith("fid_")), flush=True)
 
 
 def write_report(args: argparse.Namespace, num_reference: int) -> None:
     """docs/mini.md and docs/images/mini.png: the methods measured so far."""
-    results = {
-        method: load_json(Path(args.out) / method / "result.json")
-        for method in method_names()
-        if (Path(args.out) / method / "result.json").is_file()
-    }
+    out = Path(args.out)
+    rows = [name for name, entry in ENTRIES.items() if entry.row]
+    results = {name: load_json(out / name / "result.json") for name in rows if (out / name / "result.json").is_file()}
     if not results:
         return
-    images = next(iter(results.values()))["images"]
     precision = next(iter(results.values()))["precision"]
     about = f"{date.today()}, torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads, {precision}"
     network = f"{NETWORK['ch']} channels x {NETWORK['ch_mult']}, one block a level"
@@ -149,40 +180,48 @@ def write_report(args: argparse.Namespace, num_reference: int) -> None:
         "# Every method in small, on real faces",
         "",
         f"`{args.command}`, {about}, one seed. Simpsons faces at {SIZE}x{SIZE}, a U-Net of {network}, batch "
-        f"{TRAINING['batch_size']}, {images:,} images each.",
+        f"{TRAINING['batch_size']}, {args.images:,} images. What a "
+        "student's teacher saw is not counted with the student's.",
         "",
-        f"| FID clean-fid, {num_reference} vs {num_reference}, 32x32 | NFE 1 | NFE 2 | NFE 4 | minutes | settings |",
-        "|---|---|---|---|---|---|",
+        f"| FID clean-fid, {num_reference} vs {num_reference}, 32x32 | NFE 1 | NFE 2 | NFE 4 | images | minutes | teacher "
+        "| settings |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for method, result in sorted(results.items(), key=lambda item: item[1]["fid_nfe1"]):
-        entry = ENTRIES.get(method, Entry())
-        words = " ".join(f"--{name} {value}" for name, value in {**entry.options, **entry.training}.items())
-        if entry.first:
-            words = f"{words} {entry.first_share:.0%} of the images as {entry.first}".strip()
+    for name, result in sorted(results.items(), key=lambda item: item[1]["fid_nfe1"]):
+        entry = ENTRIES[name]
+        words = [f"--{option} {value}" for option, value in {**entry.options, **entry.training}.items()]
+        if entry.after:
+            before = ENTRIES[entry.after]
+            words.append(f"the first {before.share:.0%} as {before.method or entry.after}")
         cells = [f"{result[f'fid_nfe{nfe}']:.1f}" for nfe in NFES]
-        lines.append(f"| `{method}` | {' | '.join(cells)} | {result['seconds'] / 60:.1f} | {words} |")
-    missing = [name for name in method_names() if name not in results and name != "custom"]
+        cells += [
+            f"{images_seen(name, args.images):,}",
+            f"{train_seconds(name, out) / 60:.1f}",
+            entry.teacher or "-",
+            " ".join(words),
+        ]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    missing = [name for name in rows if name not in results]
     if missing:
         lines += ["", f"Not measured yet: {', '.join(missing)}."]
     lines += ["", "![samples: three rows a method, NFE 1, 2, 4; the same seeds a column](images/mini.png)", ""]
-    rows, labels = [], []
-    for method in results:
-        sheet = np.load(Path(args.out) / method / "sheet.npy")
-        rows += list(sheet)
-        labels += [f"{method} {nfe}" for nfe in NFES]
+    strips, labels = [], []
+    for name in results:
+        strips += list(np.load(out / name / "sheet.npy"))
+        labels += [f"{name} {nfe}" for nfe in NFES]
     docs = Path(args.docs)
     with write_whole(docs / "images" / "mini.png") as partial:
-        contact_sheet(rows, labels, scale=1 if len(rows) > 40 else 2).save(partial, format="png")
+        contact_sheet(strips, labels, scale=1 if len(strips) > 40 else 2).save(partial, format="png")
     with write_whole(docs / "mini.md") as partial:
         partial.write_text("\n".join(lines))
     print("\n".join(lines[4:]))
 
 
 def parse() -> argparse.Namespace:
-    choices = [name for name in method_names() if name != "custom"]
+    choices = [name for name, entry in ENTRIES.items() if entry.row]
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_root", default=DEFAULT_ROOT, help="folder or zip file of the faces")
-    parser.add_argument("--methods", nargs="+", choices=choices, default=choices, help="in this order")
+    parser.add_argument("--methods", nargs="+", choices=choices, default=choices, help="rows of the table, in this order")
     parser.add_argument("--images", type=number(int, 64), default=162688, help="images that each method sees in training")
     parser.add_argument("--num_reference", type=number(int, 2), default=1000, help="validation images and samples of each FID")
     parser.add_argument("--out", default="./results/mini", help="a folder for each method is made in here")
@@ -201,7 +240,7 @@ def main() -> None:
     reference = load_images(args.data_root, split_ids("val")[: args.num_reference], SIZE)
     for method in args.methods:
         start = time.perf_counter()
-        run_method(method, args, images, reference, device)
+        run_entry(method, args, images, reference, device)
         print(f"{method}: {(time.perf_counter() - start) / 60:.1f} minutes")
         write_report(args, args.num_reference)
 

@@ -1,0 +1,101 @@
+"""The bench of real faces in miniature: random images, a tiny network, FID's features replaced by pixels."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import mini
+from benchmarks.mini import ENTRIES, Entry
+from src.training.loop import Trainer
+from tests.helpers import TINY, call, fails, random_images
+
+
+class PixelDistance:
+    """Stands for DevelopmentFID: the distance of mean pixels."""
+
+    def __init__(self, images, inception, nfe_list, batch_size):
+        self.mean, self.nfe_list = images.mean(), nfe_list
+
+    def __call__(self, model):
+        figures = {}
+        for nfe in self.nfe_list:
+            samples = model.sample((2, 3, mini.SIZE, mini.SIZE), num_inference_timesteps=nfe, seeds=[0, 1])
+            figures[f"fid_nfe{nfe}"] = abs(samples.mean().item() * 127.5 + 127.5 - self.mean)
+        return figures
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.setattr(mini, "NETWORK", {**TINY, "dropout": 0.0})
+    monkeypatch.setattr(mini, "TRAINING", {**mini.TRAINING, "batch_size": 8, "lr_warmup": 0, "log_interval": 1})
+    monkeypatch.setattr(mini, "load_images", lambda root, ids, size: random_images(24, shape=(3, size, size)))
+    monkeypatch.setattr(mini, "load_inception", lambda device: None)
+    monkeypatch.setattr(mini, "DevelopmentFID", PixelDistance)
+    few = ["--images", 64, "--device", "cpu", "--out", tmp_path / "out", "--docs", tmp_path / "docs"]
+    return lambda *more: call(mini, monkeypatch, *few, *more)
+
+
+def steps(tmp_path, name):
+    return [json.loads(line)["step"] for line in (tmp_path / "out" / name / "log.jsonl").read_text().splitlines()]
+
+
+def test_rows_stages_and_report(bench, tmp_path, capsys):
+    assert bench("--methods", "rectified_flow", "consistency") == 0
+    assert steps(tmp_path, "rectified_flow") == list(range(1, 9))
+    assert steps(tmp_path, "consistency_from_edm") == steps(tmp_path, "consistency") == list(range(1, 5))
+    text = (tmp_path / "docs" / "mini.md").read_text()
+    assert "| `rectified_flow` | " in text and "| 64 | " in text and "the first 50% as edm" in text
+    assert "Not measured yet: " in text and "consistency_from_edm" not in text
+    assert Image.open(tmp_path / "docs" / "images" / "mini.png").height == 6 * mini.SIZE * 2
+
+    before = (tmp_path / "out" / "rectified_flow" / "last.ckpt").stat().st_mtime_ns
+    capsys.readouterr()
+    assert bench("--methods", "rectified_flow", "edm") == 0  # what is done is not done again
+    assert "== rectified_flow" not in capsys.readouterr().out
+    assert (tmp_path / "out" / "rectified_flow" / "last.ckpt").stat().st_mtime_ns == before
+    assert "| `edm` | " in (tmp_path / "docs" / "mini.md").read_text()
+
+
+def test_an_interrupted_row_goes_on(bench, tmp_path, monkeypatch, capsys):
+    make_step, calls = Trainer.training_step, []
+
+    def stop_at_five(self, step):
+        calls.append(step)
+        if step == 5 and len(calls) == 5:
+            raise KeyboardInterrupt
+        make_step(self, step)
+
+    monkeypatch.setattr(Trainer, "training_step", stop_at_five)
+    assert bench("--methods", "rectified_flow") != 0
+    assert not (tmp_path / "docs").exists()
+    assert bench("--methods", "rectified_flow") == 0
+    assert "(continued)" in capsys.readouterr().out
+    assert calls == [1, 2, 3, 4, 5, 5, 6, 7, 8]
+    assert np.load(tmp_path / "out" / "rectified_flow" / "sheet.npy").shape == (3, mini.SHEET_COLUMNS, 3, mini.SIZE, mini.SIZE)
+
+
+def test_another_number_of_images_is_refused(bench, tmp_path, monkeypatch, capsys):
+    assert bench("--methods", "rectified_flow") == 0
+    capsys.readouterr()
+    files = ["--out", tmp_path / "out", "--docs", tmp_path / "docs", "--device", "cpu"]
+    assert "holds trainings of 64 images, not 128" in fails(mini, monkeypatch, capsys, "--images", 128, *files)
+
+
+def test_what_an_entry_needs_comes_first(monkeypatch):
+    chain = {
+        "a": Entry(share=0.5),
+        "b": Entry(share=0.25, after="a"),
+        "c": Entry(share=0.125, after="b", teacher="t"),
+        "t": Entry(),
+    }
+    monkeypatch.setattr(mini, "ENTRIES", chain)
+    assert mini.needed("c") == ["a", "b", "t"]
+    assert mini.images_seen("c", 800) == 700
+
+
+def test_entries_are_sound():
+    for name, entry in ENTRIES.items():
+        for other in (entry.after, entry.teacher):
+            assert other is None or other in ENTRIES, f"{name} needs {other}, which is no entry"
