@@ -25,7 +25,7 @@ def distance(name: str, ours: torch.Tensor, theirs: torch.Tensor, perceptual: nn
                 "l2"
             )
         return perceptual(ours.float(), theirs.float()).flatten()
-    squares = (ours.float() - theirs.float()).square().flatten(1).mean(dim=1)
+    squares = (ours - theirs).square().flatten(1).mean(dim=1)
     return squares if name == "l2" else (squares + HUBER_C**2).sqrt() - HUBER_C
 
 
