@@ -57,7 +57,9 @@ def faster_layout(network: nn.Module, image_shape: Sequence[int], batch_size: in
 def _seconds(network: nn.Module, image_shape: Sequence[int], count: int, dtype: torch.dtype) -> float:
     """The time of one forward and backward pass of `count` random images."""
     device = next(network.parameters()).device
-    x, t = torch.randn(count, *image_shape, device=device), torch.rand(count, device=device)
+    frozen = not any(parameter.requires_grad for parameter in network.parameters())
+    x = torch.randn(count, *image_shape, device=device, requires_grad=frozen)  # a frozen network is only passed through
+    t = torch.rand(count, device=device)
     start = time.perf_counter()
     with autocast(device, dtype):
         out = network(x, t, t) if network.use_additional_condition else network(x, t)

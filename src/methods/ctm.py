@@ -1,0 +1,194 @@
+"""Consistency trajectory models (Kim et al., ICLR 2024, arXiv:2310.02279)."""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from src.methods._base import Method, draw_noise, register
+from src.methods._distances import DISTANCES, distance, load_lpips
+from src.methods._paths import KarrasPathScheduler, denoise
+from src.methods._schedules import KARRAS_RHO, karras_grid
+from src.methods._teacher import euler_step, heun_step
+from src.utils import expand_t
+
+SOLVERS = {"heun": heun_step, "euler": euler_step}
+
+
+@register("ctm")
+class CTM(Method):
+    """Learn jumps between any two noise levels t >= s of a teacher's flow: G(x, t, s) = s/t x + (1 - s/t) g(x, t, s).
+
+    For s = 0 that is a consistency model, and g(x, t, t) is the denoised data. A jump from t to s shall end where the teacher's
+    solver, from t to u, and a jump from u to s end; both ends are compared after another jump to 0, and every right-hand side
+    is the network's average (the target). Levels are those of a Karras grid; u is up to solver_steps of its steps below t.
+    g has EDM's preconditioning and s as the network's condition. A training step calls the teacher 2 solver_steps times with
+    Heun's method, the student twice and the target three times; it holds one more network. The paper's adversarial loss is
+    no part of this, nor is its adaptive weight of the denoising loss.
+    """
+
+    Scheduler = KarrasPathScheduler
+    needs_condition = True
+    needs_teacher = True
+
+    @dataclass
+    class Config(KarrasPathScheduler.Config):
+        N: int = field(default=18, metadata={"help": "noise levels of the training grid", "minimum": 2})
+        solver: str = field(default="heun", metadata={"help": "the teacher's", "choices": tuple(SOLVERS)})
+        solver_steps: int = field(
+            default=4, metadata={"help": "most steps of the grid that the teacher solves; N is the paper's", "minimum": 1}
+        )
+        mu: float = field(
+            default=0.999, metadata={"help": "what the target network keeps of itself at each step", "minimum": 0}
+        )
+        lambda_DSM: float = field(default=1.0, metadata={"help": "weight of the denoising loss on g(x, t, t)", "minimum": 0})
+        distance: str = field(
+            default="huber", metadata={"help": "lpips, the authors', needs that package and 64x64", "choices": DISTANCES}
+        )
+        gamma: float = field(
+            default=0.0, metadata={"help": "sampling: 0 jumps from level to level, 1 to the data and back", "minimum": 0}
+        )
+        rho: float = field(default=KARRAS_RHO, metadata={"help": "above 1, sampling has more of its levels near the data"})
+        time_scale: float = field(default=1.0, metadata={"help": "the time embedding sees time_scale * ln(sigma) / 4"})
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.N < 2 or not 1 <= self.solver_steps <= self.N:
+                raise ValueError(f"expected solver_steps from 1 to N, and N from 2, got {self.solver_steps} and {self.N}")
+            if not 0 <= self.mu < 1:
+                raise ValueError(f"expected mu from 0 to below 1, got {self.mu:g}")
+            if not 0 <= self.gamma <= 1:
+                raise ValueError(f"expected gamma from 0 to 1, got {self.gamma:g}")
+            if self.lambda_DSM < 0 or self.rho <= 0:
+                raise ValueError(f"expected lambda_DSM of at least 0 and rho above 0, got {self.lambda_DSM:g} and {self.rho:g}")
+            for name, choices in (("solver", SOLVERS), ("distance", DISTANCES)):
+                if getattr(self, name) not in choices:
+                    raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {', '.join(choices)}")
+
+    def _setup(self, **kwargs: Any) -> None:
+        super()._setup(**kwargs)
+        self.train_only["target"] = copy.deepcopy(self.network).eval().requires_grad_(False)
+
+    @property
+    def parameterization(self) -> str:
+        return f"edm, sigma_data {self.config.sigma_data:g}, time_scale {self.config.time_scale:g}"
+
+    def set_teacher(self, teacher: Method) -> None:
+        super().set_teacher(teacher)
+        if self.config.distance == "lpips":
+            self.train_only["lpips"] = load_lpips(self.device)
+
+    @torch.no_grad()
+    def _move_target(self, decay: float) -> None:
+        target, network = self.train_only["target"], self.network
+        torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), 1 - decay)
+        for mine, buffer in zip(target.buffers(), network.buffers(), strict=True):
+            mine.copy_(buffer)
+
+    def on_step_end(self, step: int, total_steps: int) -> None:
+        self._move_target(self.config.mu)
+
+    def predict(
+        self,
+        xt: torch.Tensor,
+        t: torch.Tensor,
+        s: torch.Tensor | None = None,
+        network: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """g(xt, t, s), (B, ...), from xt at levels t (B,) towards s (B,); without s the denoised data g(xt, t, t).
+
+        The network is told 0 as sigma_min. network: another than the model's own.
+        """
+        config, network = self.config, self.network if network is None else network
+        condition = config.time_scale * (t if s is None else s).clamp(min=config.sigma_min).log() / 4
+        return denoise(
+            lambda x, time: network(x, time, condition, **kwargs), xt, t, config.sigma_data, time_scale=config.time_scale
+        )
+
+    def jump(self, xt: torch.Tensor, t: torch.Tensor, s: torch.Tensor, network: nn.Module | None = None) -> torch.Tensor:
+        """G(xt, t, s): where xt (B, ...) at levels t (B,) comes to at s (B,), at most t. It stays where t is 0."""
+        kept = expand_t(torch.where(t > 0, s / t, 1.0), xt)
+        return kept * xt + (1 - kept) * self.predict(xt, t, s, network)
+
+    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, step: int | None = None, **kwargs: Any) -> torch.Tensor:
+        """The trajectory loss and lambda_DSM times the denoising loss: data, noise (B, ...) -> scalar.
+
+        Before step 1 the target becomes the network, so that weights loaded after the model was built are followed too.
+        """
+        if step == 1:
+            self._move_target(0.0)
+        t, here, there = self.trajectory_ends(data, noise)
+        losses = distance(self.config.distance, here, there, self.train_only.get("lpips"))
+        self.report_losses(t, losses)
+        if self.config.lambda_DSM == 0:
+            return losses.mean()
+        return losses.mean() + self.config.lambda_DSM * self.denoising_loss(data, noise)
+
+    def trajectory_ends(self, data: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What the trajectory loss compares, at random t (B,) and s: t, and the ends at 0 of student and teacher (B, ...).
+
+        The student's is G'(G(xt, t, s), s, 0), the teacher's G'(G'(solver(xt, t, u), u, s), s, 0) with G' the target's jump.
+        """
+        config, batch, device = self.config, data.shape[0], data.device
+        levels = karras_grid(config.sigma_max, config.sigma_min, config.N, device)
+        i = torch.randint(config.N, (batch,), device=device)
+        k = i + 1 + (torch.rand(batch, device=device) * (config.N - i)).long().clamp(max=config.N - i - 1)
+        j = torch.minimum(i + torch.randint(1, config.solver_steps + 1, (batch,), device=device), k)
+        t, u, s = levels[i], levels[j], levels[k]
+
+        xt, target, end = self.scheduler.forward_process(data, noise, t), self.train_only["target"], torch.zeros_like(t)
+        here = self.jump(self.jump(xt, t, s), s, end, target)
+        with torch.no_grad():
+            there = self.jump(self.jump(self.solve(xt, levels, i, j), u, s, target), s, end, target)
+        return t, here, there
+
+    def solve(self, xt: torch.Tensor, levels: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        """Where the teacher's solver takes xt (B, ...) from levels[i] to levels[j], i < j (B,), in steps of the grid."""
+        step, least = SOLVERS[self.config.solver], self.config.sigma_min
+        for n in range(self.config.solver_steps):
+            here, there = torch.minimum(i + n, j), torch.minimum(i + n + 1, j)
+            moved = step(self.teacher, xt, levels[here].clamp(min=least), levels[there])
+            xt = torch.where(expand_t(here < j, xt), moved, xt)
+        return xt
+
+    def denoising_loss(self, data: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """EDM's weighted loss of g(xt, t, t) at levels of its log-normal distribution: a scalar."""
+        t, sigma_data = self.scheduler.sample_timesteps(data.shape[0], data.device), self.config.sigma_data
+        errors = (self.predict(self.scheduler.forward_process(data, noise, t), t) - data).square().flatten(1).mean(dim=1)
+        return ((t**2 + sigma_data**2) / (t * sigma_data) ** 2 * errors).mean()
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: tuple[int, ...],
+        num_inference_timesteps: int = 20,
+        return_traj: bool = False,
+        verbose: bool = False,
+        seeds: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """gamma-sampling, one network call a step: jump to sqrt(1 - gamma^2) of the next level, then add gamma of it as noise.
+
+        The levels are EDM's grid of one step more, without sigma_min. Returns samples of `shape`, or with return_traj the list
+        of all states. `seeds`, one a sample, fix all noise. Raises ValueError for fewer than one step.
+        """
+        config, steps = self.config, num_inference_timesteps
+        if steps < 1:
+            raise ValueError(f"expected at least 1 step, got {steps}")
+        levels = karras_grid(config.sigma_max, config.sigma_min, steps + 1, self.device, config.rho)
+        levels = torch.cat([levels[:-2], levels[-1:]])
+        x = levels[0] * draw_noise(shape, self.device, seeds)
+        states = [x]
+        for i, (t, t_next) in enumerate(tqdm(list(pairwise(levels)), disable=not verbose)):
+            x = self.jump(x, t.expand(shape[0]), (math.sqrt(1 - config.gamma**2) * t_next).expand(shape[0])).float()
+            if config.gamma > 0:
+                x = x + config.gamma * t_next * draw_noise(shape, self.device, seeds, draw=i + 1)
+            states.append(x)
+        return states if return_traj else x

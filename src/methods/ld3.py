@@ -1,0 +1,174 @@
+"""LD3: learning to discretize denoising diffusion ODEs (Tong et al., ICLR 2025, arXiv:2405.15506)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from src.methods._base import Method, draw_noise, register
+from src.methods._distances import DISTANCES, distance, load_lpips
+from src.methods._paths import KarrasPathScheduler, denoise
+from src.methods._schedules import KARRAS_RHO
+from src.methods._solvers import ORDERS, grid_of_calls, solve
+from src.utils import expand_t
+
+
+@register("ld3")
+class LD3(Method):
+    """Keep the teacher's network and learn only the noise levels at which a solver of few calls visits it.
+
+    Each number of calls in nfe_list has a grid of its own; all others use EDM's, where the learned ones start too. Calls are
+    steps of equal length in sigma^(1/7) times a softmax, so that levels always fall. With `decoupled` each call is also told a
+    noise level other than its state's. The loss is the distance to the teacher's own solution in teacher_steps calls from the
+    same noise; with r above 0, from the best noise within r of it. An iteration costs sum(nfe_list) calls with a backward
+    pass in x, each computed twice so that only one's activations are held, and teacher_steps calls without.
+    """
+
+    Scheduler = KarrasPathScheduler
+    needs_teacher = True
+
+    @dataclass
+    class Config(KarrasPathScheduler.Config):
+        nfe_list: list[int] = field(
+            default_factory=lambda: [2, 4], metadata={"help": "numbers of calls that get a learned grid", "minimum": 2}
+        )
+        solver: str = field(
+            default="dpmpp", metadata={"help": "of student and teacher; dpmpp is of second order", "choices": tuple(ORDERS)}
+        )
+        teacher_steps: int = field(default=20, metadata={"help": "calls of the teacher's solution", "minimum": 2})
+        decoupled: bool = field(default=True, metadata={"help": "learn the levels that the network is told, too"})
+        r: float = field(
+            default=0.0,
+            metadata={"help": "how far the student's noise may be from the teacher's (Euclidean norm)", "minimum": 0},
+        )
+        distance: str = field(
+            default="huber", metadata={"help": "lpips, the authors', needs that package and 64x64", "choices": DISTANCES}
+        )
+        lr_scale: float = field(
+            default=50.0, metadata={"help": "time steps learn so many times faster than --lr says", "minimum": 0}
+        )
+        time_scale: float = field(default=1.0, metadata={"help": "the time embedding sees time_scale * ln(sigma) / 4"})
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not self.nfe_list or min(self.nfe_list) < 2 or len(set(self.nfe_list)) < len(self.nfe_list):
+                raise ValueError(f"expected nfe_list of different numbers of at least 2, got {list(self.nfe_list)}")
+            if self.teacher_steps < max(self.nfe_list):
+                raise ValueError(f"expected teacher_steps of at least {max(self.nfe_list)}, got {self.teacher_steps}")
+            if self.r < 0 or self.lr_scale <= 0:
+                raise ValueError(f"expected r of at least 0 and lr_scale above 0, got {self.r:g} and {self.lr_scale:g}")
+            for name, choices in (("solver", ORDERS), ("distance", DISTANCES)):
+                if getattr(self, name) not in choices:
+                    raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {', '.join(choices)}")
+
+    def _setup(self, **kwargs: Any) -> None:
+        super()._setup(**kwargs)
+        self.network.eval().requires_grad_(False)
+        zeros = {str(nfe): nn.Parameter(torch.zeros(nfe)) for nfe in self.config.nfe_list}
+        self.gaps = nn.ParameterDict(zeros)  # logits of the steps' lengths
+        self.shifts = nn.ParameterDict(
+            {nfe: nn.Parameter(torch.zeros_like(value)) for nfe, value in zeros.items() if self.config.decoupled}
+        )  # of the logarithm of the level that is told
+
+    def train(self, mode: bool = True) -> "LD3":
+        """The network never drops out: it is the teacher's."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    @property
+    def parameterization(self) -> str:
+        return f"edm, sigma_data {self.config.sigma_data:g}, time_scale {self.config.time_scale:g}"
+
+    def set_teacher(self, teacher: Method) -> None:
+        """Learn from this model and take its weights over; ValueError also where its network's output means another thing."""
+        if teacher.parameterization != self.parameterization:
+            raise ValueError(
+                f"{type(self).__name__} keeps its teacher's network and needs one that predicts {self.parameterization!r}, as "
+                f"method edm does with the same sigma_data and time_scale; this one predicts {teacher.parameterization!r}"
+            )
+        super().set_teacher(teacher)
+        self.network.load_state_dict(teacher.network.state_dict())
+        if self.config.distance == "lpips":
+            self.train_only["lpips"] = load_lpips(self.device)
+
+    def optim_groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"network": [*self.gaps.parameters(), *self.shifts.parameters()]}
+
+    def grid(self, calls: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The noise levels of a solver of `calls` calls, (calls + 1,) down to 0, and the levels each call is told, (calls,)."""
+        config, nfe = self.config, str(calls)
+        if nfe not in self.gaps:
+            levels = grid_of_calls(config.sigma_max, config.sigma_min, calls, self.device)
+            return levels, levels[:-1]
+        way = (config.lr_scale * self.gaps[nfe]).softmax(0).cumsum(0)[:-1]
+        start, end = config.sigma_max ** (1 / KARRAS_RHO), config.sigma_min ** (1 / KARRAS_RHO)
+        ends = torch.tensor([config.sigma_max, 0.0], device=way.device)
+        levels = torch.cat([ends[:1], (start + way * (end - start)) ** KARRAS_RHO, ends[1:]])
+        if not config.decoupled:
+            return levels, levels[:-1]
+        return levels, levels[:-1] * (config.lr_scale * self.shifts[nfe]).exp()
+
+    def solution(self, noise: torch.Tensor, calls: int, denoised: Callable | None = None) -> list[torch.Tensor]:
+        """The student's states from noise (B, ...) to its sample, by the grid of this number of calls."""
+        levels, asked = self.grid(calls)
+        return solve(denoised or self.predict, levels[0] * noise, levels, ORDERS[self.config.solver], asked)
+
+    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The distance of the student's and the teacher's samples from noise (B, ...), mean over nfe_list: a scalar.
+
+        Of data only the shape counts.
+        """
+        end = self.teacher_solution(noise)
+        return torch.stack([self.losses(noise, end, calls).mean() for calls in self.config.nfe_list]).mean()
+
+    @torch.no_grad()
+    def teacher_solution(self, noise: torch.Tensor) -> torch.Tensor:
+        config = self.config
+        levels = grid_of_calls(config.sigma_max, config.sigma_min, config.teacher_steps, noise.device)
+        return solve(self.teacher.denoised, levels[0] * noise, levels, ORDERS[config.solver])[-1]
+
+    def losses(self, noise: torch.Tensor, end: torch.Tensor, calls: int) -> torch.Tensor:
+        """The distance (B,) of the student's sample from end (B, ...): the hard loss, or the soft one where r is above 0.
+
+        The best noise within r is found by one step against the gradient, which ends where the loss would be 0 if it fell on
+        linearly, and goes no farther than r. That noise gets no gradient, as in the paper.
+        """
+        measured = partial(distance, self.config.distance, theirs=end, perceptual=self.train_only.get("lpips"))
+        denoised = partial(checkpoint, self.predict, use_reentrant=False)
+        if self.config.r > 0:
+            noise = noise.detach().requires_grad_()
+            values = measured(ours=self.solution(noise, calls, denoised)[-1])
+            (slope,) = torch.autograd.grad(values.sum(), noise)
+            norm = slope.flatten(1).norm(dim=1).clamp(min=1e-12)
+            length = (values.detach() / norm).clamp(max=self.config.r)
+            noise = (noise - expand_t(length / norm, noise) * slope).detach()
+        return measured(ours=self.solution(noise, calls, denoised)[-1])
+
+    def predict(self, xt: torch.Tensor, t: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The denoised data, shape and dtype of xt (B, ...), at noise levels t (B,)."""
+        network = partial(self.network, **kwargs) if kwargs else self.network
+        return denoise(network, xt, t, self.config.sigma_data, time_scale=self.config.time_scale)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: tuple[int, ...],
+        num_inference_timesteps: int = 20,
+        return_traj: bool = False,
+        verbose: bool = False,
+        seeds: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """Solve the flow in num_inference_timesteps network calls, on the grid learned for that number if there is one.
+
+        Returns samples of `shape`, or with return_traj the list of all states. `seeds`, one a sample, fix each one's noise.
+        Raises ValueError for fewer than one step.
+        """
+        noise = draw_noise(shape, self.device, seeds)
+        states = self.solution(noise, num_inference_timesteps, partial(self.predict, **kwargs))
+        return states if return_traj else states[-1]
