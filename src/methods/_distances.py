@@ -30,9 +30,16 @@ def distance(name: str, ours: torch.Tensor, theirs: torch.Tensor, perceptual: nn
 
 
 def load_lpips(device: torch.device) -> nn.Module:
-    """LPIPS on VGG features (Zhang et al., arXiv:1801.03924), frozen. ValueError where its package is absent."""
+    """LPIPS on VGG features (Zhang et al., arXiv:1801.03924), frozen.
+
+    Raises ValueError where its package is absent, or the weights of VGG can be neither found nor downloaded.
+    """
     try:
         package = importlib.import_module("lpips")
     except ModuleNotFoundError as error:
         raise ValueError("distance lpips needs the package lpips: pip install lpips") from error
-    return package.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False).to(device)
+    try:
+        perceptual = package.LPIPS(net="vgg", verbose=False)
+    except OSError as error:  # of urllib's own kind where there is no network
+        raise ValueError(f"distance lpips needs VGG's weights, which torchvision could not download: {error}") from error
+    return perceptual.eval().requires_grad_(False).to(device)

@@ -4,21 +4,23 @@ from collections.abc import Callable
 
 import torch
 
-from src.methods._schedules import karras_grid
+from src.methods._schedules import KARRAS_RHO, karras_grid
 from src.utils import expand_t
 
 ORDERS = {"euler": 1, "dpmpp": 2}  # of the solvers an option may name
 
 
-def grid_of_calls(sigma_max: float, sigma_min: float, calls: int, device: torch.device | str) -> torch.Tensor:
-    """Noise levels (calls + 1,) from sigma_max to 0 for a solver of one call a step.
+def grid_of_calls(
+    sigma_max: float, sigma_min: float, calls: int, device: torch.device | str, rho: float = KARRAS_RHO
+) -> torch.Tensor:
+    """Noise levels (calls + 1,), float32, from sigma_max to 0, both included, for a solver of one call a step.
 
-    They are EDM's grid of one step more without sigma_min, from where the last step would hardly change anything.
-    Raises ValueError where calls is below 1.
+    They are EDM's grid (arXiv:2206.00364, eq. 5) of one step more, without sigma_min: the step from there changes an image by
+    less than 8 bits can hold, and would waste one of few calls. Raises ValueError where calls is below 1.
     """
     if calls < 1:
         raise ValueError(f"expected at least 1 sampling step, got {calls}")
-    levels = karras_grid(sigma_max, sigma_min, calls + 1, device)
+    levels = karras_grid(sigma_max, sigma_min, calls + 1, device, rho)
     return torch.cat([levels[:-2], levels[-1:]])
 
 

@@ -15,6 +15,7 @@ from src.methods._base import Method, draw_noise, register
 from src.methods._distances import DISTANCES, distance, load_lpips
 from src.methods._paths import KarrasPathScheduler, denoise
 from src.methods._schedules import KARRAS_RHO, karras_grid
+from src.methods._solvers import grid_of_calls
 from src.methods._teacher import euler_step, heun_step
 from src.utils import expand_t
 
@@ -180,10 +181,7 @@ class CTM(Method):
         of all states. `seeds`, one a sample, fix all noise. Raises ValueError for fewer than one step.
         """
         config, steps = self.config, num_inference_timesteps
-        if steps < 1:
-            raise ValueError(f"expected at least 1 step, got {steps}")
-        levels = karras_grid(config.sigma_max, config.sigma_min, steps + 1, self.device, config.rho)
-        levels = torch.cat([levels[:-2], levels[-1:]])
+        levels = grid_of_calls(config.sigma_max, config.sigma_min, steps, self.device, config.rho)
         x = levels[0] * draw_noise(shape, self.device, seeds)
         states = [x]
         for i, (t, t_next) in enumerate(tqdm(list(pairwise(levels)), disable=not verbose)):

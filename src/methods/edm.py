@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from src.methods._base import Method, draw_noise, register
 from src.methods._paths import KarrasPathScheduler, denoise
-from src.methods._schedules import KARRAS_RHO, karras_grid
+from src.methods._schedules import KARRAS_RHO
+from src.methods._solvers import grid_of_calls
 from src.utils import expand_t
 
 SOLVERS = ("euler", "heun")
@@ -71,17 +72,11 @@ class EDM(Method):
     def noise_levels(self, calls: int) -> torch.Tensor:
         """Noise levels of sampling in `calls` network calls, from sigma_max to 0, both included: (steps + 1,), float32.
 
-        Euler's method makes a step a call, Heun's calls // 2 + 1 steps. They are the paper's grid (eq. 5) of one step more,
-        without sigma_min: the step from there changes an image by less than 8 bits can hold, and would waste one of few calls.
-
-        Raises ValueError where calls is below 1.
+        Euler's method makes a step a call, Heun's calls // 2 + 1 steps. Raises ValueError where calls is below 1.
         """
         config = self.config
-        if calls < 1:
-            raise ValueError(f"expected at least 1 sampling step, got {calls}")
-        steps = calls if config.solver == "euler" else calls // 2 + 1
-        levels = karras_grid(config.sigma_max, config.sigma_min, steps + 1, self.device, config.rho)
-        return torch.cat([levels[:-2], levels[-1:]])
+        steps = calls if config.solver == "euler" or calls < 1 else calls // 2 + 1
+        return grid_of_calls(config.sigma_max, config.sigma_min, steps, self.device, config.rho)
 
     def churn(self, x: torch.Tensor, t: torch.Tensor, steps: int, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Raise the noise level t (B,) of x (B, ...) as algorithm 2 does: x and its new level."""
