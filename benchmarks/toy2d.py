@@ -49,8 +49,13 @@ OPTIONS: dict[str, dict[str, Any]] = {  # what differs from a method's defaults,
     # the points' standard deviation is 2, four times that of images, and so are all noise levels
     "edm": {**SLOW_TIME, "sigma_data": 2.0, "P_mean": 0.2, "solver": "euler"},
     "consistency": {**SLOW_TIME, "sigma_data": 2.0, "P_mean": 0.3, "mid_sigma": 3.3, "stages": 6},
+    "cmt": {**SLOW_TIME, "sigma_data": 2.0, "mid_sigma": 3.1},
+    "ctm": {**SLOW_TIME, "sigma_data": 2.0, "P_mean": 0.2, "mu": 0.99},
+    "ld3": {**SLOW_TIME, "sigma_data": 2.0, "lr_scale": 5.0},  # at ten times the usual learning rate
 }
 TEACHER = "edm"  # of the methods that need one
+ALONE = {"ld3"}  # methods with parameters beside the network's: their networks are trained one after the other
+ITERATIONS = {"ld3": 300}  # where --iterations is more than a method can use: a dozen numbers are learned soon
 BATCH_SIZE = 128
 LR = 1e-3
 LR_DECAY = 0.5  # share of the steps over which it falls to 0: without, DDIM at NFE 50 was 18 to 26 away, with it 17
@@ -74,6 +79,16 @@ class Run:
         return [data for data in self.sets for _ in range(self.seeds)]
 
     @property
+    def groups(self) -> list[slice]:
+        """The members that are trained as one, group after group."""
+        count = len(self.members)
+        return [slice(i, i + 1) for i in range(count)] if self.method in ALONE else [slice(0, count)]
+
+    @property
+    def steps(self) -> int:
+        return min(self.iterations, ITERATIONS.get(self.method, self.iterations))
+
+    @property
     def teacher(self) -> "Run | None":
         return Run(TEACHER, self.sets, self.seeds, self.iterations) if get_method(self.method).needs_teacher else None
 
@@ -82,7 +97,7 @@ class Run:
         files = [inspect.getsourcefile(source) for source in (get_method(self.method), challenge_file, points_file)]
         source = b"".join(Path(file).read_bytes() for file in files)
         training = {"batch_size": BATCH_SIZE, "lr": LR, "lr_decay": LR_DECAY, "options": OPTIONS.get(self.method, {})}
-        about = {**asdict(self), **training, "source": hashlib.sha256(source).hexdigest()[:12]}
+        about = {**asdict(self), "steps": self.steps, **training, "source": hashlib.sha256(source).hexdigest()[:12]}
         if self.teacher:
             about["teacher"] = self.teacher.key()
         return json.dumps(about, sort_keys=True)
@@ -94,46 +109,49 @@ class Run:
 # ------------------------------------------------------------------------------------------------------------- a run
 
 
-def build(run: Run, out: Path) -> Method:
-    """The run's model with fresh weights; a student's teacher, and where they fit its weights, from OUT/weights."""
+def build(run: Run, group: slice, out: Path) -> Method:
+    """The model of these members, with fresh weights; a student's teacher, and where they fit its weights, from OUT/weights."""
     cls = get_method(run.method)
-    network = CHALLENGE.network(use_additional_condition=bool(cls.needs_condition), members=len(run.members))
+    network = CHALLENGE.network(use_additional_condition=bool(cls.needs_condition), members=len(run.members[group]))
     model = cls.from_options(network, **OPTIONS.get(run.method, {}))
     if run.teacher:
-        teacher = build(run.teacher, out)
-        teacher.load_state_dict(load_torch(run.teacher.file(out, "weights")))
+        teacher = build(run.teacher, group, out)
+        weights = load_torch(run.teacher.file(out, "weights"))
+        teacher.load_state_dict({name: value[group] for name, value in weights.items()})
         model.set_teacher(teacher)
         if model.parameterization == teacher.parameterization:
-            model.network.load_state_dict(teacher.network.state_dict(), strict=not cls.needs_condition)
+            own = model.network.state_dict()
+            fitting = {name: value for name, value in teacher.network.state_dict().items() if value.shape == own[name].shape}
+            model.network.load_state_dict({**own, **fitting})  # a second scalar's embedding is another one
     return model
 
 
-def train(run: Run, out: Path) -> tuple[Method, EMA]:
-    """Train the run's networks on their points; the averages of the weights come with them. Nothing waits for a figure."""
-    seed_everything(0)
-    model = build(run, out)
-    members = len(run.members)
-    sets = {data: torch.from_numpy(CHALLENGE.data[data](TRAIN_POINTS, TRAIN_SEED)) for data in run.sets}
-    points = torch.stack(list(sets.values()))
-    which = torch.tensor([run.sets.index(data) for data in run.members]).repeat_interleave(BATCH_SIZE)
+def train(run: Run, group: slice, out: Path) -> tuple[Method, EMA]:
+    """Train these members on their points; the averages of the weights come with them. Nothing waits for a figure."""
+    seed_everything(group.start)
+    model = build(run, group, out)
+    sets = run.members[group]
+    members = len(sets)
+    points = torch.stack([torch.from_numpy(CHALLENGE.data[data](TRAIN_POINTS, TRAIN_SEED)) for data in run.sets])
+    which = torch.tensor([run.sets.index(data) for data in sets]).repeat_interleave(BATCH_SIZE)
     groups = {name: list(parameters) for name, parameters in model.optim_groups().items()}
     optimizers = {name: torch.optim.Adam(parameters, LR, fused=True) for name, parameters in groups.items()}
     ema = EMA(model)
-    schedule = TrainingConfig(lr=LR, lr_warmup=0, lr_decay=LR_DECAY, num_iterations=run.iterations)
+    schedule = TrainingConfig(lr=LR, lr_warmup=0, lr_decay=LR_DECAY, num_iterations=run.steps)
     model.train()
-    for step in range(1, run.iterations + 1):
+    for step in range(1, run.steps + 1):
         data = points[which, torch.randint(TRAIN_POINTS, which.shape)]
         noise = torch.randn_like(data)
         for name, optimizer in optimizers.items():
             for other in optimizers.values():
                 other.zero_grad(set_to_none=True)
-            loss = model.compute_loss(data, noise, step=step, total_steps=run.iterations, group=name)
+            loss = model.compute_loss(data, noise, step=step, total_steps=run.steps, group=name)
             (loss * members).backward()  # a mean over all rows: times their number it is the sum of the members' losses
             clip_members(groups[name], members)
             for options in optimizer.param_groups:
                 options["lr"] = learning_rate(step, schedule)
             optimizer.step()
-        model.on_step_end(step, run.iterations)
+        model.on_step_end(step, run.steps)
         ema.update(step)
     return model.eval(), ema
 
@@ -151,27 +169,32 @@ def clip_members(parameters: list[torch.nn.Parameter], members: int) -> None:
 def execute(run: Run, out: Path) -> dict[str, Any]:
     """Make a run and return its line. A failure is told, not raised.
 
-    Kept beside: the averaged weights in OUT/weights, for students, and the first seed's samples in OUT/points.
+    Kept beside: a teacher's averaged weights in OUT/weights, for students, and the first seed's samples in OUT/points.
     """
     torch.set_num_threads(1)
     start = time.perf_counter()
     try:
-        model, ema = train(run, out)
-        trained = time.perf_counter()
-        shape = (len(run.members) * CHALLENGE.num_samples, 2)
-        samples = {}
-        with ema.applied(), torch.no_grad():
-            save_torch(model.state_dict(), run.file(out, "weights"))
-            for nfe in CHALLENGE.nfe:
-                seed_everything(0)
-                drawn = model.sample(shape, num_inference_timesteps=nfe).float().numpy()
-                samples[nfe] = drawn.reshape(len(run.sets), run.seeds, CHALLENGE.num_samples, 2)
+        samples: dict[int, list[np.ndarray]] = {nfe: [] for nfe in CHALLENGE.nfe}
+        train_seconds = 0.0
+        for group in run.groups:
+            began = time.perf_counter()
+            model, ema = train(run, group, out)
+            train_seconds += time.perf_counter() - began
+            with ema.applied(), torch.no_grad():
+                if run.method == TEACHER:
+                    save_torch(model.state_dict(), run.file(out, "weights"))
+                for nfe in CHALLENGE.nfe:
+                    seed_everything(group.start)
+                    shape = (len(run.members[group]) * CHALLENGE.num_samples, 2)
+                    samples[nfe].append(model.sample(shape, num_inference_timesteps=nfe).float().numpy())
+        shape = (len(run.sets), run.seeds, CHALLENGE.num_samples, 2)
+        drawn = {nfe: np.concatenate(parts).reshape(shape) for nfe, parts in samples.items()}
         held_out = {data: CHALLENGE.data[data](CHALLENGE.num_samples, report.HELD_OUT_SEED) for data in run.sets}
         figures: dict[str, dict[str, list]] = {
-            data: {str(nfe): [report.measure(points, held_out[data]) for points in samples[nfe][i]] for nfe in CHALLENGE.nfe}
+            data: {str(nfe): [report.measure(points, held_out[data]) for points in drawn[nfe][i]] for nfe in CHALLENGE.nfe}
             for i, data in enumerate(run.sets)
         }
-        firsts = {f"{data}-{nfe}": samples[nfe][i, 0] for (i, data), nfe in product(enumerate(run.sets), CHALLENGE.nfe)}
+        firsts = {f"{data}-{nfe}": drawn[nfe][i, 0] for (i, data), nfe in product(enumerate(run.sets), CHALLENGE.nfe)}
         with write_whole(run.file(out, "points")) as partial, open(partial, "wb") as file:
             np.savez(file, **firsts)
     except Exception:  # whatever a method raises, the others' runs go on
@@ -180,7 +203,7 @@ def execute(run: Run, out: Path) -> dict[str, Any]:
         "run": asdict(run),
         "key": run.key(),
         "figures": figures,
-        "train_seconds": round(trained - start, 2),
+        "train_seconds": round(train_seconds, 2),
         "seconds": round(time.perf_counter() - start, 2),
         "date": str(date.today()),
     }

@@ -182,35 +182,48 @@ def test_hooks_are_called(tmp_path):
 
     try:
         register("hooked")(Hooked)
-        toy2d.train(toy2d.Run("hooked", ("moons",), 1, 2), tmp_path)
+        toy2d.train(toy2d.Run("hooked", ("moons",), 1, 2), slice(0, 1), tmp_path)
     finally:
         _REGISTRY.pop("hooked", None)
     assert calls == [(1, "network"), (1, "first"), (1, 2), (2, "network"), (2, "first"), (2, 2)]
 
 
-@pytest.mark.parametrize("method", [name for name in method_names() if name != "custom"])
+@pytest.mark.parametrize("method", [name for name in method_names() if name not in {"custom", *toy2d.ALONE}])
 def test_networks_share_nothing(method, tmp_path):
     """Another batch for one network leaves the gradients of the others as they are."""
     sets = ("moons", "circle", "s_curve")
     if get_method(method).needs_teacher:
         run = toy2d.Run(toy2d.TEACHER, sets, 1, 20)
-        save_torch(toy2d.build(run, tmp_path).state_dict(), run.file(tmp_path, "weights"))
+        save_torch(toy2d.build(run, slice(0, 3), tmp_path).state_dict(), run.file(tmp_path, "weights"))
     seed_everything(0)
-    model = toy2d.build(toy2d.Run(method, sets, 1, 20), tmp_path)
+    model = toy2d.build(toy2d.Run(method, sets, 1, 20), slice(0, 3), tmp_path)
     data, noise = torch.randn(3 * 128, 2), torch.randn(3 * 128, 2)
-    other = data.clone()
-    other[128:256] += 1
+    other = data.clone(), noise.clone()
+    for values in other:
+        values[128:256] += 1
     for name, parameters in model.optim_groups().items():
         parameters = list(parameters)
         gradients = []
-        for batch in (data, other):
+        for batch in ((data, noise), other):
             seed_everything(1)
-            loss = model.compute_loss(batch, noise, step=3, total_steps=20, group=name)
+            loss = model.compute_loss(*batch, step=3, total_steps=20, group=name)
             gradients.append(torch.autograd.grad(loss, parameters))
         for before, after in zip(*gradients, strict=True):
             changed = [not torch.allclose(before[i], after[i], rtol=1e-4, atol=1e-7) for i in range(3)]
             assert not changed[0] and not changed[2], "networks exchange what they learn"
         assert any(not torch.allclose(before[1], after[1]) for before, after in zip(*gradients, strict=True))
+
+
+def test_networks_trained_one_after_the_other(bench, tmp_path, monkeypatch):
+    """A method of ALONE gets its own part of the stacked teacher for each network, and its own number of steps."""
+    monkeypatch.setitem(toy2d.ITERATIONS, "ld3", 2)
+    assert bench("--methods", "ld3", "--sets", "swiss_roll", "circle", "--seeds", "2") == 0
+    figures = lines(tmp_path)[1]["figures"]
+    assert len({row["chamfer"] for by_nfe in figures.values() for rows in by_nfe.values() for row in rows}) == 8
+    teacher = lines(tmp_path)[0]["figures"]  # at NFE 1 there is nothing to learn: the same network, other noise
+    for data in ("swiss_roll", "circle"):
+        ours, theirs = ([row["chamfer"] for row in rows[data]["1"]] for rows in (figures, teacher))
+        assert sum(ours) == pytest.approx(sum(theirs), rel=0.3)
 
 
 def test_gradients_are_clipped_network_by_network():
