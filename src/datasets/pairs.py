@@ -80,7 +80,7 @@ def load_pairs(folder: str | Path, drop_longest: float = 0.0) -> tuple[np.ndarra
 
 
 def describe_pairs(folder: str | Path, drop_longest: float = 0.0) -> str:
-    """One line that is the same for the same pairs: their number, shape, teacher, steps, seed, precision, and what is dropped."""
+    """One line that is the same for the same pairs: their number, shape, teacher, steps, seed, precision, what is left out."""
     about = read_about(Path(folder))
     shape, teacher = "x".join(map(str, about["image_shape"])), about["teacher_sha256"][:12]
     dropped = f", the longest {drop_longest:g} left out" if drop_longest else ""

@@ -106,7 +106,7 @@ def test_u_shaped_times_have_their_density():
     """The distribution function of exp(a t) + exp(a (1 - t)), held against the share of draws below each t."""
     torch.manual_seed(0)
     t = sample_unit_times("u_shaped", 100000, "cpu")
-    assert 0 <= t.min() and t.max() <= 1
+    assert t.min() >= 0 and t.max() <= 1
     for edge in (0.05, 0.2, 0.5, 0.7, 0.95):
         grid = torch.linspace(0, 1, 100001, dtype=torch.float64)
         density = (U_SHAPE * grid).exp() + (U_SHAPE * (1 - grid)).exp()
