@@ -40,7 +40,14 @@ from src.utils import (
 
 SHARD = 1024  # pairs a file: 25 MB of 64x64 images
 ABOUT = "pairs.json"
-IDENTITY = ("teacher_sha256", "steps", "seed", "image_shape", "precision")  # what a folder's pairs have in common
+IDENTITY = (
+    "teacher_sha256",
+    "teacher_options",
+    "steps",
+    "seed",
+    "image_shape",
+    "precision",
+)  # what a folder's pairs have in common
 
 
 # ------------------------------------------------------------------------------------------------------ what is stored
@@ -233,6 +240,7 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
     about = {
         "teacher": str(source),
         "teacher_sha256": file_sha256(checkpoint) if team.is_first else None,
+        "teacher_options": load_json(checkpoint.parent / "model_config.json"),
         "steps": args.steps,
         "seed": args.seed,
         "image_shape": shape,
