@@ -118,7 +118,7 @@ def read_shard(path: Path, about: dict[str, Any], names: Sequence[str] = ("image
             shard = {name: file[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path}: damaged ({str(error) or type(error).__name__}); the command that made it makes it again"
+            f"{path}: damaged ({str(error) or type(error).__name__}); delete it, and the same command makes it again"
         ) from error
     if "images" in shard and list(shard["images"].shape[1:]) != list(about["image_shape"]):
         raise UserError(f"{path} holds images of shape {shard['images'].shape[1:]}, {ABOUT} says {about['image_shape']}")

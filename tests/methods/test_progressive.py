@@ -275,6 +275,8 @@ def test_resumed_in_the_middle_of_a_round_and_milestones(tmp_path, no_pictures):
     for name in ("nfe4", "nfe2", "nfe1", "last"):
         whole, parts = (torch.load(tmp_path / run / f"{name}.ckpt", weights_only=True) for run in ("whole", "parts"))
         assert all(torch.equal(value, parts["state_dict"][key]) for key, value in whole["state_dict"].items()), name
+    nfe1 = torch.load(tmp_path / "parts" / "nfe1.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, nfe1[key]) for key, value in parts["state_dict"].items()), "averaged, as last.ckpt is"
     nfe4 = load_model(tmp_path / "parts" / "nfe4.ckpt", create_custom_model).eval()
     assert torch.isfinite(nfe4.sample((2, *SHAPE), 4)).all()
     assert not torch.equal(nfe4.network.head.weight, parts["state_dict"]["network.head.weight"])
