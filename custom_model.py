@@ -1,7 +1,7 @@
 """Your model: what a student edits, and what the course's scripts load.
 
 `CustomScheduler` and `CustomGenerativeModel` begin as rectified flow. Override what your method does differently; the
-formulas they begin with are in `src/methods/rectified_flow.py` and `src/methods/_paths.py`, and `docs/write_a_method.md` has a
+formulas they begin with are in `src/methods/rectified_flow.py`, `_flow.py` and `_paths.py`, and `docs/write_a_method.md` has a
 worked example.
 """
 

@@ -13,10 +13,12 @@ from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from custom_model import NETWORK_OPTIONS, create_custom_model
 from dataset import DATA_NAMES, DEFAULT_ROOT, load_split
+from src.datasets.pairs import describe_pairs, load_pairs
 from src.evaluation.development import DevelopmentFID
 from src.evaluation.weights import load_inception
 from src.methods import Method, get_method, method_names
@@ -40,6 +42,7 @@ from src.utils import (
 )
 
 START = time.monotonic()
+DATA_FLAGS = ("data", "data_root", "pairs", "drop_longest")  # kept by a continued run
 
 
 def add_fields(group: argparse._ArgumentGroup, items: Iterable[Field]) -> None:
@@ -89,6 +92,15 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="bf16 where the processor has it")
     run.add_argument("--data", choices=DATA_NAMES, default="simpsons", help="toon faces are drawn, not downloaded")
     run.add_argument("--data_root", default=DEFAULT_ROOT, help="folder or zip file of the faces")
+    run.add_argument(
+        "--pairs",
+        metavar="FOLDER",
+        help="train on these pairs of noise and image, made by python -m src.datasets.pairs; --data and --data_root then give "
+        "the development images alone",
+    )
+    run.add_argument(
+        "--drop_longest", type=number(float, 0), default=0.0, help="share of the pairs left out, the most distant ones"
+    )
     add_fields(parser.add_argument_group("training"), fields(TrainingConfig))
 
     model = parser.add_argument_group("the model, saved in model_config.json")
@@ -120,28 +132,30 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
 def saved_flags(run_dir: Path) -> dict[str, Any]:
     """The flags that the run in this folder was started with."""
     training, model = load_json(run_dir / "training_config.json"), load_json(run_dir / "model_config.json")
-    kept = {item.name for item in fields(TrainingConfig)} | {"data", "data_root", "teacher"}
+    kept = {item.name for item in fields(TrainingConfig)} | set(DATA_FLAGS) | {"teacher"}
     return {**{name: value for name, value in training.items() if name in kept}, **model}
 
 
-def differences(run_dir: Path, config: TrainingConfig, model_config: dict[str, Any], data: str) -> list[str]:
+def differences(run_dir: Path, config: TrainingConfig, model_config: dict[str, Any], about: dict[str, Any]) -> list[str]:
     """How the run in this folder differs from the one asked for, in what a continued run cannot change."""
     there = saved_flags(run_dir)
     found = config.differences(there)
-    mine = {**json.loads(json.dumps(model_config)), "data": data}
-    return found + [
-        f"--{name} {there.get(name)} there, {value} here" for name, value in mine.items() if there.get(name) != value
-    ]
+    mine = {**json.loads(json.dumps(model_config)), "data": about["data"]}
+    found += [f"--{name} {there.get(name)} there, {value} here" for name, value in mine.items() if there.get(name) != value]
+    before, now = load_json(run_dir / "training_config.json").get("trained_on"), about["trained_on"]
+    return found + ([f"trained on {before or 'images'} there, {now or 'images'} here (--pairs)"] if before != now else [])
 
 
-def choose_run(args: argparse.Namespace, config: TrainingConfig, model_config: dict[str, Any]) -> tuple[Path, bool]:
+def choose_run(
+    args: argparse.Namespace, config: TrainingConfig, model_config: dict[str, Any], about: dict[str, Any]
+) -> tuple[Path, bool]:
     """The run's folder, and whether to continue what it holds.
 
     Raises UserError where --resume names a run of other settings, or a new run would overwrite one.
     """
     if args.resume:
         run_dir = Path(args.resume)
-        if found := differences(run_dir, config, model_config, args.data):
+        if found := differences(run_dir, config, model_config, about):
             raise UserError(f"{run_dir} cannot be continued with other settings: {'; '.join(found)}")
         return run_dir, True
     save_dir = Path(args.save_dir)
@@ -151,7 +165,7 @@ def choose_run(args: argparse.Namespace, config: TrainingConfig, model_config: d
             if not ((run_dir / "training_config.json").is_file() and has_resume(run_dir)):
                 continue
             there = load_json(run_dir / "training_config.json")
-            found = differences(run_dir, config, model_config, args.data)
+            found = differences(run_dir, config, model_config, about)
             if not found and there["num_iterations"] == config.num_iterations:
                 return run_dir, True
             if args.run_name and found:
@@ -181,6 +195,31 @@ def describe(model: Method, config: TrainingConfig, team: Team, image_shape: tup
             f"{config.num_iterations} steps",
         ]
     )
+
+
+def load_training_data(args: argparse.Namespace, needs_pairs: bool) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """The images to train on, the seeds of the noises that belong to them (None: to no image does one), development images.
+
+    Raises UserError where a method that needs pairs has none, or pairs are of another resolution than the development images.
+    """
+    if needs_pairs and not args.pairs:
+        raise UserError(
+            f"--method {args.method} learns from pairs of noise and image: make them with python -m src.datasets.pairs and "
+            "name their folder with --pairs"
+        )
+    if args.drop_longest and not args.pairs:
+        raise UserError(f"--drop_longest {args.drop_longest:g} is about pairs: name their folder with --pairs")
+    if not args.pairs:
+        images = load_split("train", args.data_root, args.data)
+        train_ids, dev_ids = development_split(len(images), args.dev_images)
+        return images[train_ids] if args.dev_images else images, None, images[dev_ids]
+    images, seeds = load_pairs(args.pairs, args.drop_longest)
+    if not args.dev_images:
+        return images, seeds, images[:0]
+    real = load_split("train", args.data_root, args.data)
+    if real.shape[1:] != images.shape[1:]:
+        raise UserError(f"--pairs {args.pairs}: images of shape {images.shape[1:]}; those of --dev_images are {real.shape[1:]}")
+    return images, seeds, real[development_split(len(real), args.dev_images)[1]]
 
 
 def give_teacher(model: Method, source: str | None, image_shape: tuple[int, ...], team: Team) -> None:
@@ -232,9 +271,8 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
     if config.dev_images == 1:
         raise UserError("--dev_images 1: FID needs at least two images")
 
-    images = load_split("train", args.data_root, args.data)
-    train_ids, dev_ids = development_split(len(images), config.dev_images)
-    train_images = images[train_ids] if config.dev_images else images
+    images, noise_seeds, dev_images = load_training_data(args, get_method(args.method).needs_pairs)
+    image_shape = images.shape[1:]
     micro_batches(config, team)
     seed_everything(config.seed)
     try:
@@ -243,7 +281,7 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
         raise UserError(str(error)) from error
     model_config["use_additional_condition"] = model.network.use_additional_condition
     if args.teacher or model.needs_teacher:
-        give_teacher(model, args.teacher, images.shape[1:], team)
+        give_teacher(model, args.teacher, image_shape, team)
     if args.init_from:
         init_network(model.network, Path(args.init_from))
     dtype = resolve_precision(args.precision, device)
@@ -252,13 +290,16 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
     torch.backends.cudnn.benchmark = True
     if args.dry_run:
         team.say(json.dumps({**asdict(config), **model_config, "precision": precision}, indent=2))
-        team.say(describe(model, config, team, images.shape[1:], dtype))
+        team.say(describe(model, config, team, image_shape, dtype))
         return
 
-    run_dir, resume = team.first_says(choose_run(args, config, model_config) if team.is_first else None)
+    about = {name: getattr(args, name) for name in (*DATA_FLAGS, "init_from", "teacher")}
+    about["trained_on"] = describe_pairs(args.pairs, args.drop_longest) if args.pairs else None
+    run_dir, resume = team.first_says(choose_run(args, config, model_config, about) if team.is_first else None)
     processes = f", {team.size} processes" if team.size > 1 else ""
+    kind = "images" if noise_seeds is None else "pairs"
     team.say(
-        f"{args.method}: {parameter_count(model):,} parameters, {len(train_images):,} images, {device}, {precision}{processes} "
+        f"{args.method}: {parameter_count(model):,} parameters, {len(images):,} {kind}, {device}, {precision}{processes} "
         f"-> {run_dir}{' (continued)' if resume else ''}"
     )
     before = load_json(run_dir / "training_config.json")["precision"] if resume else precision
@@ -266,16 +307,17 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
         team.say(f"warning: this run was in {before} so far, and goes on in {precision}")
     trainer = Trainer(
         model,
-        train_images,
+        images,
         config,
         model_config,
         run_dir,
         device,
         dtype,
         team,
-        evaluate=make_evaluation(images[dev_ids], model, config, team) if config.dev_images else None,
+        evaluate=make_evaluation(dev_images, model, config, team) if config.dev_images else None,
         deadline=START + 60 * config.max_minutes if config.max_minutes else math.inf,
-        about={"data": args.data, "data_root": args.data_root, "init_from": args.init_from, "teacher": args.teacher},
+        about=about,
+        noise_seeds=noise_seeds,
     )
     if trainer.run(resume):
         team.say(f"checkpoint: {run_dir / 'last.ckpt'}")

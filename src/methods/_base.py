@@ -48,11 +48,13 @@ class Method(BaseGenerativeModel):
             train.py and a key of model_config.json. metadata may hold "help" and "choices".
         needs_condition: whether the network gets its second scalar input. None leaves it to --use_additional_condition.
         needs_teacher: whether it learns from a trained model, which train.py's --teacher names and set_teacher receives.
+        needs_pairs: whether data and noise must belong together: train.py then asks for --pairs. Other methods may have them.
     """
 
     Scheduler: type[BaseScheduler]
     needs_condition: bool | None = False
     needs_teacher: bool = False
+    needs_pairs: bool = False
 
     @dataclass
     class Config:
@@ -136,6 +138,10 @@ class Method(BaseGenerativeModel):
 
     def on_step_end(self, step: int, total_steps: int) -> None:
         """Called after the optimizers have made step number `step` (from 1) of total_steps."""
+
+    def milestones(self, total_steps: int) -> dict[int, str]:
+        """Steps after which the averaged model is worth keeping: {step: name}, each kept as name.ckpt beside last.ckpt."""
+        return {}
 
 
 def draw_noise(shape: Sequence[int], device: torch.device, seeds: Sequence[int] | None = None, draw: int = 0) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from src.base_model import BaseScheduler
-from src.methods._schedules import KARRAS_RHO, sample_unit_times
+from src.methods._schedules import KARRAS_RHO, TIME_DISTRIBUTIONS, sample_unit_times
 from src.utils import expand_t
 
 
@@ -23,7 +23,7 @@ class LinearPathScheduler(BaseScheduler):
     @dataclass
     class Config:
         time_distribution: str = field(
-            default="uniform", metadata={"help": "how training times are drawn", "choices": ("uniform", "logit_normal")}
+            default="uniform", metadata={"help": "how training times are drawn", "choices": TIME_DISTRIBUTIONS}
         )
         logit_mean: float = field(default=0.0, metadata={"help": "mean of the logit-normal times; above 0 is nearer the data"})
         logit_std: float = field(default=1.0, metadata={"help": "standard deviation of the logit-normal times"})

@@ -1,8 +1,12 @@
 """When to look: random times for training and fixed grids for sampling."""
 
+import math
+
 import torch
 
 KARRAS_RHO = 7.0
+TIME_DISTRIBUTIONS = ("uniform", "logit_normal", "u_shaped")
+U_SHAPE = 4.0  # a of the u_shaped times, as in their paper
 
 
 def sample_unit_times(
@@ -10,14 +14,18 @@ def sample_unit_times(
 ) -> torch.Tensor:
     """Draw times (B,) in (0, 1), float32.
 
-    distribution: "uniform"; or "logit_normal", the sigmoid of a normal with logit_mean and logit_std (Esser et al.,
-    arXiv:2403.03206), which looks more often at the middle of the path.
+    distribution: "uniform"; "logit_normal", the sigmoid of a normal with logit_mean and logit_std (Esser et al.,
+    arXiv:2403.03206), which looks more often at the middle of the path; or "u_shaped", which looks more often at both of its
+    ends, of a density proportional to exp(a t) + exp(a (1 - t)) with a = 4 (Lee et al., arXiv:2405.20320, sec. 4).
     """
     if distribution == "uniform":
         return torch.rand(batch_size, device=device)
     if distribution == "logit_normal":
         return torch.sigmoid(logit_mean + logit_std * torch.randn(batch_size, device=device))
-    raise ValueError(f"unknown time distribution {distribution!r}; expected uniform or logit_normal")
+    if distribution == "u_shaped":  # the inverse of its distribution function
+        uniform = torch.rand(batch_size, device=device)
+        return 0.5 + torch.asinh((2 * uniform - 1) * math.sinh(U_SHAPE / 2)) / U_SHAPE
+    raise ValueError(f"unknown time distribution {distribution!r}; expected one of {', '.join(TIME_DISTRIBUTIONS)}")
 
 
 def uniform_grid(start: float, end: float, steps: int, device: torch.device | str) -> torch.Tensor:

@@ -1,8 +1,9 @@
-"""Training batches from images that stay on the device as uint8."""
+"""Training batches from images that stay on the device as they are stored."""
 
 import numpy as np
 import torch
 
+from src.methods._base import draw_noise
 from src.utils import UserError, from_uint8
 
 DEVELOPMENT_SEED = 2025  # one development split for all runs, whatever their seed
@@ -27,43 +28,68 @@ class Batches:
     same in a resumed run. Images, permutations and mirrorings lie on the device, so that a batch costs no transfer.
 
     Args:
-        images: uint8 (N, 3, H, W).
+        images: uint8 (N, 3, H, W), or floating-point, as in [-1, 1], of any precision.
         flip: mirror each image left-right with probability one half.
+        noise_seeds: int64 (N,), the seed of the noise that belongs to each image, where it has one. The noise is drawn anew
+            for each batch, on the CPU, and mirrored where its image is.
 
     Raises UserError if a batch is larger than the data set.
     """
 
-    def __init__(self, images: np.ndarray, batch_size: int, seed: int, device: torch.device, flip: bool = True):
+    def __init__(
+        self,
+        images: np.ndarray,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        flip: bool = True,
+        noise_seeds: np.ndarray | None = None,
+    ):
         if batch_size > len(images):
             raise UserError(f"--batch_size {batch_size} is larger than the data set of {len(images)} images")
-        self.images = torch.from_numpy(np.array(images)).to(device)  # a copy: a memory map is read-only
+        self.images = torch.from_numpy(np.require(images, requirements="W")).to(device)  # a memory map is read-only: copied
         self.batch_size = batch_size
         self.seed = seed
         self.flip = flip
-        self._epochs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.noise_seeds = None if noise_seeds is None else torch.from_numpy(noise_seeds)
+        self._epochs: dict[int, tuple[torch.Tensor, ...]] = {}
 
-    def _epoch(self, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The order of this epoch, (N,), and which images are mirrored in it, (N,)."""
+    def _epoch(self, epoch: int) -> tuple[torch.Tensor, ...]:
+        """Of this epoch: the images' order, (N,), which are mirrored in it, (N,), and their noise's seeds, (N,) on the CPU."""
         if epoch not in self._epochs:
             self._epochs = {key: value for key, value in self._epochs.items() if key == epoch - 1}
             rng = np.random.default_rng([self.seed, epoch])
             order = torch.from_numpy(rng.permutation(len(self.images)))
-            mirrored = torch.from_numpy(rng.random(len(self.images)) < 0.5)
-            self._epochs[epoch] = order.to(self.images.device), mirrored.to(self.images.device)
+            mirrored = torch.from_numpy(rng.random(len(self.images)) < 0.5) & self.flip
+            seeds = order[:0] if self.noise_seeds is None else self.noise_seeds[order]
+            self._epochs[epoch] = order.to(self.images.device), mirrored.to(self.images.device), seeds
         return self._epochs[epoch]
+
+    def _take(self, number: int, rows: slice) -> tuple[torch.Tensor, ...]:
+        """The order, mirroring and noise's seeds of these rows of batch `number`."""
+        epoch, start = divmod(number * self.batch_size + rows.start, len(self.images))
+        end = start + rows.stop - rows.start
+        parts = self._epoch(epoch)
+        if end > len(self.images):
+            parts = [torch.cat(both) for both in zip(parts, self._epoch(epoch + 1), strict=True)]
+        return tuple(part[start:end] for part in parts)
 
     def rows(self, number: int, rows: slice) -> torch.Tensor:
         """These rows of batch `number` (from 0): float32 (rows, 3, H, W) in [-1, 1]."""
-        epoch, start = divmod(number * self.batch_size + rows.start, len(self.images))
-        order, mirrored = self._epoch(epoch)
-        count = rows.stop - rows.start
-        if start + count > len(self.images):
-            order, mirrored = (torch.cat(parts) for parts in zip((order, mirrored), self._epoch(epoch + 1), strict=True))
-        data = from_uint8(self.images[order[start : start + count]])
-        if self.flip:
-            data = torch.where(mirrored[start : start + count, None, None, None], data.flip(-1), data)
-        return data
+        order, mirrored, _ = self._take(number, rows)
+        pixels = self.images[order]
+        return _mirror(pixels.float() if pixels.is_floating_point() else from_uint8(pixels), mirrored)
+
+    def noise(self, number: int, rows: slice) -> torch.Tensor:
+        """The noise that belongs to the images of these rows: float32 (rows, 3, H, W). Only with noise_seeds."""
+        _, mirrored, seeds = self._take(number, rows)
+        return _mirror(draw_noise((len(seeds), *self.images.shape[1:]), self.images.device, seeds.tolist()), mirrored)
 
     def __getitem__(self, number: int) -> torch.Tensor:
         """Batch `number` (from 0): float32 (batch_size, 3, H, W) in [-1, 1]."""
         return self.rows(number, slice(0, self.batch_size))
+
+
+def _mirror(images: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """images (B, 3, H, W), those of them left-right whose `mirrored` (B,) is set."""
+    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)

@@ -37,11 +37,11 @@ class Trainer:
     """Trains model on images and leaves in run_dir what sampling, a later run and a person need.
 
     That is last.ckpt (averaged weights), model_config.json, resume.pt, log.jsonl, training_curves.png, previews/ and
-    training_config.json. SIGTERM and Ctrl-C save and end the run early.
+    training_config.json, and NAME.ckpt for each of the method's milestones. SIGTERM and Ctrl-C save and end the run early.
 
     Args:
         model: on `device` already.
-        images: uint8 (N, 3, H, W).
+        images: uint8 (N, 3, H, W), or floating-point as in [-1, 1].
         model_config: the options that build the model anew, saved as model_config.json.
         dtype: precision of the network's matrix products; weights stay float32.
         team: the processes that share each batch; this one alone if not given.
@@ -49,6 +49,8 @@ class Trainer:
             lowest geometric mean becomes last.ckpt.
         deadline: the time.monotonic() by which all must be saved.
         about: further entries of training_config.json.
+        noise_seeds: int64 (N,), where each image has noise of its own: the seed that draw_noise makes it from. Without, every
+            step draws fresh noise.
     """
 
     model: Method
@@ -62,12 +64,14 @@ class Trainer:
     evaluate: Evaluate | None = None
     deadline: float = math.inf
     about: dict[str, Any] = field(default_factory=dict)
+    noise_seeds: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         config = self.config
         self.image_shape = self.images.shape[1:]
         self.parts = micro_batches(config, self.team)
-        self.batches = Batches(self.images, config.batch_size, config.seed, self.device, config.flip)
+        self.batches = Batches(self.images, config.batch_size, config.seed, self.device, config.flip, self.noise_seeds)
+        self.milestones = self.model.milestones(config.num_iterations)
         self.groups = {name: list(parameters) for name, parameters in self.model.optim_groups().items()}
         self.window: dict[str, list[torch.Tensor]] = {}
         self.norms: dict[str, list[torch.Tensor]] = {}
@@ -159,19 +163,22 @@ class Trainer:
                 last = step == config.num_iterations
                 logs, saves = step % config.log_interval == 0, step % config.save_interval == 0
                 evaluates = bool(self.evaluate and config.eval_interval and step % config.eval_interval == 0)
+                milestone = self.milestones.get(step)
                 now = time.perf_counter()
                 slowest, step_start = max(slowest, now - step_start), now
                 stop = False
                 if not last and (self.team.size == 1 or logs):
                     reserve = 2 * slowest + (self.save_seconds or 1 + self._state_bytes() / 50e6)
                     stop = self.team.any(stopped() or time.monotonic() + reserve > self.deadline, self.device)
-                if logs or saves or evaluates or stop or last:
+                if logs or saves or evaluates or milestone or stop or last:
                     self._report(step, progress)
                 if evaluates and not last:
                     self._measure(step)
+                if milestone:
+                    self._save_model(milestone)
                 if saves and not (last or stop):
                     self._save()
-                if evaluates or saves:
+                if evaluates or saves or milestone:
                     self.window_start = step_start = time.perf_counter()
                 if stop:
                     return False
@@ -224,9 +231,12 @@ class Trainer:
 
     def _batch(self, step: int) -> list[tuple[slice, torch.Tensor, torch.Tensor]]:
         """This process's micro-batches of the step: their rows of the whole batch, data and noise (rows, 3, H, W)."""
+        number = step - 1
+        if self.noise_seeds is not None:
+            return [(rows, self.batches.rows(number, rows), self.batches.noise(number, rows)) for rows in self.parts]
         seed_everything(step_seed(self.config.seed, step))
         noise = torch.randn(self.config.batch_size, *self.image_shape, device=self.device)
-        return [(rows, self.batches.rows(step - 1, rows), noise[rows]) for rows in self.parts]
+        return [(rows, self.batches.rows(number, rows), noise[rows]) for rows in self.parts]
 
     def _collect_losses(self, t: torch.Tensor, losses: torch.Tensor) -> None:
         """Add up the losses (B,) by the tenth of the way from noise to data that their times t (B,) lie in."""
@@ -298,8 +308,7 @@ class Trainer:
         if not self.team.is_first:
             return
         start, step = time.perf_counter(), self.state.step
-        with self._as_sampled(self.half_life):
-            save_model(self.model, self.run_dir / "last.ckpt", self.model_config)
+        self._save_model("last")
         self.state.save(self.run_dir)
         self.last_good = step
         if self.log.rows:
@@ -308,6 +317,12 @@ class Trainer:
         if preview:
             with self._as_sampled(self.half_life):
                 save_preview(self.model, self.image_shape, self.run_dir / "previews" / f"step_{step:07d}.png", self.config.seed)
+
+    def _save_model(self, name: str) -> None:
+        """Write the averaged model as name.ckpt."""
+        if self.team.is_first:
+            with self._as_sampled(self.half_life):
+                save_model(self.model, self.run_dir / f"{name}.ckpt", self.model_config)
 
     def _state_bytes(self) -> int:
         """About the size of resume.pt and last.ckpt: weights, two moments, the averages."""

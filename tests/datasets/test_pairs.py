@@ -1,0 +1,181 @@
+"""Pairs of noise and image: what is in a folder, and what is left of one whose making was killed."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from src.datasets import pairs
+from src.methods._base import draw_noise
+from src.utils import PROJECT_ROOT, UserError, image_seeds, save_model
+from tests.helpers import SHAPE, TINY, call, fails, tiny_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def teacher(tmp_path, monkeypatch):
+    """A run of a tiny teacher of 16x16 images; files of pairs hold four of them."""
+    monkeypatch.setattr(pairs, "SHARD", 4)
+    return make_teacher(tmp_path / "teacher")
+
+
+def make_teacher(folder, method="rectified_flow", told=True):
+    model = tiny_model(method)
+    save_model(model, folder / "last.ckpt", {"method": method, **TINY})
+    if told:
+        (folder / "training_config.json").write_text(json.dumps({"image_shape": SHAPE}))
+    return folder
+
+
+def flags(teacher, out, count=10, steps=2, *more):
+    return ["--teacher", teacher, "--out", out, "--count", count, "--steps", steps, "--batch_size", 3, "--device", "cpu", *more]
+
+
+def counted(monkeypatch):
+    """The numbers of images of all calls of make_pairs from now on."""
+    make, calls = pairs.make_pairs, []
+    monkeypatch.setattr(pairs, "make_pairs", lambda *args: calls.append(len(args[3])) or make(*args))
+    return calls
+
+
+def test_an_image_is_what_the_teacher_makes_of_its_noise(teacher, tmp_path, monkeypatch):
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
+    images, seeds = pairs.load_pairs(tmp_path / "p")
+    assert images.shape == (10, *SHAPE) and images.dtype == np.float16 and seeds.dtype == np.int64
+    assert seeds.tolist() == image_seeds(0, 0, 10) and len(set(seeds.tolist())) == 10
+    expected = tiny_model("rectified_flow").sample((10, *SHAPE), 2, seeds=seeds.tolist())
+    torch.testing.assert_close(torch.from_numpy(images).float(), expected, atol=2e-3, rtol=2e-3)
+    assert (torch.from_numpy(images).float().roll(1, 0) - expected).abs().mean() > 0.1
+    assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["pairs.json", *(f"pairs_0000{i}.npz" for i in range(3))]
+
+
+def test_the_longest_are_dropped(teacher, tmp_path, monkeypatch):
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
+    images, seeds = pairs.load_pairs(tmp_path / "p")
+    noise = draw_noise((10, *SHAPE), CPU, seeds.tolist()).numpy()
+    distance = np.sqrt(((images.astype(np.float32) - noise) ** 2).sum(axis=(1, 2, 3)))
+    kept_images, kept = pairs.load_pairs(tmp_path / "p", drop_longest=0.3)
+    assert kept.tolist() == [seed for seed, d in zip(seeds, distance, strict=True) if d < np.sort(distance)[7]]
+    assert np.array_equal(kept_images, images[np.isin(seeds, kept)])
+    assert pairs.describe_pairs(tmp_path / "p", 0.3) != pairs.describe_pairs(tmp_path / "p")
+    with pytest.raises(UserError, match="drop_longest 1: expected a share from 0 to below 1"):
+        pairs.load_pairs(tmp_path / "p", drop_longest=1.0)
+
+
+def test_a_killed_making_goes_on_where_it_was(teacher, tmp_path, monkeypatch, capsys):
+    """Killed in the second file: the first is not made again, and what comes out is what was never killed."""
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "whole")) == 0
+    make = pairs.make_pairs
+    calls = []
+
+    def killed(*args):
+        calls.append(len(args[3]))
+        if len(calls) == 4:
+            (tmp_path / "p" / ".pairs_00001.npz.1.partial").write_bytes(b"half")
+            raise KeyboardInterrupt
+        return make(*args)
+
+    monkeypatch.setattr(pairs, "make_pairs", killed)
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 130
+    with pytest.raises(UserError, match=r"holds 4 of its 10 pairs"):
+        pairs.load_pairs(tmp_path / "p")
+    monkeypatch.setattr(pairs, "make_pairs", make)
+    calls = counted(monkeypatch)
+    capsys.readouterr()
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
+    assert "4 of 10 pairs are there" in capsys.readouterr().out and sum(calls) == 6
+    for mine, whole in zip(pairs.load_pairs(tmp_path / "p"), pairs.load_pairs(tmp_path / "whole"), strict=True):
+        assert np.array_equal(mine, whole)
+    assert not list((tmp_path / "p").glob(".*"))
+    calls.clear()
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0 and calls == []
+
+
+def test_a_folder_is_the_beginning_of_an_endless_list(teacher, tmp_path, monkeypatch):
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "whole", 10)) == 0
+    calls = counted(monkeypatch)
+    for count, made in ((6, 6), (10, 4), (5, 0), (7, 0)):
+        calls.clear()
+        assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p", count)) == 0
+        assert sum(calls) == made
+        images, seeds = pairs.load_pairs(tmp_path / "p")
+        whole_images, whole_seeds = pairs.load_pairs(tmp_path / "whole")
+        assert np.array_equal(seeds, whole_seeds[:count])
+        np.testing.assert_allclose(images.astype(float), whole_images[:count].astype(float), atol=2e-3)
+
+
+def test_a_damaged_file_is_named_and_made_again(teacher, tmp_path, monkeypatch, capsys):
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
+    before = pairs.load_pairs(tmp_path / "p")
+    file = tmp_path / "p" / "pairs_00001.npz"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"pairs_00001\.npz: damaged"):
+        pairs.load_pairs(tmp_path / "p")
+    calls = counted(monkeypatch)
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
+    assert "pairs_00001.npz: damaged" in capsys.readouterr().out and sum(calls) == 4
+    assert all(np.array_equal(a, b) for a, b in zip(before, pairs.load_pairs(tmp_path / "p"), strict=True))
+
+
+def test_other_pairs_in_the_folder_are_refused(teacher, tmp_path, monkeypatch, capsys):
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
+    capsys.readouterr()
+    refused = lambda *args: fails(pairs, monkeypatch, capsys, *args)  # noqa: E731
+    assert "holds other pairs: steps 2 there, 3 here; choose another --out" in refused(*flags(teacher, tmp_path / "p", 10, 3))
+    assert "seed 0 there, 1 here" in refused(*flags(teacher, tmp_path / "p", 10, 2, "--seed", 1))
+    other = make_teacher(tmp_path / "other", "edm")
+    assert "'method': 'rectified_flow'" in refused(*flags(other, tmp_path / "p")), "equal weights, another model"
+    state = torch.load(other / "last.ckpt", weights_only=True)
+    torch.save({"state_dict": {key: value + 1 for key, value in state["state_dict"].items()}}, other / "last.ckpt")
+    assert "teacher_sha256 " in refused(*flags(other, tmp_path / "p"))
+    silent = make_teacher(tmp_path / "silent", told=False)
+    assert "image_shape [3, 16, 16] there, [3, 32, 32] here" in refused(
+        *flags(silent, tmp_path / "p", 10, 2, "--image_size", 32)
+    )
+
+
+def test_a_teacher_that_is_not_there_or_of_another_resolution(teacher, tmp_path, monkeypatch, capsys):
+    refused = lambda *args: fails(pairs, monkeypatch, capsys, *args)  # noqa: E731
+    assert "no checkpoint at" in refused(*flags(tmp_path / "absent", tmp_path / "p"))
+    assert "was trained on images of shape (3, 16, 16); here they are (3, 32, 32)" in refused(
+        *flags(teacher, tmp_path / "p", 10, 2, "--image_size", 32)
+    )
+    silent = make_teacher(tmp_path / "silent", told=False)
+    assert "give --image_size" in refused(*flags(silent, tmp_path / "p"))
+    assert not (tmp_path / "p").exists()
+    assert call(pairs, monkeypatch, *flags(silent, tmp_path / "p", 4, 2, "--image_size", 16)) == 0
+
+
+@pytest.mark.parametrize("method", ["edm", "ddpm", "consistency", "reflow"])
+def test_every_method_makes_pairs(method, tmp_path, monkeypatch):
+    teacher = make_teacher(tmp_path / "teacher", method)
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p", 3, 1)) == 0
+    images, seeds = pairs.load_pairs(tmp_path / "p")
+    expected = tiny_model(method).sample((3, *SHAPE), 1, seeds=seeds.tolist())
+    torch.testing.assert_close(torch.from_numpy(images).float(), expected, atol=5e-3, rtol=2e-3)
+
+
+def test_two_processes_make_the_pairs_of_one(teacher, tmp_path, monkeypatch):
+    """Files of four pairs: the first process makes one of them, the second two."""
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "one")) == 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    code = "from src.datasets import pairs; from src.utils import run_script; pairs.SHARD = 4; run_script(pairs.main)"
+    processes = []
+    for rank in range(2):
+        env = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = [sys.executable, "-c", code, *map(str, flags(teacher, tmp_path / "two"))]
+        processes.append(subprocess.Popen(command, cwd=PROJECT_ROOT, env=env, stderr=subprocess.PIPE, text=True))
+    errors = [process.communicate()[1] for process in processes]
+    assert all(process.returncode == 0 for process in processes), errors
+    one, two = pairs.load_pairs(tmp_path / "one"), pairs.load_pairs(tmp_path / "two")
+    assert np.array_equal(one[1], two[1])
+    np.testing.assert_allclose(one[0].astype(float), two[0].astype(float), atol=2e-3)
