@@ -49,11 +49,15 @@ OPTIONS: dict[str, dict[str, Any]] = {  # what differs from a method's defaults,
     # the points' standard deviation is 2, four times that of images, and so are all noise levels
     "edm": {**SLOW_TIME, "sigma_data": 2.0, "P_mean": 0.2, "solver": "euler"},
     "consistency": {**SLOW_TIME, "sigma_data": 2.0, "P_mean": 0.3, "mid_sigma": 3.3, "stages": 6},
+    "reflow": SLOW_TIME,
+    "progressive": {"time_scale": 100.0},
     "cmt": {**SLOW_TIME, "sigma_data": 2.0, "mid_sigma": 3.1},
     "ctm": {**SLOW_TIME, "sigma_data": 2.0, "P_mean": 0.2, "mu": 0.99},
     "ld3": {**SLOW_TIME, "sigma_data": 2.0, "lr_scale": 5.0},  # at ten times the usual learning rate
 }
-TEACHER = "edm"  # of the methods that need one
+TEACHERS = {"progressive": "ddpm", "reflow": "rectified_flow"}  # of methods that learn from one or from its pairs; else:
+TEACHER = "edm"
+PAIRS, PAIR_STEPS = 8192, 50  # of noise and point, that a teacher makes for each network of a method that learns from pairs
 ALONE = {"ld3"}  # methods with parameters beside the network's: their networks are trained one after the other
 ITERATIONS = {"ld3": 300}  # where --iterations is more than a method can use: a dozen numbers are learned soon
 BATCH_SIZE = 128
@@ -90,7 +94,10 @@ class Run:
 
     @property
     def teacher(self) -> "Run | None":
-        return Run(TEACHER, self.sets, self.seeds, self.iterations) if get_method(self.method).needs_teacher else None
+        cls = get_method(self.method)
+        if not (cls.needs_teacher or cls.needs_pairs):
+            return None
+        return Run(TEACHERS.get(self.method, TEACHER), self.sets, self.seeds, self.iterations)
 
     def key(self) -> str:
         """Names the run and what its result depends on: two runs of one key are the same."""
@@ -115,10 +122,9 @@ def build(run: Run, group: slice, out: Path) -> Method:
     network = CHALLENGE.network(use_additional_condition=bool(cls.needs_condition), members=len(run.members[group]))
     model = cls.from_options(network, **OPTIONS.get(run.method, {}))
     if run.teacher:
-        teacher = build(run.teacher, group, out)
-        weights = load_torch(run.teacher.file(out, "weights"))
-        teacher.load_state_dict({name: value[group] for name, value in weights.items()})
-        model.set_teacher(teacher)
+        teacher = trained(run.teacher, group, out)
+        if model.needs_teacher:
+            model.set_teacher(teacher)
         if model.parameterization == teacher.parameterization:
             own = model.network.state_dict()
             fitting = {name: value for name, value in teacher.network.state_dict().items() if value.shape == own[name].shape}
@@ -126,22 +132,41 @@ def build(run: Run, group: slice, out: Path) -> Method:
     return model
 
 
+def trained(run: Run, group: slice, out: Path) -> Method:
+    """The model of these members as it was sampled, from OUT/weights."""
+    model = build(run, group, out)
+    weights = load_torch(run.file(out, "weights"))
+    model.load_state_dict({name: value[group] for name, value in weights.items()})
+    return model.eval()
+
+
+def training_points(run: Run, group: slice, out: Path) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Points of each member's set (members, N, 2) and, where the method learns from pairs, the noises they were made of."""
+    sets = run.members[group]
+    if not get_method(run.method).needs_pairs:
+        points = {data: torch.from_numpy(CHALLENGE.data[data](TRAIN_POINTS, TRAIN_SEED)) for data in set(sets)}
+        return torch.stack([points[data] for data in sets]), None
+    with torch.no_grad():
+        states = trained(run.teacher, group, out).sample((len(sets) * PAIRS, 2), PAIR_STEPS, return_traj=True)
+    return states[-1].reshape(len(sets), PAIRS, 2), states[0].reshape(len(sets), PAIRS, 2)
+
+
 def train(run: Run, group: slice, out: Path) -> tuple[Method, EMA]:
     """Train these members on their points; the averages of the weights come with them. Nothing waits for a figure."""
     seed_everything(group.start)
     model = build(run, group, out)
-    sets = run.members[group]
-    members = len(sets)
-    points = torch.stack([torch.from_numpy(CHALLENGE.data[data](TRAIN_POINTS, TRAIN_SEED)) for data in run.sets])
-    which = torch.tensor([run.sets.index(data) for data in sets]).repeat_interleave(BATCH_SIZE)
+    points, noises = training_points(run, group, out)
+    members = len(points)
+    which = torch.arange(members).repeat_interleave(BATCH_SIZE)
     groups = {name: list(parameters) for name, parameters in model.optim_groups().items()}
     optimizers = {name: torch.optim.Adam(parameters, LR, fused=True) for name, parameters in groups.items()}
     ema = EMA(model)
     schedule = TrainingConfig(lr=LR, lr_warmup=0, lr_decay=LR_DECAY, num_iterations=run.steps)
     model.train()
     for step in range(1, run.steps + 1):
-        data = points[which, torch.randint(TRAIN_POINTS, which.shape)]
-        noise = torch.randn_like(data)
+        index = torch.randint(points.shape[1], which.shape)
+        data = points[which, index]
+        noise = torch.randn_like(data) if noises is None else noises[which, index]
         for name, optimizer in optimizers.items():
             for other in optimizers.values():
                 other.zero_grad(set_to_none=True)
@@ -181,7 +206,7 @@ def execute(run: Run, out: Path) -> dict[str, Any]:
             model, ema = train(run, group, out)
             train_seconds += time.perf_counter() - began
             with ema.applied(), torch.no_grad():
-                if run.method == TEACHER:
+                if run.method in {TEACHER, *TEACHERS.values()}:
                     save_torch(model.state_dict(), run.file(out, "weights"))
                 for nfe in CHALLENGE.nfe:
                     seed_everything(group.start)

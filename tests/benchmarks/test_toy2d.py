@@ -192,8 +192,7 @@ def test_hooks_are_called(tmp_path):
 def test_networks_share_nothing(method, tmp_path):
     """Another batch for one network leaves the gradients of the others as they are."""
     sets = ("moons", "circle", "s_curve")
-    if get_method(method).needs_teacher:
-        run = toy2d.Run(toy2d.TEACHER, sets, 1, 20)
+    if run := toy2d.Run(method, sets, 1, 20).teacher:
         save_torch(toy2d.build(run, slice(0, 3), tmp_path).state_dict(), run.file(tmp_path, "weights"))
     seed_everything(0)
     model = toy2d.build(toy2d.Run(method, sets, 1, 20), slice(0, 3), tmp_path)
@@ -212,6 +211,22 @@ def test_networks_share_nothing(method, tmp_path):
             changed = [not torch.allclose(before[i], after[i], rtol=1e-4, atol=1e-7) for i in range(3)]
             assert not changed[0] and not changed[2], "networks exchange what they learn"
         assert any(not torch.allclose(before[1], after[1]) for before, after in zip(*gradients, strict=True))
+
+
+def test_pairs_are_the_teachers(bench, tmp_path, monkeypatch):
+    """Noise and point of a pair stay together: the teacher takes the one to the other."""
+    monkeypatch.setattr(toy2d, "PAIRS", 32)
+    assert bench("--methods", "reflow", "--seeds", "2") == 0
+    assert [row["run"]["method"] for row in lines(tmp_path)] == ["rectified_flow", "reflow"]
+    run = toy2d.Run("reflow", ("swiss_roll",), 2, 20)
+    points, noises = toy2d.training_points(run, slice(0, 2), tmp_path / "out")
+    assert points.shape == noises.shape == (2, 32, 2)
+    teacher = toy2d.trained(run.teacher, slice(0, 2), tmp_path / "out")
+    with torch.no_grad():
+        x, grid = noises.flatten(0, 1), torch.linspace(0, 1, toy2d.PAIR_STEPS + 1)
+        for t, t_next in zip(grid, grid[1:], strict=False):
+            x = x + (t_next - t) * teacher.predict(x, t.expand(64))
+    assert torch.allclose(x, points.flatten(0, 1), atol=1e-4)
 
 
 def test_networks_trained_one_after_the_other(bench, tmp_path, monkeypatch):
