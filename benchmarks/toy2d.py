@@ -295,13 +295,11 @@ def main() -> None:
     done = store.of(runs)
     to_do = [] if args.report_only else [run for run in runs if run.method not in done]
     print(f"{len(runs)} runs, {len(done)} of them there already, {len(to_do)} to do")
-    first = [
-        run
-        for run in {run.teacher for run in to_do if run.teacher}
-        if run.method not in store.of([run]) or not run.file(args.out, "weights").is_file()
-    ]
+    needed = {run.teacher for run in to_do if run.teacher}
+    needed = {run for run in needed if run.method not in store.of([run]) or not run.file(args.out, "weights").is_file()}
+    first = list(dict.fromkeys([*needed, *(run for run in to_do if not run.teacher)]))
     failed = []
-    for phase in (first, [run for run in to_do if run not in first]):  # teachers before their students
+    for phase in (first, [run for run in to_do if run.teacher]):  # students after their teachers
         for row in results_of([(run, args.out) for run in phase], args.jobs):
             method = row["run"]["method"]
             if "error" in row:

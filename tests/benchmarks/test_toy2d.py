@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -224,7 +225,7 @@ def test_pairs_are_the_teachers(bench, tmp_path, monkeypatch):
     teacher = toy2d.trained(run.teacher, slice(0, 2), tmp_path / "out")
     with torch.no_grad():
         x, grid = noises.flatten(0, 1), torch.linspace(0, 1, toy2d.PAIR_STEPS + 1)
-        for t, t_next in zip(grid, grid[1:], strict=False):
+        for t, t_next in pairwise(grid):
             x = x + (t_next - t) * teacher.predict(x, t.expand(64))
     assert torch.allclose(x, points.flatten(0, 1), atol=1e-4)
 
