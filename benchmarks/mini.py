@@ -9,6 +9,8 @@ table and the sheet, of all methods measured so far, go to docs/.
 import argparse
 import json
 import platform
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from datetime import date
@@ -21,6 +23,7 @@ import torch
 from custom_model import create_custom_model
 from dataset import DEFAULT_ROOT, split_ids
 from src.datasets.images import load_images
+from src.datasets.pairs import load_pairs
 from src.evaluation.development import DevelopmentFID
 from src.evaluation.weights import load_inception
 from src.methods import method_names
@@ -29,6 +32,7 @@ from src.training.config import TrainingConfig
 from src.training.log import read_log
 from src.training.loop import Trainer
 from src.utils import (
+    PROJECT_ROOT,
     Parser,
     UserError,
     autocast,
@@ -48,8 +52,18 @@ from src.utils import (
 
 SIZE = 32
 NETWORK = {"ch": 32, "ch_mult": [1, 2, 2], "attn": [1], "num_res_blocks": 1, "dropout": 0.0}
-TRAINING = {"batch_size": 64, "lr": 5e-4, "lr_warmup": 200, "lr_decay": 0.3, "ema_half_lives": [0.03], "log_interval": 50}
+TRAINING = {
+    "batch_size": 64,
+    "lr": 5e-4,
+    "lr_warmup": 200,
+    "lr_decay": 0.3,
+    "ema_half_lives": [0.03],
+    "log_interval": 50,
+    "save_interval": 300,
+}
 NFES = (1, 2, 4)
+STUDENT = 0.75  # of the images, for a student: 15 minutes where its teacher has 20
+PAIRS, PAIR_STEPS = 6144, 16
 SHEET_COLUMNS = 12
 
 
@@ -64,6 +78,7 @@ class Entry:
         share: of --images, the images that it sees.
         after: the entry from whose network it starts.
         teacher: the entry that it learns from.
+        pairs: the entry that makes the pairs that it learns from; it starts from that one's weights too.
         row: whether it is measured and shown.
     """
 
@@ -73,6 +88,7 @@ class Entry:
     share: float = 1.0
     after: str | None = None
     teacher: str | None = None
+    pairs: str | None = None
     row: bool = True
 
 
@@ -80,13 +96,21 @@ ENTRIES = {
     "rectified_flow": Entry(options={"time_distribution": "logit_normal"}),
     "consistency_from_edm": Entry("edm", share=0.5, row=False),
     "consistency": Entry(share=0.5, after="consistency_from_edm"),
+    "edm": Entry(options={"solver": "euler"}),
+    "reflow": Entry(share=STUDENT, pairs="rectified_flow"),
+    "progressive": Entry(share=STUDENT, teacher="ddpm"),
+    "cmt": Entry(share=STUDENT / 2, teacher="edm"),
+    "cmt+consistency": Entry("consistency", options={"stages": 1, "q": 16.0}, share=STUDENT / 2, after="cmt"),
+    "ctm": Entry(options={"mu": 0.99}, share=STUDENT, teacher="edm"),
+    "ld3": Entry(share=0.02, teacher="edm"),
 }
 ENTRIES |= {name: Entry() for name in method_names() if name not in ENTRIES and name != "custom"}
 
 
 def needed(name: str) -> list[str]:
     """The entries that have to be trained before this one, each after what it needs itself."""
-    before = [other for other in (ENTRIES[name].after, ENTRIES[name].teacher) if other]
+    entry = ENTRIES[name]
+    before = [other for other in (entry.after, entry.teacher, entry.pairs) if other]
     return list(dict.fromkeys([entry for other in before for entry in (*needed(other), other)]))
 
 
@@ -103,7 +127,7 @@ def train_one(name: str, out: Path, images: np.ndarray, count: int, device: torc
         return
     training = {**TRAINING, **entry.training}
     steps = int(entry.share * count) // training["batch_size"]
-    config = TrainingConfig(num_iterations=steps, save_interval=max(steps // 4, 1), **training)
+    config = TrainingConfig(num_iterations=steps, **training)
     method = entry.method or name
     model_config = {"method": method, **NETWORK, **entry.options}
     seed_everything(config.seed)
@@ -112,7 +136,10 @@ def train_one(name: str, out: Path, images: np.ndarray, count: int, device: torc
     resume = has_resume(folder)
     if resume and (found := config.differences(read_resume(folder)["settings"])):
         raise UserError(f"{folder} was made with other settings: {'; '.join(found)}; remove it, or give another --out")
-    start = entry.after
+    start, seeds = entry.after, None
+    if entry.pairs:
+        start = entry.pairs
+        images, seeds = make_pairs(out / entry.pairs, out / f"{entry.pairs}_pairs", device)
     if entry.teacher:
         teacher = load_teacher(out / entry.teacher, images.shape[1:], create_custom_model, device)
         model.set_teacher(teacher)
@@ -121,10 +148,18 @@ def train_one(name: str, out: Path, images: np.ndarray, count: int, device: torc
     if start and not resume:
         init_network(model.network, out / start)
     print(f"== {name}: {steps} steps of {config.batch_size}{' (continued)' if resume else ''}", flush=True)
-    trainer = Trainer(model, images, config, model_config, folder, device, resolve_precision("auto", device))
+    trainer = Trainer(model, images, config, model_config, folder, device, resolve_precision("auto", device), noise_seeds=seeds)
     if not trainer.run(resume):
         raise KeyboardInterrupt
     (folder / "done").touch()
+
+
+def make_pairs(teacher: Path, folder: Path, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    """The teacher's pairs, by the script that makes them: images float16 and the seeds of their noises."""
+    flags = ["--count", PAIRS, "--steps", PAIR_STEPS, "--out", folder.resolve(), "--device", device]
+    command = [sys.executable, "-m", "src.datasets.pairs", "--teacher", teacher.resolve(), *flags]
+    subprocess.run(list(map(str, command)), check=True, cwd=PROJECT_ROOT)
+    return load_pairs(folder)
 
 
 def train_seconds(name: str, out: Path) -> float:
@@ -197,7 +232,7 @@ def write_report(args: argparse.Namespace, num_reference: int) -> None:
         cells += [
             f"{images_seen(name, args.images):,}",
             f"{train_seconds(name, out) / 60:.1f}",
-            entry.teacher or "-",
+            entry.teacher or entry.pairs or "-",
             " ".join(words),
         ]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")

@@ -29,7 +29,9 @@ class PixelDistance:
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     monkeypatch.setattr(mini, "NETWORK", {**TINY, "dropout": 0.0})
-    monkeypatch.setattr(mini, "TRAINING", {**mini.TRAINING, "batch_size": 8, "lr_warmup": 0, "log_interval": 1})
+    monkeypatch.setattr(
+        mini, "TRAINING", {**mini.TRAINING, "batch_size": 8, "lr_warmup": 0, "log_interval": 1, "memory_format": "contiguous"}
+    )
     monkeypatch.setattr(mini, "load_images", lambda root, ids, size: random_images(24, shape=(3, size, size)))
     monkeypatch.setattr(mini, "load_inception", lambda device: None)
     monkeypatch.setattr(mini, "DevelopmentFID", PixelDistance)
@@ -58,7 +60,19 @@ def test_rows_stages_and_report(bench, tmp_path, capsys):
     assert "| `edm` | " in (tmp_path / "docs" / "mini.md").read_text()
 
 
+def test_students_and_pairs(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(mini, "PAIRS", 16)
+    monkeypatch.setattr(mini, "PAIR_STEPS", 2)
+    assert bench("--methods", "cmt", "reflow") == 0
+    out = tmp_path / "out"
+    assert (out / "edm" / "done").is_file() and (out / "rectified_flow" / "done").is_file()
+    assert json.loads((out / "rectified_flow_pairs" / "pairs.json").read_text())["count"] == 16
+    text = (tmp_path / "docs" / "mini.md").read_text()
+    assert "| `cmt` | " in text and "| edm |" in text and "| rectified_flow |" in text
+
+
 def test_an_interrupted_row_goes_on(bench, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(mini.TRAINING, "save_interval", 4)
     make_step, calls = Trainer.training_step, []
 
     def stop_at_five(self, step):
