@@ -89,7 +89,7 @@ def train(run: Run) -> tuple[Method, EMA]:
     model = cls.from_options(CHALLENGE.network(bool(cls.needs_condition)), **OPTIONS.get(run.method, {}))
     points = torch.from_numpy(CHALLENGE.data[run.data](TRAIN_POINTS, TRAIN_SEED))
     groups = {name: list(parameters) for name, parameters in model.optim_groups().items()}
-    optimizers = {name: torch.optim.Adam(parameters, LR, fused=True) for name, parameters in groups.items()}
+    optimizers = {name: torch.optim.Adam(parameters, LR, model.betas(name), fused=True) for name, parameters in groups.items()}
     ema = EMA(model)
     schedule = TrainingConfig(lr=LR, lr_warmup=0, lr_decay=LR_DECAY, num_iterations=run.iterations)
     model.train()
@@ -102,7 +102,7 @@ def train(run: Run) -> tuple[Method, EMA]:
             model.compute_loss(data, noise, step=step, total_steps=run.iterations, group=name).backward()
             torch.nn.utils.clip_grad_norm_(groups[name], 1.0, foreach=True)
             for options in optimizer.param_groups:
-                options["lr"] = learning_rate(step, schedule)
+                options["lr"] = learning_rate(step, schedule) * model.lr_scale(name)
             optimizer.step()
         model.on_step_end(step, run.iterations)
         ema.update(step)
