@@ -47,6 +47,8 @@ def test_trained_by_the_loop(method, check, tmp_path):
 def test_twenty_iterations_of_the_full_network(method, tmp_path):
     """On toon faces, through train.py's loop, which knows no method: every weight moves, and all three NFE give images."""
     model = create_custom_model(method=method)
+    if model.needs_teacher:
+        model.set_teacher(create_custom_model(method="edm"))
     before = [parameter.detach().clone() for parameter in model.network.parameters()]
     config = TrainingConfig(batch_size=2, num_iterations=20, lr_warmup=0, log_interval=5, memory_format="channels_last")
     Trainer(model, toon_faces(16, seed=1), config, {"method": method}, tmp_path, torch.device("cpu")).run()

@@ -61,19 +61,19 @@ class Augment(nn.Module):
 
 def brightness(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """Add from -0.5 to 0.5 to the chosen images; `chosen` (B,) is boolean, here and below."""
-    return x + _draw(chosen, x, -0.5, 0.5, neutral=0.0)
+    return x + _draw(chosen, x, 0.5)
 
 
 def saturation(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """Multiply the distances of the channels from their mean by 0 to 2."""
     grey = x.mean(dim=1, keepdim=True)
-    return grey + (x - grey) * _draw(chosen, x, 0.0, 2.0, neutral=1.0)
+    return x + (x - grey) * _draw(chosen, x, 1.0)
 
 
 def contrast(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """Multiply the distances from the image's mean by 0.5 to 1.5."""
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    return mean + (x - mean) * _draw(chosen, x, 0.5, 1.5, neutral=1.0)
+    return x + (x - mean) * _draw(chosen, x, 0.5)
 
 
 def translate(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -100,7 +100,7 @@ def cut_out(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     return x * ~inside[:, None]
 
 
-def _draw(chosen: torch.Tensor, x: torch.Tensor, low: float, high: float, neutral: float) -> torch.Tensor:
-    """One number an image, (B, 1, 1, 1): uniform where it was chosen, else what changes nothing."""
-    drawn = low + (high - low) * torch.rand(len(x), device=x.device)
-    return torch.where(chosen, drawn, neutral)[:, None, None, None].to(x.dtype)
+def _draw(chosen: torch.Tensor, x: torch.Tensor, largest: float) -> torch.Tensor:
+    """One number an image, (B, 1, 1, 1): uniform from -largest to largest where it was chosen, else 0."""
+    drawn = largest * (2 * torch.rand(len(x), device=x.device) - 1)
+    return (drawn * chosen)[:, None, None, None].to(x.dtype)

@@ -112,7 +112,7 @@ def test_failing_and_diverging_methods(bench, tmp_path, capsys, monkeypatch):
 
 
 def test_hooks_are_called(bench, monkeypatch):
-    """Two parameter groups are stepped in turn, and the end of every step is told."""
+    """Two parameter groups are stepped in turn, each at its pace, and the end of every step is told."""
     calls = []
 
     class Hooked(get_method("rectified_flow")):
@@ -127,12 +127,27 @@ def test_hooks_are_called(bench, monkeypatch):
         def on_step_end(self, step, total_steps):
             calls.append((step, total_steps))
 
+        def lr_scale(self, group):
+            return 0.0 if group == "first" else 1.0
+
+        def betas(self, group):
+            asked.append(group)
+            return 0.5, 0.99
+
+    asked = []
     try:
         register("hooked")(Hooked)
-        toy2d.train(toy2d.Run("hooked", "moons", 0, 2))
+        model, _ = toy2d.train(toy2d.Run("hooked", "moons", 0, 2))
     finally:
         _REGISTRY.pop("hooked", None)
     assert calls == [(1, "network"), (1, "first"), (1, 2), (2, "network"), (2, "first"), (2, 2)]
+    assert asked == ["network", "first"]
+    torch.manual_seed(0)
+    untrained = toy2d.CHALLENGE.network(False)
+    assert [torch.equal(a, b) for a, b in zip(model.network.parameters(), untrained.parameters(), strict=True)][:2] == [
+        True,
+        False,
+    ]
 
 
 def test_unknown_method_is_refused(monkeypatch, capsys):
