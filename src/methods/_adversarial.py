@@ -152,8 +152,8 @@ class AdversarialModel(ConsistencyModel):
             fake, _ = self.generate(data, noise)
             real_features, fake_features = (discriminator.features(augment(samples)) for samples in (data, fake))
         penalised = self.config.r1_gamma > 0 and (step - 1) % self.config.r1_interval == 0
-        for maps in real_features:
-            maps.requires_grad_(penalised)
+        if penalised:  # as views, since torch's counter of FLOP refuses the gradient of a layer's input that is a leaf
+            real_features = [maps.requires_grad_().view_as(maps) for maps in real_features]
         real_logits = discriminator(real_features)
         augment.observe(real_logits)
         losses = loss(real_logits, discriminator(fake_features))

@@ -10,6 +10,7 @@ from src.methods import get_method
 from src.methods._discriminators import non_saturating_discriminator
 from src.methods.gdd import block_convolutions
 from src.training.config import TrainingConfig
+from src.training.estimate import estimate_step
 from src.training.loop import Trainer
 from src.utils import load_model, save_model
 from tests import battery
@@ -253,6 +254,14 @@ def test_the_same_discriminator_for_all_of_a_batch_s_parts(tmp_path):
 def test_bad_options(method, options, message):
     with pytest.raises(ValueError, match=message):
         tiny_model(method, **options)
+
+
+@STUDENTS
+def test_the_cost_of_a_run_can_be_told(method):
+    """What --dry_run measures: both groups' passes, with R1 in them."""
+    estimate = estimate_step(tiny_model(method), SHAPE, 4, 4, 1, torch.float32)
+    network = estimate_step(tiny_model("rectified_flow"), SHAPE, 4, 4, 1, torch.float32)
+    assert estimate.flop > 1.3 * network.flop and estimate.fixed_bytes > network.fixed_bytes
 
 
 @STUDENTS
