@@ -40,6 +40,7 @@ from src.utils import PROJECT_ROOT, Parser, UserError, load_torch, number, run_s
 
 CHALLENGE = get_challenge("toy2d")
 SLOW_TIME = {"time_scale": 10.0}  # points need no fine sense of time: smooth in it, the network errs less
+ADVERSARIAL = {"sigma_data": 2.0, "mid_sigma": 3.3, "feature_sigma": 0.3, "r1_gamma": 0.5, "r1_interval": 4}
 OPTIONS: dict[str, dict[str, Any]] = {  # what differs from a method's defaults, which are made for images in [-1, 1]
     "rectified_flow": SLOW_TIME,
     "ddpm": SLOW_TIME,
@@ -53,6 +54,8 @@ OPTIONS: dict[str, dict[str, Any]] = {  # what differs from a method's defaults,
     "progressive": {"time_scale": 100.0},
     "cmt": {**SLOW_TIME, "sigma_data": 2.0, "mid_sigma": 3.1},
     "ctm": {**SLOW_TIME, "sigma_data": 2.0, "P_mean": 0.2, "mu": 0.99},
+    "gdd": {**SLOW_TIME, **ADVERSARIAL},
+    "add": {**SLOW_TIME, **ADVERSARIAL, "distill_weight": 0.16, "distill_mean": 1.2},
     "ld3": {**SLOW_TIME, "sigma_data": 2.0, "lr_scale": 5.0},  # at ten times the usual learning rate
 }
 TEACHERS = {"progressive": "ddpm", "reflow": "rectified_flow"}  # of methods that learn from one or from its pairs; else:
@@ -159,7 +162,7 @@ def train(run: Run, group: slice, out: Path) -> tuple[Method, EMA]:
     members = len(points)
     which = torch.arange(members).repeat_interleave(BATCH_SIZE)
     groups = {name: list(parameters) for name, parameters in model.optim_groups().items()}
-    optimizers = {name: torch.optim.Adam(parameters, LR, fused=True) for name, parameters in groups.items()}
+    optimizers = {name: torch.optim.Adam(parameters, LR, model.betas(name), fused=True) for name, parameters in groups.items()}
     ema = EMA(model)
     schedule = TrainingConfig(lr=LR, lr_warmup=0, lr_decay=LR_DECAY, num_iterations=run.steps)
     model.train()
@@ -174,7 +177,7 @@ def train(run: Run, group: slice, out: Path) -> tuple[Method, EMA]:
             (loss * members).backward()  # a mean over all rows: times their number it is the sum of the members' losses
             clip_members(groups[name], members)
             for options in optimizer.param_groups:
-                options["lr"] = learning_rate(step, schedule)
+                options["lr"] = learning_rate(step, schedule) * model.lr_scale(name)
             optimizer.step()
         model.on_step_end(step, run.steps)
         ema.update(step)

@@ -124,6 +124,14 @@ class Method(BaseGenerativeModel):
         """Parameters by group. The loop has one optimizer a group and calls compute_loss(group=name) for each in turn."""
         return {"network": self.network.parameters()}
 
+    def lr_scale(self, group: str) -> float:
+        """What the run's learning rate is multiplied by for this parameter group."""
+        return 1.0
+
+    def betas(self, group: str) -> tuple[float, float]:
+        """Adam's decay rates for this parameter group."""
+        return 0.9, 0.999
+
     def report_losses(self, t: torch.Tensor, losses: torch.Tensor) -> None:
         """Call from compute_loss with the loss of each image (B,) at its time (B,), for the log's loss by time."""
         if self.on_losses is not None:

@@ -56,6 +56,14 @@ class ConsistencyOptions:
                 f"got {low:g} and {high:g}"
             )
 
+    def levels(self, steps: int) -> list[float]:
+        """The noise levels of a sampler of `steps` calls: sigma_max, then geometrically around mid_sigma."""
+        if steps < 1:
+            raise ValueError(f"expected at least 1 step, got {steps}")
+        count = steps - 1
+        exponents = [0.0] if count == 1 else [1 - 2 * i / (count - 1) for i in range(count)]
+        return [self.sigma_max] + [self.mid_sigma * self.mid_span**exponent for exponent in exponents]
+
 
 class ConsistencyModel(Method):
     """A network in EDM's preconditioning that names the clean image, and multistep consistency sampling.
@@ -78,12 +86,8 @@ class ConsistencyModel(Method):
         return denoise(self.network, xt, t, self.config.sigma_data, self.scheduler.boundary, self.config.time_scale)
 
     def levels(self, steps: int) -> list[float]:
-        """The noise levels of a sampler of `steps` calls: sigma_max, then geometrically around mid_sigma."""
-        if steps < 1:
-            raise ValueError(f"expected at least 1 step, got {steps}")
-        config, count = self.config, steps - 1
-        exponents = [0.0] if count == 1 else [1 - 2 * i / (count - 1) for i in range(count)]
-        return [config.sigma_max] + [config.mid_sigma * config.mid_span**exponent for exponent in exponents]
+        """The noise levels of a sampler of `steps` calls."""
+        return self.config.levels(steps)
 
     @torch.no_grad()
     def sample(

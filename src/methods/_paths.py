@@ -48,6 +48,21 @@ class LinearPathScheduler(BaseScheduler):
         return data - noise
 
 
+@dataclass
+class KarrasLevels:
+    """The ends of the Karras path, and the scale of the data on it."""
+
+    sigma_min: float = field(default=0.002, metadata={"help": "least noise level of training and of grids", "minimum": 0})
+    sigma_max: float = field(default=80.0, metadata={"help": "noise level that sampling starts from", "minimum": 0})
+    sigma_data: float = field(default=0.5, metadata={"help": "standard deviation of the data", "minimum": 0})
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(f"expected 0 < sigma_min < sigma_max, got {self.sigma_min:g} and {self.sigma_max:g}")
+        if self.sigma_data <= 0:
+            raise ValueError(f"expected sigma_data above 0, got {self.sigma_data:g}")
+
+
 class KarrasPathScheduler(BaseScheduler):
     """Noise added to the data, xt = data + t noise, where t is the noise level sigma: from sigma_max (noise) to 0 (data).
 
@@ -58,18 +73,9 @@ class KarrasPathScheduler(BaseScheduler):
     t_data = 0.0
 
     @dataclass
-    class Config:
-        sigma_min: float = field(default=0.002, metadata={"help": "least noise level of training and of grids", "minimum": 0})
-        sigma_max: float = field(default=80.0, metadata={"help": "noise level that sampling starts from", "minimum": 0})
-        sigma_data: float = field(default=0.5, metadata={"help": "standard deviation of the data", "minimum": 0})
+    class Config(KarrasLevels):
         P_mean: float = field(default=-1.2, metadata={"help": "mean of the logarithm of training noise levels"})
         P_std: float = field(default=1.2, metadata={"help": "standard deviation of that logarithm", "minimum": 0})
-
-        def __post_init__(self) -> None:
-            if not 0 < self.sigma_min < self.sigma_max:
-                raise ValueError(f"expected 0 < sigma_min < sigma_max, got {self.sigma_min:g} and {self.sigma_max:g}")
-            if self.sigma_data <= 0:
-                raise ValueError(f"expected sigma_data above 0, got {self.sigma_data:g}")
 
     def _setup(self, **kwargs: Any) -> None:
         self.config = self.Config(**kwargs)

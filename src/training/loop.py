@@ -88,7 +88,10 @@ class Trainer:
         saved = read_resume(self.run_dir) if resume else None
         layout = self._layout(saved)
         apply_layout(self.model, layout)
-        optimizers = {name: torch.optim.Adam(parameters, config.lr, fused=True) for name, parameters in self.groups.items()}
+        optimizers = {
+            name: torch.optim.Adam(parameters, config.lr, self.model.betas(name), fused=True)
+            for name, parameters in self.groups.items()
+        }
         settings = {**asdict(config), "model_config": self.model_config, "layout": layout}
         self.state = TrainingState(self.model, optimizers, EMA(self.model, config.ema_half_lives), settings=settings)
         if saved:
@@ -220,7 +223,7 @@ class Trainer:
             self.team.sum_gradients(self.groups[name])
             norm = torch.nn.utils.clip_grad_norm_(self.groups[name], config.grad_clip or math.inf)
             for options in optimizer.param_groups:
-                options["lr"] = learning_rate(step, config)
+                options["lr"] = learning_rate(step, config) * model.lr_scale(name)
             optimizer.step()
             suffix = "" if name == "network" else f"_{name}"
             self.window.setdefault(f"loss{suffix}", []).append(total)

@@ -166,7 +166,7 @@ def test_student_learns_from_the_stored_teacher(bench, tmp_path, monkeypatch):
 
 
 def test_hooks_are_called(tmp_path):
-    """Two parameter groups are stepped in turn, and the end of every step is told."""
+    """Two parameter groups are stepped in turn, each at its pace, and the end of every step is told."""
     calls = []
 
     class Hooked(get_method("rectified_flow")):
@@ -181,12 +181,27 @@ def test_hooks_are_called(tmp_path):
         def on_step_end(self, step, total_steps):
             calls.append((step, total_steps))
 
+        def lr_scale(self, group):
+            return 0.0 if group == "first" else 1.0
+
+        def betas(self, group):
+            asked.append(group)
+            return 0.5, 0.99
+
+    asked = []
     try:
         register("hooked")(Hooked)
-        toy2d.train(toy2d.Run("hooked", ("moons",), 1, 2), slice(0, 1), tmp_path)
+        model, _ = toy2d.train(toy2d.Run("hooked", ("moons",), 1, 2), slice(0, 1), tmp_path)
     finally:
         _REGISTRY.pop("hooked", None)
     assert calls == [(1, "network"), (1, "first"), (1, 2), (2, "network"), (2, "first"), (2, 2)]
+    assert asked == ["network", "first"]
+    torch.manual_seed(0)
+    untrained = toy2d.CHALLENGE.network()
+    assert [torch.equal(a, b) for a, b in zip(model.network.parameters(), untrained.parameters(), strict=True)][:2] == [
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("method", [name for name in method_names() if name not in {"custom", *toy2d.ALONE}])

@@ -128,6 +128,22 @@ def test_two_groups_have_their_own_losses_and_steps(tmp_path):
     assert "critic" in torch.load(tmp_path / "resume.pt", weights_only=True)["train_only"]
 
 
+def test_a_group_has_its_own_learning_rate_and_betas(tmp_path):
+    """Adam's first step is the learning rate in size; its betas are those the method gives."""
+    model = tiny_model()
+    head, tail = model.network.head.weight, model.network.tail[-1].weight
+    model.optim_groups = lambda: {"network": [head], "tail": [tail]}
+    model.lr_scale = lambda group: {"network": 1.0, "tail": 0.25}[group]
+    model.betas = lambda group: {"network": (0.9, 0.999), "tail": (0.0, 0.99)}[group]
+    before = head.detach().clone(), tail.detach().clone()
+    run_loop(model, tmp_path, steps=1, lr=1e-2)
+    steps = [(new - old).abs().median().item() for new, old in zip((head, tail), before, strict=True)]
+    assert steps == pytest.approx([1e-2, 0.25e-2], rel=1e-3)
+    saved = read_resume(tmp_path)["optimizers"]
+    assert [tuple(saved[name]["param_groups"][0]["betas"]) for name in ("network", "tail")] == [(0.9, 0.999), (0.0, 0.99)]
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["lr"] == 1e-2
+
+
 def test_zero_iterations_save_the_untrained_model(tmp_path):
     model = tiny_model()
     run_loop(model, tmp_path, steps=0)

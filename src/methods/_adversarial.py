@@ -1,0 +1,163 @@
+"""What students share that learn from a discriminator: the levels they train at, the discriminator's group, loss and pace."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from src.methods._augment import ADA_INTERVAL, AUGMENTATIONS, Augment
+from src.methods._base import Method
+from src.methods._consistency import ConsistencyModel, ConsistencyOptions, ConsistencyPathScheduler
+from src.methods._discriminators import DISCRIMINATORS, Logits, gradient_penalty, make_discriminator
+from src.methods._paths import KarrasLevels
+from src.methods._schedules import split_batch
+from src.utils import expand_t
+
+
+class SamplerLevelsScheduler(ConsistencyPathScheduler):
+    """The Karras path, trained at the few noise levels that the sampler visits: sigma_max and, below it, the mid levels."""
+
+    @dataclass
+    class Config(ConsistencyOptions, KarrasLevels):
+        train_levels: int = field(
+            default=4, metadata={"help": "train at the levels of a sampler of so many calls; 1: sigma_max alone", "minimum": 1}
+        )
+        mid_share: float = field(
+            default=0.5, metadata={"help": "share of the batch at levels below sigma_max, if there are any", "minimum": 0}
+        )
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.train_levels < 1:
+                raise ValueError(f"expected train_levels of at least 1, got {self.train_levels}")
+            if not 0 <= self.mid_share <= 1:
+                raise ValueError(f"expected mid_share from 0 to 1, got {self.mid_share:g}")
+
+    def sample_timesteps(self, batch_size: int, device: torch.device | str) -> torch.Tensor:
+        """sigma_max for 1 - mid_share of the batch; for the rest one of the other levels, equally likely."""
+        levels = torch.tensor(self.config.levels(self.config.train_levels), device=device)
+        sigma = levels[:1].repeat(batch_size)
+        if len(levels) > 1:
+            below = levels[torch.randint(1, len(levels), (batch_size,), device=device)]
+            mid = split_batch(batch_size, self.config.mid_share)[0].to(device)
+            sigma[mid] = below[mid]
+        return sigma
+
+
+class AdversarialModel(ConsistencyModel):
+    """A student that begins as its teacher and whose denoised samples a discriminator is to take for data.
+
+    Two groups take turns: "network", and "discriminator", which is train-only. The subclass says by which losses.
+    """
+
+    Scheduler = SamplerLevelsScheduler
+    needs_teacher = True
+
+    @dataclass
+    class Config(SamplerLevelsScheduler.Config):
+        discriminator: str = field(
+            default="unet",
+            metadata={"help": "whose features it looks at: the teacher's own, or ImageNet's", "choices": DISCRIMINATORS},
+        )
+        feature_sigma: float = field(
+            default=0.2, metadata={"help": "unet: noise level at which the teacher looks at samples", "minimum": 0}
+        )
+        feature_size: int = field(
+            default=128, metadata={"help": "efficientnet: pixels that images are enlarged to", "minimum": 32}
+        )
+        head_width: int = field(default=64, metadata={"help": "channels of the discriminator's heads", "minimum": 1})
+        r1_gamma: float = field(default=1e-4, metadata={"help": "weight of R1 on the features of data; 0: none", "minimum": 0})
+        r1_interval: int = field(
+            default=16, metadata={"help": "steps from one R1 to the next, which weighs as much more", "minimum": 1}
+        )
+        d_lr_scale: float = field(default=2.0, metadata={"help": "the discriminator's learning rate over --lr", "minimum": 0})
+        augment: str = field(
+            default="ada",
+            metadata={"help": "what the discriminator sees, as often as it needs or always", "choices": AUGMENTATIONS},
+        )
+        ada_target: float = field(default=0.6, metadata={"help": "ada: mean sign of the logits of data"})
+        ada_images: int = field(default=500_000, metadata={"help": "ada: images over which p can go from 0 to 1", "minimum": 1})
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            for name, valid in (("discriminator", DISCRIMINATORS), ("augment", AUGMENTATIONS)):
+                if getattr(self, name) not in valid:
+                    raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {', '.join(valid)}")
+            for name in ("feature_sigma", "d_lr_scale"):
+                if not getattr(self, name) > 0:
+                    raise ValueError(f"expected {name} above 0, got {getattr(self, name):g}")
+            if not -1 < self.ada_target < 1:
+                raise ValueError(f"expected ada_target between -1 and 1, got {self.ada_target:g}")
+
+    def set_teacher(self, teacher: Method) -> None:
+        """Learn from this model, and build the discriminator, which may look through its network.
+
+        Raises ValueError where the teacher gives no denoised data, or the discriminator's weights are missing.
+        """
+        super().set_teacher(teacher)
+        config = self.config
+        self.train_only["discriminator"] = make_discriminator(
+            config.discriminator, teacher, config.feature_sigma, config.feature_size, config.head_width
+        ).to(self.device)
+        self.train_only["augment"] = Augment(config.augment, config.ada_target, config.ada_images).to(self.device)
+
+    # --------------------------------------------------------------------------------------- hooks of the training loop
+
+    def optim_groups(self) -> dict[str, Iterator[nn.Parameter] | list[nn.Parameter]]:
+        self.teacher  # noqa: B018 - without one there is no discriminator either, and this says so
+        return {
+            "network": [parameter for parameter in self.network.parameters() if parameter.requires_grad],
+            "discriminator": list(self.train_only["discriminator"].parameters()),
+        }
+
+    def lr_scale(self, group: str) -> float:
+        return self.config.d_lr_scale if group == "discriminator" else 1.0
+
+    def betas(self, group: str) -> tuple[float, float]:
+        """GDD's, for both groups: an opponent that moves leaves no direction to remember."""
+        return 0.0, 0.99
+
+    def on_step_end(self, step: int, total_steps: int) -> None:
+        if step % ADA_INTERVAL == 0:
+            self.train_only["augment"].adapt()
+
+    # ------------------------------------------------------------------------------------------------------ for losses
+
+    def generate(self, data: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Samples (B, ...) as the sampler makes them in one call from a training level, and these levels (B,).
+
+        At sigma_max that is from noise alone; below, from data with noise, in the place of the sampler's own samples.
+        """
+        sigma = self.scheduler.sample_timesteps(data.shape[0], data.device)
+        below = expand_t(sigma < self.config.sigma_max, data)
+        xt = self.scheduler.forward_process(data * below, noise, sigma)
+        return self.predict(xt, sigma).to(data.dtype), sigma
+
+    def judge(self, fake: torch.Tensor) -> Logits:
+        """The discriminator's logits of samples (B, ...), with gradients for the samples and none for its weights."""
+        discriminator = self.train_only["discriminator"].requires_grad_(False)
+        return discriminator(discriminator.features(self.train_only["augment"](fake)))
+
+    def discriminator_loss(
+        self,
+        data: torch.Tensor,
+        noise: torch.Tensor,
+        step: int,
+        loss: Callable[[Logits, Logits], torch.Tensor],
+    ) -> torch.Tensor:
+        """The mean of `loss`, of the logits of data and of samples, and at every r1_interval-th step R1: a scalar."""
+        discriminator, augment = self.train_only["discriminator"].requires_grad_(True), self.train_only["augment"]
+        with torch.no_grad():
+            fake, _ = self.generate(data, noise)
+            real_features, fake_features = (discriminator.features(augment(samples)) for samples in (data, fake))
+        penalised = self.config.r1_gamma > 0 and (step - 1) % self.config.r1_interval == 0
+        if penalised:  # as views, since torch's counter of FLOP refuses the gradient of a layer's input that is a leaf
+            real_features = [maps.requires_grad_().view_as(maps) for maps in real_features]
+        real_logits = discriminator(real_features)
+        augment.observe(real_logits)
+        losses = loss(real_logits, discriminator(fake_features))
+        if penalised:
+            penalty = gradient_penalty(real_logits, real_features)
+            losses = losses + self.config.r1_interval * self.config.r1_gamma / 2 * penalty
+        return losses.mean()

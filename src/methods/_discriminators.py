@@ -1,0 +1,220 @@
+"""Discriminators on frozen features, as projected GANs have them (Sauer et al., arXiv:2111.01007), and their losses.
+
+A discriminator gives for each sample one row of logits a scale, (B, patches): high for what it takes to be data. Rows of
+a batch are never mixed, and the frozen part lets gradients through to the samples but has nothing to train.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from src.methods._base import Method
+from src.methods._efficientnet import OUTPUTS, load_efficientnet
+from src.module import DownSample
+
+Logits = list[torch.Tensor]
+DISCRIMINATORS = ("unet", "efficientnet")
+
+
+class Head(nn.Module):
+    """Features (B, channels, H, W) -> logits (B, patches), a patch about half of the positions wide and high. In float32.
+
+    Features are brought to mean 0 and variance 1 image by image; convolutions have spectral norm.
+    """
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(1, channels, affine=False)
+        self.layers = nn.Sequential(
+            spectral_norm(nn.Conv2d(channels, width, 1)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(width, width, 3, stride=2, padding=1)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(width, width, 3, padding=1)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(width, 1, 1)),
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return self.layers(self.norm(features.float())).flatten(1)
+
+
+class Discriminator(nn.Module):
+    """Frozen `features` of samples and, as forward, what is trained, features -> logits. Its parameters are the latter."""
+
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """What the trained part looks at, scale by scale: each (B, ...) for samples x (B, ...)."""
+        raise NotImplementedError
+
+
+class UNetDiscriminator(Discriminator):
+    """Heads on the encoder half of the teacher's U-Net, which sees the image with noise of level sigma added.
+
+    Adding it keeps the teacher on what it was trained for (Sauer et al., LADD, arXiv:2403.12015).
+    """
+
+    def __init__(self, teacher: Method, sigma: float, width: int):
+        super().__init__()
+        self.seen = TeacherInput(teacher, sigma)
+        size = teacher.network.scale
+        channels = [maps.shape[1] for maps in self.features(torch.zeros(1, 3, size, size, device=teacher.device))]
+        self.heads = nn.ModuleList(Head(count, width) for count in channels)
+
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return self.seen(self.seen.noised(x), encode)
+
+    def forward(self, features: list[torch.Tensor]) -> Logits:
+        return [head(maps) for head, maps in zip(self.heads, features, strict=True)]
+
+
+class EfficientNetDiscriminator(Discriminator):
+    """Heads on ImageNet features of EfficientNet-Lite0, which sees the image enlarged to size x size pixels."""
+
+    def __init__(self, size: int, width: int):
+        super().__init__()
+        self.size, self.network = size, load_efficientnet()
+        self.heads = nn.ModuleList(Head(channels, width) for channels in OUTPUTS.values())
+
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return self.network(F.interpolate(x, size=(self.size, self.size), mode="bilinear", align_corners=False))
+
+    def forward(self, features: list[torch.Tensor]) -> Logits:
+        return [head(maps) for head, maps in zip(self.heads, features, strict=True)]
+
+
+class NetworkDiscriminator(Discriminator):
+    """For samples of any shape: a second network like the teacher's, which starts as it and whose output adds up to the logit.
+
+    Nothing in it is frozen: its features are the samples, with noise of level sigma added, themselves.
+    """
+
+    def __init__(self, teacher: Method, sigma: float):
+        super().__init__()
+        self.seen = TeacherInput(teacher, sigma)
+        self.network = copy.deepcopy(teacher.network).requires_grad_(True)
+
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.seen.noised(x)]
+
+    def forward(self, features: list[torch.Tensor]) -> Logits:
+        output = self.seen(features[0], lambda teachers, *arguments: self.network(*arguments))
+        return [output.flatten(1).sum(dim=1, keepdim=True)]
+
+
+def make_discriminator(kind: str, teacher: Method, sigma: float, size: int, width: int) -> Discriminator:
+    """The discriminator of one of DISCRIMINATORS; for a teacher whose network is no U-Net, "unet" is a NetworkDiscriminator.
+
+    Args:
+        sigma: the noise level at which a teacher's network looks at samples.
+        size: of the images that EfficientNet sees, in pixels.
+        width: channels of the heads.
+
+    Raises ValueError for another kind, for EfficientNet without its weights or on what is no image.
+    """
+    is_unet = hasattr(teacher.network, "downblocks")
+    if kind == "unet":
+        return UNetDiscriminator(teacher, sigma, width) if is_unet else NetworkDiscriminator(teacher, sigma)
+    if kind != "efficientnet":
+        raise ValueError(f"unknown discriminator {kind!r}; expected one of {', '.join(DISCRIMINATORS)}")
+    if not is_unet:
+        raise ValueError("discriminator efficientnet looks at images, and this teacher's network is no U-Net: choose unet")
+    return EfficientNetDiscriminator(size, width)
+
+
+# ------------------------------------------------------------------------------------------- a teacher's network, read
+
+
+class TeacherInput:
+    """Calls a function as the teacher calls its network for samples x (B, ...) at noise level sigma, whatever its path is.
+
+    The teacher is not a part of what holds this object: it is saved and moved elsewhere.
+    """
+
+    def __init__(self, teacher: Method, sigma: float):
+        self.teacher, self.sigma = teacher, sigma
+
+    def noised(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.sigma * torch.randn_like(x)
+
+    def __call__(self, x: torch.Tensor, function: Callable[..., Any]) -> Any:
+        """function(network, network's input, its time[, its condition]) for x, which has its noise already."""
+        network = self.teacher.network
+        standing_in = _StandIn(network, function)
+        self.teacher.network = standing_in
+        try:
+            self.teacher.denoised(x, torch.full((len(x),), self.sigma, device=x.device))
+        finally:
+            self.teacher.network = network
+        return standing_in.result
+
+
+class _StandIn(nn.Module):
+    """Has the call of a network, keeps what `function` makes of it, and gives its input back."""
+
+    def __init__(self, network: nn.Module, function: Callable[..., Any]):
+        super().__init__()
+        self.network, self.function = network, function
+
+    def forward(self, x: torch.Tensor, *scalars: torch.Tensor) -> torch.Tensor:
+        self.result = self.function(self.network, x, *scalars)
+        return x
+
+
+def encode(
+    network: nn.Module, x: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor | None = None
+) -> list[torch.Tensor]:
+    """The U-Net's activations on its way down: the last of every level, the deepest after the middle blocks."""
+    temb = network.embed(timestep, condition)
+    h, levels = network.head(x), []
+    for block in network.downblocks:
+        if isinstance(block, DownSample):
+            levels.append(h)
+        h = block(h, temb)
+    for block in network.middleblocks:
+        h = block(h, temb)
+    return [*levels, h]
+
+
+# ------------------------------------------------------------------------------------------------------------ losses
+
+
+def per_sample(logits: Logits, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """A function of each logit, its mean over patches, added up over scales: (B,)."""
+    return torch.stack([function(rows.float()).mean(dim=1) for rows in logits]).sum(dim=0)
+
+
+def hinge_discriminator(real: Logits, fake: Logits) -> torch.Tensor:
+    """max(0, 1 - D(real)) + max(0, 1 + D(fake)), (B,): Lim and Ye, Geometric GAN, arXiv:1705.02894."""
+    return per_sample(real, lambda logit: F.relu(1 - logit)) + per_sample(fake, lambda logit: F.relu(1 + logit))
+
+
+def hinge_generator(fake: Logits) -> torch.Tensor:
+    """-D(fake), (B,)."""
+    return per_sample(fake, torch.neg)
+
+
+def non_saturating_discriminator(real: Logits, fake: Logits) -> torch.Tensor:
+    """-log s(D(real)) - log(1 - s(D(fake))) with the sigmoid s, (B,): Goodfellow et al., arXiv:1406.2661."""
+    return per_sample(real, lambda logit: F.softplus(-logit)) + per_sample(fake, F.softplus)
+
+
+def non_saturating_generator(fake: Logits) -> torch.Tensor:
+    """-log s(D(fake)), (B,)."""
+    return per_sample(fake, lambda logit: F.softplus(-logit))
+
+
+def gradient_penalty(logits: Logits, features: list[torch.Tensor]) -> torch.Tensor:
+    """|d sum of logits / d features|^2, (B,), the features having requires_grad: R1 without its gamma / 2.
+
+    Mescheder et al., arXiv:1801.04406. On features instead of images, as in ADD (arXiv:2311.17042), which spares the second
+    derivative of the frozen part.
+    """
+    total = torch.stack([rows.float().sum() for rows in logits]).sum()
+    gradients = torch.autograd.grad(total, features, create_graph=True)
+    return torch.stack([gradient.float().square().flatten(1).sum(dim=1) for gradient in gradients]).sum(dim=0)

@@ -1,0 +1,284 @@
+"""GDD: what its generator is trained on, what is frozen, what is kept, and that a one-step start finds all modes."""
+
+import json
+
+import pytest
+import torch
+
+from custom_model import create_custom_model
+from src.methods import get_method
+from src.methods._discriminators import non_saturating_discriminator
+from src.methods.gdd import block_convolutions
+from src.training.config import TrainingConfig
+from src.training.estimate import estimate_step
+from src.training.loop import Trainer
+from src.utils import load_model, save_model
+from tests import battery
+from tests.helpers import SHAPE, TINY, random_images, tiny_model
+from tests.methods import eight_gaussians
+
+CPU = torch.device("cpu")
+STUDENTS = pytest.mark.parametrize("method", ["gdd", "add"])
+
+
+def batch(count=4):
+    torch.manual_seed(0)
+    return torch.randn(count, *SHAPE), torch.randn(count, *SHAPE)
+
+
+def test_a_one_step_start_that_misses_all_modes_finds_all_eight():
+    assert eight_gaussians.modes(eight_gaussians.student("gdd"), 1) == 0, "the start is the blurred mean"
+    trained = eight_gaussians.train(eight_gaussians.student("gdd"), 400, batch=256)
+    assert [eight_gaussians.modes(trained, nfe) for nfe in (1, 2, 4)] == [8, 8, 8]
+    assert eight_gaussians.shares(trained, 1).sum() > 0.6
+
+
+@STUDENTS
+@pytest.mark.parametrize(("train_levels", "share"), [(1, 0.0), (2, 0.25), (4, 0.5)])
+def test_levels_of_training_are_those_of_the_sampler(method, train_levels, share):
+    model = tiny_model(method, train_levels=train_levels, mid_share=share, mid_sigma=0.8, mid_span=2.0)
+    torch.manual_seed(0)
+    sigma = model.scheduler.sample_timesteps(4000, "cpu")
+    wanted = {1: [80.0], 2: [0.8, 80.0], 4: [0.4, 0.8, 1.6, 80.0]}[train_levels]
+    torch.testing.assert_close(sigma.unique(), torch.tensor(wanted))
+    counts = [(sigma == level).float().mean().item() for level in sigma.unique()]
+    assert counts == pytest.approx([share / max(train_levels - 1, 1)] * (train_levels - 1) + [1 - share], abs=0.03)
+    for nfe in range(1, train_levels + 1):
+        assert set(torch.tensor(model.levels(nfe)).tolist()) <= set(sigma.unique().tolist())
+
+
+@STUDENTS
+def test_the_generator_gets_noise_alone_at_sigma_max_and_noisy_data_below(method):
+    model = tiny_model(method)
+    (data, noise), seen = batch(8), []
+    model.predict = lambda xt, t: seen.append((xt, t)) or xt
+    fake, sigma = model.generate(data, noise)
+    (xt, t) = seen[0]
+    assert torch.equal(t, sigma) and torch.equal(fake, xt) and 0 < (t == 80).sum() < 8
+    level = t[:, None, None, None]
+    torch.testing.assert_close(xt[t == 80], (80 * noise)[t == 80], atol=0, rtol=0)
+    torch.testing.assert_close(xt[t < 80], (data + level * noise)[t < 80])
+
+
+@STUDENTS
+@pytest.mark.parametrize("group", ["network", "discriminator"])
+def test_a_group_s_loss_leaves_the_other_and_the_teacher_alone(method, group):
+    model = tiny_model(method).train()
+    groups = {name: list(parameters) for name, parameters in model.optim_groups().items()}
+    assert list(groups) == ["network", "discriminator"]
+    model.compute_loss(*batch(), step=1, group=group).backward()
+    for name, parameters in groups.items():
+        assert all((p.grad is not None) == (name == group) for p in parameters)
+    assert all(p.grad is None for p in model.teacher.parameters())
+
+
+def test_the_losses_pull_the_discriminator_and_the_network_against_each_other():
+    """A step down either loss moves the logits of samples the way it should: up for the network, down for its judge."""
+    for group, sign in (("network", 1), ("discriminator", -1)):
+        model = tiny_model("gdd", train_levels=1, augment="none", r1_gamma=0.0)
+        data, noise = batch(8)
+
+        def logit(model=model, data=data, noise=noise):
+            with torch.no_grad():
+                torch.manual_seed(1)
+                return sum(rows.mean() for rows in model.judge(model.generate(data, noise)[0])).item()
+
+        before, parameters = logit(), list(model.optim_groups()[group])
+        for _ in range(5):
+            torch.manual_seed(1)
+            loss = model.compute_loss(data, noise, group=group)
+            gradients = torch.autograd.grad(loss, parameters)
+            with torch.no_grad():
+                for p, gradient in zip(parameters, gradients, strict=True):
+                    p.sub_(1e-2 * gradient / (1e-8 + torch.cat([g.flatten() for g in gradients]).norm()) ** 0.5)
+        assert sign * (logit() - before) > 1e-4
+
+
+def test_r1_is_on_the_features_of_data_at_every_sixteenth_step():
+    """It adds interval * gamma / 2 * |gradient|^2: 16 times as much as every step would, a sixteenth as often."""
+    model, (data, noise) = tiny_model("gdd", augment="none"), batch()
+    discriminator = model.train_only["discriminator"].eval()  # spectral norm takes no step
+
+    def loss(gamma, step):
+        model.config.r1_gamma = gamma
+        torch.manual_seed(2)
+        return model.compute_loss(data, noise, step=step, group="discriminator").item()
+
+    torch.manual_seed(2)
+    model.generate(data, noise)  # draws what the loss draws before the features
+    features = [maps.detach().requires_grad_() for maps in discriminator.features(data)]
+    slopes = torch.autograd.grad(sum(rows.sum() for rows in discriminator(features)), features)
+    penalty = sum(slope.square().flatten(1).sum(1) for slope in slopes).mean().item()
+    assert penalty > 1e-3
+    for step in (1, 17):
+        assert loss(0.5, step) - loss(0.0, step) == pytest.approx(16 * 0.5 / 2 * penalty, rel=1e-3)
+    for step in (2, 16):
+        assert loss(0.5, step) == loss(0.0, step)
+
+
+@STUDENTS
+def test_ada_hears_the_logits_of_data(method):
+    model = tiny_model(method, ada_images=64)
+    augment = model.train_only["augment"]
+    heads = model.train_only["discriminator"].heads
+    for value, expected in ((50.0, 0.5), (-50.0, 0.25)):
+        for head in heads:
+            torch.nn.init.constant_(head.layers[-1].bias, value)
+        for step in (1, 2, 3, 4) if value > 0 else (5, 6):
+            model.compute_loss(*batch(8), step=step, group="discriminator")
+            model.on_step_end(step, 10)
+        if value < 0:
+            model.on_step_end(8, 10)
+        assert augment.p.item() == pytest.approx(expected)
+
+
+def test_freeze_is_the_residual_blocks_convolutions():
+    with torch.device("meta"):
+        network = create_custom_model("meta", method="gdd").network
+    share = sum(p.numel() for p in block_convolutions(network)) / sum(p.numel() for p in network.parameters())
+    assert share == pytest.approx(0.783, abs=1e-3)
+    model = tiny_model("gdd", freeze=True)
+    learns = {name for name, p in model.network.named_parameters() if p.requires_grad}
+    frozen = {name for name, _ in model.network.named_parameters()} - learns
+    assert all(".block1.2." in name or ".block2.3." in name for name in frozen) and len(frozen) == 4 * 8
+    assert {"head.weight", "tail.2.weight", "upblocks.0.shortcut.weight", "downblocks.1.main.weight"} <= learns
+    assert {"upblocks.0.block1.0.weight", "middleblocks.0.attn.proj_q.weight", "upblocks.0.temb_proj.1.weight"} <= learns
+
+
+def test_what_is_frozen_stays_and_the_rest_learns(tmp_path):
+    model = tiny_model("gdd", freeze=True)
+    battery.check_loss(lambda: model)
+    before = {name: (p.requires_grad, p.detach().clone()) for name, p in model.network.named_parameters()}
+    battery.run_loop(model, tmp_path, steps=4)
+    for name, p in model.network.named_parameters():
+        learns, old = before[name]
+        assert torch.equal(p, old) != learns, name
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    frozen = [name for name, (learns, _) in before.items() if not learns]
+    assert all(torch.equal(saved[f"network.{name}"], before[name][1]) for name in frozen)
+
+
+def test_freeze_needs_residual_blocks():
+    with pytest.raises(ValueError, match="freeze is for the U-Net: this network has no residual blocks"):
+        get_method("gdd").from_options(torch.nn.Linear(2, 2), freeze=True)
+
+
+@STUDENTS
+def test_what_is_handed_in_is_as_large_as_rectified_flow_s(method, tmp_path):
+    for name in (method, "rectified_flow"):
+        save_model(tiny_model(name), tmp_path / name / "m.ckpt", {"method": name, **TINY})
+    sizes = [(tmp_path / name / "m.ckpt").stat().st_size for name in (method, "rectified_flow")]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
+    loaded = load_model(tmp_path / method / "m.ckpt", create_custom_model)
+    assert not loaded.train_only, "sampling needs neither teacher nor discriminator"
+    assert torch.isfinite(battery.sample(loaded.eval(), 2)).all()
+
+
+@STUDENTS
+def test_a_resumed_run_is_the_uninterrupted_one(method, tmp_path):
+    """With the discriminator, its optimizer's pace and ADA's probability, which resume.pt holds."""
+
+    def run(folder, steps, resume=False):
+        torch.manual_seed(7)
+        model = tiny_model(method, ada_images=40, d_lr_scale=3.0, r1_interval=2, dropout=0.1)
+        with torch.no_grad():
+            for head in model.train_only["discriminator"].heads:
+                head.layers[-1].bias.fill_(3.0)
+        if resume:
+            for p in model.train_only["discriminator"].parameters():
+                torch.nn.init.zeros_(p)
+        config = TrainingConfig(
+            batch_size=8,
+            num_iterations=steps,
+            lr=1e-3,
+            lr_warmup=0,
+            log_interval=2,
+            save_interval=100,
+            memory_format="contiguous",
+        )
+        Trainer(model, random_images(32), config, {"method": method, **TINY}, folder, CPU).run(resume)
+        return torch.load(folder / "resume.pt", weights_only=True)
+
+    whole = run(tmp_path / "whole", 6)
+    run(tmp_path / "parts", 5)
+    parts = run(tmp_path / "parts", 6, resume=True)
+    assert set(parts["train_only"]) == {"teacher", "discriminator", "augment"}
+    for part in ("discriminator", "augment"):
+        for name, value in whole["train_only"][part].items():
+            assert torch.equal(value, parts["train_only"][part][name]), name
+    assert all(torch.equal(value, parts["model"][name]) for name, value in whole["model"].items())
+    assert whole["train_only"]["augment"]["p"] > 0.5
+    optimizer = parts["optimizers"]["discriminator"]["param_groups"][0]
+    assert optimizer["lr"] == pytest.approx(3e-3) and tuple(optimizer["betas"]) == (0.0, 0.99)
+    assert {"loss", "loss_discriminator"} <= set(json.loads((tmp_path / "parts" / "log.jsonl").read_text().splitlines()[-1]))
+
+
+def test_the_same_discriminator_for_all_of_a_batch_s_parts(tmp_path):
+    """Augmentation, levels and noise of a row are those it has in the whole batch; spectral norm takes no step here."""
+    gradients = []
+    for micro_batch in (8, 2):
+        torch.manual_seed(7)
+        model = tiny_model("gdd", augment="diffaug", r1_gamma=0.0)
+        model.train_only["discriminator"].eval()
+        config = TrainingConfig(
+            batch_size=8,
+            micro_batch=micro_batch,
+            num_iterations=1,
+            lr=1e-3,
+            lr_warmup=0,
+            grad_clip=0,
+            memory_format="contiguous",
+        )
+        trainer = Trainer(model, random_images(32), config, {"method": "gdd", **TINY}, tmp_path / str(micro_batch), CPU)
+        trainer.begin()
+        trainer.training_step(1)
+        gradients.append([p.grad.clone() for p in model.train_only["discriminator"].parameters()])
+    for whole, parts in zip(*gradients, strict=True):
+        torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-3)
+
+
+@STUDENTS
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"discriminator": "vgg"}, "unknown discriminator 'vgg'; expected one of unet, efficientnet"),
+        ({"augment": "flip"}, "unknown augment 'flip'; expected one of none, diffaug, ada"),
+        ({"train_levels": 0}, "train_levels of at least 1, got 0"),
+        ({"mid_share": 1.5}, "mid_share from 0 to 1, got 1.5"),
+        ({"feature_sigma": 0.0}, "feature_sigma above 0, got 0"),
+        ({"d_lr_scale": 0.0}, "d_lr_scale above 0, got 0"),
+        ({"ada_target": 1.0}, "ada_target between -1 and 1, got 1"),
+        ({"mid_sigma": 100.0}, r"within \[0.002, 80\], got 33.3333 and 300"),
+    ],
+)
+def test_bad_options(method, options, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model(method, **options)
+
+
+@STUDENTS
+def test_the_cost_of_a_run_can_be_told(method):
+    """What --dry_run measures: both groups' passes, with R1 in them."""
+    estimate = estimate_step(tiny_model(method), SHAPE, 4, 4, 1, torch.float32)
+    network = estimate_step(tiny_model("rectified_flow"), SHAPE, 4, 4, 1, torch.float32)
+    assert estimate.flop > 1.3 * network.flop and estimate.fixed_bytes > network.fixed_bytes
+
+
+@STUDENTS
+def test_without_a_teacher_it_says_so(method):
+    model = create_custom_model(method=method, **TINY)
+    with pytest.raises(ValueError, match="learns from a teacher: name its run with --teacher"):
+        model.optim_groups()
+
+
+def test_the_loss_is_the_non_saturating_one():
+    """With the logits planted: log(1 + e^-a) + log(1 + e^b) for the discriminator, log(1 + e^-b) for the network."""
+    model = tiny_model("gdd", r1_gamma=0.0)
+    discriminator = model.train_only["discriminator"]
+    discriminator.features = lambda x: [x]
+    a, b = torch.tensor([[0.3], [1.0]]), torch.tensor([[-0.7], [2.0]])
+    data, noise = batch(2)
+    discriminator.forward = lambda features: [a if torch.equal(features[0], data) else b]
+    got = model.compute_loss(data, noise, group="discriminator")
+    torch.testing.assert_close(got, non_saturating_discriminator([a], [b]).mean())
+    torch.testing.assert_close(model.compute_loss(data, noise), torch.log1p((-b).exp()).mean())
