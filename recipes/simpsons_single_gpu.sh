@@ -43,7 +43,7 @@ flags_of() {
 }
 
 if [ -n "$smoke" ]; then
-  out=${out:-results/simpsons_smoke} batch=8 minutes=3
+  out=${out:-results/simpsons_smoke} batch=8 minutes=1
   common=(--ch 8 --ch_mult 1 2 --attn 1 --num_res_blocks 1 --data toon --log_interval 5 --dev_images 16)
   measured=(--batch_size "$batch" --repeats 1)
 else
