@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from src.base_model import BaseGenerativeModel, BaseScheduler
+from src.methods._schedules import uniform_grid
 
 _REGISTRY: dict[str, type["Method"]] = {}
 MethodClass = TypeVar("MethodClass", bound=type["Method"])
@@ -113,10 +117,59 @@ class Method(BaseGenerativeModel):
 
     @property
     def teacher(self) -> "Method":
-        """What set_teacher was given; ValueError if that has not happened."""
-        if "teacher" not in self.train_only:
+        """What set_teacher was given, or a module that a subclass keeps under this name; ValueError if there is neither."""
+        kept = self._modules.get("teacher", self.train_only.get("teacher"))
+        if kept is None:
             raise ValueError(f"{type(self).__name__} learns from a teacher: name its run with --teacher")
-        return self.train_only["teacher"]
+        return kept
+
+    # ----------------------------------------------------------------------------------------------------- sampling
+
+    def time_grid(self, steps: int) -> torch.Tensor:
+        """The times (steps + 1,) that a sampler of so many steps visits, from noise to data: equal steps, if not overridden.
+
+        Raises ValueError where steps is below 1.
+        """
+        return uniform_grid(self.scheduler.t_noise, self.scheduler.t_data, steps, self.device)
+
+    def first_state(self, noise: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        """The state (B, ...) that sampling starts from, of standard normal noise; for most paths the noise itself."""
+        return noise
+
+    def sampling_step(
+        self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
+    ) -> torch.Tensor:
+        """The state at t_next from x (B, ...) at t, both (B,), in one network call; noise() is fresh noise."""
+        return self.scheduler.reverse_process_step(x, self.predict(x, t, **kwargs).to(x.dtype), t, t_next)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: Sequence[int],
+        num_inference_timesteps: int = 20,
+        return_traj: bool = False,
+        verbose: bool = False,
+        seeds: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """Go along time_grid by sampling_step: as many steps as asked, one network call each.
+
+        Args:
+            shape: (B, 3, H, W).
+            seeds: one a image, which fix all noise of that image, whatever the batch; else torch's global generator is used.
+            kwargs: handed to sampling_step.
+
+        Returns images of this shape, or with return_traj the list of all states, the first one and the images included. The
+        state is float32, whatever the network computes in. Raises ValueError for a number of steps that there is no grid of.
+        """
+        grid = self.time_grid(num_inference_timesteps)
+        x = self.first_state(draw_noise(shape, self.device, seeds), grid)
+        states = [x]
+        for i, (t, t_next) in enumerate(tqdm(list(pairwise(grid)), disable=not verbose), start=1):
+            noise = partial(draw_noise, shape, self.device, seeds, draw=i)
+            x = self.sampling_step(x, t.expand(shape[0]), t_next.expand(shape[0]), noise, **kwargs)
+            states.append(x)
+        return states if return_traj else x
 
     # ------------------------------------------------------------------------------------- hooks of the training loop
 

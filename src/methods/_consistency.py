@@ -1,13 +1,12 @@
 """What all models share that name the clean image from any noise level, and sample by cleaning and putting noise back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from src.methods._base import Method, draw_noise
+from src.methods._base import Method
 from src.methods._paths import KarrasPathScheduler, denoise
 from src.utils import expand_t
 
@@ -89,26 +88,15 @@ class ConsistencyModel(Method):
         """The noise levels of a sampler of `steps` calls."""
         return self.config.levels(steps)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: tuple[int, ...],
-        num_inference_timesteps: int = 20,
-        return_traj: bool = False,
-        verbose: bool = False,
-        seeds: Sequence[int] | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor | list[torch.Tensor]:
-        """Multistep consistency sampling (algorithm 1): to the data and back to a lower noise level, one network call each.
+    def time_grid(self, steps: int) -> torch.Tensor:
+        """The levels of a sampler of so many calls, and the boundary: (steps + 1,), float32."""
+        return torch.tensor([*self.levels(steps), self.scheduler.boundary], device=self.device)
 
-        Returns images (B, ...), or with return_traj the noise and every state after it. `seeds`, one a image, fix all noise.
-        """
-        levels = [*self.levels(num_inference_timesteps), self.scheduler.boundary]
-        x = levels[0] * draw_noise(shape, self.device, seeds)
-        states = [x]
-        for index in tqdm(range(num_inference_timesteps), disable=not verbose):
-            t, t_next = (torch.full((shape[0],), level, device=self.device) for level in levels[index : index + 2])
-            noise = draw_noise(shape, self.device, seeds, draw=index + 1)
-            x = self.scheduler.reverse_process_step(x, self.predict(x, t).float(), t, t_next, noise)
-            states.append(x)
-        return states if return_traj else x
+    def first_state(self, noise: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        return grid[0] * noise
+
+    def sampling_step(
+        self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
+    ) -> torch.Tensor:
+        """To the data and back to the lower noise level t_next (arXiv:2303.01469, algorithm 1)."""
+        return self.scheduler.reverse_process_step(x, self.predict(x, t, **kwargs).to(x.dtype), t, t_next, noise())

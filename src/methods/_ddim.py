@@ -1,14 +1,12 @@
 """What all models share that predict noise, data or v on the variance-preserving path and go back by DDIM steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
-from tqdm import tqdm
 
-from src.methods._base import Method, draw_noise
+from src.methods._base import Method
 from src.methods._vp_path import VPPathScheduler
 
 Number = TypeVar("Number", int, torch.Tensor)
@@ -46,30 +44,9 @@ class DDIMModel(Method):
             raise ValueError(f"expected from 1 to num_train_timesteps = {total} sampling steps, got {steps}")
         return torch.tensor([self.grid_time(i, steps) for i in range(steps, -1, -1)], device=self.device)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: tuple[int, ...],
-        num_inference_timesteps: int = 20,
-        return_traj: bool = False,
-        verbose: bool = False,
-        seeds: Sequence[int] | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor | list[torch.Tensor]:
-        """num_inference_timesteps DDIM steps, one network call each, at most num_train_timesteps (else ValueError).
-
-        Returns images (B, 3, H, W), or with return_traj the list of all num_inference_timesteps + 1 states. `seeds`, one a
-        image, fix each image's noise, also that of eta > 0.
-        """
-        scheduler = self.scheduler
-        grid = self.time_grid(num_inference_timesteps)
-        x = draw_noise(shape, self.device, seeds)
-        states = [x]
-        for i, (t, t_next) in enumerate(tqdm(list(pairwise(grid)), disable=not verbose), start=1):
-            t, t_next = t.expand(shape[0]), t_next.expand(shape[0])
-            pred = self.predict(x, t, **kwargs).to(x.dtype)
-            added = i < num_inference_timesteps and scheduler.config.eta > 0
-            noise = draw_noise(shape, self.device, seeds, draw=i) if added else torch.zeros_like(x)
-            x = scheduler.reverse_process_step(x, pred, t, t_next, noise)
-            states.append(x)
-        return states if return_traj else x
+    def sampling_step(
+        self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
+    ) -> torch.Tensor:
+        """One DDIM step (arXiv:2010.02502); with eta > 0 fresh noise is added, but not in the last one."""
+        pred = self.predict(x, t, **kwargs).to(x.dtype)
+        return self.scheduler.reverse_process_step(x, pred, t, t_next, noise() if self.scheduler.config.eta > 0 else None)

@@ -2,16 +2,14 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from src.methods._base import Method, draw_noise, register
+from src.methods._base import Method, register
 from src.methods._distances import DISTANCES, distance, load_lpips
 from src.methods._paths import KarrasPathScheduler, denoise
 from src.methods._schedules import KARRAS_RHO, karras_grid
@@ -165,28 +163,18 @@ class CTM(Method):
         errors = (self.predict(self.scheduler.forward_process(data, noise, t), t) - data).square().flatten(1).mean(dim=1)
         return ((t**2 + sigma_data**2) / (t * sigma_data) ** 2 * errors).mean()
 
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: tuple[int, ...],
-        num_inference_timesteps: int = 20,
-        return_traj: bool = False,
-        verbose: bool = False,
-        seeds: Sequence[int] | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor | list[torch.Tensor]:
-        """gamma-sampling, one network call a step: jump to sqrt(1 - gamma^2) of the next level, then add gamma of it as noise.
+    def time_grid(self, steps: int) -> torch.Tensor:
+        """EDM's levels for a sampler of one call a step, (steps + 1,). Raises ValueError for fewer than one step."""
+        config = self.config
+        return grid_of_calls(config.sigma_max, config.sigma_min, steps, self.device, config.rho)
 
-        The levels are EDM's grid of one step more, without sigma_min. Returns samples of `shape`, or with return_traj the list
-        of all states. `seeds`, one a sample, fix all noise. Raises ValueError for fewer than one step.
-        """
-        config, steps = self.config, num_inference_timesteps
-        levels = grid_of_calls(config.sigma_max, config.sigma_min, steps, self.device, config.rho)
-        x = levels[0] * draw_noise(shape, self.device, seeds)
-        states = [x]
-        for i, (t, t_next) in enumerate(tqdm(list(pairwise(levels)), disable=not verbose)):
-            x = self.jump(x, t.expand(shape[0]), (math.sqrt(1 - config.gamma**2) * t_next).expand(shape[0])).float()
-            if config.gamma > 0:
-                x = x + config.gamma * t_next * draw_noise(shape, self.device, seeds, draw=i + 1)
-            states.append(x)
-        return states if return_traj else x
+    def first_state(self, noise: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        return grid[0] * noise
+
+    def sampling_step(
+        self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
+    ) -> torch.Tensor:
+        """gamma-sampling: jump to sqrt(1 - gamma^2) of the next level, then add gamma of it as noise."""
+        gamma = self.config.gamma
+        x = self.jump(x, t, math.sqrt(1 - gamma**2) * t_next).to(x.dtype)
+        return x + expand_t(gamma * t_next, x) * noise() if gamma > 0 else x

@@ -1,16 +1,14 @@
 """Mean Flows for One-step Generative Modeling (Geng, Deng, Bai, Kolter, He, NeurIPS 2025, arXiv:2505.13447)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from src.methods._base import Method, draw_noise, register
+from src.methods._base import Method, register
 from src.methods._paths import LinearPathScheduler
-from src.methods._schedules import split_batch, uniform_grid
+from src.methods._schedules import split_batch
 from src.utils import expand_t
 
 
@@ -100,26 +98,8 @@ class MeanFlow(Method):
         interval = torch.zeros_like(t) if interval is None else interval
         return self.network(xt, t * self.config.time_scale, interval * self.config.time_scale, **kwargs)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: tuple[int, ...],
-        num_inference_timesteps: int = 20,
-        return_traj: bool = False,
-        verbose: bool = False,
-        seeds: Sequence[int] | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor | list[torch.Tensor]:
-        """num_inference_timesteps equal jumps by the average velocity (eq. 12), one network call each.
-
-        Returns samples of `shape`, or with return_traj the list of all states. `seeds`, one a sample, fix each one's noise.
-        """
-        scheduler = self.scheduler
-        x = draw_noise(shape, self.device, seeds)
-        states = [x]
-        grid = uniform_grid(scheduler.t_noise, scheduler.t_data, num_inference_timesteps, self.device)
-        for t, r in tqdm(list(pairwise(grid)), disable=not verbose):
-            t, r = t.expand(shape[0]), r.expand(shape[0])
-            x = scheduler.reverse_process_step(x, self.predict(x, t, r - t, **kwargs).float(), t, r)
-            states.append(x)
-        return states if return_traj else x
+    def sampling_step(
+        self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
+    ) -> torch.Tensor:
+        """One step by the average velocity between t and t_next (algorithm 2)."""
+        return self.scheduler.reverse_process_step(x, self.predict(x, t, t_next - t, **kwargs).to(x.dtype), t, t_next)

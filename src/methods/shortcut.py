@@ -1,18 +1,16 @@
 """One Step Diffusion via Shortcut Models (Frans, Hafner, Levine, Abbeel, ICLR 2025, arXiv:2410.12557)."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from src.methods._base import Method, draw_noise, register
+from src.methods._base import Method, register
 from src.methods._paths import LinearPathScheduler
-from src.methods._schedules import split_batch, uniform_grid
+from src.methods._schedules import split_batch
 from src.utils import expand_t
 
 M = 128  # denoising steps of the finest grid
@@ -115,27 +113,8 @@ class Shortcut(Method):
         network = self.network if network is None else network
         return network(xt, t * scale, d * scale, **kwargs)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: tuple[int, ...],
-        num_inference_timesteps: int = 20,
-        return_traj: bool = False,
-        verbose: bool = False,
-        seeds: Sequence[int] | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor | list[torch.Tensor]:
-        """num_inference_timesteps equal steps of size d = 1 / num_inference_timesteps, one network call each (algorithm 2).
-
-        Trained for powers of two. Returns samples of `shape`, or with return_traj the list of all states. `seeds`, one a
-        sample, fix each one's noise.
-        """
-        scheduler = self.scheduler
-        x = draw_noise(shape, self.device, seeds)
-        states = [x]
-        grid = uniform_grid(scheduler.t_noise, scheduler.t_data, num_inference_timesteps, self.device)
-        for t, t_next in tqdm(list(pairwise(grid)), disable=not verbose):
-            t, t_next = t.expand(shape[0]), t_next.expand(shape[0])
-            x = scheduler.reverse_process_step(x, self.predict(x, t, t_next - t, **kwargs).float(), t, t_next)
-            states.append(x)
-        return states if return_traj else x
+    def sampling_step(
+        self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
+    ) -> torch.Tensor:
+        """One step of size t_next - t (algorithm 2). Trained for equal steps, a power of two of them."""
+        return self.scheduler.reverse_process_step(x, self.predict(x, t, t_next - t, **kwargs).to(x.dtype), t, t_next)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from src.methods import ctm as ctm_file
+from src.methods._base import draw_noise
 from tests.helpers import SHAPE, tiny_model
 from tests.methods.oracles import GAUSSIAN
 from tests.methods.oracles_flow import PointNetwork
@@ -129,8 +130,8 @@ def test_gamma_sampling_has_the_distribution(gamma, monkeypatch):
         first, *_, last = model.sample((4, *SHAPE), 4, return_traj=True, seeds=seeds)
         torch.testing.assert_close(last, GAUSSIAN.flow(first, 1.0, 80.0).float(), atol=1e-4, rtol=0)
         return
-    noise = ctm_file.draw_noise
-    monkeypatch.setattr(ctm_file, "draw_noise", lambda *args, draw=0: noise(*args, draw=draw) * (2 if draw else 1))
+    doubled = lambda *args, draw=0: draw_noise(*args, draw=draw) * (2 if draw else 1)  # noqa: E731
+    monkeypatch.setattr("src.methods._base.draw_noise", doubled)
     assert moments(model, 4)[1] > STD + 0.05, "noise of twice the size is found"
 
 
