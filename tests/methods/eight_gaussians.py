@@ -49,14 +49,14 @@ def train(model: Method, steps: int, batch: int, lr: float = 2e-3, seed: int = 2
 def teacher() -> Method:
     seed_everything(0)
     return train(
-        get_method("edm").from_options(get_challenge("toy2d").network(False), P_mean=0.2, **OPTIONS), 600, batch=128, seed=0
+        get_method("edm").from_options(get_challenge("toy2d").network(), P_mean=0.2, **OPTIONS), 600, batch=128, seed=0
     )
 
 
 def student(method: str, **options) -> Method:
     """One that starts from its teacher's weights."""
     seed_everything(1)
-    model = get_method(method).from_options(get_challenge("toy2d").network(False), **{**STUDENT, **options})
+    model = get_method(method).from_options(get_challenge("toy2d").network(), **{**STUDENT, **options})
     model.network.load_state_dict(copy.deepcopy(teacher().network.state_dict()))
     model.set_teacher(teacher())
     return model.eval()
