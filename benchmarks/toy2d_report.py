@@ -103,10 +103,16 @@ def costs(done: Lines, teachers: Mapping[str, str | None]) -> list[str]:
     """Training time of each method, and of the teacher it needed, a network: rows of a table."""
     rows = ["| method | core-seconds a network | its teacher's |", "|---|---|---|"]
     for method, line in done.items():
+        if "train_core_seconds" not in line:
+            continue
         networks = len(line["run"]["sets"]) * line["run"]["seeds"]
         teacher = teachers.get(method)
-        extra = f"{done[teacher]['train_seconds'] / networks:.1f} ({teacher})" if teacher in done else teacher or "-"
-        rows.append(f"| {method} | {line['train_seconds'] / networks:.1f} | {extra} |")
+        extra = (
+            f"{done[teacher]['train_core_seconds'] / networks:.1f} ({teacher})"
+            if "train_core_seconds" in done.get(teacher, {})
+            else teacher or "-"
+        )
+        rows.append(f"| {method} | {line['train_core_seconds'] / networks:.1f} | {extra} |")
     return rows
 
 
@@ -139,13 +145,13 @@ def table(
         pair = f"{cell(real['sliced_w2'], spread=False)} / {cell(real['mmd'], spread=False)}"
         others.append(f"| {data} | *real points* | {pair} |" + empty)
     dates = sorted({line["date"] for line in done.values()}) or ["no runs yet"]
-    seconds = sum(line["seconds"] for line in done.values())
+    seconds = [line["core_seconds"] for line in done.values() if "core_seconds" in line]
     lines = [
         "# Points in the plane",
         "",
         f"`{command}`, {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, Python {platform.python_version()}, torch "
-        f"{torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}, {processor()}: {len(done)} methods, "
-        f"{seconds:.0f} core-seconds in all.",
+        f"{torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}, {processor()}: {len(done)} methods"
+        f"{f', {sum(seconds):.0f} core-seconds in all' if len(seconds) == len(done) else ''}.",
         "",
         f"Every method learns {challenge.about}, {training}. {challenge.num_samples} samples are compared with as many "
         f"held-out points. Figures are means over {spread}; less is better. *real points* are fresh draws against the same "
@@ -159,7 +165,7 @@ def table(
     if found := verdicts(challenge, done) + remarks(done, methods, sets):
         lines += ["", *found]
     lines += ["", "## Sliced Wasserstein-2 distance / squared MMD", "", *others]
-    if done:
+    if seconds:
         lines += ["", "## Cost", "", *costs(done, teachers)]
     return "\n".join(lines) + "\n"
 
