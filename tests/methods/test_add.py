@@ -35,6 +35,7 @@ def weight(sigma):
     return 0.5 / (sigma**2 + 0.25).sqrt()
 
 
+@pytest.mark.slow
 def test_a_one_step_start_that_misses_all_modes_finds_all_eight():
     options = {"distill_weight": 2.5 / 16, "distill_mean": 1.2}  # these points are four times as wide as images
     assert eight_gaussians.modes(eight_gaussians.student("add", **options), 1) == 0, "the start is the blurred mean"

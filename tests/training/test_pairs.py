@@ -80,8 +80,8 @@ def test_the_loss_gets_the_pairs_and_a_resumed_run_the_same(tmp_path):
 
 def test_micro_batches_of_pairs_give_the_step_of_the_whole_batch(tmp_path):
     for micro_batch in (0, 1):
-        trainer(tmp_path / str(micro_batch), micro_batch=micro_batch).run()
-    other = trainer(tmp_path / "other")
+        trainer(tmp_path / str(micro_batch), micro_batch=micro_batch, num_iterations=3).run()
+    other = trainer(tmp_path / "other", num_iterations=3)
     other.noise_seeds = None
     other.run()
     names = [name for name in weights(tmp_path / "0") if not name.endswith("proj_k.bias")]  # gradient zero but for rounding
