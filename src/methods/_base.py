@@ -205,6 +205,14 @@ class Method(BaseGenerativeModel):
         return {}
 
 
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the average, a module like the network, towards it: it keeps `decay` of itself. Buffers are copied."""
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
+    for mine, buffer in zip(average.buffers(), network.buffers(), strict=True):
+        mine.copy_(buffer)
+
+
 def draw_noise(shape: Sequence[int], device: torch.device, seeds: Sequence[int] | None = None, draw: int = 0) -> torch.Tensor:
     """Standard normal noise (B, C, H, W), float32.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.methods._base import Method, register
+from src.methods._base import Method, follow, register
 from src.methods._distances import DISTANCES, distance, load_lpips
 from src.methods._paths import KarrasPathScheduler, denoise
 from src.methods._schedules import KARRAS_RHO, karras_grid
@@ -83,15 +83,8 @@ class CTM(Method):
         if self.config.distance == "lpips":
             self.train_only["lpips"] = load_lpips(self.device)
 
-    @torch.no_grad()
-    def _move_target(self, decay: float) -> None:
-        target, network = self.train_only["target"], self.network
-        torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), 1 - decay)
-        for mine, buffer in zip(target.buffers(), network.buffers(), strict=True):
-            mine.copy_(buffer)
-
     def on_step_end(self, step: int, total_steps: int) -> None:
-        self._move_target(self.config.mu)
+        follow(self.train_only["target"], self.network, self.config.mu)
 
     def predict(
         self,
@@ -122,7 +115,7 @@ class CTM(Method):
         Before step 1 the target becomes the network, so that weights loaded after the model was built are followed too.
         """
         if step == 1:
-            self._move_target(0.0)
+            follow(self.train_only["target"], self.network, 0.0)
         t, here, there = self.trajectory_ends(data, noise)
         losses = distance(self.config.distance, here, there, self.train_only.get("lpips"))
         self.report_losses(t, losses)

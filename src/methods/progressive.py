@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.methods._base import Method, register
+from src.methods._base import Method, follow, register
 from src.methods._ddim import DDIMModel
 from src.methods._schedules import split_batch
 from src.utils import expand_t
@@ -120,7 +120,7 @@ class ProgressiveDistillation(DDIMModel):
         """
         rounds, ends = self.train_only["rounds"], [0, *self.round_ends(total_steps).values()]
         keep = 0.5 ** (1 / (AVERAGE * max(step - ends[rounds.done], 1)))
-        torch._foreach_lerp_(list(rounds.average.parameters()), list(self.network.parameters()), 1 - keep)
+        follow(rounds.average, self.network, keep)
         while rounds.done < len(ends) - 2 and step >= ends[rounds.done + 1]:
             rounds.done += 1
             rounds.teacher.load_state_dict(rounds.average.state_dict())

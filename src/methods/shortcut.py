@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.methods._base import Method, register
+from src.methods._base import Method, follow, register
 from src.methods._paths import LinearPathScheduler
 from src.methods._schedules import split_batch
 from src.utils import expand_t
@@ -49,15 +49,8 @@ class Shortcut(Method):
         super()._setup(**kwargs)
         self.train_only["target"] = copy.deepcopy(self.network).eval().requires_grad_(False)
 
-    @torch.no_grad()
-    def _move_target(self, decay: float) -> None:
-        target, network = self.train_only["target"], self.network
-        torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), 1 - decay)
-        for mine, buffer in zip(target.buffers(), network.buffers(), strict=True):
-            mine.copy_(buffer)
-
     def on_step_end(self, step: int, total_steps: int) -> None:
-        self._move_target(self.config.target_decay)
+        follow(self.train_only["target"], self.network, self.config.target_decay)
 
     def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, step: int | None = None, **kwargs: Any) -> torch.Tensor:
         """Flow matching, and self-consistency on bootstrap_share of the batch (eq. 5): data and noise (B, ...) -> scalar.
@@ -65,7 +58,7 @@ class Shortcut(Method):
         Before step 1 the target becomes the network, so that a network loaded after the model was built is followed too.
         """
         if step == 1:
-            self._move_target(0.0)
+            follow(self.train_only["target"], self.network, 0.0)
         batch, device = data.shape[0], data.device
         t = self.scheduler.sample_timesteps(batch, device)
         sections = 2 ** torch.randint(0, M.bit_length() - 1, (batch,), device=device)  # 1, 2, ..., 64: d is 1 / sections
