@@ -222,13 +222,11 @@ def load_training_data(args: argparse.Namespace, needs_pairs: bool) -> tuple[np.
     return images, seeds, real[development_split(len(real), args.dev_images)[1]]
 
 
-def give_teacher(model: Method, source: str | None, image_shape: tuple[int, ...], team: Team) -> None:
+def give_teacher(model: Method, source: str, image_shape: tuple[int, ...], team: Team) -> None:
     """Let the model learn from the run or checkpoint `source`, and start from its weights where they mean the same.
 
     Raises UserError where there is no such model, it cannot teach this method, or it was trained at another resolution.
     """
-    if source is None:
-        raise UserError(f"--method {type(model).__name__} learns from a teacher: name its run with --teacher")
     try:
         teacher = load_teacher(Path(source), image_shape, create_custom_model, model.device)
         model.set_teacher(teacher)
@@ -280,7 +278,9 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     model_config["use_additional_condition"] = model.network.use_additional_condition
-    if args.teacher or model.needs_teacher:
+    if model.needs_teacher and not args.teacher:
+        raise UserError(f"--method {args.method} learns from a teacher: name its run with --teacher")
+    if args.teacher:
         give_teacher(model, args.teacher, image_shape, team)
     if args.init_from:
         init_network(model.network, Path(args.init_from))
