@@ -13,7 +13,6 @@ from src.methods._paths import LinearPathScheduler
 from src.methods._schedules import split_batch
 from src.utils import expand_t
 
-M = 128  # denoising steps of the finest grid
 CLIP = 4.0  # bootstrap targets and the states they pass through stay in [-CLIP, CLIP], as in the authors' code
 
 
@@ -21,7 +20,7 @@ CLIP = 4.0  # bootstrap targets and the states they pass through stay in [-CLIP,
 class Shortcut(Method):
     """Learn s(xt, t, d), the direction of a step of size d: xt + d s(xt, t, d) is on the same path at t + d (eq. 2).
 
-    d is one of 1, 1/2, ..., 1/128. The finest step is the flow case and queried as d = 0, where s is the velocity; a step twice
+    d is one of 1, 1/2, ..., 1/finest_steps. The finest step is the flow case and queried as d = 0, where s is the velocity; a step twice
     as large learns from two steps in a row of the target average of the network (eq. 4). Beside its forward pass for the whole
     batch, a training step costs two without gradients for bootstrap_share of it, and memory for a second network.
     """
@@ -32,6 +31,9 @@ class Shortcut(Method):
     @dataclass
     class Config(LinearPathScheduler.Config):
         time_scale: float = field(default=1000.0, metadata={"help": "the network sees time_scale * t and time_scale * d"})
+        finest_steps: int = field(
+            default=128, metadata={"help": "steps of the finest grid, the paper's M: a power of two", "minimum": 2}
+        )
         bootstrap_share: float = field(
             default=0.125, metadata={"help": "share of the batch that learns from two half steps", "minimum": 0}
         )
@@ -40,6 +42,8 @@ class Shortcut(Method):
         )
 
         def __post_init__(self) -> None:
+            if self.finest_steps < 2 or self.finest_steps & (self.finest_steps - 1):
+                raise ValueError(f"expected finest_steps a power of two of at least 2, got {self.finest_steps}")
             if not 0 <= self.bootstrap_share <= 1:
                 raise ValueError(f"expected bootstrap_share from 0 to 1, got {self.bootstrap_share:g}")
             if not 0 <= self.target_decay < 1:
@@ -61,7 +65,8 @@ class Shortcut(Method):
             follow(self.train_only["target"], self.network, 0.0)
         batch, device = data.shape[0], data.device
         t = self.scheduler.sample_timesteps(batch, device)
-        sections = 2 ** torch.randint(0, M.bit_length() - 1, (batch,), device=device)  # 1, 2, ..., 64: d is 1 / sections
+        doublings = self.config.finest_steps.bit_length() - 1
+        sections = 2 ** torch.randint(0, doublings, (batch,), device=device)  # 1, 2, ..., finest_steps / 2: d is 1 / sections
         starts = (torch.rand(batch, device=device) * sections).floor() / sections
         bootstrap = split_batch(batch, self.config.bootstrap_share)[0].to(device)
         d = torch.zeros_like(t)
@@ -98,10 +103,10 @@ class Shortcut(Method):
     ) -> torch.Tensor:
         """s(xt, t, d), the average velocity over a step: xt (B, ...) and t (B,) in [0, 1] -> (B, ...).
 
-        interval (B,) is the step size d. The finest, 1/128, and less are queried as 0, the instantaneous velocity, and so is
+        interval (B,) is the step size d. The finest, 1 / finest_steps, and less are queried as 0, the instantaneous velocity, and so is
         none. network: another than the model's own.
         """
-        d = torch.zeros_like(t) if interval is None else torch.where(interval < 1.5 / M, 0.0, interval)
+        d = torch.zeros_like(t) if interval is None else torch.where(interval < 1.5 / self.config.finest_steps, 0.0, interval)
         scale = self.config.time_scale
         network = self.network if network is None else network
         return network(xt, t * scale, d * scale, **kwargs)
