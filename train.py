@@ -230,10 +230,10 @@ def give_teacher(model: Method, source: str, image_shape: tuple[int, ...], team:
     try:
         teacher = load_teacher(Path(source), image_shape, create_custom_model, model.device)
         model.set_teacher(teacher)
+        same = model.start_from(teacher)
     except ValueError as error:
         raise UserError(f"--teacher {source}: {error}") from error
-    if model.parameterization is not None and model.parameterization == teacher.parameterization:
-        init_network(model.network, Path(source))
+    if same:
         team.say(f"the network starts from the teacher's weights ({source})")
     else:
         team.say(f"the network starts anew: what it predicts ({model.parameterization}) is not what its teacher predicts")

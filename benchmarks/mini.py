@@ -148,8 +148,8 @@ def train_one(name: str, out: Path, images: np.ndarray, count: int, device: torc
     if entry.teacher:
         teacher = load_teacher(out / entry.teacher, images.shape[1:], create_custom_model, device)
         model.set_teacher(teacher)
-        if not start and model.parameterization == teacher.parameterization:
-            start = entry.teacher
+        if not start:
+            model.start_from(teacher)
     if start and not resume:
         init_network(model.network, out / start)
     print(f"== {name}: {steps} steps of {config.batch_size}{' (continued)' if resume else ''}", flush=True)

@@ -89,7 +89,7 @@ class Method(BaseGenerativeModel):
     def parameterization(self) -> str | None:
         """Names what the network's output means, where that is more than the method's own affair.
 
-        A student whose parameterization is its teacher's starts from the teacher's weights.
+        A student whose parameterization is its teacher's can start from the teacher's weights: start_from.
         """
         return None
 
@@ -114,6 +114,16 @@ class Method(BaseGenerativeModel):
                 f"{', '.join(name for name, cls in sorted(_REGISTRY.items()) if cls.denoised is not Method.denoised)}"
             )
         self.train_only["teacher"] = teacher.eval().requires_grad_(False)
+
+    def start_from(self, teacher: "Method") -> bool:
+        """Take the teacher's weights over if its network's output means what this one's does; whether it does.
+
+        Raises ValueError where the two networks differ in more than the additional condition.
+        """
+        same = self.parameterization is not None and self.parameterization == teacher.parameterization
+        if same:
+            take_weights(self.network, teacher.network.state_dict())
+        return same
 
     @property
     def teacher(self) -> "Method":
@@ -203,6 +213,22 @@ class Method(BaseGenerativeModel):
     def milestones(self, total_steps: int) -> dict[int, str]:
         """Steps after which the averaged model is worth keeping: {step: name}, each kept as name.ckpt beside last.ckpt."""
         return {}
+
+
+def take_weights(network: nn.Module, given: dict[str, torch.Tensor]) -> None:
+    """Load another network's state_dict. Layers of the additional condition stay fresh, or are left out, where one has none.
+
+    Raises ValueError, naming a parameter, where the networks differ in anything else.
+    """
+    own = network.state_dict()
+    given = {name: value for name, value in given.items() if name in own or not name.startswith("condition_")}
+    absent = [name for name in own if name not in given and not name.startswith("condition_")]
+    strange = [name for name in given if name not in own]
+    other = [name for name in given if name in own and given[name].shape != own[name].shape]
+    for names, words in ((absent, "lacks"), (strange, "has in addition"), (other, "has in another shape")):
+        if names:
+            raise ValueError(f"of another network: it {words} {len(names)} parameters, such as {names[0]}")
+    network.load_state_dict(given, strict=False)
 
 
 @torch.no_grad()

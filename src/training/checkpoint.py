@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from src.methods._base import Method
+from src.methods._base import Method, take_weights
 from src.utils import UserError, load_json, load_model, load_torch, save_torch
 
 if TYPE_CHECKING:
@@ -96,22 +96,17 @@ def load_teacher(source: Path, image_shape: Sequence[int], create_model: Callabl
 def init_network(network: nn.Module, source: Path) -> None:
     """Start from the network of another run, of whatever method: source is its folder or one of its checkpoints.
 
-    The layers of the additional condition keep their fresh weights where the source has none; those of a source that has more
-    are left out. Raises UserError where the source is no checkpoint or its network has another shape.
+    The layers of the additional condition keep their fresh weights where the source has none, and are left out where it has
+    more. Raises UserError where the source is no checkpoint or its network has another shape.
     """
     path = source / "last.ckpt" if source.is_dir() else source
     saved = load_torch(path)
     state = saved.get("state_dict", {}) if isinstance(saved, dict) else {}
-    own = network.state_dict()
     given = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
-    given = {name: value for name, value in given.items() if name in own or not name.startswith("condition_")}
-    absent = [name for name in own if name not in given and not name.startswith("condition_")]
-    strange = [name for name in given if name not in own]
-    other = [name for name in given if name in own and given[name].shape != own[name].shape]
-    for names, words in ((absent, "lacks"), (strange, "has in addition"), (other, "has in another shape")):
-        if names:
-            raise UserError(f"{path} is of another network: it {words} {len(names)} parameters, such as {names[0]}")
-    network.load_state_dict(given, strict=False)
+    try:
+        take_weights(network, given)
+    except ValueError as error:
+        raise UserError(f"{path} is {error}") from error
 
 
 def has_resume(run_dir: Path) -> bool:
