@@ -27,7 +27,8 @@ class DDIMModel(Method):
 
     @property
     def parameterization(self) -> str:
-        return f"{self.config.prediction}, {self.config.schedule}, time_scale {self.config.time_scale:g}"
+        config = self.config
+        return f"{config.prediction}, {config.schedule}, shift {config.shift:g}, time_scale {config.time_scale:g}"
 
     def grid_time(self, index: Number, steps: Number) -> float | torch.Tensor:
         """Time number index, from data (0) to noise (steps), of `steps` equal steps, rounded to a step of the path.

@@ -17,18 +17,22 @@ SCHEDULES = ("linear", "cosine")
 MIN_SIGNAL = 5e-3  # the least sqrt(alpha_bar) that an epsilon-prediction's error is divided by
 
 
-def log_alpha_bar_table(schedule: str, steps: int) -> np.ndarray:
+def log_alpha_bar_table(schedule: str, steps: int, shift: float = 1.0) -> np.ndarray:
     """log alpha_bar of steps 0..steps: (steps + 1,), float64, 0 first.
+
+    shift multiplies the noise level sqrt(1 / alpha_bar - 1) of every step (simple diffusion, arXiv:2301.11093, sec. 3.1).
 
     "cosine": arXiv:2102.09672, eq. 17, with beta at most 0.999. "linear": beta from 1e-4 to 0.02 in 1000 steps, as DDPM has
     it; for another number of steps log alpha_bar is read between those 1000, so that t means the same noise.
     """
     if schedule == "linear":
         table = np.concatenate([[0.0], np.log1p(-np.linspace(1e-4, 0.02, 1000)).cumsum()])
-        return np.interp(np.linspace(0, 1000, steps + 1), np.arange(1001), table)
-    s = 0.008
-    f = np.cos((np.arange(steps + 1) / steps + s) / (1 + s) * np.pi / 2) ** 2
-    return np.concatenate([[0.0], np.log(np.maximum(f[1:] / f[:-1], 1 - 0.999)).cumsum()])
+        table = np.interp(np.linspace(0, 1000, steps + 1), np.arange(1001), table)
+    else:
+        s = 0.008
+        f = np.cos((np.arange(steps + 1) / steps + s) / (1 + s) * np.pi / 2) ** 2
+        table = np.concatenate([[0.0], np.log(np.maximum(f[1:] / f[:-1], 1 - 0.999)).cumsum()])
+    return -np.log1p(shift**2 * np.expm1(-table))
 
 
 class VPPathScheduler(BaseScheduler):
@@ -45,6 +49,9 @@ class VPPathScheduler(BaseScheduler):
     class Config:
         prediction: str = field(default="v", metadata={"help": "what the network learns to predict", "choices": PREDICTIONS})
         schedule: str = field(default="cosine", metadata={"help": "how alpha_bar falls with time", "choices": SCHEDULES})
+        shift: float = field(
+            default=1.0, metadata={"help": "factor of the schedule's noise levels; above 1 suits larger images", "minimum": 0}
+        )
         eta: float = field(
             default=0.0, metadata={"help": "noise added in sampling: 0 is DDIM, 1 is DDPM's ancestral sampling", "minimum": 0}
         )
@@ -54,6 +61,8 @@ class VPPathScheduler(BaseScheduler):
                 raise ValueError(f"unknown prediction {self.prediction!r}; expected one of {', '.join(PREDICTIONS)}")
             if self.schedule not in SCHEDULES:
                 raise ValueError(f"unknown schedule {self.schedule!r}; expected one of {', '.join(SCHEDULES)}")
+            if self.shift <= 0:
+                raise ValueError(f"expected shift above 0, got {self.shift:g}")
             if not 0 <= self.eta <= 1:
                 raise ValueError(f"expected eta from 0 (DDIM) to 1 (DDPM), got {self.eta:g}")
 
@@ -61,7 +70,7 @@ class VPPathScheduler(BaseScheduler):
         self.config = self.Config(**kwargs)
         if self.num_train_timesteps < 1:
             raise ValueError(f"expected num_train_timesteps of at least 1, got {self.num_train_timesteps}")
-        table = torch.from_numpy(log_alpha_bar_table(self.config.schedule, self.num_train_timesteps)).float()
+        table = torch.from_numpy(log_alpha_bar_table(self.config.schedule, self.num_train_timesteps, self.config.shift)).float()
         self.register_buffer("log_alpha_bar", table, persistent=False)  # the logarithm keeps both ends exact in float32
 
     def log_alpha_bar_at(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -20,9 +20,9 @@ CLIP = 4.0  # bootstrap targets and the states they pass through stay in [-CLIP,
 class Shortcut(Method):
     """Learn s(xt, t, d), the direction of a step of size d: xt + d s(xt, t, d) is on the same path at t + d (eq. 2).
 
-    d is one of 1, 1/2, ..., 1/finest_steps. The finest step is the flow case and queried as d = 0, where s is the velocity; a step twice
-    as large learns from two steps in a row of the target average of the network (eq. 4). Beside its forward pass for the whole
-    batch, a training step costs two without gradients for bootstrap_share of it, and memory for a second network.
+    d is one of 1, 1/2, ..., 1/finest_steps. The finest step is the flow case and queried as d = 0, where s is the velocity; a
+    step twice as large learns from two steps in a row of the target average of the network (eq. 4). Beside its forward pass for
+    the whole batch, a training step costs two without gradients for bootstrap_share of it, and memory for a second network.
     """
 
     Scheduler = LinearPathScheduler
@@ -103,8 +103,8 @@ class Shortcut(Method):
     ) -> torch.Tensor:
         """s(xt, t, d), the average velocity over a step: xt (B, ...) and t (B,) in [0, 1] -> (B, ...).
 
-        interval (B,) is the step size d. The finest, 1 / finest_steps, and less are queried as 0, the instantaneous velocity, and so is
-        none. network: another than the model's own.
+        interval (B,) is the step size d. The finest, 1 / finest_steps, and less are queried as 0, the instantaneous velocity,
+        and so is none. network: another than the model's own.
         """
         d = torch.zeros_like(t) if interval is None else torch.where(interval < 1.5 / self.config.finest_steps, 0.0, interval)
         scale = self.config.time_scale

@@ -94,8 +94,17 @@ def test_schedule_means_the_same_at_any_number_of_steps(schedule, total):
     torch.testing.assert_close(here[same], long[[1000 * k // total for k in same]], atol=1e-5, rtol=1e-5)
 
 
-def create_table(schedule, steps):
-    return get_method("ddpm").Scheduler(steps, schedule=schedule).log_alpha_bar
+@SCHEDULES
+def test_shift_multiplies_every_noise_level(schedule):
+    """The noise level is sqrt(1 / alpha_bar - 1), the noise over the signal."""
+    plain, shifted = (create_table(schedule, 1000, shift=shift) for shift in (1.0, 0.5))
+    levels, halved = ((-table.double()).expm1().sqrt() for table in (plain, shifted))
+    torch.testing.assert_close(halved, levels / 2, atol=0, rtol=1e-4)
+    assert tiny_model("ddpm", shift=0.5).parameterization != tiny_model("ddpm").parameterization
+
+
+def create_table(schedule, steps, **options):
+    return get_method("ddpm").Scheduler(steps, schedule=schedule, **options).log_alpha_bar
 
 
 def test_training_times_are_all_the_steps():
@@ -153,8 +162,14 @@ def test_a_wrong_epsilon_has_a_bounded_effect_where_there_is_no_signal(nfe):
 @pytest.mark.parametrize("oracle", [GAUSSIAN, MIXTURE], ids=["gaussian", "mixture"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"prediction": "x0"}, {"prediction": "epsilon", "schedule": "linear"}, {"prediction": "v", "schedule": "linear"}],
-    ids=lambda options: "-".join(options.values()) or "default",
+    [
+        {},
+        {"shift": 0.5},
+        {"prediction": "x0"},
+        {"prediction": "epsilon", "schedule": "linear"},
+        {"prediction": "v", "schedule": "linear"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())) or "default",
 )
 def test_ddim_converges_to_the_exact_map_at_first_order(options, oracle, double_noise):
     check_first_order(convergence(exact_model(oracle, **options), oracle))
@@ -258,6 +273,7 @@ def test_the_network_sees_scaled_time():
         ({"eta": 1.5}, "expected eta from 0"),
         ({"prediction": "noise"}, "unknown prediction 'noise'; expected one of epsilon, x0, v"),
         ({"schedule": "sigmoid"}, "unknown schedule 'sigmoid'; expected one of linear, cosine"),
+        ({"shift": 0.0}, "expected shift above 0, got 0"),
         ({"num_train_timesteps": 0}, "num_train_timesteps of at least 1, got 0"),
     ],
 )

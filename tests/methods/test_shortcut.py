@@ -1,5 +1,7 @@
 """Shortcut models against closed forms, and the target network they learn from."""
 
+import math
+
 import pytest
 import torch
 
@@ -33,9 +35,10 @@ def test_a_second_half_step_from_the_wrong_place_is_found(monkeypatch):
     assert bootstrap_error(model, 1) > 0.1
 
 
-def test_what_is_asked_of_the_networks():
+@pytest.mark.parametrize("finest", [8, 128])
+def test_what_is_asked_of_the_networks(finest):
     """Steps are powers of two from places on their own grid; the finest half steps, and the rest of the batch, are d = 0."""
-    model = oracle.exact_model("shortcut", bootstrap_share=0.5)
+    model = oracle.exact_model("shortcut", bootstrap_share=0.5, finest_steps=finest)
     student, target = [], []
     model.network.forward = lambda x, t, d: student.append((t / 1000, d / 1000)) or x
     model.train_only["target"].forward = lambda x, t, d: target.append((t / 1000, d / 1000)) or x
@@ -44,10 +47,10 @@ def test_what_is_asked_of_the_networks():
     [(t, d)], [(_, half), (middle, other_half)] = student, target
     assert (d == 0).sum() == 256
     t, d = t[d > 0], d[d > 0]
-    torch.testing.assert_close(d.unique(), 2.0 ** torch.arange(-6.0, 1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(d.unique(), 2.0 ** torch.arange(1 - math.log2(finest), 1), atol=1e-6, rtol=0)
     torch.testing.assert_close(t / d, (t / d).round(), atol=1e-3, rtol=0)
-    assert (t + d <= 1 + 1e-6).all() and len((t / d).round().unique()) > 20
-    torch.testing.assert_close(half, torch.where(d < 1 / 50, 0.0, d / 2), atol=1e-6, rtol=0)
+    assert (t + d <= 1 + 1e-6).all() and len((t / d).round().unique()) > finest / 8
+    torch.testing.assert_close(half, torch.where(d < 2.5 / finest, 0.0, d / 2), atol=1e-6, rtol=0)
     torch.testing.assert_close(middle, t + d / 2, atol=1e-6, rtol=0)
     assert torch.equal(half, other_half)
 
@@ -142,6 +145,8 @@ def test_points():
     "option, message",
     [
         ({"bootstrap_share": 2.0}, "bootstrap_share from 0 to 1, got 2"),
+        ({"finest_steps": 96}, "finest_steps a power of two of at least 2, got 96"),
+        ({"finest_steps": 1}, "finest_steps a power of two of at least 2, got 1"),
         ({"target_decay": 1.0}, "target_decay from 0 to below 1, got 1"),
         ({"target_decay": -0.1}, "target_decay from 0 to below 1, got -0.1"),
     ],
