@@ -43,7 +43,7 @@ SLOW_TIME = {"time_scale": 10.0}  # points need no fine sense of time: smooth in
 ADVERSARIAL = {"sigma_data": 2.0, "mid_sigma": 3.3, "feature_sigma": 0.3, "r1_gamma": 0.5, "r1_interval": 4}
 OPTIONS: dict[str, dict[str, Any]] = {  # what differs from a method's defaults, which are made for images in [-1, 1]
     "rectified_flow": SLOW_TIME,
-    "ddpm": SLOW_TIME,
+    "ddpm": {**SLOW_TIME, "shift": 0.5},  # noise levels for data of deviation 2: equal steps then lie finer near the data
     "shortcut": {**SLOW_TIME, "bootstrap_share": 0.25, "target_decay": 0.99},  # 5,000 steps are few for an average of 1,000
     # the weight that divides by the error makes means into medians: at 0.75 the eight clusters shrink with every further step
     "meanflow": {"norm_p": 0.4},

@@ -26,7 +26,7 @@ NETWORK_TENSORS = "network."
 EXTRA_BYTES = 1 << 20  # of tensors beside the network's
 
 
-class Failed(Exception):
+class NotPassed(Exception):
     """A check that did not pass: what was found, and what to do."""
 
     def __init__(self, found: str, todo: str):
@@ -52,7 +52,7 @@ class Submission:
     def run(self, *command: str | Path) -> str:
         """Run Python with these arguments in the folder, without this process's own settings; its output, stdout and stderr.
 
-        Raises Failed with its last line where it fails or takes too long.
+        Raises NotPassed with its last line where it fails or takes too long.
         """
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         words = [self.python, *map(str, command)]
@@ -69,17 +69,17 @@ class Submission:
                 timeout=self.seconds,
             )
         except subprocess.TimeoutExpired:
-            raise Failed(f"took more than {self.seconds:g} s", "make it faster, or give more --seconds") from None
+            raise NotPassed(f"took more than {self.seconds:g} s", "make it faster, or give more --seconds") from None
         if done.returncode:
             lines = done.stdout.strip().splitlines() or ["no output"]
-            raise Failed(f"exit code {done.returncode}: {lines[-1][:300]}", "run it by hand in the unpacked folder")
+            raise NotPassed(f"exit code {done.returncode}: {lines[-1][:300]}", "run it by hand in the unpacked folder")
         return done.stdout
 
 
 def required_files(submission: Submission) -> str:
     absent = [name for name in REQUIRED if not (submission.folder / name).is_file()]
     if absent:
-        raise Failed(f"absent: {', '.join(absent)}", "make the zip with python -m src.submission pack")
+        raise NotPassed(f"absent: {', '.join(absent)}", "make the zip with python -m src.submission pack")
     size = (submission.folder / CHECKPOINT).stat().st_size
     return f"all {len(REQUIRED)}; {CHECKPOINT} has {size / 1e6:.1f} MB"
 
@@ -87,7 +87,7 @@ def required_files(submission: Submission) -> str:
 def protected_files(submission: Submission) -> str:
     changed = [name for name, how in submission.changed.items() if how == "changed"]
     if changed:
-        raise Failed(f"changed: {', '.join(changed)}", "put the course's originals back; the staff will use theirs")
+        raise NotPassed(f"changed: {', '.join(changed)}", "put the course's originals back; the staff will use theirs")
     absent = len(submission.changed)
     return "as the course handed them out" + (f"; {absent} that the staff put in place are not in the zip" if absent else "")
 
@@ -97,7 +97,7 @@ def imports(submission: Submission) -> str:
     foreign = foreign_imports(submission.folder, files)
     if foreign:
         told = "; ".join(f"{module} in {', '.join(names)}" for module, names in foreign.items())
-        raise Failed(f"not in the course's environment: {told}", "remove the import, or the file if nothing needs it")
+        raise NotPassed(f"not in the course's environment: {told}", "remove the import, or the file if nothing needs it")
     return f"{len(files)} files import only Python's own modules and the course's packages"
 
 
@@ -106,7 +106,7 @@ def requirements(submission: Submission) -> str:
     names = [re.split(r"[\s\[<>=!~;@#]", line.strip(), maxsplit=1)[0].lower().replace("_", "-") for line in lines]
     foreign = sorted({name for name in names if name and name not in COURSE_PACKAGES})
     if foreign:
-        raise Failed(f"further packages: {', '.join(foreign)}", "the staff's environment has none but the course's")
+        raise NotPassed(f"further packages: {', '.join(foreign)}", "the staff's environment has none but the course's")
     return f"{len([name for name in names if name])} packages, all of the course"
 
 
@@ -114,14 +114,14 @@ def weights(submission: Submission) -> str:
     saved = load_torch(submission.folder / CHECKPOINT)
     state = saved.get("state_dict") if isinstance(saved, dict) else None
     if not isinstance(state, dict):
-        raise Failed(f"{CHECKPOINT} holds no 'state_dict'", "save it with save_model of src/utils.py")
+        raise NotPassed(f"{CHECKPOINT} holds no 'state_dict'", "save it with save_model of src/utils.py")
     config = load_json(submission.folder / CONFIG)
     if not isinstance(config, dict):
-        raise Failed(f"{CONFIG} is not a JSON object of options", "save it with save_model of src/utils.py")
+        raise NotPassed(f"{CONFIG} is not a JSON object of options", "save it with save_model of src/utils.py")
     extra = {name: tensor for name, tensor in state.items() if not name.startswith(NETWORK_TENSORS)}
     size = sum(tensor.numel() * tensor.element_size() for tensor in extra.values())
     if size > EXTRA_BYTES:
-        raise Failed(
+        raise NotPassed(
             f"{size:,} bytes beside the network's weights ({', '.join(list(extra)[:3])} ...)",
             "hand in the U-Net's weights only: teachers and discriminators stay at home",
         )
@@ -130,7 +130,7 @@ def weights(submission: Submission) -> str:
 
 def training_starts(submission: Submission) -> str:
     if "--num_iterations" not in submission.run("train.py", "--help"):
-        raise Failed("train.py --help does not list --num_iterations", "keep the course's flags")
+        raise NotPassed("train.py --help does not list --num_iterations", "keep the course's flags")
     return "train.py --help lists the course's flags"
 
 
@@ -142,12 +142,12 @@ def sampling(submission: Submission) -> str:
         images = {nfe: read_images(Path(folder) / f"nfe={nfe}") for nfe in NFES}
     for nfe, batch in images.items():
         if batch.shape != (count, *IMAGE_SHAPE):
-            raise Failed(f"NFE {nfe}: images {batch.shape}, expected {(count, *IMAGE_SHAPE)}", "see sample() of your model")
+            raise NotPassed(f"NFE {nfe}: images {batch.shape}, expected {(count, *IMAGE_SHAPE)}", "see sample() of your model")
         if len(np.unique(batch.reshape(count, -1), axis=0)) < count:
-            raise Failed(f"NFE {nfe}: images of different noise are equal", "start from the noise of each image's seed")
+            raise NotPassed(f"NFE {nfe}: images of different noise are equal", "start from the noise of each image's seed")
     for one, other in ((1, 2), (2, 4), (1, 4)):
         if np.array_equal(images[one], images[other]):
-            raise Failed(f"NFE {one} and {other} give the same images", "use num_inference_timesteps in sample()")
+            raise NotPassed(f"NFE {one} and {other} give the same images", "use num_inference_timesteps in sample()")
     return f"{count} images at NFE {', '.join(map(str, NFES))}, all different"
 
 
@@ -167,7 +167,7 @@ def results(submission: Submission) -> Iterator[tuple[str, str, str]]:
     for name, check in CHECKS:
         try:
             yield name, check(submission), ""
-        except Failed as error:
+        except NotPassed as error:
             yield name, str(error), error.todo
         except UserError as error:
             yield name, str(error), "mend what the line names"
