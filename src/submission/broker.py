@@ -1,0 +1,223 @@
+"""Sampling a submission: its code in the sandbox, the network outside.
+
+The worker asks for every call of the network by a message; the weights are held, the call is computed and counted here. So a
+count cannot be forged, no call can be made elsewhere (the sandbox has no weights), and the submission needs no GPU. What
+comes from the worker is bytes of a stranger: every length, type and shape is checked before it is used.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from src.submission.failures import CODES, Failed, one_line
+from src.submission.sandbox import Confined, Limits
+from src.submission.worker import DTYPES, LENGTHS, to_bytes
+from src.utils import autocast, to_uint8
+
+HEADER_BYTES = 1 << 16
+FLOAT_TYPES = ("float32", "float64", "float16", "bfloat16")
+FLOP_SHARE = 0.02  # work beside the network's calls that an image may take, of one call
+
+NetworkCall = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one call of the network takes for one image: FLOP, and CPU seconds on one thread of this machine."""
+
+    flop: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """A submission ready to be sampled: its Python files, its options, its network here, and its other small tensors."""
+
+    code: Path
+    config: dict[str, Any]
+    network: torch.nn.Module
+    extras: dict[str, torch.Tensor]
+    cost: Cost
+
+
+class Broker:
+    """One process of a submission and its network. A context manager, which starts and ends the process.
+
+    Args:
+        image_shape: (3, H, W) of every image.
+        dtype: of the network's matrix products, as `sampling.py` has it.
+        network: what answers the calls; by default the model's own network.
+
+    After the start `method` is the submission's name for its method. `calls` counts calls of the network times images; one
+    image's share of it is its NFE.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        limits: Limits,
+        kind: str,
+        image_shape: tuple[int, int, int] = (3, 64, 64),
+        dtype: torch.dtype = torch.float32,
+        network: NetworkCall | None = None,
+        hidden: tuple[Path, ...] = (),
+    ):
+        self.model, self.limits, self.kind, self.image_shape = model, limits, kind, image_shape
+        self.dtype, self.hidden = dtype, hidden
+        self.network = network or model.network
+        self.device = next(model.network.parameters()).device
+        self.method, self.calls, self.images = "", 0, 0
+
+    def __enter__(self) -> "Broker":
+        self.confined = Confined(self.model.code, self.limits, self.kind, self.hidden)
+        try:
+            self._start()
+        except BaseException:
+            self.confined.kill()
+            raise
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.confined.kill()
+
+    def sample(self, nfe: int, seeds: list[int]) -> np.ndarray:
+        """Images of these seeds, one a seed, of nfe network calls each: uint8 (B, 3, H, W).
+
+        Allowed are nfe calls, of at most B images each, and a little work beside them. Raises Failed.
+        """
+        shape = (len(seeds), *self.image_shape)
+        self.images += len(seeds)
+        limits = self.limits
+        cpu = self._cpu_at_start + limits.cpu_seconds + self.images * limits.cpu_share * self.model.cost.cpu_seconds
+        wait = limits.sample_seconds + len(seeds) * limits.sample_seconds_an_image
+        self.confined.allow(cpu, wait, "hidden_compute")
+        bfloat16 = self.dtype == torch.bfloat16
+        self._send({"kind": "sample", "shape": shape, "nfe": nfe, "seeds": seeds, "bfloat16": bfloat16})
+        made = 0
+        while True:
+            header, payload = self._receive(4 * math.prod(shape) * 8)
+            if header["kind"] == "images":
+                break
+            made += 1
+            if made > nfe:
+                raise Failed("too_many_calls", f"NFE {nfe}: the model made a network call number {made}")
+            self._answer(header, payload, len(seeds))
+        self._check_flop(header)
+        images = _tensors(header, payload, {"images": FLOAT_TYPES})["images"]
+        if tuple(images.shape) != shape:
+            raise Failed("wrong_output", f"sample() gave images {tuple(images.shape)}, expected {shape}")
+        if not torch.isfinite(images).all():
+            raise Failed("wrong_output", f"sample() gave values that are not finite at NFE {nfe}")
+        return to_uint8(images).numpy()
+
+    # ----------------------------------------------------------------------------------------------------------- parts
+
+    def _start(self) -> None:
+        shapes = {name: list(tensor.shape) for name, tensor in self.model.network.state_dict().items()}
+        self._send(
+            {"kind": "setup", "code": self._code_view(), "model_config": self.model.config, "shapes": shapes}, self.model.extras
+        )
+        header, _ = self._receive(0, before_sampling=True)
+        self.method = one_line(header.get("method", ""))
+        usage = self.confined.check()
+        self._cpu_at_start = usage.cpu_seconds
+
+    def _code_view(self) -> str:
+        return "/submission" if self.kind == "bubblewrap" else str(self.model.code.resolve())
+
+    def _send(self, header: dict[str, Any], tensors: dict[str, torch.Tensor] | None = None) -> None:
+        parts = [(name, *to_bytes(tensor.cpu())) for name, tensor in (tensors or {}).items()]
+        header["tensors"] = {name: {"dtype": dtype, "shape": shape} for name, dtype, shape, _ in parts}
+        text, payload = json.dumps(header).encode(), b"".join(data for *_, data in parts)
+        self.confined.send(LENGTHS.pack(len(text), len(payload)) + text + payload)
+
+    def _receive(self, most_bytes: int, before_sampling: bool = False) -> tuple[dict[str, Any], bytes]:
+        """The worker's next message. Raises Failed for one that tells of a failure, or that is not expected now."""
+        header_length, payload_length = LENGTHS.unpack(self.confined.receive(LENGTHS.size))
+        if header_length > HEADER_BYTES:
+            raise Failed("wrong_output", "a message of the model's process has no sense")
+        try:
+            header = json.loads(self.confined.receive(header_length))
+            kind = header["kind"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise Failed("wrong_output", "a message of the model's process has no sense") from error
+        if kind == "error":
+            code = header.get("code")
+            raise Failed(code if code in CODES and code != "grader_error" else "crashed", header.get("text", ""))
+        if kind == "call" and before_sampling:
+            raise Failed("too_many_calls", "the model called its network while it was built, before any image was asked for")
+        if kind not in (("ready",) if before_sampling else ("call", "images")):
+            raise Failed("wrong_output", "a message of the model's process was not expected now")
+        if payload_length > most_bytes:
+            raise Failed("wrong_output", f"{payload_length} bytes in one message, at most {most_bytes} are expected")
+        return header, self.confined.receive(payload_length)
+
+    def _answer(self, header: dict[str, Any], payload: bytes, batch: int) -> None:
+        """Compute one call of the network, count it, and send its result."""
+        given = _tensors(header, payload, {"x": FLOAT_TYPES, "timestep": DTYPES, "condition": DTYPES})
+        x, timestep, condition = given.get("x"), given.get("timestep"), given.get("condition")
+        if x is None or timestep is None:
+            raise Failed("wrong_output", "a network call without x or timestep")
+        rows = x.shape[0] if x.ndim else 0
+        if tuple(x.shape) != (rows, *self.image_shape) or rows < 1:
+            raise Failed(
+                "wrong_output", f"a network call on {tuple(x.shape)}, expected (B, {', '.join(map(str, self.image_shape))})"
+            )
+        if rows > batch:
+            raise Failed("too_many_calls", f"a network call on {rows} images, {batch} were asked for")
+        for scalars in (timestep, condition):
+            if scalars is not None and tuple(scalars.shape) not in ((rows,), (1,)):
+                raise Failed(
+                    "wrong_output", f"a network call with a time or condition {tuple(scalars.shape)}, expected ({rows},)"
+                )
+        needed = self.model.network.use_additional_condition
+        if needed is not (condition is not None):
+            raise Failed("wrong_output", f"the network {'needs a' if needed else 'takes no'} condition in each call")
+        condition = None if condition is None else condition.to(self.device)
+        with torch.inference_mode(), autocast(self.device, self.dtype):
+            answer = self.network(x.to(self.device), timestep.to(self.device), condition)
+        self.calls += rows
+        self._send({"kind": "answer"}, {"answer": answer})
+
+    def _check_flop(self, header: dict[str, Any]) -> None:
+        """Hold the worker's own count of its products and convolutions against what is allowed beside the calls."""
+        flop, allowed = header.get("flop"), FLOP_SHARE * self.model.cost.flop * self.images
+        if not isinstance(flop, (int, float)) or not flop >= 0:
+            raise Failed("wrong_output", "a message of the model's process has no sense")
+        if flop > allowed:
+            raise Failed(
+                "hidden_compute",
+                f"{flop / 1e9:.3g} GFLOP beside the network's calls for {self.images} images (allowed: {allowed / 1e9:.3g})",
+            )
+
+
+def _tensors(header: dict[str, Any], payload: bytes, expected: dict[str, tuple[str, ...]]) -> dict[str, torch.Tensor]:
+    """The tensors of a message, where each is of an expected name and type and they fill the payload exactly."""
+    tensors, start = {}, 0
+    described = header.get("tensors")
+    if not isinstance(described, dict):
+        raise Failed("wrong_output", "a message of the model's process has no sense")
+    for name, value in described.items():
+        dtype, shape = (value.get("dtype"), value.get("shape")) if isinstance(value, dict) else (None, None)
+        sound = isinstance(shape, list) and len(shape) <= 8 and all(type(n) is int and 0 <= n < 2**32 for n in shape)
+        if name not in expected or not sound:
+            raise Failed("wrong_output", "a message of the model's process has no sense")
+        if dtype not in expected[name]:
+            raise Failed("wrong_output", f"{one_line(name)} is {one_line(dtype)}, expected one of {', '.join(expected[name])}")
+        kind = getattr(torch, dtype)
+        size = math.prod(shape) * kind.itemsize
+        part = bytearray(payload[start : start + size])
+        if len(part) != size:
+            raise Failed("wrong_output", "a message of the model's process is shorter than it says")
+        tensors[name] = torch.frombuffer(part, dtype=kind).reshape(shape) if size else torch.empty(shape, dtype=kind)
+        start += size
+    if start != len(payload):
+        raise Failed("wrong_output", "a message of the model's process is longer than it says")
+    return tensors

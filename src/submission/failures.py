@@ -1,0 +1,48 @@
+"""Why a submission fails: stable codes, and the exception that carries one."""
+
+from src.utils import UserError
+
+CODES = {
+    "unsafe_archive": "paths out of the folder, links, or too many or too large files",
+    "missing_file": "a file that every submission needs is absent or unreadable",
+    "unsafe_pickle": "the checkpoint holds more than tensors",
+    "wrong_architecture": "the network is not the challenge's",
+    "stored_images": "images come from the code or the buffers, not from the network",
+    "too_many_calls": "more network calls than the NFE, or calls outside of sampling",
+    "hidden_compute": "work far beyond the network calls",
+    "seed_tuned": "the public seed scores far better than secret ones",
+    "read_denied": "tried to read what is outside of the submission",
+    "write_denied": "tried to write outside of its scratch folder",
+    "network_denied": "tried to use the network",
+    "process_limit": "tried to start processes, or too many threads",
+    "memory_limit": "took more memory than allowed",
+    "disk_limit": "wrote more than allowed",
+    "time_limit": "took more time than allowed",
+    "wrong_output": "gave no images of the shape asked for, or broke the protocol",
+    "not_reproducible": "the same seeds gave other images",
+    "crashed": "its own code ended in an error",
+    "grader_error": "a fault of the grader or its machine, not of the submission",
+}
+TEXT_LENGTH = 300
+
+
+class Failed(UserError):
+    """A submission fails for the reason `code`, one of CODES; `text` is one line that says what was found."""
+
+    def __init__(self, code: str, text: str):
+        if code not in CODES:
+            raise ValueError(f"unknown code {code!r}; expected one of {', '.join(CODES)}")
+        self.code = code
+        self.text = one_line(text)
+        super().__init__(self.reason)
+
+    @property
+    def reason(self) -> str:
+        return f"{self.code}: {self.text}"
+
+
+def one_line(text: str) -> str:
+    """Text of strangers made fit to show: one line of printable characters, at most TEXT_LENGTH of them."""
+    text = " ".join(str(text)[: 4 * TEXT_LENGTH].split())
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 3] + "..."
