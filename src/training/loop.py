@@ -29,6 +29,7 @@ from src.training.signals import stop_signals
 from src.utils import UserError, autocast, peak_memory, precision_name, save_model, seed_everything, write_whole
 
 TIME_BINS = 10
+EARLY_PREVIEWS = frozenset(2**k for k in range(5, 14))  # steps 32, 64, ..., 8192: early phases, of which a write-up shows images
 Evaluate = Callable[[Method], dict[str, float]]  # the model as it is -> named figures, e.g. {"fid_nfe1": 41.5}
 
 
@@ -173,7 +174,8 @@ class Trainer:
                 if not last and (self.team.size == 1 or logs):
                     reserve = 2 * slowest + (self.save_seconds or 1 + self._state_bytes() / 50e6)
                     stop = self.team.any(stopped() or time.monotonic() + reserve > self.deadline, self.device)
-                if logs or saves or evaluates or milestone or stop or last:
+                early = step in EARLY_PREVIEWS and step < config.save_interval and not last
+                if logs or saves or evaluates or milestone or early or stop or last:
                     self._report(step, progress)
                 if evaluates and not last:
                     self._measure(step)
@@ -181,7 +183,9 @@ class Trainer:
                     self._save_model(milestone)
                 if saves and not (last or stop):
                     self._save()
-                if evaluates or saves or milestone:
+                if early:
+                    self._save_preview()
+                if evaluates or saves or milestone or early:
                     self.window_start = step_start = time.perf_counter()
                 if stop:
                     return False
@@ -318,8 +322,14 @@ class Trainer:
             self.log.plot(self.run_dir / "training_curves.png")
         self.save_seconds = max(self.save_seconds, time.perf_counter() - start)
         if preview:
+            self._save_preview()
+
+    def _save_preview(self) -> None:
+        """Write a sheet of samples as previews/step_NNNNNNN.png."""
+        if self.team.is_first:
+            path = self.run_dir / "previews" / f"step_{self.state.step:07d}.png"
             with self._as_sampled(self.half_life):
-                save_preview(self.model, self.image_shape, self.run_dir / "previews" / f"step_{step:07d}.png", self.config.seed)
+                save_preview(self.model, self.image_shape, path, self.config.seed)
 
     def _save_model(self, name: str) -> None:
         """Write the averaged model as name.ckpt."""

@@ -1,0 +1,68 @@
+"""The write-up of a run as a PDF of at most two A4 pages, references after them.
+
+    python -m src.report results/RUN
+
+The first call writes results/RUN/writeup.md, a draft with [[places]] to fill in; every call makes writeup.pdf of it and checks
+it. Edit the text, call again, until nothing is missing. `python -m src.report --check FILE.pdf` checks a PDF made with anything.
+"""
+
+from pathlib import Path
+
+from src.report.check import check_writeup
+from src.report.draft import draft
+from src.report.figures import drawings
+from src.report.layout import missing_letters, parse, typeset
+from src.report.run import read_run
+from src.utils import Parser, UserError, run_script, write_whole
+
+
+def make_parser() -> Parser:
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", nargs="?", type=Path, help="folder of the run")
+    parser.add_argument("--metrics", nargs="+", type=Path, help="results of measure_fid.py, if not RUN/fid/nfe=K.json")
+    parser.add_argument("--samples", type=Path, help="folder of folders nfe=K, if not RUN/samples")
+    parser.add_argument("--previews", type=Path, help="folder of step_NNNNNNN.png, if not RUN/previews")
+    parser.add_argument("--check", metavar="PDF", type=Path, help="only check this PDF")
+    return parser
+
+
+def main() -> None:
+    parser = make_parser()
+    args = parser.parse_args()
+    if (args.run is None) == (args.check is None):
+        parser.error("expected the folder of a run, or --check PDF")
+    if args.check:
+        pdf, problems = args.check, check_writeup(args.check)
+    else:
+        pdf, problems = make(args.run, args.metrics, args.samples, args.previews)
+    if problems:
+        raise UserError(f"{pdf}: {len(problems)} to mend: {'; '.join(problems)}")
+    print(f"{pdf}: nothing is missing")
+
+
+def make(run_dir: Path, metrics: list[Path] | None, samples: Path | None, previews: Path | None) -> tuple[Path, list[str]]:
+    """Write writeup.md, unless there is one, and writeup.pdf into the run's folder; the PDF's path and what is wrong with it.
+
+    Raises UserError where the PDF cannot be made at all.
+    """
+    run = read_run(run_dir, metrics, samples, previews)
+    source, pdf = run_dir / "writeup.md", run_dir / "writeup.pdf"
+    if not source.exists():
+        text = draft(run)
+        with write_whole(source) as partial:
+            partial.write_text(text, encoding="utf-8")
+        print(f"{source} written: edit it, then give the same command again")
+    try:
+        text = source.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source}: expected text in UTF-8 ({error})") from error
+    draws, problems = drawings(run)
+    blocks = parse(text)
+    typeset(blocks, draws, run_dir, pdf)
+    if letters := missing_letters("".join(block.text for block in blocks)):
+        problems.append(f"letters: the fonts lack {letters[:20]}; write these words in Latin letters")
+    return pdf, problems + check_writeup(pdf)
+
+
+if __name__ == "__main__":
+    run_script(main)

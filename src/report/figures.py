@@ -1,0 +1,159 @@
+"""The figures and the table of a write-up, each as wide as a column. One that cannot be drawn says why."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from src.report.check import need
+from src.report.layout import COLUMN, SMALL, Drawing, markup, png, styles
+from src.report.run import NFES, Run, cut_sheet, early_previews, first_samples
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+LABEL = 32.0  # points, the column of row labels
+
+
+def drawings(run: Run) -> tuple[dict[str, Drawing], list[str]]:
+    """Name -> what draws it (a list of flowables, empty where the run has nothing to show); what is missing, a line each."""
+    problems = []
+    if not any(name.startswith("loss") for name in run.curves()):
+        problems.append(f"loss curves: {run.folder / 'log.jsonl'} has no losses")
+    if not early_previews(run):
+        problems.append(f"samples from early training: no preview of the first quarter of the {run.steps} steps (--previews)")
+    problems += [
+        f"results: no FID at NFE {nfe}; measure it with measure_fid.py (--metrics)" for nfe in NFES if nfe not in run.fid
+    ]
+    problems += [
+        f"samples at NFE {nfe}: none; make them with sampling.py (--samples)" for nfe in NFES if nfe not in run.samples
+    ]
+    return {
+        "curves": lambda: curves(run),
+        "early": lambda: early(run),
+        "results": lambda: results(run),
+        "samples": lambda: samples(run),
+    }, problems
+
+
+def curves(run: Run) -> list[Any]:
+    """Losses, and FID on the development split where it was measured, against the images seen."""
+    found = run.curves()
+    panels = [[name for name in found if name.startswith(start)] for start in ("loss", "fid_")]
+    panels = [names for names in panels if names]
+    if not panels:
+        return []
+    width = COLUMN / 72  # inches: letters keep their size on paper
+    settings = {"font.family": "STIXGeneral", "font.size": SMALL, "axes.linewidth": 0.6}
+    with matplotlib.rc_context(settings):
+        figure, axes = plt.subplots(len(panels), 1, figsize=(width, 1.75 * len(panels)), layout="constrained", squeeze=False)
+        for axis, names in zip(axes[:, 0], panels, strict=True):
+            for name in names:
+                points = np.array(found[name], dtype=float)
+                label = f"FID at NFE {name.removeprefix('fid_nfe')}" if name.startswith("fid_nfe") else name.replace("_", " ")
+                axis.plot(points[:, 0], points[:, 1], linewidth=0.9, marker="." if len(points) < 20 else None, label=label)
+            values = np.concatenate([np.array(found[name], dtype=float)[:, 1] for name in names])
+            axis.set_yscale("log" if values.min() > 0 and values.max() > 3 * values.min() else "linear")
+            axis.set_ylabel("loss" if names[0].startswith("loss") else "FID, dev. split")
+            axis.grid(alpha=0.3, linewidth=0.4)
+            if len(names) > 1:
+                axis.legend(fontsize=SMALL, frameon=False)
+        axes[-1, 0].set_xlabel("images seen")
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=300)
+        plt.close(figure)
+    file.seek(0)
+    return [need("reportlab.platypus").Image(file, width=COLUMN, height=1.75 * 72 * len(panels))]
+
+
+def grid(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], header: Sequence[str] = (), span: int = 1) -> Any:
+    """Rows of images, uint8 (H, W, 3), with labels on the left and, over every span of columns, a header."""
+    platypus = need("reportlab.platypus")
+    style = styles()
+    side = (COLUMN - LABEL) / len(rows[0])
+    gap = 2.0 if header else 0.0
+    cells = [
+        [
+            platypus.Paragraph(label, style["label"]),
+            *(png(Image.fromarray(image), width=side - gap, height=side - gap) for image in row),
+        ]
+        for label, row in zip(labels, rows, strict=True)
+    ]
+    commands = [
+        *[(f"{edge}PADDING", (0, 0), (-1, -1), 0) for edge in ("LEFT", "RIGHT", "TOP", "BOTTOM")],
+        ("RIGHTPADDING", (0, 0), (0, -1), 4),
+        ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
+        ("ALIGN", (1, 0), (-1, -1), "CENTER"),
+    ]
+    if header:
+        first = [platypus.Paragraph("step", style["label"])]
+        for number, text in enumerate(header):
+            first += [platypus.Paragraph(text, style["cell"]), *[""] * (span - 1)]
+            commands.append(("SPAN", (1 + number * span, 0), ((number + 1) * span, 0)))
+        cells.insert(0, first)
+        commands.append(("BOTTOMPADDING", (0, 0), (-1, 0), 2))
+    heights = [None] * bool(header) + [side] * len(rows)
+    return platypus.Table(cells, colWidths=[LABEL] + [side] * len(rows[0]), rowHeights=heights, style=commands)
+
+
+def short(steps: int) -> str:
+    """512, 2.0k, 10k."""
+    return str(steps) if steps < 1000 else f"{steps / 1000:.1f}k" if steps < 10000 else f"{steps / 1000:.0f}k"
+
+
+def early(run: Run) -> list[Any]:
+    """A column or more for each early preview, a row a NFE; as many samples of each preview as make about eight columns."""
+    chosen = early_previews(run)
+    if not chosen:
+        return []
+    _, height, width = run.training.get("image_shape", (3, 64, 64))
+    sheets = [cut_sheet(path, height, width) for path in chosen.values()]
+    span = max(1, min(8 // len(sheets), *(sheet.shape[1] for sheet in sheets)))
+    count = min(sheet.shape[0] for sheet in sheets)
+    rows = [[image for sheet in sheets for image in sheet[row, :span]] for row in range(count)]
+    labels = [f"NFE {nfe}" for nfe in NFES[:count]]
+    return [grid(rows, labels, [short(step) for step in chosen], span)]
+
+
+def samples(run: Run, columns: int = 8) -> list[Any]:
+    """Two rows of samples for each NFE, of the same noise in the same place."""
+    rows, labels = [], []
+    for nfe in (nfe for nfe in NFES if nfe in run.samples):
+        images = first_samples(run.samples[nfe], 2 * columns)
+        for start in range(0, len(images) - columns + 1, columns):
+            rows.append(list(images[start : start + columns]))
+            labels.append(f"NFE {nfe}" if start == 0 else "")
+        if len(images) < columns:
+            rows.append([*images, *[np.full_like(images[0], 255)] * (columns - len(images))])
+            labels.append(f"NFE {nfe}")
+    return [grid(rows, labels)] if rows else []
+
+
+def results(run: Run) -> list[Any]:
+    """A table of FID: a row for each mode that was measured, a column for each NFE."""
+    if not run.fid:
+        return []
+    platypus = need("reportlab.platypus")
+    style = styles()
+    modes = [("FID", "fid_score")]
+    if all("fid_pytorch" in result for result in run.fid.values()):
+        modes = [("FID (clean-fid)", "fid_score"), ("FID (pytorch-fid)", "fid_pytorch")]
+    nfes = sorted({*NFES, *run.fid})
+    rows = [["", *(platypus.Paragraph(f"<b>NFE {nfe}</b>", style["cell"]) for nfe in nfes)]]
+    for name, key in modes:
+        values = [f"{run.fid[nfe][key]:.2f}" if nfe in run.fid else "-" for nfe in nfes]
+        rows.append([platypus.Paragraph(markup(name), style["cell"]), *(platypus.Paragraph(v, style["cell"]) for v in values)])
+    first = 90.0
+    widths = [first] + [(COLUMN - first) / len(nfes)] * len(nfes)
+    commands = [
+        ("LINEABOVE", (0, 0), (-1, 0), 0.8, "black"),
+        ("LINEBELOW", (0, 0), (-1, 0), 0.4, "black"),
+        ("LINEBELOW", (0, -1), (-1, -1), 0.8, "black"),
+        ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
+        ("TOPPADDING", (0, 0), (-1, -1), 2),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 3),
+    ]
+    return [platypus.Table(rows, colWidths=widths, style=commands)]

@@ -1,0 +1,169 @@
+"""What a run's folder holds, read from the disk for its write-up."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from src.utils import UserError, load_json
+
+NFES = (1, 2, 4)
+EARLY_SHARE = 0.25  # of the steps: previews up to there show the early phases
+SHEET_SCALE = 2  # the enlargement of preview sheets
+
+
+@dataclass
+class Run:
+    """A trained run. Parts that are absent are empty; the write-up names them.
+
+    model, training: model_config.json and training_config.json.
+    log: the lines of log.jsonl.
+    previews: step -> sheet of samples. samples: NFE -> folder of PNG files. fid: NFE -> result of measure_fid.py.
+    """
+
+    folder: Path
+    model: dict[str, Any]
+    training: dict[str, Any]
+    log: list[dict[str, Any]]
+    previews: dict[int, Path]
+    samples: dict[int, Path]
+    fid: dict[int, dict[str, Any]]
+
+    @property
+    def steps(self) -> int:
+        """The steps made so far."""
+        return max((row["step"] for row in self.log), default=0)
+
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """Name of a loss or of a development FID -> points (images seen, value)."""
+        names = sorted({name for row in self.log for name in row if name.startswith(("loss", "fid_"))} - {"loss_by_time"})
+        return {name: [(row["images_seen"], row[name]) for row in self.log if name in row] for name in names}
+
+
+def read_run(folder: Path, metrics: list[Path] | None = None, samples: Path | None = None, previews: Path | None = None) -> Run:
+    """The run in this folder.
+
+    metrics: results of measure_fid.py, by default folder/fid/nfe=K.json. samples: a folder of folders nfe=K, by default
+    folder/samples. previews: a folder of step_NNNNNNN.png, by default folder/previews.
+
+    Raises UserError where there is no run, a file is malformed, or a path given is absent.
+    """
+    if not (folder / "training_config.json").is_file():
+        raise UserError(f"{folder} holds no run: expected training_config.json there, which train.py writes into results/RUN")
+    for path in filter(None, (samples, previews)):
+        if not path.is_dir():
+            raise UserError(f"no folder {path}")
+    files = metrics if metrics is not None else sorted((folder / "fid").glob("nfe=*.json"))
+    return Run(
+        folder,
+        load_json(folder / "model_config.json"),
+        load_json(folder / "training_config.json"),
+        read_log(folder / "log.jsonl"),
+        numbered(previews or folder / "previews", "step_*.png", "step_"),
+        numbered(samples or folder / "samples", "nfe=*", "nfe="),
+        dict(sorted(read_fid(path) for path in files)),
+    )
+
+
+def numbered(folder: Path, pattern: str, prefix: str) -> dict[int, Path]:
+    """Number in the name -> path, in order of the numbers."""
+    found = {path.name.removeprefix(prefix).removesuffix(".png"): path for path in folder.glob(pattern)}
+    return {int(number): found[number] for number in sorted(filter(str.isdecimal, found), key=int)}
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of log.jsonl; a last line that a killed run left unfinished is dropped, an absent file has none."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path}: line {number} is damaged: {error}") from error
+    return rows
+
+
+def read_fid(path: Path) -> tuple[int, dict[str, Any]]:
+    """The NFE and the result of measure_fid.py; the NFE stands in the file's name or in that of the measured folder (nfe=K)."""
+    result = load_json(path)
+    if not isinstance(result, dict) or not isinstance(result.get("fid_score"), (int, float)):
+        raise UserError(f"{path}: expected a result of measure_fid.py, found no fid_score")
+    for name in (path.stem, Path(str(result.get("generated_dir", ""))).name):
+        number = name.removeprefix("nfe=")
+        if name.startswith("nfe=") and number.isdecimal():
+            return int(number), result
+    raise UserError(f"{path}: of which NFE? Name the file nfe=K.json, or measure a folder nfe=K")
+
+
+def training_seconds(folder: Path) -> float | None:
+    """How long the run in this folder trained, in seconds; None where its log does not say."""
+    return next((row["seconds"] for row in reversed(read_log(folder / "log.jsonl")) if "seconds" in row), None)
+
+
+def earlier_runs(training: dict[str, Any]) -> list[tuple[str, str, float | None]]:
+    """The runs that this one was built on: (teacher or first weights, its path, seconds or None), and theirs in turn.
+
+    A run that is both is listed once.
+    """
+    found: dict[str, tuple[str, str, float | None]] = {}
+    waiting = [training]
+    while waiting:
+        settings = waiting.pop(0)
+        for key, role in (("teacher", "teacher"), ("init_from", "first weights")):
+            source = settings.get(key)
+            if not source or source in found:
+                continue
+            folder = Path(source) if Path(source).is_dir() else Path(source).parent
+            found[source] = (role, source, training_seconds(folder))
+            if (folder / "training_config.json").is_file():
+                waiting.append(load_json(folder / "training_config.json"))
+    return list(found.values())
+
+
+# ----------------------------------------------------------------------------------------------------------- pictures
+
+
+def early_previews(run: Run, most: int = 8) -> dict[int, Path]:
+    """Up to `most` previews of the first quarter of the steps, evenly chosen from those after a thousandth of them."""
+    steps = [step for step in run.previews if run.steps / 1000 <= step <= EARLY_SHARE * run.steps]
+    chosen = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(most, len(steps)))})
+    return {steps[i]: run.previews[steps[i]] for i in chosen}
+
+
+def cut_sheet(path: Path, height: int, width: int) -> np.ndarray:
+    """The samples of a preview sheet, uint8 (rows, columns, H, W, 3): a row a NFE, the same noise a column.
+
+    The labels on the left are narrower than an image of the sheet, which holds from 22 pixels a sample on.
+
+    Raises UserError where the file is no sheet of samples of this size.
+    """
+    try:
+        with Image.open(path) as image:
+            sheet = np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise UserError(f"{path}: not a picture ({error})") from error
+    rows, columns = sheet.shape[0] // (SHEET_SCALE * height), sheet.shape[1] // (SHEET_SCALE * width)
+    if not rows or not columns or sheet.shape[0] % (SHEET_SCALE * height):
+        raise UserError(f"{path}: {sheet.shape[1]}x{sheet.shape[0]} is no sheet of samples of {width}x{height} pixels")
+    images = sheet[::SHEET_SCALE, sheet.shape[1] - SHEET_SCALE * width * columns :: SHEET_SCALE]
+    return images.reshape(rows, height, columns, width, 3).swapaxes(1, 2)
+
+
+def first_samples(folder: Path, count: int) -> np.ndarray:
+    """The first images of a folder of samples, uint8 (n, H, W, 3) with n at most count."""
+    images = []
+    for path in sorted(folder.glob("*.png"))[:count]:
+        try:
+            with Image.open(path) as image:
+                images.append(np.asarray(image.convert("RGB")))
+        except OSError as error:
+            raise UserError(f"{path}: not a picture ({error})") from error
+    if not images:
+        raise UserError(f"no PNG files in {folder}")
+    if len({image.shape for image in images}) > 1:
+        raise UserError(f"{folder}: images of different sizes")
+    return np.stack(images)
