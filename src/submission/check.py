@@ -9,21 +9,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from src.evaluation.features import read_images
-from src.submission.archive import unpack
-from src.submission.contents import CHECKPOINT, CONFIG, COURSE_PACKAGES, REQUIRED, foreign_imports
+from src.report.check import check_writeup
+from src.submission.archive import copy_code, unpack
+from src.submission.audit import check_code, measure_cost, read_checkpoint, read_config
+from src.submission.broker import Broker, Model
+from src.submission.contents import CHECKPOINT, COURSE_PACKAGES, REQUIRED, foreign_imports
 from src.submission.manifest import differences, restore
-from src.utils import Parser, UserError, load_json, load_torch, number
+from src.submission.sandbox import Limits, find_kind
+from src.utils import Parser, UserError, image_seeds, number, resolve_device
 
 NFES = (1, 2, 4)
 IMAGE_SHAPE = (3, 64, 64)
-NETWORK_TENSORS = "network."
-EXTRA_BYTES = 1 << 20  # of tensors beside the network's
 
 
 class NotPassed(Exception):
@@ -38,16 +41,21 @@ class NotPassed(Exception):
 class Submission:
     """An unpacked submission and how it is run.
 
-    folder: where it lies; protected files are the staff's from the check of them on. python: the interpreter of the processes.
-    seconds: the most that one of them may take.
+    Args:
+        folder: where it lies, with the staff's protected files in place.
+        changed: the protected files that were not the course's before that, as `manifest.differences` tells them.
+        python: the interpreter of the processes.
+        seconds: the most that one of them may take.
+        network: options of the challenge's UNet, for challenges with a smaller one.
     """
 
     folder: Path
-    python: str
-    device: str
-    num_samples: int
-    seconds: float
     changed: dict[str, str]
+    python: str = sys.executable
+    device: str = "cpu"
+    num_samples: int = 4
+    seconds: float = 1800.0
+    network: dict[str, Any] = field(default_factory=dict)
 
     def run(self, *command: str | Path) -> str:
         """Run Python with these arguments in the folder, without this process's own settings; its output, stdout and stderr.
@@ -77,7 +85,8 @@ class Submission:
 
 
 def required_files(submission: Submission) -> str:
-    absent = [name for name in REQUIRED if not (submission.folder / name).is_file()]
+    there = {name for name in REQUIRED if (submission.folder / name).is_file() and submission.changed.get(name) != "absent"}
+    absent = [name for name in REQUIRED if name not in there]
     if absent:
         raise NotPassed(f"absent: {', '.join(absent)}", "make the zip with python -m src.submission pack")
     size = (submission.folder / CHECKPOINT).stat().st_size
@@ -111,21 +120,15 @@ def requirements(submission: Submission) -> str:
 
 
 def weights(submission: Submission) -> str:
-    saved = load_torch(submission.folder / CHECKPOINT)
-    state = saved.get("state_dict") if isinstance(saved, dict) else None
-    if not isinstance(state, dict):
-        raise NotPassed(f"{CHECKPOINT} holds no 'state_dict'", "save it with save_model of src/utils.py")
-    config = load_json(submission.folder / CONFIG)
-    if not isinstance(config, dict):
-        raise NotPassed(f"{CONFIG} is not a JSON object of options", "save it with save_model of src/utils.py")
-    extra = {name: tensor for name, tensor in state.items() if not name.startswith(NETWORK_TENSORS)}
-    size = sum(tensor.numel() * tensor.element_size() for tensor in extra.values())
-    if size > EXTRA_BYTES:
-        raise NotPassed(
-            f"{size:,} bytes beside the network's weights ({', '.join(list(extra)[:3])} ...)",
-            "hand in the U-Net's weights only: teachers and discriminators stay at home",
-        )
-    return f"{len(state) - len(extra)} tensors of the network" + (f", {len(extra)} others of {size:,} bytes" if extra else "")
+    network, extras = read_checkpoint(submission.folder, submission.network)
+    count = len(network.state_dict())
+    return f"{count} tensors of the challenge's network" + (f", {len(extras)} others" if extras else "")
+
+
+def code(submission: Submission) -> str:
+    files = sorted(path.relative_to(submission.folder).as_posix() for path in submission.folder.rglob("*.py"))
+    check_code(submission.folder, files)
+    return f"{len(files)} files, no data in them"
 
 
 def training_starts(submission: Submission) -> str:
@@ -151,26 +154,75 @@ def sampling(submission: Submission) -> str:
     return f"{count} images at NFE {', '.join(map(str, NFES))}, all different"
 
 
-CHECKS: tuple[tuple[str, Callable[[Submission], str]], ...] = (
-    ("required files", required_files),
-    ("protected files", protected_files),
-    ("imports", imports),
-    ("requirements.txt", requirements),
-    ("weights", weights),
-    ("training starts", training_starts),
-    ("sampling", sampling),
-)
+def network_calls(submission: Submission) -> str:
+    """As the grader counts them: the network is called outside of the process that runs the submission's code."""
+    if sys.platform != "linux":
+        return "not counted here: the grader's sandbox needs Linux"
+    network, extras = read_checkpoint(submission.folder, submission.network)
+    device = resolve_device(submission.device)
+    counts = []
+    with tempfile.TemporaryDirectory() as folder:
+        copy_code(submission.folder, Path(folder))
+        cost = measure_cost(network, IMAGE_SHAPE)
+        model = Model(Path(folder), read_config(submission.folder), network.to(device), extras, cost)
+        with Broker(model, Limits(), find_kind()) as broker:
+            for nfe in NFES:
+                before = broker.calls
+                broker.sample(nfe, image_seeds(0, 0, 2))
+                counts.append(f"{(broker.calls - before) / 2:g} at NFE {nfe}")
+    return f"calls of the network for an image: {', '.join(counts)}"
 
 
-def results(submission: Submission) -> Iterator[tuple[str, str, str]]:
-    """Run every check: its name, what was found, and what to do, empty where it passed."""
-    for name, check in CHECKS:
+def writeup(submission: Submission) -> str:
+    files = sorted(path.name for path in submission.folder.glob("*.pdf"))
+    if len(files) != 1:
+        raise NotPassed(
+            f"expected one PDF at the top, found {', '.join(files) or 'none'}",
+            "python -m src.report RUN makes it; if it is handed in elsewhere, --no_writeup",
+        )
+    if problems := check_writeup(submission.folder / files[0]):
+        raise NotPassed(f"{files[0]}: {'; '.join(problems)}", "edit writeup.md of the run and make the PDF again")
+    return f"{files[0]} has every item the course asks for"
+
+
+CHECKS: dict[str, Callable[[Submission], str]] = {
+    "required files": required_files,
+    "protected files": protected_files,
+    "imports": imports,
+    "requirements.txt": requirements,
+    "code": code,
+    "weights": weights,
+    "training starts": training_starts,
+    "sampling": sampling,
+    "network calls": network_calls,
+    "write-up": writeup,
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one check found, and what to do about it: nothing where it passed."""
+
+    name: str
+    found: str
+    todo: str = ""
+
+
+def check(source: Path, folder: Path, checks: Sequence[str] = tuple(CHECKS), **options: Any) -> Iterator[Result]:
+    """Unpack a submission into the new folder and run the checks of these names there, one result each.
+
+    options: fields of Submission. Raises UserError where the zip cannot be unpacked.
+    """
+    unpack(source, folder)
+    submission = Submission(folder, differences(folder), **options)
+    restore(folder)
+    for name in checks:
         try:
-            yield name, check(submission), ""
+            yield Result(name, CHECKS[name](submission))
         except NotPassed as error:
-            yield name, str(error), error.todo
+            yield Result(name, str(error), error.todo)
         except UserError as error:
-            yield name, str(error), "mend what the line names"
+            yield Result(name, str(error), "mend what the line names")
 
 
 def make_environment(requirements: Path, folder: Path) -> str:
@@ -189,21 +241,22 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("submission", type=Path, help="the zip, or a folder of the same files")
     parser.add_argument("--num_samples", type=number(int, 2), default=4, help="images sampled at each NFE")
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
-    parser.add_argument("--env", type=Path, metavar="FILE", help="repeat it in a new environment of this requirements file")
+    parser.add_argument("--no_writeup", action="store_true", help="the write-up is handed in elsewhere")
+    parser.add_argument("--env", type=Path, metavar="FILE", help="run it in a new environment of this requirements file")
     parser.add_argument("--seconds", type=number(float, 1), default=1800, help="the most that one process may take")
     args = parser.parse_args(argv)
     if args.env and not args.env.is_file():
         raise UserError(f"--env {args.env}: no such file")
-    failures = []
+    names = [name for name in CHECKS if name != "write-up" or not args.no_writeup]
+    failed = []
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         python = make_environment(args.env, Path(folder) / "env") if args.env else sys.executable
-        unpack(args.submission, Path(folder) / "submission")
-        submission = Submission(Path(folder) / "submission", python, args.device, args.num_samples, args.seconds, {})
-        submission.changed = differences(submission.folder)
-        restore(submission.folder)
-        for name, found, todo in results(submission):
-            print(f"{'FAIL' if todo else 'pass'}  {name}: {found}" + (f"\n      -> {todo}" if todo else ""), flush=True)
-            failures += [name] if todo else []
-    if failures:
-        raise UserError(f"{len(failures)} of {len(CHECKS)} checks failed: {', '.join(failures)}")
-    print(f"{args.submission}: all {len(CHECKS)} checks passed")
+        options = {"python": python, "device": args.device, "num_samples": args.num_samples, "seconds": args.seconds}
+        for result in check(args.submission, Path(folder) / "submission", names, **options):
+            print(f"{'FAIL' if result.todo else 'pass'}  {result.name}: {result.found}", flush=True)
+            if result.todo:
+                print(f"      -> {result.todo}", flush=True)
+                failed.append(result.name)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(names)} checks failed: {', '.join(failed)}")
+    print(f"{args.submission}: all {len(names)} checks passed")

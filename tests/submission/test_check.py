@@ -1,0 +1,151 @@
+"""The checklist of a submission: an honest one passes, and every fault is named by the check that it belongs to."""
+
+import io
+import zipfile
+
+import pytest
+import torch
+
+from custom_model import create_custom_model
+from src.submission import __main__ as command
+from src.submission import check
+from src.submission.contents import CHECKPOINT, CONFIG
+from src.submission.pack import pack
+from src.utils import save_model
+from tests.helpers import TINY, call, fill_by_rule
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    """The zip of a finished run of a tiny network."""
+    folder = tmp_path_factory.mktemp("run")
+    model = create_custom_model(**TINY)
+    fill_by_rule(model.network)
+    save_model(model, folder / "last.ckpt", {"method": "custom", **TINY})
+    pack(folder, folder / "submission.zip", None)
+    return folder / "submission.zip"
+
+
+def altered(honest, tmp_path, changes):
+    """A copy of the zip with other bytes under some names; None leaves a name out."""
+    path = tmp_path / "altered.zip"
+    with zipfile.ZipFile(honest) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            if name not in changes:
+                target.writestr(name, source.read(name))
+        for name, data in changes.items():
+            if data is not None:
+                target.writestr(name, data)
+    return path
+
+
+FAST = ("required files", "protected files", "imports", "requirements.txt", "code", "weights")
+
+
+def found(source, tmp_path, *names):
+    """The results of these checks, by name."""
+    results = check.check(source, tmp_path / "unpacked", names, network=TINY, num_samples=2)
+    return {result.name: result for result in results}
+
+
+def test_an_honest_submission_passes(honest, tmp_path):
+    names = [name for name in check.CHECKS if name != "write-up"]
+    results = found(honest, tmp_path, *names)
+    assert [result.name for result in results.values() if result.todo] == []
+    assert "1 at NFE 1, 2 at NFE 2, 4 at NFE 4" in results["network calls"].found
+    assert "2 images at NFE 1, 2, 4" in results["sampling"].found
+
+
+def other_weights():
+    file = io.BytesIO()
+    torch.save({"state_dict": create_custom_model(**{**TINY, "ch": 16}).state_dict()}, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("required files", {"train.py": None}, "absent: train.py"),
+        ("required files", {CHECKPOINT: None}, f"absent: {CHECKPOINT}"),
+        ("required files", {CONFIG: None}, f"absent: {CONFIG}"),
+        ("required files", {"requirements.txt": None}, "absent: requirements.txt"),
+        ("required files", {"src/network.py": None}, "absent: src/network.py"),
+        ("protected files", {"dataset.py": b"print('mine')\n"}, "changed: dataset.py"),
+        ("protected files", {"src/network.py": b"class UNet: pass\n", "src/utils.py": b""}, "src/network.py, src/utils.py"),
+        ("imports", {"src/methods/mine.py": b"import diffusers\n"}, "diffusers in src/methods/mine.py"),
+        ("imports", {"src/methods/mine.py": b"def (\n"}, "not a Python file"),
+        ("requirements.txt", {"requirements.txt": b"torch\nxformers==0.0.1  # faster\n"}, "further packages: xformers"),
+        ("code", {"src/methods/mine.py": b"FACES = '" + b"a" * 5000 + b"'\n"}, "a literal of 5000 characters"),
+        ("weights", {CHECKPOINT: b"not a checkpoint"}, CHECKPOINT),
+        ("weights", {CHECKPOINT: other_weights()}, "the challenge's network has"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 20 else "",
+)
+def test_a_fault_is_named_by_its_check(honest, tmp_path, name, changes, message):
+    result = found(altered(honest, tmp_path, changes), tmp_path, name)[name]
+    assert message in result.found and result.todo
+
+
+CUSTOM = """
+import torch
+import custom_model_honest
+from src.methods import register
+from src.methods.rectified_flow import RectifiedFlow
+
+@register("{name}")
+class Changed(RectifiedFlow):
+    Scheduler = custom_model_honest.CustomScheduler
+
+    def sample(self, shape, num_inference_timesteps=20, **kwargs):
+        {body}
+
+def create_custom_model(device="cpu", method="custom", **options):
+    return custom_model_honest.create_custom_model(device, "{name}", **options)
+"""
+SAMPLERS = {  # what sample() does -> the check that finds it, and what it says
+    "return super().sample(shape, 2, **kwargs)": ("sampling", "the same images"),
+    "return super().sample(shape, num_inference_timesteps, **kwargs)[:, :, ::2, ::2]": ("sampling", "expected (2, 3, 64, 64)"),
+    "return super().sample(shape, num_inference_timesteps, seeds=[0] * shape[0])": ("sampling", "different noise are equal"),
+    "raise KeyError('no grid for it')": ("sampling", "no grid for it"),
+    "return super().sample(shape, num_inference_timesteps + 1, **kwargs)": ("network calls", "too_many_calls: NFE 1"),
+}
+
+
+@pytest.mark.parametrize("body", SAMPLERS)
+def test_a_wrong_sampler_is_named(honest, tmp_path, body):
+    with zipfile.ZipFile(honest) as archive:
+        own = archive.read("custom_model.py")
+    changed = {"custom_model.py": CUSTOM.format(name="changed", body=body).encode(), "custom_model_honest.py": own}
+    name, message = SAMPLERS[body]
+    result = found(altered(honest, tmp_path, changed), tmp_path, name)[name]
+    assert message in result.found and result.todo
+
+
+def test_a_hanging_script_and_the_settings_of_this_process(honest, tmp_path, monkeypatch):
+    """A process may take only so long, and sees no PYTHONPATH of whoever runs the check."""
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    script = b"import os, time\nprint('PYTHONPATH' in os.environ)\nprint('--num_iterations')\n"
+    with zipfile.ZipFile(altered(honest, tmp_path, {"train.py": script})) as archive:
+        archive.extractall(tmp_path / "here")
+    submission = check.Submission(tmp_path / "here", {}, seconds=60)
+    assert submission.run("train.py", "--help").split()[0] == "False"
+    assert check.training_starts(submission)
+    (tmp_path / "here/train.py").write_text("import time\ntime.sleep(60)\n")
+    submission.seconds = 0.5
+    with pytest.raises(check.NotPassed, match=r"took more than 0\.5 s"):
+        check.training_starts(submission)
+
+
+def test_command_line(honest, tmp_path, monkeypatch, capsys):
+    """Every failed check is named in the last line; the exit code tells too. The course's network is not that of the tests."""
+    monkeypatch.setattr(check, "CHECKS", {name: check.CHECKS[name] for name in FAST})
+    assert call(command, monkeypatch, "check", honest, "--device", "cpu") == 2
+    captured = capsys.readouterr()
+    assert "FAIL  weights: wrong_architecture" in captured.out and captured.out.count("pass  ") == len(FAST) - 1
+    assert captured.err == "error: 1 of 6 checks failed: weights\n"
+    monkeypatch.setattr(check, "CHECKS", {"required files": check.CHECKS["required files"]})
+    assert call(command, monkeypatch, "check", honest) == 0
+    assert "all 1 checks passed" in capsys.readouterr().out
+    assert call(command, monkeypatch, "check", tmp_path / "absent.zip") == 2
+    assert "absent.zip: no such zip file" in capsys.readouterr().err
+    assert call(command, monkeypatch, "check", honest, "--env", tmp_path / "absent.txt") == 2
