@@ -3,7 +3,7 @@
     python -m src.report results/RUN
 
 The first call writes results/RUN/writeup.md, a draft with [[places]] to fill in; every call makes writeup.pdf of it and checks
-it. Edit the text, call again, until nothing is missing. `python -m src.report --check FILE.pdf` checks a PDF made with anything.
+it. Edit the text and call again, until nothing is missing. `python -m src.report --check FILE.pdf` checks a PDF of any tool.
 """
 
 from pathlib import Path

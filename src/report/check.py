@@ -4,6 +4,8 @@ It is read, not looked at: items are found by their headings, captions and words
 "References". A text that has the words without the thing passes; a person reads it anyway.
 """
 
+import importlib
+import logging
 import re
 import zlib
 from collections.abc import Iterator
@@ -50,8 +52,6 @@ PLACE = re.compile(r"\[\[.*?\]\]|\[\[", re.DOTALL)
 
 def need(module: str) -> Any:
     """Import an optional package. Raises UserError that says how to get it."""
-    import importlib
-
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -68,6 +68,7 @@ def check_writeup(pdf: Path) -> list[str]:
     Raises UserError where there is no such file or pypdf is not installed.
     """
     pypdf = need("pypdf")
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what it thinks of odd bytes is none of the findings
     if not pdf.is_file():
         raise UserError(f"no file {pdf}")
     if pdf.stat().st_size > MOST_BYTES:
@@ -79,9 +80,9 @@ def check_writeup(pdf: Path) -> list[str]:
         if len(reader.pages) > MOST_PAGES:
             return [f"pages: {len(reader.pages)}, expected {MAX_PAGES} and references"]
         pages = [read_page(page) for page in reader.pages]
-        content, before, after = divide([text for text, _ in pages])
+        pictures = [count_pictures(page) for page in reader.pages]
+        content, before, after = divide([text for text, _ in pages], pictures)
         fonts = set().union(*(loose_fonts(page) for page in reader.pages))
-        pictures = sum(count_pictures(page) for page in reader.pages[:content])
     except (pypdf.errors.PyPdfError, zlib.error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return [f"unreadable: {' '.join(str(error).split()) or type(error).__name__}"[:200]]
     boxes = [(float(page.mediabox.width), float(page.mediabox.height)) for page in reader.pages]
@@ -90,7 +91,7 @@ def check_writeup(pdf: Path) -> list[str]:
         *check_pages(boxes, content),
         *check_text(before),
         *check_items(before),
-        *([] if pictures else ["pictures: none found; loss curves and samples must be shown"]),
+        *([] if any(pictures[:content]) else ["pictures: none found; loss curves and samples must be shown"]),
         *check_references(after),
         *check_fonts(fonts, sizes),
     ]
@@ -112,26 +113,34 @@ def read_page(page: Any) -> tuple[str, list[tuple[float, int]]]:
     return page.extract_text(visitor_text=visit), sizes
 
 
-def divide(texts: list[str]) -> tuple[int, str, str]:
+def divide(texts: list[str], pictures: list[int]) -> tuple[int, str, str]:
     """Pages before the references, the text before them, the text after; without that heading all is before.
 
-    A page that begins with the heading, but for a running title, is no page before them.
+    A page that begins with the heading, but for a running title, is no page before them. pictures: their number on each page.
     """
     for number in reversed(range(len(texts))):
         headings = list(REFERENCES.finditer(texts[number]))
         if headings:
             above, below = texts[number][: headings[-1].start()], texts[number][headings[-1].end() :]
-            content = number + (len(above.strip()) > 60)
+            content = number + (len(above.strip()) > 60 or pictures[number] > 0)
             return content, "\n".join([*texts[:number], above]), "\n".join([below, *texts[number + 1 :]])
     return len(texts), "\n".join(texts), ""
 
 
+def look_up(entries: Any, key: str) -> Any:
+    """The dictionary under this key, wherever in the file it stands; an empty one where there is none."""
+    try:
+        return entries[key]
+    except KeyError:
+        return {}
+
+
 def resources(page: Any, kind: str, depth: int = 4) -> Iterator[Any]:
     """The resources of a page of this kind (/Font, /XObject), those of the forms drawn on it included."""
-    own = page.get("/Resources", {}).get_object()
-    yield from (value.get_object() for value in own.get(kind, {}).get_object().values())
+    own = look_up(page, "/Resources")
+    yield from (value.get_object() for value in look_up(own, kind).values())
     if depth:
-        for item in own.get("/XObject", {}).get_object().values():
+        for item in look_up(own, "/XObject").values():
             if item.get_object().get("/Subtype") == "/Form":
                 yield from resources(item.get_object(), kind, depth - 1)
 
@@ -141,7 +150,7 @@ def loose_fonts(page: Any) -> set[str]:
     found = set()
     for font in resources(page, "/Font"):
         inner = font["/DescendantFonts"][0].get_object() if "/DescendantFonts" in font else font
-        descriptor = inner.get("/FontDescriptor", {}).get_object() if "/FontDescriptor" in inner else {}
+        descriptor = look_up(inner, "/FontDescriptor")
         embedded = font.get("/Subtype") == "/Type3" or any(f"/FontFile{kind}" in descriptor for kind in ("", "2", "3"))
         if not embedded:
             found.add(str(font.get("/BaseFont", "without a name")).lstrip("/"))
@@ -206,9 +215,7 @@ def check_references(text: str) -> list[str]:
     if not re.search(r"arxiv|doi|\b(?:19|20)\d\d\b", text, re.IGNORECASE):
         problems.append("citations of papers: the references name none (no year, arXiv or doi)")
     if not re.search(r"github|gitlab|huggingface|\bcode\b|\bsoftware\b|\brepository\b", text, re.IGNORECASE):
-        problems.append(
-            "citations of code: the references name none; say 'Code: ...', also where you used no other than the kit"
-        )
+        problems.append("citations of code: the references name none; say 'Code: ...', if only of the kit")
     return problems + [f"not filled in: {' '.join(place.split())[:80]}" for place in PLACE.findall(text)]
 
 

@@ -1,4 +1,4 @@
-"""The first draft of a write-up, writeup.md: what can be told from a run's files, and [[places]] for what only its authors know."""
+"""The first draft of a write-up: what can be told from a run's files, and [[places]] for what only its authors know."""
 
 import inspect
 import re
@@ -63,7 +63,7 @@ def own_text(cls: type) -> tuple[str, str]:
     if cls.__module__ != custom_model.__name__:
         parts = (sys.modules[cls.__module__].__doc__ or "").strip().split("\n\n")
         file_text = " ".join(f"{one_paragraph(part).rstrip('.')}." for part in parts)
-        loss = re.split(r": (?:data|a scalar)|\.(?= [A-Z])|\.$", one_paragraph(cls.compute_loss.__doc__ or ""))[0]
+        loss = re.split(r": (?:(?:a pair's )?data|a scalar)|\.(?= [A-Z])|\.$", one_paragraph(cls.compute_loss.__doc__ or ""))[0]
         return file_text, f"{one_paragraph(cls.__doc__ or '')} The loss: {loss[:1].lower()}{loss[1:]}."
     file_text, description = own_text(cls.__mro__[1])
     return file_text, f"[[what your method does, in a paragraph; it extends {cls.__mro__[1].__name__}:]] {description}"
@@ -100,12 +100,11 @@ def training_text(run: Run) -> str:
         + f"Weights were averaged with half-lives of {', '.join(f'{value:g}' for value in config['ema_half_lives'])} of the "
         "steps so far." * any(config["ema_half_lives"]),
     ]
+    processes, device = config.get("processes", 1), config["device"].removesuffix(" ()")
+    devices = device if processes == 1 else f"{processes} x {device}"
     if own:
         sentences.append(f"Options of the method: {', '.join(f'{name} {value}' for name, value in own.items())}.")
-    sentences.append(
-        f"It ran on {config.get('processes', 1)} x {config['device'].removesuffix(' ()')} in {config['precision']} with PyTorch "
-        f"{config['torch']}, seed {config['seed']}."
-    )
+    sentences.append(f"It ran on {devices} in {config['precision']}, PyTorch {config['torch']}, seed {config['seed']}.")
     return " ".join([*sentences, time_text(run)])
 
 
@@ -130,7 +129,7 @@ def results_text(run: Run) -> str:
 
 
 def references_text(run: Run, cls: type) -> str:
-    """A list of the papers that the method's file names, those of FID and, where weights are averaged, of that, and the code."""
+    """A list: the papers that the files of the method and of its teacher's name, those of FID and weight averages, the code."""
     known = {reference.arxiv: reference.text for reference in read_references() if reference.arxiv}
     papers = method_papers(cls)
     for _, source, _ in earlier_runs(run.training):
@@ -175,11 +174,11 @@ It follows: {paper}
 
 {training_text(run)}
 
+The command was `{run.training.get("command", "train.py")}`.
+
 ![Training loss against the images seen](curves)
 
 ![Samples from early phases of training](early)
-
-The command was `{run.training.get("command", "train.py")}`.
 
 ## Results
 

@@ -14,6 +14,7 @@ from src.report.run import NFES, Run, cut_sheet, early_previews, first_samples
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import EngFormatter
 
 LABEL = 32.0  # points, the column of row labels
 
@@ -24,7 +25,7 @@ def drawings(run: Run) -> tuple[dict[str, Drawing], list[str]]:
     if not any(name.startswith("loss") for name in run.curves()):
         problems.append(f"loss curves: {run.folder / 'log.jsonl'} has no losses")
     if not early_previews(run):
-        problems.append(f"samples from early training: no preview of the first quarter of the {run.steps} steps (--previews)")
+        problems.append(f"samples from early training: no preview of the first quarter of {run.steps} steps")
     problems += [
         f"results: no FID at NFE {nfe}; measure it with measure_fid.py (--metrics)" for nfe in NFES if nfe not in run.fid
     ]
@@ -46,27 +47,31 @@ def curves(run: Run) -> list[Any]:
     panels = [names for names in panels if names]
     if not panels:
         return []
-    width = COLUMN / 72  # inches: letters keep their size on paper
+    width, height = COLUMN / 72, 0.4 + 1.35 * len(panels)  # inches: letters keep their size on paper
     settings = {"font.family": "STIXGeneral", "font.size": SMALL, "axes.linewidth": 0.6}
     with matplotlib.rc_context(settings):
-        figure, axes = plt.subplots(len(panels), 1, figsize=(width, 1.75 * len(panels)), layout="constrained", squeeze=False)
+        figure, axes = plt.subplots(len(panels), 1, figsize=(width, height), layout="constrained", squeeze=False, sharex=True)
         for axis, names in zip(axes[:, 0], panels, strict=True):
             for name in names:
                 points = np.array(found[name], dtype=float)
-                label = f"FID at NFE {name.removeprefix('fid_nfe')}" if name.startswith("fid_nfe") else name.replace("_", " ")
+                label = f"NFE {name.removeprefix('fid_nfe')}" if name.startswith("fid_nfe") else name.replace("_", " ")
                 axis.plot(points[:, 0], points[:, 1], linewidth=0.9, marker="." if len(points) < 20 else None, label=label)
             values = np.concatenate([np.array(found[name], dtype=float)[:, 1] for name in names])
             axis.set_yscale("log" if values.min() > 0 and values.max() > 3 * values.min() else "linear")
+            for of_kind in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter) * (axis.get_yscale() == "log"):
+                of_kind(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
             axis.set_ylabel("loss" if names[0].startswith("loss") else "FID, dev. split")
             axis.grid(alpha=0.3, linewidth=0.4)
             if len(names) > 1:
-                axis.legend(fontsize=SMALL, frameon=False)
+                where = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.98), "ncols": len(names)}
+                axis.legend(fontsize=SMALL, frameon=False, handlelength=1, columnspacing=1, borderpad=0.2, **where)
         axes[-1, 0].set_xlabel("images seen")
+        axes[-1, 0].xaxis.set_major_formatter(EngFormatter(sep=""))
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=300)
         plt.close(figure)
     file.seek(0)
-    return [need("reportlab.platypus").Image(file, width=COLUMN, height=1.75 * 72 * len(panels))]
+    return [need("reportlab.platypus").Image(file, width=COLUMN, height=72 * height)]
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], header: Sequence[str] = (), span: int = 1) -> Any:
@@ -84,6 +89,7 @@ def grid(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], header: Se
     ]
     commands = [
         *[(f"{edge}PADDING", (0, 0), (-1, -1), 0) for edge in ("LEFT", "RIGHT", "TOP", "BOTTOM")],
+        ("FONTNAME", (0, 0), (-1, -1), "Text"),
         ("RIGHTPADDING", (0, 0), (0, -1), 4),
         ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
         ("ALIGN", (1, 0), (-1, -1), "CENTER"),
@@ -149,6 +155,7 @@ def results(run: Run) -> list[Any]:
     first = 90.0
     widths = [first] + [(COLUMN - first) / len(nfes)] * len(nfes)
     commands = [
+        ("FONTNAME", (0, 0), (-1, -1), "Text"),
         ("LINEABOVE", (0, 0), (-1, 0), 0.8, "black"),
         ("LINEBELOW", (0, 0), (-1, 0), 0.4, "black"),
         ("LINEBELOW", (0, -1), (-1, -1), 0.8, "black"),

@@ -1,8 +1,8 @@
 """A write-up in Markdown as a PDF: A4, two columns, fonts embedded.
 
-Of Markdown it knows `# title`, `## heading`, paragraphs, lists (`- ` and `1. `), **bold**, *italic*, `code`, [text](address) and, on
-a line of their own, pictures: ![caption](name), where a name is one of those that main gives (curves, early, results, samples)
-or a file. What stands between the title and the first heading is set below the title. Figures and tables number themselves.
+Of Markdown it knows `# title`, `## heading`, paragraphs, lists (`- ` and `1. `), **bold**, *italic*, `code`, [text](address)
+and, on a line of their own, pictures: ![caption](name), where a name is curves, early, results, samples or a file. What stands
+between the title and the first heading is set below the title. Figures and tables number themselves.
 """
 
 import html
@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +84,14 @@ def fonts() -> dict[str, set[int]]:
 
 def missing_letters(text: str) -> str:
     """The letters of the text that no font here has."""
-    letters = fonts()
-    return "".join(dict.fromkeys(c for c in text if not c.isspace() and ord(c) not in letters["Text"] | letters["Other"]))
+    known = {letter for letter in fonts()["Text"] | fonts()["Other"] if letter < 0x10000}  # reportlab knows no others
+    return "".join(dict.fromkeys(c for c in text if not c.isspace() and ord(c) not in known))
 
 
 def markup(text: str) -> str:
     """A text with **, *, ` and links as reportlab's markup. Letters that a style's font lacks are set in another one."""
     pieces = []
-    for piece in re.split(r"(`[^`]+`|\*\*.+?\*\*|\*[^*\s][^*]*\*|\[[^\[\]]+\]\([^()\s]+\))", text):
+    for piece in re.split(r"(`[^`]+`|\*\*.+?\*\*|(?<!\w)\*[^*\s][^*]*\*(?!\w)|\[[^\[\]]+\]\([^()\s]+\))", text):
         if re.fullmatch(r"`[^`]+`", piece):
             pieces.append(f'<font name="Code" size="{SMALL:g}">{with_other_font(piece[1:-1], ("Code",))}</font>')
         elif re.fullmatch(r"\*\*.+\*\*", piece):
@@ -104,18 +105,11 @@ def markup(text: str) -> str:
     return "".join(pieces)
 
 
-def with_other_font(text: str, names: Iterable[str] = tuple(name for name in FONTS if name.startswith("Text"))) -> str:
+def with_other_font(text: str, names: Iterable[str] = ("Text", "Text-Bold", "Text-Italic", "Text-BoldItalic")) -> str:
     """The text, escaped, with runs of letters that one of these fonts lacks set in the other font."""
     own = set.intersection(*(fonts()[name] for name in names))
-    runs = (
-        re.split("([^" + re.escape(letters) + "]+)", text)
-        if (letters := "".join(c for c in set(text) if ord(c) in own))
-        else [text]
-    )
-    return "".join(
-        f'<font name="Other">{html.escape(run)}</font>' if any(ord(c) not in own for c in run) else html.escape(run)
-        for run in runs
-    )
+    runs = ((plain, html.escape("".join(run))) for plain, run in groupby(text, key=lambda letter: ord(letter) in own))
+    return "".join(run if plain else f'<font name="Other">{run}</font>' for plain, run in runs)
 
 
 # ------------------------------------------------------------------------------------------------------------- pages
@@ -135,6 +129,7 @@ def styles() -> dict[str, Any]:
         "authors": style("authors", 11, alignment=enums.TA_CENTER, spaceAfter=2),
         "heading": style("heading", 12, fontName="Text-Bold", spaceBefore=9, spaceAfter=3, keepWithNext=1),
         "text": style("text", BODY, alignment=enums.TA_JUSTIFY, spaceAfter=5),
+        "ragged": style("ragged", BODY, spaceAfter=5),
         "item": style("item", BODY, leftIndent=12, bulletFontSize=BODY, bulletFontName="Text", spaceAfter=2),
         "reference": style("reference", SMALL, leftIndent=16, bulletFontSize=SMALL, bulletFontName="Text", spaceAfter=2),
         "caption": style("caption", SMALL, spaceBefore=3, spaceAfter=9),
@@ -146,7 +141,8 @@ def styles() -> dict[str, Any]:
 def typeset(blocks: list[Block], drawings: dict[str, Drawing], folder: Path, pdf: Path) -> None:
     """Write the blocks as a PDF. drawings: name -> what draws it; other pictures are files in folder.
 
-    A drawing that gives nothing is left out with its caption. Raises UserError where a picture is absent or a piece fits no page.
+    A drawing that gives nothing is left out with its caption. Raises UserError where a picture is absent or a piece is larger
+    than a column.
     """
     platypus, errors = need("reportlab.platypus"), need("reportlab.platypus.doctemplate")
     style = styles()
@@ -174,8 +170,10 @@ def typeset(blocks: list[Block], drawings: dict[str, Drawing], folder: Path, pdf
             top -= used + piece.getSpaceAfter()
 
     title = next((block.text for block in blocks if block.kind == "title"), "")
-    with write_whole(pdf) as partial:
-        document = platypus.BaseDocTemplate(str(partial), pagesize=A4, title=title[:200], invariant=1)
+    with write_whole(pdf) as unfinished:
+        document = platypus.BaseDocTemplate(
+            str(unfinished), pagesize=A4, title=title[:200], invariant=1, initialFontName="Text"
+        )
         document.addPageTemplates(
             [
                 platypus.PageTemplate("first", columns(depth), onPage=first, autoNextPageTemplate="later"),
@@ -215,7 +213,8 @@ def flowables(
         elif section is None:
             head.append(platypus.Paragraph(markup(block.text), style["authors"]))
         else:
-            body.append(platypus.Paragraph(markup(block.text), style["text"]))
+            kind = "ragged" if re.search(r"`[^`]{40,}`", block.text) else "text"
+            body.append(platypus.Paragraph(markup(block.text), style[kind]))
     return head, body
 
 

@@ -29,7 +29,9 @@ from src.training.signals import stop_signals
 from src.utils import UserError, autocast, peak_memory, precision_name, save_model, seed_everything, write_whole
 
 TIME_BINS = 10
-EARLY_PREVIEWS = frozenset(2**k for k in range(5, 14))  # steps 32, 64, ..., 8192: early phases, of which a write-up shows images
+EARLY_PREVIEWS = frozenset(
+    2**k for k in range(5, 14)
+)  # steps 32, 64, ..., 8192: early phases, of which a write-up shows images
 Evaluate = Callable[[Method], dict[str, float]]  # the model as it is -> named figures, e.g. {"fid_nfe1": 41.5}
 
 

@@ -50,6 +50,20 @@ def test_a_run_leaves_everything(tmp_path):
     assert np.asarray(Image.open(tmp_path / "training_curves.png")).std() > 5
 
 
+def test_early_previews(tmp_path, monkeypatch):
+    """They are drawn at their steps until the first save, and change neither the weights nor what is measured."""
+    for name, early in (("plain", {}), ("early", {1, 3, 4})):
+        monkeypatch.setattr("src.training.loop.EARLY_PREVIEWS", early)
+        run_loop(tiny_model(), tmp_path / name, steps=4, save_interval=4)
+        monkeypatch.undo()
+    names = [path.name for path in sorted((tmp_path / "early" / "previews").iterdir())]
+    assert names == ["step_0000001.png", "step_0000003.png", "step_0000004.png"]
+    plain, early = weights(tmp_path / "plain"), weights(tmp_path / "early")
+    assert all(torch.equal(plain[key], early[key]) for key in plain)
+    rows = [json.loads(line) for line in (tmp_path / "early" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+
+
 def test_logged_loss_is_the_mean_of_the_losses(tmp_path):
     model = tiny_model()
     losses = []

@@ -1,0 +1,375 @@
+"""The leaderboard: one page, leaderboard.html, and the same as leaderboard.json and leaderboard.csv.
+
+What submissions say of themselves (names, methods, reasons) is not trusted: it is stripped of control and direction marks, cut,
+escaped, and made harmless for spreadsheets. Pictures are drawn anew. The page loads nothing and runs no script but its own.
+"""
+
+import base64
+import csv
+import hashlib
+import html
+import io
+import json
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from src.utils import write_whole
+
+NAME_LENGTH, REASON_LENGTH = 60, 240  # characters that are shown
+SHEET_PIXELS = 640  # the longer side of a picture on the page
+MOST_PIXELS = 50_000_000  # of a picture that is opened at all
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A row that is no submission: published figures, or what real images reach. fid: NFE -> FID."""
+
+    name: str
+    note: str
+    fid: dict[int, float]
+
+
+@dataclass
+class Entry:
+    """A team at one NFE, as it is shown. rank is None where there is no FID."""
+
+    team: str
+    submission: str
+    method: str
+    sha256: str
+    nfe: int
+    fid: float | None
+    fid_spread: float | None
+    fid_seeds: list[float]
+    kid: float | None
+    kid_error: float | None
+    calls: float | None
+    seeds: int | None
+    num_images: int | None
+    graded_at: str
+    rank: int | None = None
+    samples: str = field(default="", repr=False)  # a data URI, or empty
+
+
+def write_board(
+    results: Sequence[dict[str, Any]],
+    folder: Path,
+    references: Sequence[Reference] = (),
+    title: str = "Few-step image generation",
+    nfes: Sequence[int] = (1, 2, 4),
+) -> None:
+    """Write leaderboard.html, .json and .csv into folder.
+
+    Args:
+        results: one a team, as the grader writes them. Each NFE with a finite FID is ranked, also where the team failed at
+            others: the grader leaves out what shall not count. Paths of samples are relative to folder.
+        references: rows without a rank, shown among the others.
+
+    Raises UserError where the disk refuses a file.
+    """
+    entries = [entry for result in results for entry in read_entries(result, folder, nfes)]
+    for nfe in nfes:
+        give_ranks([entry for entry in entries if entry.nfe == nfe])
+    failures = [read_failure(result) for result in results if result.get("status") != "graded" or result.get("reason")]
+    latest = max((text(result.get("graded_at"), 32) for result in results), default="")
+    told = {"title": title, "updated": latest, "references": [asdict(reference) for reference in references]}
+    plain = [{name: value for name, value in asdict(entry).items() if name != "samples"} for entry in entries]
+    files = {
+        "leaderboard.json": json.dumps({**told, "entries": plain, "failures": failures}, indent=2, allow_nan=False) + "\n",
+        "leaderboard.csv": as_csv(plain, failures),
+        "leaderboard.html": as_html(title, latest, entries, failures, references, nfes),
+    }
+    for name, content in files.items():
+        with write_whole(folder / name) as partial:
+            partial.write_text(content, encoding="utf-8", newline="")
+
+
+# ----------------------------------------------------------------------------------------------- what a result says
+
+
+def text(value: Any, length: int) -> str:
+    """One line of at most `length` characters, without control characters and marks that change the direction of reading.
+
+    Of combining marks two in a row are left, so that nothing towers over its line.
+    """
+    letters: list[str] = []
+    marks = 0
+    for letter in unicodedata.normalize("NFC", str(value if value is not None else ""))[: 20 * length]:
+        kind = unicodedata.category(letter)
+        marks = marks + 1 if kind in ("Mn", "Me") else 0
+        if kind in ("Zs", "Zl", "Zp") or letter in "\t\r\n":
+            letters.append(" ")
+        elif kind[0] != "C" and marks <= 2:
+            letters.append(letter)
+    line = " ".join("".join(letters).split())
+    return line if len(line) <= length else line[: length - 1].rstrip() + "\u2026"
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None."""
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return value if good else None
+
+
+def read_entries(result: dict[str, Any], folder: Path, nfes: Sequence[int]) -> list[Entry]:
+    """The entries of a team, one for each NFE it has a FID at."""
+    found = []
+    for nfe in nfes:
+        values = (result.get("nfe") or {}).get(str(nfe)) or {}
+        if number(values.get("fid")) is None:
+            continue
+        found.append(
+            Entry(
+                team=text(result.get("team"), NAME_LENGTH) or "(no name)",
+                submission=text(result.get("submission"), NAME_LENGTH),
+                method=text(result.get("method"), NAME_LENGTH),
+                sha256=text(result.get("sha256"), 64),
+                nfe=nfe,
+                fid_seeds=[seed for seed in values.get("fid_seeds") or [] if number(seed) is not None],
+                **{name: number(values.get(name)) for name in ("fid", "fid_spread", "kid", "kid_error", "calls")},
+                **{name: number(result.get(name)) for name in ("seeds", "num_images")},
+                graded_at=text(result.get("graded_at"), 32),
+                samples=picture(folder, values.get("samples")),
+            )
+        )
+    return found
+
+
+def read_failure(result: dict[str, Any]) -> dict[str, str]:
+    """A team and why it failed; the reason is `code: one line`."""
+    code, _, line = str(result.get("reason") or "failed: no reason was given").partition(":")
+    return {
+        "team": text(result.get("team"), NAME_LENGTH) or "(no name)",
+        "submission": text(result.get("submission"), NAME_LENGTH),
+        "sha256": text(result.get("sha256"), 64),
+        "code": text(code, 40),
+        "reason": text(line, REASON_LENGTH),
+        "graded_at": text(result.get("graded_at"), 32),
+    }
+
+
+def give_ranks(entries: list[Entry]) -> None:
+    """Rank entries of one NFE by FID as it is shown, to two decimals; equal ones share a rank, and the next is left out."""
+    shown = sorted(round(entry.fid, 2) for entry in entries)
+    for entry in entries:
+        entry.rank = 1 + shown.index(round(entry.fid, 2))
+
+
+def picture(folder: Path, path: Any) -> str:
+    """The picture at this path in folder, drawn anew as a data URI; empty where there is none, or none that can be shown."""
+    file = (folder / str(path)).resolve() if path else folder
+    if not file.is_relative_to(folder.resolve()) or not file.is_file():
+        return ""
+    try:
+        with Image.open(file, formats=("PNG", "JPEG", "WEBP")) as image:
+            if image.width * image.height > MOST_PIXELS:
+                return ""
+            fresh = Image.new("RGB", image.size, "white")
+            fresh.paste(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError):  # what Pillow says of damaged files
+        return ""
+    if max(fresh.size) > SHEET_PIXELS:
+        fresh.thumbnail((SHEET_PIXELS, SHEET_PIXELS))
+    stored = io.BytesIO()
+    fresh.save(stored, "WEBP", quality=85)
+    return "data:image/webp;base64," + base64.b64encode(stored.getvalue()).decode()
+
+
+# -------------------------------------------------------------------------------------------------------- the files
+
+
+def as_csv(entries: list[dict[str, Any]], failures: list[dict[str, str]]) -> str:
+    """A row for each team and NFE, then one for each failure."""
+    columns = ["nfe", "rank", "team", "submission", "method", "fid", "fid_spread", "fid_seeds", "kid", "kid_error", "calls"]
+    columns += ["seeds", "num_images", "graded_at", "sha256", "code", "reason"]
+    stored = io.StringIO()
+    writer = csv.DictWriter(stored, columns, lineterminator="\r\n")
+    writer.writeheader()
+    for row in [*entries, *failures]:
+        values = {**row, "fid_seeds": " ".join(map(str, row.get("fid_seeds", [])))}
+        writer.writerow({name: no_formula(value) for name, value in values.items()})
+    return stored.getvalue()
+
+
+def no_formula(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@|%\t\r") and value else value
+
+
+def as_html(
+    title: str,
+    latest: str,
+    entries: list[Entry],
+    failures: list[dict[str, str]],
+    references: Sequence[Reference],
+    nfes: Sequence[int],
+) -> str:
+    """The page. Only the digests of its own style and script are allowed to act."""
+    style, script = (f"\n{(HERE / name).read_text(encoding='utf-8')}" for name in ("board.css", "board.js"))
+    allowed = {"style-src": style, "script-src": script}
+    digests = "; ".join(
+        f"{kind} 'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+        for kind, content in allowed.items()
+    )
+    policy = f"default-src 'none'; img-src data:; {digests}; base-uri 'none'; form-action 'none'"
+    teams = len({(entry.team, entry.sha256) for entry in entries})
+    counts = sorted({(entry.num_images, entry.seeds) for entry in entries if entry.num_images and entry.seeds})
+    measured = ", ".join(f"{images:g} images for each of {seeds:g} secret seeds" for images, seeds in counts)
+    measured = "; ".join(part for part in (measured, latest and f"last graded {latest}") if part)
+    sections = "".join(nfe_section(nfe, entries, references) for nfe in nfes)
+    links = "".join(f'<a href="#nfe{nfe}">NFE {nfe}</a>' for nfe in nfes) + '<a href="#failures">Failures</a>' * bool(failures)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<title>{html.escape(title)}: leaderboard</title>
+<style>{style}</style>
+</head>
+<body>
+<header>
+<h1>{html.escape(title)}</h1>
+<p>{teams} {"team" if teams == 1 else "teams"} ranked by FID, lower is better, at 1, 2 and 4 network calls an image (NFE).</p>
+<p class="soft">{html.escape(measured)}</p>
+<nav aria-label="Parts of this page">{links}</nav>
+</header>
+<main>
+{sections}{failure_section(failures)}
+</main>
+<footer>
+<p>FID is the mean over the seeds, with their standard deviation; differences within it say nothing. KID is given times 1,000
+with its standard error. Rows with a tinted ground are for comparison and have no rank.</p>
+</footer>
+<dialog aria-label="Samples, enlarged"><img alt=""><form method="dialog"><p></p><button>Close</button></form></dialog>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def heading(label: str, kind: str = "", order: str = "none") -> str:
+    """A column's heading; with a kind (number, text) it sorts."""
+    if not kind:
+        return f'<th scope="col">{label}</th>'
+    css = ' class="number"' if kind == "number" else ""
+    return f'<th scope="col"{css} data-kind="{kind}" aria-sort="{order}"><button type="button">{label}</button></th>'
+
+
+def cell(label: str, value: float | None, shown: str, css: str = "number") -> str:
+    """A cell that sorts by value; shown is HTML already."""
+    key = "" if value is None else f' data-value="{value:.10g}"'
+    return f'<td class="{css}" data-label="{label}"{key}>{shown}</td>'
+
+
+def name_cell(name: str, below: Sequence[str]) -> str:
+    """A team's name as a row's heading, with a line below; both are set apart from the direction of reading around them."""
+    key = html.escape(name.casefold(), quote=True)
+    line = " \u00b7 ".join(f"<bdi>{html.escape(part)}</bdi>" for part in below if part)
+    return f'<th scope="row" class="name" data-value="{key}"><bdi>{html.escape(name)}</bdi><small>{line}</small></th>'
+
+
+def plus_minus(value: float | None, spread: float | None, places: int) -> str:
+    if value is None:
+        return ""
+    return f"{value:.{places}f}" + ("" if spread is None else f" <small>\u00b1 {spread:.{places}f}</small>")
+
+
+def bar(value: float, full: float) -> str:
+    """A bar as long as value is of full."""
+    share = max(0.0, min(1.0, value / full)) if full > 0 else 0.0
+    track = '<rect class="track" width="100" height="5"/>'
+    return (
+        f'<svg class="bar" viewBox="0 0 100 5" preserveAspectRatio="none" aria-hidden="true">{track}'
+        f'<rect width="{100 * share:.1f}" height="5"/></svg>'
+    )
+
+
+def nfe_section(nfe: int, entries: list[Entry], references: Sequence[Reference]) -> str:
+    """The table of one NFE, by FID."""
+    mine = [entry for entry in entries if entry.nfe == nfe]
+    others = [reference for reference in references if nfe in reference.fid]
+    full = max([*(entry.fid for entry in mine), *(reference.fid[nfe] for reference in others)], default=1.0)
+    rows = [(entry.fid, 0, entry_row(entry, full)) for entry in mine]
+    rows += [(reference.fid[nfe], 1, reference_row(reference, nfe, full)) for reference in others]
+    body = "\n".join(row for _, _, row in sorted(rows, key=lambda row: row[:2]))
+    head = (
+        heading("Rank", "number") + heading("Team", "text") + heading("FID", "number", "ascending") + heading("KID", "number")
+    )
+    head += heading("Calls", "number") + heading("Samples")
+    caption = f"{'One network call' if nfe == 1 else f'{nfe} network calls'} an image. Press a heading to sort."
+    return f"""<section id="nfe{nfe}" aria-label="NFE {nfe}">
+<h2>NFE {nfe}</h2>
+<table>
+<caption>{caption}</caption>
+<thead><tr>{head}</tr></thead>
+<tbody>
+{body}
+</tbody>
+</table>
+</section>
+"""
+
+
+def entry_row(entry: Entry, full: float) -> str:
+    seeds = ", ".join(f"{seed:.2f}" for seed in entry.fid_seeds[:20])
+    kid, error = (None if value is None else 1000 * value for value in (entry.kid, entry.kid_error))
+    alt = f"{entry.team}, samples at NFE {entry.nfe}"
+    sheet = "no picture"
+    if entry.samples:
+        image = f'<img src="{entry.samples}" alt="{html.escape(alt, quote=True)}">'
+        sheet = f'<button type="button" class="sheet">{image}</button>'
+    cells = [
+        cell("Rank", entry.rank, str(entry.rank), "number rank"),
+        name_cell(entry.team, [entry.method, entry.submission, entry.sha256[:8]]),
+        cell(
+            "FID", entry.fid, f'<span title="{seeds}">{plus_minus(entry.fid, entry.fid_spread, 2)}</span>{bar(entry.fid, full)}'
+        ),
+        cell("KID x 1,000", kid, plus_minus(kid, error, 2)),
+        cell("Calls an image", entry.calls, "" if entry.calls is None else f"{entry.calls:g}"),
+        f'<td class="wide">{sheet}</td>',
+    ]
+    return f'<tr class="rank{entry.rank}">{"".join(cells)}</tr>'
+
+
+def reference_row(reference: Reference, nfe: int, full: float) -> str:
+    value = reference.fid[nfe]
+    cells = [
+        '<td class="number rank" data-label="Rank">\u2013</td>',
+        name_cell(reference.name, [reference.note]),
+        cell("FID", value, f"{value:.1f}{bar(value, full)}"),
+        '<td class="number"></td>' * 2,
+        '<td class="wide"></td>',
+    ]
+    return f'<tr class="reference">{"".join(cells)}</tr>'
+
+
+def failure_section(failures: list[dict[str, str]]) -> str:
+    """The table of what could not be graded; empty without any."""
+    if not failures:
+        return ""
+    rows = "\n".join(
+        f"<tr>{name_cell(failure['team'], [failure['submission'], failure['sha256'][:8]])}"
+        f'<td data-value="{html.escape(failure["code"], quote=True)}"><code>{html.escape(failure["code"])}</code></td>'
+        f'<td class="reason wide"><bdi>{html.escape(failure["reason"])}</bdi></td></tr>'
+        for failure in failures
+    )
+    return f"""<section id="failures" aria-label="Failures">
+<h2>Failures</h2>
+<table>
+<caption>Submissions that were not graded, or not at every NFE, and why.</caption>
+<thead><tr>{heading("Team", "text")}{heading("Reason", "text")}{heading("What happened")}</tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>
+</section>
+"""

@@ -1,0 +1,263 @@
+"""The board: ranks, files, hostile names; and the page in a browser."""
+
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.submission.leaderboard import Reference, no_formula, text, write_board
+from tests.submission.browser import Browser, find_chromium
+
+REFERENCES = [
+    Reference("Baseline", "published", {1: 293.4, 2: 233.8, 4: 114.3}),
+    Reference("Floor", "1,000 real images", {1: 18.2, 2: 18.2, 4: 18.2}),
+]
+SCRIPT, LONG, TURNED = "<script>window.hacked=1</script>", "x" * 10000, "good \u202emaet dab\u202c \u200f team"
+
+
+def result(team, fids, status="graded", reason=None, **more):
+    """A result as the grader writes it: fids are NFE -> FID."""
+    nfe = {
+        str(n): {
+            "fid": fid,
+            "fid_spread": 0.3,
+            "fid_seeds": [fid - 0.3, fid + 0.3],
+            "kid": -0.0004,
+            "kid_error": 0.0002,
+            "calls": n,
+            "samples": f"teams/{n}.png",
+        }
+        for n, fid in fids.items()
+    }
+    settings = {"seeds": 2, "num_images": 1000, "seconds": 9.0, "sandbox": "bubblewrap", "graded_at": "2026-11-21T20:00:00"}
+    about = {"team": team, "submission": f"{team[:20]}.zip", "sha256": "0123456789abcdef" * 4, "method": "shortcut"}
+    return {**about, "status": status, "reason": reason, "nfe": nfe, **settings, **more}
+
+
+RESULTS = [
+    result("Alpha", {1: 50.0, 2: 40.0, 4: 30.0}),
+    result("Tie one", {1: 60.004, 2: 41.0, 4: 31.0}),
+    result("Tie two", {1: 59.996, 2: 42.0, 4: 9.5}),
+    result("Beta", {2: 39.0, 4: 32.0}, "failed", "too_many_calls: 3 calls an image at NFE 1"),
+    result(SCRIPT, {1: 70.0, 2: 70.0, 4: 70.0}, method="<img src=x onerror='window.hacked=1'>"),
+    result(LONG, {1: 80.0}),
+    result(TURNED, {1: 90.0}),
+    result("=1+1", {1: 100.0}),
+    result("Gone", {}, "failed", 'unsafe_archive: ../../"><script>window.hacked=1</script>', method=None),
+]
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("board")
+    (folder / "teams").mkdir()
+    for nfe in (1, 2, 4):
+        pixels = np.random.default_rng(nfe).integers(0, 256, (128, 512, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "teams" / f"{nfe}.png")
+    write_board(RESULTS, folder, REFERENCES, "Faces")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def entries(board):
+    return json.loads((board / "leaderboard.json").read_text())["entries"]
+
+
+def test_ranks(entries):
+    """Equal FIDs, to the two decimals that are shown, share a rank; a team without one NFE is ranked at the others."""
+    ranks = {(entry["team"], entry["nfe"]): entry["rank"] for entry in entries}
+    assert [ranks[name, 1] for name in ("Alpha", "Tie one", "Tie two")] == [1, 2, 2]
+    assert ranks[SCRIPT, 1] == 4 and ranks["Tie two", 4] == 1
+    assert ("Beta", 1) not in ranks and ranks["Beta", 2] == 1 and ranks["Beta", 4] == 4
+    assert not any(team == "Gone" for team, _ in ranks)
+
+
+def test_json_and_csv_agree(board, entries):
+    told = json.loads((board / "leaderboard.json").read_text())
+    assert told["updated"] == "2026-11-21T20:00:00" and told["references"][0]["fid"]["1"] == 293.4
+    assert [(failure["team"], failure["code"]) for failure in told["failures"]] == [
+        ("Beta", "too_many_calls"),
+        ("Gone", "unsafe_archive"),
+    ]
+    rows = list(csv.DictReader(io.StringIO((board / "leaderboard.csv").read_text())))
+    assert len(rows) == len(entries) + 2
+    for row, entry in zip(rows, entries, strict=False):
+        assert (int(row["nfe"]), int(row["rank"]), float(row["fid"])) == (entry["nfe"], entry["rank"], entry["fid"])
+        assert row["kid"] == "-0.0004", "a negative number stays a number"
+    assert [row["reason"] for row in rows[-2:]] == [failure["reason"] for failure in told["failures"]]
+    assert next(row["team"] for row in rows if "1+1" in row["team"]) == "'=1+1"
+
+
+@pytest.mark.parametrize("value", ["=1", "+1", "-1", "@a", "|a", "%a"])
+def test_spreadsheets_see_no_formula(value):
+    assert no_formula(value) == "'" + value
+    assert no_formula(float(-1)) == -1.0 and no_formula("a=1") == "a=1"
+
+
+def test_names_are_one_short_line():
+    assert text(LONG, 60) == "x" * 59 + "\u2026"
+    assert text(TURNED, 60) == "good maet dab team"
+    assert text(" a\n\tb\x00\x1b[31m\ufeff ", 60) == "a b[31m"
+    assert text("e" + "\u0301" * 500 + "x", 60) == "\u00e9\u0301\u0301x"
+    assert text("\u05d0\u05d1", 60) == "\u05d0\u05d1" and text(None, 60) == ""
+
+
+def test_the_page_is_closed(board):
+    """All text of submissions is escaped, and nothing is loaded from elsewhere."""
+    page = (board / "leaderboard.html").read_text(encoding="utf-8")
+    assert SCRIPT not in page and "&lt;script&gt;window.hacked=1&lt;/script&gt;" in page and "<img src=x" not in page
+    assert "x" * 60 not in page.split("base64,")[0] and "\u202e" not in page and "\u200f" not in page
+    assert "http:" not in page and "https:" not in page and page.count("<script>") == 1
+    assert "default-src 'none'" in page and "unsafe" not in page.split("<body>")[0]
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "/etc/hostname", "teams/none.png", "teams/text.png", "teams/cut.png", None])
+def test_pictures_that_cannot_be_shown(tmp_path, path):
+    """No file outside the board's folder is read; damaged ones cost the picture, not the board."""
+    folder = tmp_path / "board"
+    (folder / "teams").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    (folder / "teams" / "text.png").write_text("<svg onload='alert(1)'/>")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(folder / "teams" / "cut.png")
+    (folder / "teams" / "cut.png").write_bytes((folder / "teams" / "cut.png").read_bytes()[:3000])
+    broken = result("Alpha", {1: 50.0})
+    broken["nfe"]["1"]["samples"] = path
+    write_board([broken], folder)
+    page = (folder / "leaderboard.html").read_text(encoding="utf-8")
+    assert "no picture" in page and "data:image" not in page.split("<body>")[1].split("<script>")[0]
+
+
+def test_odd_results(tmp_path):
+    """A board of nothing, and numbers that are none."""
+    write_board([], tmp_path)
+    assert "0 teams" in (tmp_path / "leaderboard.html").read_text()
+    odd = result("", {1: math.nan, 2: math.inf, 4: 5.0}, seeds=None)
+    odd["nfe"]["4"].update(kid=math.nan, calls=None, fid_spread=None, fid_seeds=None)
+    write_board([odd], tmp_path)
+    (entry,) = json.loads((tmp_path / "leaderboard.json").read_text())["entries"]
+    assert entry["team"] == "(no name)" and (entry["nfe"], entry["kid"], entry["calls"]) == (4, None, None)
+
+
+# --------------------------------------------------------------------------------------------------- in a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if find_chromium() is None:
+        pytest.skip("no Chromium: apt install chromium")
+    browser = Browser(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def page(browser, board):
+    """The board, as loaded anew on a wide screen."""
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}])
+    browser.width(1280)
+    browser.open(board / "leaderboard.html")
+    return browser
+
+
+def column(page, css):
+    """The texts of a column of the first table, from above."""
+    return page.evaluate(
+        f"[...document.querySelectorAll('#nfe1 tbody tr')].map(row => row.querySelector('{css}').innerText.trim())"
+    )
+
+
+def test_it_loads_without_errors(page, board):
+    told = [event for event in page.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")]
+    assert not told
+    urls = [event["params"]["request"]["url"] for event in page.events if event["method"] == "Network.requestWillBeSent"]
+    assert urls and all(url == (board / "leaderboard.html").as_uri() or url.startswith("data:image/webp") for url in urls)
+    assert page.evaluate("document.querySelectorAll('table').length") == 4
+    assert page.evaluate("document.querySelectorAll('table caption').length") == 4
+
+
+def test_names_are_text_and_no_script_but_ours_runs(page):
+    names = column(page, ".name bdi")
+    assert SCRIPT in names and "good maet dab team" in names and max(map(len, names)) == 60
+    assert page.evaluate("typeof window.hacked") == "undefined"
+    page.evaluate("(s => { s.textContent = 'window.hacked = 1'; document.body.append(s) })(document.createElement('script'))")
+    assert page.evaluate("typeof window.hacked") == "undefined", "the policy refuses what was put in later"
+    answer = "fetch('data:text/plain,x').then(() => 'loaded', () => 'refused')"
+    assert page.evaluate(answer) == "refused"
+
+
+def test_sorting(page):
+    """By FID at first; by a heading's column when it is pressed, the other way when pressed again; no value comes last."""
+    press = "document.querySelectorAll('#nfe1 thead button')[{}].click()"
+    sorts = "[...document.querySelectorAll('#nfe1 th[aria-sort]')].map(th => th.ariaSort)"
+    assert column(page, ".name bdi")[:3] == ["Floor", "Alpha", "Tie two"] and column(page, ".name bdi")[-1] == "Baseline"
+    page.evaluate(press.format(0))
+    assert column(page, ".rank") == ["1", "2", "2", "4", "5", "6", "7", "\u2013", "\u2013"]
+    page.evaluate(press.format(0))
+    assert column(page, ".rank") == ["7", "6", "5", "4", "2", "2", "1", "\u2013", "\u2013"]
+    assert page.evaluate(sorts) == ["descending", "none", "none", "none", "none"]
+    page.evaluate(press.format(1))
+    names = column(page, ".name bdi")
+    assert sorted(names, key=str.casefold)[2:] == names[2:] and page.evaluate(sorts)[1] == "ascending"
+    assert page.evaluate("document.querySelectorAll('#nfe2 th[aria-sort]')[2].ariaSort") == "ascending", "other tables stay"
+
+
+def test_sorting_by_keyboard(page):
+    for _ in range(30):
+        page.press("Tab")
+        if page.evaluate("document.activeElement.innerText") == "Rank":
+            break
+    assert page.evaluate("document.activeElement.tagName") == "BUTTON"
+    page.press("Enter")
+    assert column(page, ".rank")[0] == "1" and column(page, ".rank")[-1] == "\u2013"
+
+
+def test_pictures(page):
+    """Every picture is drawn; one that is pressed opens enlarged, and Escape closes it."""
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('button.sheet img')].map(i => [i.naturalWidth, i.naturalHeight, i.alt])"
+    )
+    assert len(sizes) == 7 + 5 + 5 and all(size[:2] == [512, 128] and size[2] for size in sizes)
+    page.evaluate("document.querySelector('button.sheet').click()")
+    assert page.evaluate("document.querySelector('dialog').open && document.querySelector('dialog img').offsetWidth > 600")
+    page.press("Escape")
+    assert page.evaluate("document.querySelector('dialog').open") is False
+
+
+OVERFLOW = """[...document.querySelectorAll('body *')].filter(e => e.getClientRects().length && !e.closest('dialog')
+    && (e.getBoundingClientRect().right > innerWidth + 1 || e.getBoundingClientRect().left < -1)).map(e => e.outerHTML.slice(0, 99))"""
+
+
+@pytest.mark.parametrize("width", [360, 700, 1280])
+def test_width(page, width):
+    """Nothing sticks out sideways, and columns can be sorted, on a phone too."""
+    page.width(width)
+    assert page.evaluate("innerWidth") == width and page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(OVERFLOW) == []
+    assert page.evaluate("Math.min(...[...document.querySelectorAll('thead button')].map(b => b.offsetHeight))") >= 16
+    page.evaluate("document.querySelector('#nfe1 thead button').click()")
+    assert column(page, ".rank")[0] == "1"
+
+
+CONTRAST = """(() => {
+  const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
+  const light = (color) => numbers(color).slice(0, 3).map(v => v / 255)
+    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const ground = (e) => { for (; e; e = e.parentElement) {
+    const c = getComputedStyle(e).backgroundColor; if ((numbers(c)[3] ?? 1) > 0) return c; } };
+  return [...document.querySelectorAll('h1, h2, p, a, caption, th button, td, small, bdi, code')]
+    .filter(e => e.offsetWidth && !e.closest('dialog'))
+    .map(e => [light(getComputedStyle(e).color), light(ground(e))].sort((a, b) => b - a)).map(([a, b]) => (a + .05) / (b + .05));
+})()"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast(page, scheme):
+    """All text has the 4.5 to 1 of WCAG AA against its ground, in both schemes."""
+    page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    ratios = page.evaluate(CONTRAST)
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 22, 27)"
+    assert dark == (scheme == "dark") and len(ratios) > 100 and min(ratios) >= 4.5
