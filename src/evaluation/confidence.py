@@ -1,9 +1,9 @@
 """How far a number would move with other generated images: standard errors from random halves of them.
 
 A bootstrap draws N of N samples with replacement. FID of such a draw is biased upward: it holds about 0.63 N different images,
-and FID grows as their number falls, so that the bootstrap's values lie above the very number they are to bracket (and more so
-for recall and coverage, below it). Halves drawn without replacement hold no image twice. Their values lie off as well, since N / 2
-images are no N, but nearly all by the same amount; only their spread is used.
+and FID grows as their number falls, so that the bootstrap's values lie above the very number they are to bracket; those of
+recall and coverage lie below it. Halves drawn without replacement hold no image twice. Their values lie off as well, since
+N / 2 images are no N, but all by the same amount on average; only their spread is used.
 """
 
 from typing import Any
@@ -33,14 +33,16 @@ def standard_error(values: np.ndarray, count: int) -> float:
     return float(np.std(values, ddof=1) * np.sqrt(kept / (count - kept)))
 
 
-def estimate(values: np.ndarray, count: int) -> dict[str, Any]:
+def estimate(values: np.ndarray, count: int, bounds: tuple[float, float] = (-np.inf, np.inf)) -> dict[str, Any]:
     """A number with its uncertainty from its values on all `count` samples (first) and on random halves of them (the rest).
 
     {"value", "standard_error", "interval_95"}, of which only the first is there if there are no halves. The interval is value
-    +- 1.96 standard errors: where the number of as many other images of the same generator lies, the reference as it is.
+    +- 1.96 standard errors, cut at the bounds: where the number of as many other images of the same generator lies on average,
+    the reference as it is.
     """
     result: dict[str, Any] = {"value": float(values[0])}
     if len(values) > 1:
         error = standard_error(values[1:], count)
-        result |= {"standard_error": error, "interval_95": [result["value"] + side * NORMAL_95 * error for side in (-1, 1)]}
+        ends = np.clip(result["value"] + NORMAL_95 * error * np.array([-1, 1]), *bounds)
+        result |= {"standard_error": error, "interval_95": ends.tolist()}
     return result

@@ -18,32 +18,40 @@ class Neighbours:
         to_validation: (N,), the distance to the nearest validation image.
         to_parts: (P, N), the distance to the nearest image of each of P disjoint parts of the training images, as large
             as the validation set.
+        expected: the share of training images among training and validation images.
     """
 
     index: np.ndarray
     distance: np.ndarray
     to_validation: np.ndarray
     to_parts: np.ndarray
+    expected: float
 
     def summary(self, unit: float = 1.0) -> dict[str, Any]:
         """The numbers of metrics.json, distances in this unit.
 
         median, closest: of the distance to the nearest training image.
         gap: mean distance to validation minus mean distance to a part of the training images of the same size. Near 0 for
-            a generator that knows the training images no better than others, above 0 for one that copies.
+            a generator that knows the training images no better than others, above 0 for one that copies. A copy is near one
+            part alone: of P parts, copies of all samples make a gap of a P-th of the distance.
         gap_spread: how much the mean distance varies between parts of the training set (standard deviation), so how far the
             gap may be from 0 by chance; None where there is one part.
-        nearer_to_train: the share of samples that are nearer to such a part than to validation; 0.5 without copying.
+        from_train: the share of samples whose nearest image of both sets is a training image (of a tie, half). Without copying
+            both sets are as good, however good the samples are, and the share is the expected one.
+        copied: the share of copies that explains from_train, (from_train - expected) / (1 - expected): 1 for a generator of
+            copies, about 0, or a little below by chance, without copying.
         """
         means = self.to_parts.mean(axis=1)
-        nearer = (self.to_parts < self.to_validation).mean() + (self.to_parts == self.to_validation).mean() / 2
+        from_train = (self.distance < self.to_validation).mean() + (self.distance == self.to_validation).mean() / 2
         return {
             "median": float(np.median(self.distance) / unit),
             "closest": float(self.distance.min() / unit),
             "gap": float((self.to_validation.mean() - means.mean()) / unit),
             "gap_spread": float(means.std(ddof=1) / unit) if len(means) > 1 else None,
-            "nearer_to_train": float(nearer),
             "parts": len(means),
+            "from_train": float(from_train),
+            "expected": self.expected,
+            "copied": float((from_train - self.expected) / (1 - self.expected)),
         }
 
 
@@ -51,7 +59,7 @@ def training_neighbours(samples: np.ndarray, train: np.ndarray, validation: np.n
     """The nearest rows of train (T, D) and validation (M, D) to samples (N, D): pixels of images, or features.
 
     The distance to the nearest of T images falls as T grows, so that a large training set is nearer than a small validation
-    set to any sample. Therefore the training set is dealt out at random into parts of M images. Raises ValueError for
+    set to any sample. Therefore the training set is dealt out at random into parts of M images too. Raises ValueError for
     different D, an empty set or T < M.
     """
     if len(train) < len(validation):
@@ -65,7 +73,8 @@ def training_neighbours(samples: np.ndarray, train: np.ndarray, validation: np.n
             to_parts.append(distances)
         closer = distances < distance
         index[closer], distance[closer] = found[closer], distances[closer]
-    return Neighbours(index, distance, nearest(samples, validation)[1], np.array(to_parts))
+    expected = len(train) / (len(train) + len(validation))
+    return Neighbours(index, distance, nearest(samples, validation)[1], np.array(to_parts), expected)
 
 
 def nearest(queries: np.ndarray, base: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
