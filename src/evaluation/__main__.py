@@ -141,9 +141,7 @@ class Networks:
             metrics[mode] = feature_metrics(generated, real, halves, self.classifier, args.seed)
         networks = {"inception": {"source": self.inception.source, "sha256": self.inception.sha256}}
         if self.efficientnet is not None:
-            generated, real = (
-                second_opinion.second_opinion_features(part, self.efficientnet, args.batch_size) for part in (images, reference)
-            )
+            generated, real = (second_opinion.cached(part, self.efficientnet, args.batch_size) for part in (images, reference))
             metrics["efficientnet"] = {"frechet": frechet(generated, real, halves)}
             networks["efficientnet"] = {"source": "efficientnet-lite0", "sha256": second_opinion.PACKAGE_SHA256}
         if self.clip is not None:

@@ -1,6 +1,8 @@
 """CLIP (Radford et al., arXiv:2103.00020) as a feature network, by the package open_clip where that is installed."""
 
 import hashlib
+import pickle
+import re
 
 import numpy as np
 import torch
@@ -13,8 +15,8 @@ from src.utils import UserError
 class Clip:
     """A CLIP model of open_clip, given as MODEL:WEIGHTS, the weights a file or one of open_clip's names (which it downloads).
 
-    `sha256` is the hash of the parameters, `source` what was given. Raises UserError where open_clip is not installed or
-    gives no such model.
+    `sha256` is the hash of parameters and preprocessing, `source` what was given. Raises UserError where open_clip is not
+    installed or gives no such model.
     """
 
     def __init__(self, given: str, device: str | torch.device = "cpu"):
@@ -28,10 +30,11 @@ class Clip:
         try:
             model, _, self.preprocess = open_clip.create_model_and_transforms(name, pretrained=weights)
             self.tokenizer = open_clip.get_tokenizer(name)
-        except (RuntimeError, ValueError, KeyError, AssertionError, OSError) as error:
-            raise UserError(f"--clip {given}: open_clip gave no model ({str(error).splitlines()[0][:200]})") from error
+        except (RuntimeError, ValueError, KeyError, AssertionError, OSError, pickle.UnpicklingError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise UserError(f"--clip {given}: open_clip gave no model ({reason})") from error
         self.model, self.device, self.source = model.eval().requires_grad_(False).to(device), torch.device(device), given
-        digest = hashlib.sha256(repr(self.preprocess).encode())
+        digest = hashlib.sha256(re.sub(" at 0x[0-9a-f]+", "", repr(self.preprocess)).encode())  # without addresses in memory
         for key, value in sorted(model.state_dict().items()):
             digest.update(f"{key} {tuple(value.shape)}\n".encode())
             digest.update(value.detach().cpu().float().contiguous().numpy())

@@ -23,20 +23,20 @@ def load(device: str | torch.device = "cpu") -> EfficientNetLite0:
         raise UserError(str(error)) from error
 
 
-def second_opinion_features(
-    images: np.ndarray, network: EfficientNetLite0, batch_size: int = 64, description: str | None = None
-) -> np.ndarray:
-    """The last blocks' activations, averaged over positions: uint8 (N, 3, H, W) -> float32 (N, 320), kept in the cache.
+def extract(images: np.ndarray, network: EfficientNetLite0, batch_size: int = 64) -> np.ndarray:
+    """The last block's activations, averaged over positions: uint8 (N, 3, H, W) -> float32 (N, 320).
 
     Images are resized to 128x128 by Pillow's bicubic filter.
     """
-    device = next(network.buffers()).device
 
     def features(batch: torch.Tensor) -> torch.Tensor:
         inputs = (resize(batch, SIZE) / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         return network(inputs)[-1].mean(dim=(2, 3))
 
-    def extract() -> np.ndarray:
-        return run_network(images, features, FEATURES, device, batch_size, description)
+    return run_network(images, features, FEATURES, next(network.buffers()).device, batch_size)
 
-    return cached_by_content(images, f"efficientnet-lite0 {SIZE} {PACKAGE_SHA256}", extract)
+
+def cached(images: np.ndarray, network: EfficientNetLite0, batch_size: int = 64) -> np.ndarray:
+    """As extract, but kept in the project's cache."""
+    words = f"efficientnet-lite0 {SIZE} {PACKAGE_SHA256}"
+    return cached_by_content(images, words, lambda: extract(images, network, batch_size))
