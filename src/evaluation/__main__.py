@@ -171,6 +171,7 @@ class Networks:
                 "numpy": np.__version__,
                 "scipy": scipy.__version__,
                 "pillow": PIL.__version__,
+                **({"open_clip": self.clip.version} if self.clip is not None else {}),
             },
             "device": str(next(self.inception.parameters()).device),
             "date": date.today().isoformat(),

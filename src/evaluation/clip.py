@@ -15,8 +15,8 @@ from src.utils import UserError
 class Clip:
     """A CLIP model of open_clip, given as MODEL:WEIGHTS, the weights a file or one of open_clip's names (which it downloads).
 
-    `sha256` is the hash of parameters and preprocessing, `source` what was given. Raises UserError where open_clip is not
-    installed or gives no such model.
+    `sha256` is the hash of parameters and preprocessing, `source` what was given, `version` open_clip's. Raises
+    UserError where open_clip is not installed or gives no such model.
     """
 
     def __init__(self, given: str, device: str | torch.device = "cpu"):
@@ -33,7 +33,8 @@ class Clip:
         except (RuntimeError, ValueError, KeyError, AssertionError, OSError, pickle.UnpicklingError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise UserError(f"--clip {given}: open_clip gave no model ({reason})") from error
-        self.model, self.device, self.source = model.eval().requires_grad_(False).to(device), torch.device(device), given
+        self.model, self.device = model.eval().requires_grad_(False).to(device), torch.device(device)
+        self.source, self.version = given, open_clip.__version__
         digest = hashlib.sha256(re.sub(" at 0x[0-9a-f]+", "", repr(self.preprocess)).encode())  # without addresses in memory
         for key, value in sorted(model.state_dict().items()):
             digest.update(f"{key} {tuple(value.shape)}\n".encode())

@@ -39,7 +39,8 @@ class Neighbours:
         from_train: the share of samples whose nearest image of both sets is a training image (of a tie, half). Without copying
             both sets are as good, however good the samples are, and the share is the expected one.
         copied: the share of copies that explains from_train, (from_train - expected) / (1 - expected): 1 for a generator of
-            copies, about 0, or a little below by chance, without copying.
+            copies, 0 on average without copying.
+        copied_spread: the standard deviation of copied without copying, were samples independent of each other.
         """
         means = self.to_parts.mean(axis=1)
         from_train = (self.distance < self.to_validation).mean() + (self.distance == self.to_validation).mean() / 2
@@ -52,6 +53,7 @@ class Neighbours:
             "from_train": float(from_train),
             "expected": self.expected,
             "copied": float((from_train - self.expected) / (1 - self.expected)),
+            "copied_spread": float(np.sqrt(self.expected / (1 - self.expected) / len(self.distance))),
         }
 
 

@@ -26,9 +26,8 @@ NEAREST = {
     "median": "median distance to the nearest training image",
     "closest": "closest",
     "gap": "gap validation - training",
-    "gap_spread": "gap's spread without copying",
     "from_train": "share nearest to a training image",
-    "expected": "that share without copying",
+    "copied": "share of copies",
 }
 
 
@@ -46,7 +45,10 @@ def cells(result: Result) -> dict[str, str]:
                 text += f" +- {scale * error * (NORMAL_95 if 'standard_error' in entry else 1):.{digits}f}"
             found[f"{features} {TITLES.get(name, name)}"] = text
     for kind, entry in result.get("nearest_train", {}).items():
-        found |= {f"{kind}: {words}": f"{entry[name]:.3g}" for name, words in NEAREST.items() if entry[name] is not None}
+        for name, words in NEAREST.items():
+            spread = entry.get(f"{name}_spread")
+            by_chance = "" if spread is None else f" (without copying 0 +- {NORMAL_95 * spread:.2g})"
+            found[f"{kind}: {words}"] = f"{entry[name]:.3g}{by_chance}"
     return found
 
 

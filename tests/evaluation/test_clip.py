@@ -42,6 +42,7 @@ def open_clip(monkeypatch):
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
     package = types.ModuleType("open_clip")
+    package.__version__ = "1.2"
     package.create_model_and_transforms = create_model_and_transforms
     package.get_tokenizer = lambda model_name: lambda texts: torch.tensor([[len(text), 0, 0] for text in texts])
     monkeypatch.setitem(sys.modules, "open_clip", package)

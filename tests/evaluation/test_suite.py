@@ -158,7 +158,7 @@ def test_second_opinion_clip_and_inception_score(folders, open_clip, monkeypatch
     score = found["metrics"]["clip"]["score"]
     expected = 100 * (images[0][:, 0] / np.linalg.norm(images[0], axis=1)).mean()  # the text points along red
     assert score["value"] == pytest.approx(expected, rel=1e-5) and score["text"] == "a face"
-    assert set(found["networks"]) == {"inception", "efficientnet", "clip"}
+    assert set(found["networks"]) == {"inception", "efficientnet", "clip"} and found["versions"]["open_clip"] == "1.2"
 
 
 @pytest.mark.parametrize(
