@@ -90,7 +90,8 @@ def run_network(
         tqdm(total=len(images), desc=description, unit="image", disable=description is None) as bar,
     ):
         for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(images[start : start + batch_size]).to(device).float()
+            pixels = np.array(images[start : start + batch_size])  # a copy: torch warns of memory-mapped, read-only arrays
+            batch = torch.from_numpy(pixels).to(device).float()
             features[start : start + len(batch)] = network(batch).cpu().numpy()
             bar.update(len(batch))
     return features
