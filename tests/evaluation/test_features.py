@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from src.evaluation import features
-from src.evaluation.features import cached_features, extract_features, read_images
+from src.evaluation.features import cached_features, extract_features, read_images, run_network
 from src.evaluation.inception import Inception
 from src.utils import UserError
 from tests.evaluation.conftest import make_images, write_images
@@ -82,6 +82,22 @@ def test_refuses_other_arrays_and_modes():
         extract_features(np.zeros((2, 8, 8, 3), np.uint8), Inception())
     with pytest.raises(ValueError, match="unknown mode 'legacy'"):
         extract_features(np.zeros((2, 3, 8, 8), np.uint8), Inception(), mode="legacy")
+
+
+@pytest.mark.filterwarnings("error")
+def test_read_only_images_and_any_network(tmp_path):
+    """Memory-mapped images, as the data set gives them, and a network other than Inception."""
+    images = make_images(1, 11)
+    np.save(tmp_path / "images.npy", images)
+    seen = []
+
+    def brightness(batch):
+        seen.append(len(batch))
+        return batch.mean(dim=(2, 3))
+
+    found = run_network(np.load(tmp_path / "images.npy", mmap_mode="r"), brightness, 3, torch.device("cpu"))
+    np.testing.assert_allclose(found, images.mean(axis=(2, 3)), rtol=1e-5)
+    assert seen == [8, 3]
 
 
 @pytest.mark.parametrize("mode", features.MODES)

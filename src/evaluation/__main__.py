@@ -1,0 +1,209 @@
+"""Every metric of folders of generated images against the validation images.
+
+    python -m src.evaluation samples/nfe=1 samples/nfe=2 samples/nfe=4 --compare --plot plots
+
+Writes FOLDER/metrics.json for each folder; docs/evaluation.md says what each number means. Features are kept in the cache
+by content, so that only what is new is computed.
+"""
+
+import argparse
+import json
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import scipy
+import torch
+
+from dataset import DATA_NAMES, DEFAULT_ROOT, REFERENCE_DIRS, load_split, prepare_reference
+from src.evaluation import second_opinion
+from src.evaluation.clip import Clip, clip_scores
+from src.evaluation.confidence import HALVES, estimate, random_halves
+from src.evaluation.features import MODES, cached_features, differences, read_images
+from src.evaluation.inception import Inception
+from src.evaluation.metrics import MIN_IMAGES, feature_metrics, frechet
+from src.evaluation.neighbours import Neighbours, training_neighbours
+from src.evaluation.show import comparison, lines, nfe_of, plot_fid, plot_neighbours, short_names
+from src.evaluation.weights import load_inception, read_classifier
+from src.utils import Parser, UserError, number, resolve_device, run_script, write_whole
+
+Found = dict[str, Neighbours]  # "pixels" and "features", where they were asked for
+
+
+def make_parser() -> Parser:
+    parser = Parser(description="every metric of folders of generated images against the validation images")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="images to judge (png, jpg, webp)")
+    parser.add_argument(
+        "--reference_dir", default=REFERENCE_DIRS["simpsons"], help="folder of the validation images; made if absent"
+    )
+    parser.add_argument("--data_root", default=DEFAULT_ROOT, help="the data set, for --nearest and an absent reference folder")
+    data_help = f"the challenge; with toon, --reference_dir becomes {REFERENCE_DIRS['toon']} unless given"
+    parser.add_argument("--data", choices=DATA_NAMES, default="simpsons", help=data_help)
+    parser.add_argument("--device", default="cuda", help="cpu, cuda, cuda:0 ...; without a CUDA device the CPU is taken")
+    parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images per call of a network (CPU: at most 8)")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=["clean"], help="ways of resizing; each takes its time")
+    parser.add_argument("--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given")
+    parser.add_argument("--halves", type=number(int, 0), default=HALVES, help="random halves for the intervals; 0 for none")
+    parser.add_argument("--seed", type=number(int, 0), default=0, help="of random halves, parts and splits")
+    parser.add_argument("--second_opinion", action="store_true", help="the Frechet distance on EfficientNet-Lite0, too")
+    parser.add_argument("--clip", metavar="MODEL:WEIGHTS", help="the Frechet distance on this CLIP of open_clip, too")
+    parser.add_argument("--clip_text", metavar="TEXT", help="the CLIP score of the images and this text, too")
+    nearest_help = "each sample's nearest training image, and the gap between training and validation"
+    parser.add_argument("--nearest", nargs="+", choices=("pixels", "features"), default=[], help=nearest_help)
+    parser.add_argument("--compare", action="store_true", help="print the folders side by side")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw FID against NFE and the nearest training images here")
+    return parser
+
+
+def main() -> None:
+    args = make_parser().parse_args()
+    check(args)
+    device = resolve_device(args.device)
+    folders = {folder: read_images(folder) for folder in args.folders}
+    reference_dir = Path(args.reference_dir)
+    if not reference_dir.exists():
+        prepare_reference(args.data, args.data_root, reference_dir)
+    reference = read_images(reference_dir)
+    train = load_split("train", args.data_root, args.data) if args.nearest else None
+    for folder, images in {**folders, reference_dir: reference}.items():
+        if len(images) < MIN_IMAGES:
+            raise UserError(f"{folder} holds {len(images)} images; expected at least {MIN_IMAGES} (measure_fid.py takes two)")
+        if "pixels" in args.nearest and images.shape[1:] != train.shape[1:]:
+            raise UserError(
+                f"{folder}: images {images.shape[1:]}, training images {train.shape[1:]}; leave out --nearest pixels"
+            )
+
+    if train is not None and len(train) < len(reference):
+        raise UserError(f"--nearest: {len(train)} training images are fewer than the {len(reference)} of {reference_dir}")
+
+    networks = Networks(args, device)
+    names, results = short_names(args.folders), {}
+    for (folder, images), name in zip(folders.items(), names, strict=True):
+        for warning in differences(images, reference):
+            print(f"warning: {folder}: {warning}")
+        result, found = networks.measure(folder, images, reference, train)
+        with write_whole(folder / "metrics.json") as partial:
+            partial.write_text(json.dumps(result, indent=2) + "\n")
+        print("\n".join([f"{folder}: {len(images)} vs {len(reference)} images", *lines(result)]))
+        if found:
+            write_neighbours(folder / "nearest_train.csv", found)
+        if args.plot and found:
+            plot_neighbours(images, train, found, args.plot / f"nearest_train_{name}.png")
+        results[folder] = result
+    if args.compare:
+        print("\n" + comparison(dict(zip(names, results.values(), strict=True))))
+    if args.plot and any(nfe_of(folder) is not None for folder in results):
+        plot_fid(results, args.plot / "fid_by_nfe.png")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse flags that cannot be followed, before any work."""
+    if args.data == "toon" and args.reference_dir == REFERENCE_DIRS["simpsons"]:
+        args.reference_dir = REFERENCE_DIRS["toon"]
+    args.modes = list(dict.fromkeys(args.modes))
+    if len({folder.resolve() for folder in args.folders}) < len(args.folders):
+        raise UserError("a folder is named twice")
+    if args.inception and not Path(args.inception).is_file():
+        raise UserError(f"--inception {args.inception}: no such file")
+    if args.halves == 1:
+        raise UserError("--halves 1: a spread needs at least 2; give 0 for no intervals")
+    if args.clip_text and not args.clip:
+        raise UserError("--clip_text needs a model: --clip MODEL:WEIGHTS")
+    if args.plot and not args.nearest and all(nfe_of(folder) is None for folder in args.folders):
+        raise UserError("--plot has nothing to draw: it needs folders named nfe=K, or --nearest")
+
+
+class Networks:
+    """The feature networks that were asked for, loaded once, and the measurement of a folder with them."""
+
+    def __init__(self, args: argparse.Namespace, device: torch.device):
+        self.args = args
+        self.inception: Inception = load_inception(args.inception, device)
+        classifier = read_classifier(args.inception and Path(args.inception))
+        self.classifier = None if classifier is None else classifier.numpy()
+        if classifier is None:
+            print("Inception Score left out: these weights have no last layer (pytorch-fid's published file has it)")
+        self.efficientnet = second_opinion.load(device) if args.second_opinion else None
+        self.clip = Clip(args.clip, device) if args.clip else None
+
+    def measure(
+        self, folder: Path, images: np.ndarray, reference: np.ndarray, train: np.ndarray | None
+    ) -> tuple[dict[str, Any], Found]:
+        """What metrics.json says of a folder's images, and their nearest training images."""
+        args, start = self.args, time.perf_counter()
+        halves = random_halves(len(images), args.halves, args.seed)
+        metrics: dict[str, Any] = {}
+        for mode in args.modes:
+            generated, real = (self.features(part, mode, name) for part, name in ((images, folder), (reference, "reference")))
+            metrics[mode] = feature_metrics(generated, real, halves, self.classifier, args.seed)
+        networks = {"inception": {"source": self.inception.source, "sha256": self.inception.sha256}}
+        if self.efficientnet is not None:
+            generated, real = (second_opinion.cached(part, self.efficientnet, args.batch_size) for part in (images, reference))
+            metrics["efficientnet"] = {"frechet": frechet(generated, real, halves)}
+            networks["efficientnet"] = {"source": "efficientnet-lite0", "sha256": second_opinion.PACKAGE_SHA256}
+        if self.clip is not None:
+            generated, real = (self.clip.features(part, args.batch_size) for part in (images, reference))
+            metrics["clip"] = {"frechet": frechet(generated, real, halves)}
+            if args.clip_text:
+                scores = clip_scores(generated, self.clip.text(args.clip_text))
+                means = np.array([scores.mean(), *(scores[half].mean() for half in halves)])
+                metrics["clip"]["score"] = {**estimate(means, len(images)), "text": args.clip_text}
+            networks["clip"] = {"source": self.clip.source, "sha256": self.clip.sha256}
+        found = self.neighbours(images, reference, train)
+        units = {"pixels": np.sqrt(np.prod(images.shape[1:])), "features": 1.0}
+        result = {
+            "tool": "python -m src.evaluation",
+            "folder": str(folder),
+            "reference_dir": str(args.reference_dir),
+            "num_generated": len(images),
+            "num_reference": len(reference),
+            **({"num_train": len(train)} if found else {}),
+            "metrics": metrics,
+            **({"nearest_train": {kind: each.summary(units[kind]) for kind, each in found.items()}} if found else {}),
+            "networks": networks,
+            "halves": args.halves,
+            "seed": args.seed,
+            "versions": {
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "scipy": scipy.__version__,
+                "pillow": PIL.__version__,
+                **({"open_clip": self.clip.version} if self.clip is not None else {}),
+            },
+            "device": str(next(self.inception.parameters()).device),
+            "date": date.today().isoformat(),
+            "seconds": round(time.perf_counter() - start, 2),
+        }
+        return result, found
+
+    def neighbours(self, images: np.ndarray, reference: np.ndarray, train: np.ndarray | None) -> Found:
+        """The nearest training images, by each of --nearest. Features are those of the first mode."""
+        found = {}
+        if "pixels" in self.args.nearest:
+            found["pixels"] = training_neighbours(*(part.reshape(len(part), -1) for part in (images, train, reference)))
+        if "features" in self.args.nearest:
+            mode = self.args.modes[0]
+            sets = {"generated": images, "training": train, "reference": reference}
+            found["features"] = training_neighbours(*(self.features(part, mode, name) for name, part in sets.items()))
+        return found
+
+    def features(self, images: np.ndarray, mode: str, name: str | Path) -> np.ndarray:
+        """Inception's features, from the cache or with a bar of this name."""
+        return cached_features(images, self.inception, mode, self.args.batch_size, f"{name}, {mode}")
+
+
+def write_neighbours(file: Path, found: Found) -> None:
+    """A table: a row a sample, in the order of the files' names; the row of its nearest training image, and the distance."""
+    columns = {}
+    for kind, each in found.items():
+        columns |= {f"{kind}_train_row": each.index, f"{kind}_distance": [f"{value:.6g}" for value in each.distance]}
+    rows = [("sample", *columns), *zip(range(len(each.index)), *columns.values(), strict=True)]
+    with write_whole(file) as partial:
+        partial.write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,48 @@
+"""How far a number would move with other generated images: standard errors from random halves of them.
+
+A bootstrap draws N of N samples with replacement. FID of such a draw is biased upward: it holds about 0.63 N different images,
+and FID grows as their number falls, so that the bootstrap's values lie above the very number they are to bracket; those of
+recall and coverage lie below it. Halves drawn without replacement hold no image twice. Their values lie off as well, since
+N / 2 images are no N, but all by the same amount on average; only their spread is used.
+"""
+
+from typing import Any
+
+import numpy as np
+
+HALVES = 50  # gives the standard error to about 10 %
+NORMAL_95 = 1.96  # standard errors on each side of a 95% interval
+
+
+def random_halves(count: int, halves: int = HALVES, seed: int = 0) -> np.ndarray:
+    """Row numbers of `halves` random halves of `count` samples, drawn without replacement: (halves, count // 2)."""
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.permutation(count)[: count // 2] for _ in range(halves)]) if halves else np.zeros((0, count // 2), int)
+
+
+def standard_error(values: np.ndarray, count: int) -> float:
+    """The standard error of a statistic of `count` samples, from its values on random halves of them.
+
+    It is the jackknife that deletes half (Shao and Wu, Ann. Statist. 17 (1989)): the standard deviation over the halves
+    times (kept / deleted)^(1/2), which is 1 where count is even. It is right for means, and too large for statistics whose
+    variance falls faster than 1 / N. Raises ValueError for fewer than two values.
+    """
+    if len(values) < 2:
+        raise ValueError(f"a standard error needs at least two halves, got {len(values)}")
+    kept = count // 2
+    return float(np.std(values, ddof=1) * np.sqrt(kept / (count - kept)))
+
+
+def estimate(values: np.ndarray, count: int, bounds: tuple[float, float] = (-np.inf, np.inf)) -> dict[str, Any]:
+    """A number with its uncertainty from its values on all `count` samples (first) and on random halves of them (the rest).
+
+    {"value", "standard_error", "interval_95"}, of which only the first is there if there are no halves. The interval is value
+    +- 1.96 standard errors, cut at the bounds: where the number of as many other images of the same generator lies on average,
+    the reference as it is.
+    """
+    result: dict[str, Any] = {"value": float(values[0])}
+    if len(values) > 1:
+        error = standard_error(values[1:], count)
+        ends = np.clip(result["value"] + NORMAL_95 * error * np.array([-1, 1]), *bounds)
+        result |= {"standard_error": error, "interval_95": ends.tolist()}
+    return result

@@ -1,0 +1,56 @@
+"""All numbers of one set of generated images against a reference, from features that are at hand."""
+
+from typing import Any
+
+import numpy as np
+
+from src.evaluation.confidence import estimate
+from src.evaluation.fid import fid_infinity, frechet_distance, subset_distances
+from src.evaluation.inception_score import inception_score
+from src.evaluation.kid import sampled_kids, subset_kids
+from src.evaluation.prdc import DENSITY_NEIGHBOURS, NEIGHBOURS, subset_prdc
+
+MIN_IMAGES = 2 * (DENSITY_NEIGHBOURS + 1)  # half of them still have their five neighbours
+KID_SUBSETS = 100
+KID_SUBSET_SIZE = 1000
+
+
+def frechet(generated: np.ndarray, reference: np.ndarray, halves: np.ndarray) -> dict[str, Any]:
+    """The Fréchet distance of features (N, D) and (M, D) with its uncertainty. halves: rows (S, N // 2) of generated."""
+    values = np.concatenate([[frechet_distance(generated, reference)], subset_distances(generated, reference, list(halves))])
+    return estimate(values, len(generated))
+
+
+def feature_metrics(
+    generated: np.ndarray, reference: np.ndarray, halves: np.ndarray, classifier: np.ndarray | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Every metric of Inception features (N, 2048) against (M, 2048); N and M at least 12. Deterministic.
+
+    halves: rows (S, N // 2) of generated that the uncertainties are taken from, S = 0 for none. classifier: Inception's last
+    layer (classes, 2048); without it the Inception Score is left out.
+    """
+    count = len(generated)
+    subsets = [np.arange(count), *halves]
+    sampled = sampled_kids(generated, reference, KID_SUBSETS, KID_SUBSET_SIZE, seed)
+    size = min(count, len(reference), KID_SUBSET_SIZE)
+    result = {
+        "fid": frechet(generated, reference, halves),
+        "fid_infinity": {"value": fid_infinity(generated, reference, seed=seed)},
+        "kid": estimate(subset_kids(generated, reference, subsets), count),
+        "kid_subsets": {
+            "mean": float(sampled.mean()),
+            "deviation": float(sampled.std()),
+            "subsets": len(sampled),
+            "size": size,
+        },
+    }
+    for name, values in subset_prdc(generated, reference, subsets).items():
+        bounds = (0, np.inf) if name == "density" else (0, 1)
+        result[name] = {
+            **estimate(values, count, bounds),
+            "k": DENSITY_NEIGHBOURS if name in ("density", "coverage") else NEIGHBOURS,
+        }
+    if classifier is not None:
+        mean, deviation = inception_score(generated, classifier, seed=seed)
+        result["inception_score"] = {"value": mean, "deviation": deviation, "splits": 10}
+    return result
