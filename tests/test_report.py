@@ -125,7 +125,9 @@ def test_draft_then_write_up(run, tmp_path, monkeypatch, capsys):
 def test_pages_when_rendered(run, edited, tmp_path, monkeypatch):
     """A4 pages with ink on them, and none at the edges or between the columns, for all that words are long."""
     pdf = run / "writeup.pdf"
-    edited.write_text(edited.read_text(encoding="utf-8") + "\n2. A long word: " + "verylong" * 38 + "\n", encoding="utf-8")
+    text = edited.read_text(encoding="utf-8").replace("# Few-step", "# ✓ *₀* Few-step").replace("## Method", "## Method ✓")
+    text += "\n2. A long word: " + "verylong" * 38 + ", **bold ₀ `code` *x***, [link ₀](https://example.org/?a=1&b=2)\n"
+    edited.write_text(text, encoding="utf-8")
     assert call(report, monkeypatch, run) == 0
     subprocess.run(["pdftoppm", "-png", "-r", "72", pdf, tmp_path / "page"], check=True)
     pages = [np.asarray(Image.open(path).convert("L")) for path in sorted(tmp_path.glob("page*.png"))]
