@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.methods import get_method, method_names
+import custom_model
+from src.methods import Method, get_method, method_names
 from src.report import __main__ as report
 from src.report import check_writeup
 from src.report.check import told_nfes
@@ -124,7 +125,9 @@ def test_draft_then_write_up(run, tmp_path, monkeypatch, capsys):
 def test_pages_when_rendered(run, edited, tmp_path, monkeypatch):
     """A4 pages with ink on them, and none at the edges or between the columns, for all that words are long."""
     pdf = run / "writeup.pdf"
-    edited.write_text(edited.read_text(encoding="utf-8") + "\n2. A long word: " + "verylong" * 38 + "\n", encoding="utf-8")
+    text = edited.read_text(encoding="utf-8").replace("# Few-step", "# ✓ *₀* Few-step").replace("## Method", "## Method ✓")
+    text += "\n2. A long word: " + "verylong" * 38 + ", **bold ₀ `code` *x***, [link ₀](https://example.org/?a=1&b=2)\n"
+    edited.write_text(text, encoding="utf-8")
     assert call(report, monkeypatch, run) == 0
     subprocess.run(["pdftoppm", "-png", "-r", "72", pdf, tmp_path / "page"], check=True)
     pages = [np.asarray(Image.open(path).convert("L")) for path in sorted(tmp_path.glob("page*.png"))]
@@ -335,13 +338,44 @@ def test_time_of_the_teacher_counts(run):
     shutil.copytree(run, student)
     config = json.loads((run / "training_config.json").read_text())
     write_json(student / "training_config.json", {**config, "teacher": str(run), "init_from": str(run / "last.ckpt")})
+    assert "**Total training time: 2 h 30 min** (this run 1 h 15 min, teacher first" in report.draft(read_run(student))
     write_json(run / "training_config.json", {**config, "init_from": str(run.parent / "gone")})
-    assert [(role, seconds) for role, _, seconds in earlier_runs(read_run(student).training)] == [
-        ("teacher", 4500.0),
-        ("first weights", 4500.0),
-        ("first weights", None),
-    ]
+    found = [(role, seconds) for role, _, seconds in earlier_runs(read_run(student).training)]
+    assert found == [("teacher", 4500.0), ("first weights", None)]
     assert re.search(r"Total training time:\*\* \[\[.*gone", report.draft(read_run(student)))
+
+
+def test_figures_of_the_evaluation(run):
+    """metrics.json beside the samples is read where measure_fid.py wrote nothing; its KID is told too."""
+    shutil.rmtree(run / "fid")
+    for nfe in (1, 2, 4):
+        metrics = {"clean": {"fid": {"value": 7.0 * nfe}, "kid": {"value": 0.001}}, "pytorch": {"fid": {"value": 8.0}}}
+        write_json(run / "samples" / f"nfe={nfe}" / "metrics.json", {"metrics": metrics, "num_generated": 5})
+    fid = read_run(run).fid
+    assert list(fid) == [1, 2, 4] and fid[4]["fid_score"] == 28.0
+    assert (fid[1]["kid"], fid[1]["fid_pytorch"], fid[1]["num_generated"]) == (0.001, 8.0, 5)
+
+
+def test_curves_are_of_one_average(run):
+    """At the end of a run each average is measured at the same step; the curve is that of the first."""
+    rows = [{"step": 9, "images_seen": 9, "ema_half_life": half_life, "fid_nfe1": half_life} for half_life in (0.05, 0.1)]
+    (run / "log.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in [{"step": 9, "images_seen": 9, "loss": 1.0}, *rows])
+    )
+    assert read_run(run).curves() == {"fid_nfe1": [(9, 0.05)], "loss": [(9, 1.0)]}
+
+
+def test_a_method_of_ones_own():
+    """What custom_model.py extends is told where it is a method; else its author tells all."""
+    assert own_text(custom_model.CustomGenerativeModel)[1].startswith("[[what your method does, in a paragraph; it extends Rec")
+    own = type("Own", (Method,), {"__module__": "custom_model"})
+    assert own_text(own) == ("[[the papers it follows]]", "[[what your method does, in a paragraph]]")
+
+
+@pytest.mark.parametrize("heading", ["References", "5References", "R EFERENCES", "VI. BIBLIOGRAPHY", "6. References:"])
+def test_headings_of_references(tmp_path, heading):
+    lines = [heading if line == "References" else line for line in LINES]
+    assert check_writeup(plain_pdf(tmp_path / "a.pdf", [lines])) == []
 
 
 def test_markdown():

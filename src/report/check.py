@@ -7,6 +7,7 @@ It is read, not looked at: items are found by their headings, captions and words
 import importlib
 import logging
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,13 +22,15 @@ SMALL_SHARE = 0.1  # of the characters that may be smaller: superscripts, labels
 MOST_PAGES, MOST_BYTES = 30, 50_000_000  # beyond this a file is not read
 
 LINE = re.IGNORECASE | re.MULTILINE
-NUMBERING = r"^\s*(?:\d+(?:\.\d+)*\.?\s+|[IVX]+\.\s+|[A-Z]\.\s+)?"
-REFERENCES = re.compile(NUMBERING + r"(?:references|bibliography|citations)\s*:?\s*$", LINE)
+NUMBERING = r"^\s*(?:\d+(?:\.\d+)*\.?\s*|[IVX]+\.\s*|[A-Z]\.\s*)?"  # the space after it is lost in some PDFs
+REFERENCES = re.compile(
+    NUMBERING + r"(?:r ?eferences|b ?ibliography|c ?itations)\s*:?\s*$", LINE
+)  # small capitals: R EFERENCES
 CAPTION = r"\b(?:figure|fig\.?)\s*\d+\s*[:.|](?:(?!\b(?:figure|fig\.?|table)\s*\d+\s*[:.|]).){0,300}?"
 NUMBER = r"\d[\d.,]*\s*"
 ITEMS = {  # name -> the patterns of which one must be in the text, and what to do
     "technical description": (
-        [NUMBERING + r"(?:(?:our |the |proposed )?(?:method|approach)\w*|technical description)\b.{0,60}$"],
+        [NUMBERING + r"(?:(?:our |the |proposed )?(?:m ?ethod|a ?pproach)\w*|technical description)\b.{0,60}$"],
         "a section 'Method' with a paragraph on it",
     ),
     "training details: batch size": ([r"\bbatch"], "say the batch size"),
@@ -79,14 +82,14 @@ def check_writeup(pdf: Path) -> list[str]:
             return ["encrypted: expected a PDF that opens without a password"]
         if len(reader.pages) > MOST_PAGES:
             return [f"pages: {len(reader.pages)}, expected {MAX_PAGES} and references"]
-        pages = [read_page(page) for page in reader.pages]
+        pages = [read_page(page) for page in reader.pages]  # text, sizes, fonts that are used
         pictures = [count_pictures(page) for page in reader.pages]
-        content, before, after = divide([text for text, _ in pages], pictures)
-        fonts = set().union(*(loose_fonts(page) for page in reader.pages))
+        content, before, after = divide([text for text, _, _ in pages], pictures)
+        fonts = set().union(*(loose_fonts(page) & used for page, (_, _, used) in zip(reader.pages, pages, strict=True)))
     except (pypdf.errors.PyPdfError, zlib.error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return [f"unreadable: {' '.join(str(error).split()) or type(error).__name__}"[:200]]
     boxes = [(float(page.mediabox.width), float(page.mediabox.height)) for page in reader.pages]
-    sizes = [size for _, chunks in pages[:content] for size in chunks]
+    sizes = [size for _, chunks, _ in pages[:content] for size in chunks]
     return [
         *check_pages(boxes, content),
         *check_text(before),
@@ -100,17 +103,23 @@ def check_writeup(pdf: Path) -> list[str]:
 # ------------------------------------------------------------------------------------------------- reading a page
 
 
-def read_page(page: Any) -> tuple[str, list[tuple[float, int]]]:
-    """The text of a page, and the sizes of its pieces: (points, characters)."""
+def read_page(page: Any) -> tuple[str, list[tuple[float, int]], set[str]]:
+    """The text of a page, the sizes of its pieces, (points, characters), and the names of their fonts.
+
+    Ligatures and styled letters of the text are plain ones, and words that a line's end divides are joined.
+    """
     sizes: list[tuple[float, int]] = []
+    used = set()
 
     def visit(text: str, cm: list[float], tm: list[float], font: Any, size: float) -> None:
         count = len("".join(text.split()))
         if count and size:
             scale = abs((tm[0] * tm[3] - tm[1] * tm[2]) * (cm[0] * cm[3] - cm[1] * cm[2])) ** 0.5
             sizes.append((abs(size) * scale, count))
+            used.add(font_name(font or {}))
 
-    return page.extract_text(visitor_text=visit), sizes
+    text = unicodedata.normalize("NFKC", page.extract_text(visitor_text=visit))
+    return re.sub(r"(?<=[a-z])-\n(?=[a-z])", "", text), sizes, used
 
 
 def divide(texts: list[str], pictures: list[int]) -> tuple[int, str, str]:
@@ -135,14 +144,20 @@ def look_up(entries: Any, key: str) -> Any:
         return {}
 
 
-def resources(page: Any, kind: str, depth: int = 4) -> Iterator[Any]:
-    """The resources of a page of this kind (/Font, /XObject), those of the forms drawn on it included."""
-    own = look_up(page, "/Resources")
-    yield from (value.get_object() for value in look_up(own, kind).values())
-    if depth:
-        for item in look_up(own, "/XObject").values():
-            if item.get_object().get("/Subtype") == "/Form":
-                yield from resources(item.get_object(), kind, depth - 1)
+def resources(page: Any, kind: str) -> Iterator[Any]:
+    """The resources of a page of this kind (/Font, /XObject), those of the forms drawn on it included, each form once."""
+    waiting, seen = [page], set()
+    while waiting:
+        own = look_up(waiting.pop(), "/Resources")
+        yield from (value.get_object() for value in look_up(own, kind).values())
+        for item in (value.get_object() for value in look_up(own, "/XObject").values()):
+            if item.get("/Subtype") == "/Form" and id(item) not in seen:
+                seen.add(id(item))
+                waiting.append(item)
+
+
+def font_name(font: Any) -> str:
+    return str(font.get("/BaseFont", "without a name")).lstrip("/")
 
 
 def loose_fonts(page: Any) -> set[str]:
@@ -153,7 +168,7 @@ def loose_fonts(page: Any) -> set[str]:
         descriptor = look_up(inner, "/FontDescriptor")
         embedded = font.get("/Subtype") == "/Type3" or any(f"/FontFile{kind}" in descriptor for kind in ("", "2", "3"))
         if not embedded:
-            found.add(str(font.get("/BaseFont", "without a name")).lstrip("/"))
+            found.add(font_name(font))
     return found
 
 

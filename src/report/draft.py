@@ -65,12 +65,23 @@ def own_text(cls: type) -> tuple[str, str]:
         file_text = " ".join(f"{one_paragraph(part).rstrip('.')}." for part in parts)
         loss = re.split(r": (?:(?:a pair's )?data|a scalar)|\.(?= [A-Z])|\.$", one_paragraph(cls.compute_loss.__doc__ or ""))[0]
         return file_text, f"{one_paragraph(cls.__doc__ or '')} The loss: {loss[:1].lower()}{loss[1:]}."
-    file_text, description = own_text(cls.__mro__[1])
-    return file_text, f"[[what your method does, in a paragraph; it extends {cls.__mro__[1].__name__}:]] {description}"
+    parent = cls.__mro__[1]
+    if parent.__module__.startswith("src.methods._"):  # no method of a paper
+        return "[[the papers it follows]]", "[[what your method does, in a paragraph]]"
+    file_text, description = own_text(parent)
+    return file_text, f"[[what your method does, in a paragraph; it extends {parent.__name__}:]] {description}"
+
+
+def find_method(config: Path) -> type:
+    """The class that model_config.json names. Raises UserError where this copy of the kit has no such method."""
+    try:
+        return get_method(load_json(config).get("method", "custom"))
+    except ValueError as error:
+        raise UserError(f"{config}: {error}") from error
 
 
 def method_papers(cls: type) -> list[str]:
-    """The arXiv numbers that the method's own file names, in order; those of what custom_model.py extends."""
+    """The arXiv numbers that the method's own file names, in order; for custom_model.py those of what it extends."""
     while cls.__module__ == custom_model.__name__:
         cls = cls.__mro__[1]
     return list(dict.fromkeys(re.findall(r"arXiv:(\d{4}\.\d{4,5})", inspect.getsource(sys.modules[cls.__module__]))))
@@ -113,10 +124,12 @@ def time_text(run: Run) -> str:
     mine, earlier = training_seconds(run.folder), earlier_runs(run.training)
     unknown = [path for _, path, seconds in earlier if seconds is None]
     if mine is None or unknown:
-        missing = "this run, whose log has no time" if mine is None else f"{' and '.join(unknown)}, whose log was not found"
+        missing = (
+            "this run, whose log has no time" if mine is None else f"{' and '.join(map(str, unknown))}, whose log was not found"
+        )
         return f"**Total training time:** [[hours, with those of {missing}]]."
     total = mine + sum(seconds for _, _, seconds in earlier)
-    parts = "".join(f", {role} {Path(path).name} {duration(seconds)}" for role, path, seconds in earlier)
+    parts = "".join(f", {role} {path.name} {duration(seconds)}" for role, path, seconds in earlier)
     return f"**Total training time: {duration(total)}**" + (f" (this run {duration(mine)}{parts})." if earlier else ".")
 
 
@@ -132,9 +145,9 @@ def references_text(run: Run, cls: type) -> str:
     """A list: the papers that the files of the method and of its teacher's name, those of FID and weight averages, the code."""
     known = {reference.arxiv: reference.text for reference in read_references() if reference.arxiv}
     papers = method_papers(cls)
-    for _, source, _ in earlier_runs(run.training):
-        folder = Path(source) if Path(source).is_dir() else Path(source).parent
-        papers += method_papers_of(folder)
+    for _, folder, _ in earlier_runs(run.training):
+        config = folder / "model_config.json"
+        papers += method_papers(find_method(config)) if config.is_file() else []
     papers += [AVERAGES] if any(run.training.get("ema_half_lives", [])) else []
     unique = dict.fromkeys([*papers, *ALWAYS_CITED])
     lines = [known.get(number, f"arXiv:{number}.") for number in unique]
@@ -144,19 +157,9 @@ def references_text(run: Run, cls: type) -> str:
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
 
 
-def method_papers_of(folder: Path) -> list[str]:
-    """The arXiv numbers of the method that was trained in this folder; none where it is not there."""
-    config = folder / "model_config.json"
-    return method_papers(get_method(load_json(config)["method"])) if config.is_file() else []
-
-
 def draft(run: Run) -> str:
     """writeup.md as it is first written. Raises UserError where the run's method is not in this copy of the kit."""
-    name = run.model.get("method", "custom")
-    try:
-        cls = get_method(name)
-    except ValueError as error:
-        raise UserError(f"{run.folder / 'model_config.json'}: {error}") from error
+    cls, name = find_method(run.folder / "model_config.json"), run.model.get("method", "custom")
     paper, description = own_text(cls)
     return f"""# Few-step image generation: {name.replace("_", " ")}
 

@@ -139,18 +139,17 @@ def samples(run: Run, columns: int = 8) -> list[Any]:
 
 
 def results(run: Run) -> list[Any]:
-    """A table of FID: a row for each mode that was measured, a column for each NFE."""
+    """A table: a column for each NFE, a row for FID, and for pytorch-fid's and KID where they were measured at each."""
     if not run.fid:
         return []
     platypus = need("reportlab.platypus")
     style = styles()
-    modes = [("FID", "fid_score")]
-    if all("fid_pytorch" in result for result in run.fid.values()):
-        modes = [("FID (clean-fid)", "fid_score"), ("FID (pytorch-fid)", "fid_pytorch")]
+    figures = [("FID (clean-fid)", "fid_score", 1), ("FID (pytorch-fid)", "fid_pytorch", 1), ("KID x 1,000", "kid", 1000)]
+    figures = [figure for figure in figures if all(figure[1] in result for result in run.fid.values())]
     nfes = sorted({*NFES, *run.fid})
     rows = [["", *(platypus.Paragraph(f"<b>NFE {nfe}</b>", style["cell"]) for nfe in nfes)]]
-    for name, key in modes:
-        values = [f"{run.fid[nfe][key]:.2f}" if nfe in run.fid else "-" for nfe in nfes]
+    for name, key, scale in figures:
+        values = [f"{scale * run.fid[nfe][key]:.2f}" if nfe in run.fid else "-" for nfe in nfes]
         rows.append([platypus.Paragraph(markup(name), style["cell"]), *(platypus.Paragraph(v, style["cell"]) for v in values)])
     first = 90.0
     widths = [first] + [(COLUMN - first) / len(nfes)] * len(nfes)

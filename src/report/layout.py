@@ -79,6 +79,8 @@ def fonts() -> dict[str, set[int]]:
         metrics.registerFont(font)
         letters[name] = set(font.face.charToGlyph)
     metrics.registerFontFamily("Text", "Text", "Text-Bold", "Text-Italic", "Text-BoldItalic")
+    for name in ("Code", "Other"):  # one face for all
+        metrics.registerFontFamily(name, name, name, name, name)
     return letters
 
 
@@ -213,7 +215,7 @@ def flowables(
         elif section is None:
             head.append(platypus.Paragraph(markup(block.text), style["authors"]))
         else:
-            kind = "ragged" if re.search(r"`[^`]{40,}`", block.text) else "text"
+            kind = "ragged" if any(len(code) > 40 for code in re.findall("`([^`]+)`", block.text)) else "text"
             body.append(platypus.Paragraph(markup(block.text), style[kind]))
     return head, body
 

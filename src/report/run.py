@@ -21,7 +21,8 @@ class Run:
 
     model, training: model_config.json and training_config.json.
     log: the lines of log.jsonl.
-    previews: step -> sheet of samples. samples: NFE -> folder of PNG files. fid: NFE -> result of measure_fid.py.
+    previews: step -> sheet of samples. samples: NFE -> folder of PNG files.
+    fid: NFE -> figures by name: fid_score, and where they were measured fid_pytorch, kid, num_generated, num_reference.
     """
 
     folder: Path
@@ -40,14 +41,17 @@ class Run:
     def curves(self) -> dict[str, list[tuple[int, float]]]:
         """Name of a loss or of a development FID -> points (images seen, value)."""
         names = sorted({name for row in self.log for name in row if name.startswith(("loss", "fid_"))} - {"loss_by_time"})
-        return {name: [(row["images_seen"], row[name]) for row in self.log if name in row] for name in names}
+        first = next((row["ema_half_life"] for row in self.log if "ema_half_life" in row), None)  # FIDs are of this average
+        rows = [row for row in self.log if row.get("ema_half_life", first) == first]
+        return {name: [(row["images_seen"], row[name]) for row in rows if name in row] for name in names}
 
 
 def read_run(folder: Path, metrics: list[Path] | None = None, samples: Path | None = None, previews: Path | None = None) -> Run:
     """The run in this folder.
 
-    metrics: results of measure_fid.py, by default folder/fid/nfe=K.json. samples: a folder of folders nfe=K, by default
-    folder/samples. previews: a folder of step_NNNNNNN.png, by default folder/previews.
+    metrics: results of measure_fid.py or src.evaluation, by default fid/nfe=K.json or samples/nfe=K/metrics.json of the folder.
+    samples: a folder of folders nfe=K, by default folder/samples. previews: a folder of step_NNNNNNN.png, by default
+    folder/previews.
 
     Raises UserError where there is no run, a file is malformed, or a path given is absent.
     """
@@ -56,14 +60,15 @@ def read_run(folder: Path, metrics: list[Path] | None = None, samples: Path | No
     for path in filter(None, (samples, previews)):
         if not path.is_dir():
             raise UserError(f"no folder {path}")
-    files = metrics if metrics is not None else sorted((folder / "fid").glob("nfe=*.json"))
+    samples = samples or folder / "samples"
+    files = metrics or [*samples.glob("nfe=*/metrics.json"), *(folder / "fid").glob("nfe=*.json")]
     return Run(
         folder,
         load_json(folder / "model_config.json"),
         load_json(folder / "training_config.json"),
         read_log(folder / "log.jsonl"),
         numbered(previews or folder / "previews", "step_*.png", "step_"),
-        numbered(samples or folder / "samples", "nfe=*", "nfe="),
+        numbered(samples, "nfe=*", "nfe="),
         dict(sorted(read_fid(path) for path in files)),
     )
 
@@ -88,14 +93,23 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def read_fid(path: Path) -> tuple[int, dict[str, Any]]:
-    """The NFE and the result of measure_fid.py; the NFE stands in the file's name or in that of the measured folder (nfe=K)."""
+    """The NFE and the figures of a result of measure_fid.py, or of metrics.json of src.evaluation.
+
+    The NFE stands in the name of the file, of its folder or of the folder that was measured (nfe=K).
+    """
     result = load_json(path)
-    if not isinstance(result, dict) or not isinstance(result.get("fid_score"), (int, float)):
+    figures = dict(result) if isinstance(result, dict) else {}
+    modes = figures.get("metrics", {})
+    if "clean" in modes:
+        figures |= {"fid_score": modes["clean"]["fid"]["value"], "kid": modes["clean"]["kid"]["value"]}
+    if "pytorch" in modes:
+        figures["fid_pytorch"] = modes["pytorch"]["fid"]["value"]
+    if not isinstance(figures.get("fid_score"), (int, float)):
         raise UserError(f"{path}: expected a result of measure_fid.py, found no fid_score")
-    for name in (path.stem, Path(str(result.get("generated_dir", ""))).name):
+    for name in (path.stem, path.parent.name, Path(str(figures.get("generated_dir", ""))).name):
         number = name.removeprefix("nfe=")
         if name.startswith("nfe=") and number.isdecimal():
-            return int(number), result
+            return int(number), figures
     raise UserError(f"{path}: of which NFE? Name the file nfe=K.json, or measure a folder nfe=K")
 
 
@@ -104,21 +118,18 @@ def training_seconds(folder: Path) -> float | None:
     return next((row["seconds"] for row in reversed(read_log(folder / "log.jsonl")) if "seconds" in row), None)
 
 
-def earlier_runs(training: dict[str, Any]) -> list[tuple[str, str, float | None]]:
-    """The runs that this one was built on: (teacher or first weights, its path, seconds or None), and theirs in turn.
-
-    A run that is both is listed once.
-    """
-    found: dict[str, tuple[str, str, float | None]] = {}
+def earlier_runs(training: dict[str, Any]) -> list[tuple[str, Path, float | None]]:
+    """The runs that this one was built on, and those that they were, each once: (its role, its folder, seconds or None)."""
+    found: dict[Path, tuple[str, Path, float | None]] = {}
     waiting = [training]
     while waiting:
         settings = waiting.pop(0)
         for key, role in (("teacher", "teacher"), ("init_from", "first weights")):
-            source = settings.get(key)
-            if not source or source in found:
+            source = Path(settings.get(key) or "")
+            folder = source.parent if source.is_file() or source.suffix in (".ckpt", ".pt") else source
+            if not settings.get(key) or folder.resolve() in found:
                 continue
-            folder = Path(source) if Path(source).is_dir() else Path(source).parent
-            found[source] = (role, source, training_seconds(folder))
+            found[folder.resolve()] = (role, folder, training_seconds(folder))
             if (folder / "training_config.json").is_file():
                 waiting.append(load_json(folder / "training_config.json"))
     return list(found.values())

@@ -224,6 +224,7 @@ def as_html(
     measured = ", ".join(f"{images:g} images for each of {seeds:g} secret seeds" for images, seeds in counts)
     measured = "; ".join(part for part in (measured, latest and f"last graded {latest}") if part)
     sections = "".join(nfe_section(nfe, entries, references) for nfe in nfes)
+    calls = " and ".join(filter(None, (", ".join(map(str, nfes[:-1])), str(nfes[-1]))))
     links = "".join(f'<a href="#nfe{nfe}">NFE {nfe}</a>' for nfe in nfes) + '<a href="#failures">Failures</a>' * bool(failures)
     return f"""<!doctype html>
 <html lang="en">
@@ -238,7 +239,7 @@ def as_html(
 <body>
 <header>
 <h1>{html.escape(title)}</h1>
-<p>{teams} {"team" if teams == 1 else "teams"} ranked by FID, lower is better, at 1, 2 and 4 network calls an image (NFE).</p>
+<p>{teams} {"team" if teams == 1 else "teams"} ranked by FID, lower is better, at {calls} network calls an image (NFE).</p>
 <p class="soft">{html.escape(measured)}</p>
 <nav aria-label="Parts of this page">{links}</nav>
 </header>

@@ -227,8 +227,10 @@ def test_pictures(page):
     assert page.evaluate("document.querySelector('dialog').open") is False
 
 
-OVERFLOW = """[...document.querySelectorAll('body *')].filter(e => e.getClientRects().length && !e.closest('dialog')
-    && (e.getBoundingClientRect().right > innerWidth + 1 || e.getBoundingClientRect().left < -1)).map(e => e.outerHTML.slice(0, 99))"""
+OVERFLOW = """[...document.querySelectorAll('body *')]
+  .filter(e => e.getClientRects().length && !e.closest('dialog'))
+  .filter(e => e.getBoundingClientRect().right > innerWidth + 1 || e.getBoundingClientRect().left < -1)
+  .map(e => e.outerHTML.slice(0, 99))"""
 
 
 @pytest.mark.parametrize("width", [360, 700, 1280])
@@ -244,13 +246,19 @@ def test_width(page, width):
 
 CONTRAST = """(() => {
   const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
-  const light = (color) => numbers(color).slice(0, 3).map(v => v / 255)
-    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-  const ground = (e) => { for (; e; e = e.parentElement) {
-    const c = getComputedStyle(e).backgroundColor; if ((numbers(c)[3] ?? 1) > 0) return c; } };
+  const linear = (value) => value <= .04045 ? value / 12.92 : ((value + .055) / 1.055) ** 2.4;
+  const light = (color) => {
+    const [red, green, blue] = numbers(color).map((value) => linear(value / 255));
+    return .2126 * red + .7152 * green + .0722 * blue;
+  };
+  const ground = (element) => {
+    const color = getComputedStyle(element).backgroundColor;
+    return (numbers(color)[3] ?? 1) > 0 ? color : ground(element.parentElement);
+  };
   return [...document.querySelectorAll('h1, h2, p, a, caption, th button, td, small, bdi, code')]
     .filter(e => e.offsetWidth && !e.closest('dialog'))
-    .map(e => [light(getComputedStyle(e).color), light(ground(e))].sort((a, b) => b - a)).map(([a, b]) => (a + .05) / (b + .05));
+    .map(e => [light(getComputedStyle(e).color), light(ground(e))].sort((a, b) => b - a))
+    .map(([a, b]) => (a + .05) / (b + .05));
 })()"""
 
 

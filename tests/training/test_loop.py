@@ -54,7 +54,7 @@ def test_early_previews(tmp_path, monkeypatch):
     """They are drawn at their steps until the first save, and change neither the weights nor what is measured."""
     for name, early in (("plain", {}), ("early", {1, 3, 4})):
         monkeypatch.setattr("src.training.loop.EARLY_PREVIEWS", early)
-        run_loop(tiny_model(), tmp_path / name, steps=4, save_interval=4)
+        run_loop(tiny_model(), tmp_path / name, steps=4, save_interval=4, memory_format="contiguous")
         monkeypatch.undo()
     names = [path.name for path in sorted((tmp_path / "early" / "previews").iterdir())]
     assert names == ["step_0000001.png", "step_0000003.png", "step_0000004.png"]
