@@ -97,7 +97,13 @@ ENTRIES = {
     "consistency_from_edm": Entry("edm", share=0.5, row=False),
     "consistency": Entry(share=0.5, after="consistency_from_edm"),
     "shortcut": Entry(
-        options={"time_distribution": "logit_normal", "finest_steps": 8, "bootstrap_share": 0.4, "target_decay": 0.99}
+        options={
+            "prediction": "data",
+            "time_distribution": "logit_normal",
+            "finest_steps": 8,
+            "bootstrap_share": 0.4,
+            "target_decay": 0.99,
+        }
     ),
     "edm": Entry(options={"solver": "euler"}),
     "reflow": Entry(share=STUDENT, pairs="rectified_flow"),

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from src.methods._base import Method
-from src.methods._paths import LinearPathScheduler
+from src.methods._paths import LinearPathScheduler, as_velocity
 
 
 class VelocityModel(Method):
@@ -20,8 +20,9 @@ class VelocityModel(Method):
 
     def predict(self, xt: torch.Tensor, t: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The velocity at xt (B, 3, H, W) and t (B,) in [0, 1]."""
-        return self.network(xt, t * self.config.time_scale, **kwargs)
+        config = self.config
+        return as_velocity(self.network(xt, t * config.time_scale, **kwargs), xt, t, config.prediction)
 
     @property
     def parameterization(self) -> str:
-        return f"velocity, time_scale {self.config.time_scale:g}"
+        return f"{self.config.prediction} of the straight path, time_scale {self.config.time_scale:g}"

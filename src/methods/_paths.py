@@ -10,6 +10,9 @@ from src.base_model import BaseScheduler
 from src.methods._schedules import KARRAS_RHO, TIME_DISTRIBUTIONS, sample_unit_times
 from src.utils import expand_t
 
+FLOW_PREDICTIONS = ("velocity", "data")
+MIN_LEFT = 0.05  # of the way to the data, that a step towards predicted data is divided by
+
 
 class LinearPathScheduler(BaseScheduler):
     """The straight path xt = t data + (1 - t) noise, whose velocity is data - noise at every t in [0, 1].
@@ -22,6 +25,10 @@ class LinearPathScheduler(BaseScheduler):
 
     @dataclass
     class Config:
+        prediction: str = field(
+            default="velocity",
+            metadata={"help": "what the network gives: the velocity, or the data it leads to", "choices": FLOW_PREDICTIONS},
+        )
         time_distribution: str = field(
             default="uniform", metadata={"help": "how training times are drawn", "choices": TIME_DISTRIBUTIONS}
         )
@@ -30,6 +37,8 @@ class LinearPathScheduler(BaseScheduler):
 
     def _setup(self, **kwargs: Any) -> None:
         self.config = self.Config(**kwargs)
+        if self.config.prediction not in FLOW_PREDICTIONS:
+            raise ValueError(f"expected prediction {' or '.join(FLOW_PREDICTIONS)}, got {self.config.prediction!r}")
 
     def sample_timesteps(self, batch_size: int, device: torch.device | str) -> torch.Tensor:
         config = self.config
@@ -46,6 +55,18 @@ class LinearPathScheduler(BaseScheduler):
     def get_target(self, data: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The velocity d xt / dt."""
         return data - noise
+
+
+def as_velocity(output: torch.Tensor, xt: torch.Tensor, t: torch.Tensor, prediction: str) -> torch.Tensor:
+    """What a network's output (B, ...) at xt (B, ...) and t (B,) says of the velocity of the straight path.
+
+    It is the velocity itself, or, with prediction "data", leads to the data that the output is: (output - xt) / (1 - t), with
+    1 - t at least 0.05 (Li and He, arXiv:2511.13720). Then one step from noise ends on what the network drew, without a
+    remainder of the noise, which a small network is hard put to subtract from itself.
+    """
+    if prediction == "velocity":
+        return output
+    return (output - xt) / expand_t((1 - t).clamp(min=MIN_LEFT), xt)
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from src.methods._base import Method, register
-from src.methods._paths import LinearPathScheduler
+from src.methods._paths import LinearPathScheduler, as_velocity
 from src.methods._schedules import split_batch
 from src.utils import expand_t
 
@@ -114,7 +114,8 @@ class FlowMap(Method):
         Without an interval (B,) it is 0: the instantaneous velocity.
         """
         interval = torch.zeros_like(t) if interval is None else interval
-        return self.network(xt, t * self.config.time_scale, interval * self.config.time_scale, **kwargs)
+        scale = self.config.time_scale
+        return as_velocity(self.network(xt, t * scale, interval * scale, **kwargs), xt, t, self.config.prediction)
 
     def sampling_step(
         self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from src.methods._base import Method, follow, register
-from src.methods._paths import LinearPathScheduler
+from src.methods._paths import LinearPathScheduler, as_velocity
 from src.methods._schedules import split_batch
 from src.utils import expand_t
 
@@ -109,7 +109,7 @@ class Shortcut(Method):
         d = torch.zeros_like(t) if interval is None else torch.where(interval < 1.5 / self.config.finest_steps, 0.0, interval)
         scale = self.config.time_scale
         network = self.network if network is None else network
-        return network(xt, t * scale, d * scale, **kwargs)
+        return as_velocity(network(xt, t * scale, d * scale, **kwargs), xt, t, self.config.prediction)
 
     def sampling_step(
         self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
