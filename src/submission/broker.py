@@ -53,10 +53,10 @@ class Broker:
     Args:
         image_shape: (3, H, W) of every image.
         dtype: of the network's matrix products, as `sampling.py` has it.
-        network: what answers the calls; by default the model's own network.
+        hidden: files and folders that a sandbox without bubblewrap has to cover.
 
-    After the start `method` is the submission's name for its method. `calls` counts calls of the network times images; one
-    image's share of it is its NFE.
+    `network` answers the calls. After the start `method` is the submission's name for its method. `calls` counts calls of the
+    network times images; one image's share of it is its NFE.
     """
 
     def __init__(
@@ -66,12 +66,11 @@ class Broker:
         kind: str,
         image_shape: tuple[int, int, int] = (3, 64, 64),
         dtype: torch.dtype = torch.float32,
-        network: NetworkCall | None = None,
         hidden: tuple[Path, ...] = (),
     ):
         self.model, self.limits, self.kind, self.image_shape = model, limits, kind, image_shape
         self.dtype, self.hidden = dtype, hidden
-        self.network = network or model.network
+        self.network: NetworkCall = model.network
         self.device = next(model.network.parameters()).device
         self.method, self.calls, self.images = "", 0, 0
 

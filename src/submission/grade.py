@@ -41,7 +41,7 @@ def make_parser() -> Parser:
     parser.add_argument("--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given")
     parser.add_argument("--sandbox", choices=tuple(SCRATCH), help="the best that there is, if not given")
     parser.add_argument("--device", default="cuda", help="without --devices; falls back to the CPU where there is none")
-    parser.add_argument("--devices", help="CUDA devices that share the teams, as 0,1")
+    parser.add_argument("--devices", type=indices, default=[], help="CUDA devices that share the teams, as 0,1")
     parser.add_argument("--jobs", type=number(int, 1), help="teams at a time; by default one a device")
     clusters = ("slurm", "local", "debug")
     parser.add_argument("--submitit", nargs="?", const="slurm", choices=clusters, help="one cluster job a team, by submitit")
@@ -49,6 +49,11 @@ def make_parser() -> Parser:
     parser.add_argument("--minutes", type=number(int, 1), default=120, help="of one cluster job")
     parser.add_argument("--again", action="store_true", help="grade anew what has a result already")
     return parser
+
+
+def indices(text: str) -> list[int]:
+    """An argparse type: "0,1" -> [0, 1]."""
+    return [number(int, 0)(part) for part in text.split(",")]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -78,7 +83,7 @@ def main(argv: Sequence[str]) -> None:
     if args.submitit:
         run_on_cluster(waiting, args.submitit, args.minutes, args.partition)
     else:
-        devices = [f"cuda:{number}" for number in args.devices.split(",")] if args.devices else [args.device]
+        devices = [f"cuda:{index}" for index in args.devices] or [args.device]
         run_here(waiting, devices, args.jobs or len(devices))
     results = [load_json(job.folder / "result.json") for job in jobs]
     write_board(results, args.out)

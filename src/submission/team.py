@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -27,7 +26,7 @@ from src.evaluation.inception import Inception
 from src.evaluation.weights import load_inception
 from src.submission import audit
 from src.submission.archive import content_hash, copy_code, unpack
-from src.submission.broker import Broker, Model
+from src.submission.broker import Broker, Model, NetworkCall
 from src.submission.failures import Failed, one_line
 from src.submission.manifest import differences, restore
 from src.submission.sandbox import Limits
@@ -45,6 +44,7 @@ from src.utils import (
 
 IMAGE_SHAPE = (3, 64, 64)
 CPU_BATCH_SIZE = 8
+CHECK = 1 << 20  # beside the numbers of the runs, for what the secret decides of the checks
 SHEET = (4, 8)  # rows and columns of the picture of samples
 PUBLIC_SHARE = 0.8  # of the best secret seed's FID; a public seed below it is tuned
 PRIVATE = (".ssh", ".aws", ".config", ".netrc", ".kaggle", ".gitconfig", ".cache")  # of the home folder
@@ -111,7 +111,9 @@ def run_job(job: Job) -> dict[str, Any]:
     start = time.monotonic()
     result = new_result(job)
     try:
-        grade(job, result)
+        device = resolve_device(job.settings.device)
+        result["device"] = str(device)
+        grade(replace(job, settings=replace(job.settings, device=str(device))), result)
     except Failed as error:
         result |= {"status": "failed", "reason": error.reason, "nfe": {}}
     except Exception as error:  # ours: every error of the submission's is a Failed
@@ -136,6 +138,7 @@ def new_result(job: Job) -> dict[str, Any]:
         "num_images": job.settings.num_images,
         "replaced": [],
         "seconds": 0.0,
+        "device": job.settings.device,
         "sandbox": job.settings.sandbox,
         "settings": settings_key(job),
     }
@@ -148,33 +151,32 @@ def write_result(job: Job, result: dict[str, Any]) -> None:
 
 
 def grade(job: Job, result: dict[str, Any]) -> None:
-    """Fill result's method, nfe and replaced. Raises Failed where the submission fails."""
-    settings, secret = job.settings, read_secret(job.seed_file)
-    device = resolve_device(settings.device)
+    """Fill result's method, nfe and replaced; the device of the job's settings is there. Raises Failed."""
+    settings, secret, device = job.settings, read_secret(job.seed_file), torch.device(job.settings.device)
     torch.backends.cudnn.deterministic = True
     with tempfile.TemporaryDirectory(prefix="grade-") as work:
         model, result["replaced"] = prepare(job.submission, Path(work), settings.network)
         model.network.to(device, memory_format=torch.channels_last)
         judge = load_judge(settings.reference_dir, settings.inception, device, settings.batch_size)
         for nfe in settings.nfe:
-            runs = [run_seed(secret, nfe, index) for index in range(settings.seeds)]
+            seeds = [run_seed(secret, nfe, index) for index in range(settings.seeds)]
             public = [] if settings.public_seed is None else [settings.public_seed]
-            broker = new_broker(model, job)
-            with broker:
-                result["method"] = broker.method
-                images = [sample(broker, nfe, seed, settings) for seed in (*runs, *public)]
-            check_images(model, job, nfe, runs[0], images[0])
+            runs = [sample(model, job, nfe, seed) for seed in (*seeds, *public)]
+            result["method"] = runs[0].method
+            images = [run.images for run in runs]
+            check_images(model, job, nfe, seeds, images, secret)
             together = np.concatenate(images)
             duplicates = audit.check_distinct(together)
             near = audit.check_not_reference(together, judge.reference)
-            scores = [judge.measure(run) for run in images]
+            scores = [judge.measure(run.images) for run in runs]
             check_public(nfe, scores[: settings.seeds], scores[settings.seeds :])
             picture = write_sheet(job, nfe, images[0])
+            calls = sum(run.calls for run in runs) / len(together)
             result["nfe"][str(nfe)] = {
                 **summary(scores[: settings.seeds]),
                 "fid_public": scores[-1]["fid"] if public else None,
-                "calls": broker.calls / broker.images,
-                "gflop": broker.calls / broker.images * model.cost.flop / 1e9,
+                "calls": calls,
+                "gflop": calls * model.cost.flop / 1e9,
                 "duplicates": duplicates,
                 "near_reference": near,
                 "samples": picture.relative_to(job.board).as_posix(),
@@ -201,44 +203,66 @@ def prepare(submission: Path, work: Path, network_options: dict[str, Any]) -> tu
     return Model(code, config, network, extras, audit.measure_cost(network, IMAGE_SHAPE)), changed
 
 
-def new_broker(model: Model, job: Job) -> Broker:
-    """A fresh process of the submission, not yet started: one knows nothing of what others of it have made."""
-    settings = job.settings
-    dtype = resolve_precision(settings.precision, next(model.network.parameters()).device)
+@dataclass(frozen=True)
+class Run:
+    """What one process of a submission gave: images, uint8 (num_images, 3, H, W), and calls of the network times images."""
+
+    images: np.ndarray
+    calls: int
+    method: str
+
+
+def sample(model: Model, job: Job, nfe: int, seed: int, swapped: frozenset[int] = frozenset()) -> Run:
+    """One run in a fresh process of the submission, which knows nothing of what others of it have made.
+
+    In the batches whose numbers are in `swapped` each call is answered with the answers for the batch's other images.
+    """
+    settings, network = job.settings, model.network
+    device = next(network.parameters()).device
     home = tuple(Path.home() / name for name in PRIVATE)
     hidden = (job.seed_file, job.board, job.submission, Path(settings.reference_dir), PROJECT_ROOT / "data", *home)
-    return Broker(model, settings.limits, settings.sandbox, IMAGE_SHAPE, dtype, hidden=hidden)
+    dtype = resolve_precision(settings.precision, device)
+    images = []
+    with Broker(model, settings.limits, settings.sandbox, IMAGE_SHAPE, dtype, hidden) as broker:
+        for number, seeds in enumerate(batches(seed, settings)):
+            broker.network = shift_answers(network) if number in swapped else network
+            images.append(broker.sample(nfe, seeds))
+    return Run(np.concatenate(images), broker.calls, broker.method)
 
 
-def batches(seed: int, settings: Settings) -> Iterator[list[int]]:
+def shift_answers(network: torch.nn.Module) -> NetworkCall:
+    """The network, but each image of a batch gets the answer for the one before it."""
+    return lambda x, timestep, condition: network(x.roll(1, dims=0), timestep, condition)
+
+
+def batches(seed: int, settings: Settings) -> list[list[int]]:
     """The images' seeds of a run, batch by batch."""
-    on_cpu = resolve_device(settings.device).type == "cpu"
+    on_cpu = torch.device(settings.device).type == "cpu"
     size = min(settings.batch_size, CPU_BATCH_SIZE) if on_cpu else settings.batch_size
-    for first in range(0, settings.num_images, size):
-        yield image_seeds(seed, first, min(size, settings.num_images - first))
+    count = settings.num_images
+    return [image_seeds(seed, first, min(size, count - first)) for first in range(0, count, size)]
 
 
-def sample(broker: Broker, nfe: int, seed: int, settings: Settings) -> np.ndarray:
-    """The images of a run, uint8 (num_images, 3, H, W)."""
-    return np.concatenate([broker.sample(nfe, seeds) for seeds in batches(seed, settings)])
+def check_images(model: Model, job: Job, nfe: int, seeds: list[int], images: list[np.ndarray], secret: int) -> None:
+    """Sample one of the secret runs again, and raise Failed where its images do not depend on what they should.
 
-
-def check_images(model: Model, job: Job, nfe: int, seed: int, images: np.ndarray) -> None:
-    """Sample two batches of a run again in a fresh process, and raise Failed where images do not depend on what they should.
-
-    The first batch's calls are answered with the answers for its other images, which a model cannot tell from its own, and
-    its images must change. The last batch's are answered as before, and its images must be the same bit for bit.
+    In half of the batches the network's answers are swapped between images, which a model cannot tell from answers of its
+    own: its images must change. In the other half they must be the same bit for bit. The secret decides which run and which
+    batches, and both processes look the same from inside, so that a model that cheats in some batches only is found too.
     """
-    network = model.network
-    groups = list(batches(seed, job.settings))
-    broker = new_broker(model, job)
-    with broker:
-        broker.network = lambda x, t, condition: network(x.roll(1, dims=0), t, condition)
-        audit.check_change(images[: len(groups[0])], broker.sample(nfe, groups[0]), nfe)
-        broker.network = network
-        again = broker.sample(nfe, groups[-1])
-    if not np.array_equal(again, images[-len(groups[-1]) :]):
-        raise Failed("not_reproducible", f"NFE {nfe}: the same seeds gave other images in a second process")
+    draw = np.random.default_rng([secret, nfe, CHECK])
+    index = int(draw.integers(len(seeds)))
+    groups = batches(seeds[index], job.settings)
+    able = [number for number, group in enumerate(groups) if len(group) > 1]
+    swapped = frozenset(int(number) for number in draw.permutation(able)[: (len(groups) + 1) // 2])
+    again, first = sample(model, job, nfe, seeds[index], swapped).images, 0
+    for number, group in enumerate(groups):
+        part = slice(first, first + len(group))
+        if number in swapped:
+            audit.check_change(images[index][part], again[part], nfe)
+        elif not np.array_equal(images[index][part], again[part]):
+            raise Failed("not_reproducible", f"NFE {nfe}: the same seeds gave other images in a second process")
+        first += len(group)
 
 
 # ------------------------------------------------------------------------------------------------------------ measuring
@@ -317,8 +341,8 @@ def run_seed(secret: int, nfe: int, index: int) -> int:
 
 
 def settings_key(job: Job) -> str:
-    """Equal for equal settings and secret: a result with another key is not of this board."""
-    values = asdict(job.settings) | {"device": resolve_device(job.settings.device).type, "secret": read_secret(job.seed_file)}
+    """Equal for equal settings and secret, whichever of its GPUs is used: a result with another key is not of this board."""
+    values = asdict(job.settings) | {"device": job.settings.device.partition(":")[0], "secret": read_secret(job.seed_file)}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -106,6 +106,8 @@ def test_cheats_of_code(name, job, no_measuring):
     expected = cheat(job.submission, name, **({"LITERAL": "0" * 5000} if name == "literal" else {}))
     if name == "sleeps":
         job = replace(job, settings=replace(job.settings, limits=replace(LIMITS, sample_seconds=3)))
+    if name == "later_images":
+        job = replace(job, settings=replace(job.settings, num_images=40))
     assert reason(job) == expected
     assert not list(job.submission.rglob("__pycache__"))
 
@@ -134,26 +136,31 @@ def test_what_the_kernel_refuses(sandbox, job, no_measuring):
     [
         ("rectified_flow", (2,)),
         pytest.param("shortcut", (1, 2), marks=pytest.mark.slow),
-        pytest.param("consistency", (1, 4), marks=pytest.mark.slow),
+        pytest.param("consistency", (4,), marks=pytest.mark.slow),
     ],
 )
-def test_honest(method, nfe, job, package_file):
-    """The grade is that of the images that sampling.py makes of the same seeds, to the last bit."""
+def test_honest(method, nfe, job, package_file, monkeypatch):
+    """What is measured are the images that sampling.py makes of the same seeds, to the last bit."""
+    measured, measure = [], team.Judge.measure
+
+    def keep(judge: team.Judge, images: np.ndarray) -> dict[str, float]:
+        measured.append(images)
+        return measure(judge, images)
+
+    monkeypatch.setattr(team.Judge, "measure", keep)
     honest(job.submission, method)
     job = replace(job, settings=replace(job.settings, nfe=nfe, seeds=2))
     result = run_job(job)
     assert result["status"] == "graded" and result["reason"] is None, result
     assert result["method"] == method and result["replaced"] == [] and set(result["nfe"]) == {str(steps) for steps in nfe}
-    judge = team.load_judge(job.settings.reference_dir, None, torch.device("cpu"), job.settings.batch_size)
     for steps in nfe:
+        for index in range(2):
+            assert np.array_equal(measured.pop(0), generated(method, steps, run_seed(0x1F, steps, index)))
         found = result["nfe"][str(steps)]
-        expected = [judge.measure(generated(method, steps, run_seed(0x1F, steps, index)))["fid"] for index in range(2)]
-        assert found["fid_seeds"] == expected and found["fid"] == np.mean(expected)
-        assert found["fid_spread"] == np.std(expected, ddof=1) and found["calls"] == steps
-        assert found["gflop"] == pytest.approx(0.3995 * steps, rel=0.01)
+        assert found["fid"] == np.mean(found["fid_seeds"]) and found["fid_spread"] == np.std(found["fid_seeds"], ddof=1)
+        assert len(set(found["fid_seeds"])) == 2 and min(found["fid_seeds"]) > 0
+        assert found["calls"] == steps and found["gflop"] == pytest.approx(0.3995 * steps, rel=0.05)
         assert Image.open(job.board / found["samples"]).height == 64
-    again = run_job(job)
-    assert again["nfe"] == result["nfe"], "graded again, the same"
 
 
 def generated(method: str, nfe: int, seed: int) -> np.ndarray:
@@ -168,7 +175,7 @@ def test_changed_protected_files_are_put_back(job, package_file):
     before = run_job(job)
     (job.submission / "measure_fid.py").write_text('print("FID 1.0")')
     (job.submission / "src" / "network.py").write_text("class UNet:\n    pass\n")
-    after = run_job(job)
+    after = run_job(job)  # and the same submission gets the same grade
     assert after["replaced"] == ["measure_fid.py", "src/network.py"] and after["nfe"] == before["nfe"]
 
 
