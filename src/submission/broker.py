@@ -149,7 +149,8 @@ class Broker:
             raise Failed("wrong_output", "a message of the model's process has no sense") from error
         if kind == "error":
             code = header.get("code")
-            raise Failed(code if code in CODES and code != "grader_error" else "crashed", header.get("text", ""))
+            known = isinstance(code, str) and code in CODES and code != "grader_error"
+            raise Failed(code if known else "crashed", header.get("text", ""))
         if kind == "call" and before_sampling:
             raise Failed("too_many_calls", "the model called its network while it was built, before any image was asked for")
         if kind not in (("ready",) if before_sampling else ("call", "images")):
@@ -180,15 +181,20 @@ class Broker:
         if needed is not (condition is not None):
             raise Failed("wrong_output", f"the network {'needs a' if needed else 'takes no'} condition in each call")
         condition = None if condition is None else condition.to(self.device)
-        with torch.inference_mode(), autocast(self.device, self.dtype):
-            answer = self.network(x.to(self.device), timestep.to(self.device), condition)
+        try:
+            with torch.inference_mode(), autocast(self.device, self.dtype):
+                answer = self.network(x.to(self.device), timestep.to(self.device), condition)
+        except torch.OutOfMemoryError:
+            raise  # ours
+        except (RuntimeError, ValueError) as error:
+            raise Failed("crashed", f"a network call on {x.dtype}: {error}") from error
         self.calls += rows
         self._send({"kind": "answer"}, {"answer": answer})
 
     def _check_flop(self, header: dict[str, Any]) -> None:
         """Hold the worker's own count of its products and convolutions against what is allowed beside the calls."""
         flop, allowed = header.get("flop"), FLOP_SHARE * self.model.cost.flop * self.images
-        if not isinstance(flop, (int, float)) or not flop >= 0:
+        if not isinstance(flop, (int, float)) or not 0 <= flop < 1e30:
             raise Failed("wrong_output", "a message of the model's process has no sense")
         if flop > allowed:
             raise Failed(
@@ -205,7 +211,7 @@ def _tensors(header: dict[str, Any], payload: bytes, expected: dict[str, tuple[s
         raise Failed("wrong_output", "a message of the model's process has no sense")
     for name, value in described.items():
         dtype, shape = (value.get("dtype"), value.get("shape")) if isinstance(value, dict) else (None, None)
-        sound = isinstance(shape, list) and len(shape) <= 8 and all(type(n) is int and 0 <= n < 2**32 for n in shape)
+        sound = isinstance(shape, list) and len(shape) <= 8 and all(type(n) is int and 0 < n < 2**32 for n in shape)
         if name not in expected or not sound:
             raise Failed("wrong_output", "a message of the model's process has no sense")
         if dtype not in expected[name]:
@@ -215,7 +221,7 @@ def _tensors(header: dict[str, Any], payload: bytes, expected: dict[str, tuple[s
         part = bytearray(payload[start : start + size])
         if len(part) != size:
             raise Failed("wrong_output", "a message of the model's process is shorter than it says")
-        tensors[name] = torch.frombuffer(part, dtype=kind).reshape(shape) if size else torch.empty(shape, dtype=kind)
+        tensors[name] = torch.frombuffer(part, dtype=kind).reshape(shape)
         start += size
     if start != len(payload):
         raise Failed("wrong_output", "a message of the model's process is longer than it says")

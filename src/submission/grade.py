@@ -98,14 +98,15 @@ def find_submissions(path: Path) -> dict[str, Path]:
     """
     if not path.exists():
         raise UserError(f"no folder {path}")
+    path = path.resolve()
     single = path.is_file() or (path / "custom_model.py").is_file()
     entries = [path] if single else sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     teams: dict[str, Path] = {}
     for entry in entries:
-        if not entry.is_dir() and entry.suffix.lower() != ".zip":
+        if entry.is_symlink() or not (entry.is_dir() or (entry.is_file() and entry.suffix.lower() == ".zip")):
             print(f"{entry.name}: left out, it is no zip file and no folder")
             continue
-        name = entry.resolve().name if entry.is_dir() else entry.stem
+        name = entry.name if entry.is_dir() else entry.stem
         team = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:80].lstrip(".") or "_"
         if team in teams:
             raise UserError(f"{entry.name} and {teams[team].name} are both team {team}: rename one")

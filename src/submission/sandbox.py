@@ -26,6 +26,7 @@ from src.utils import UserError
 
 WORKER = Path(__file__).with_name("worker.py")
 POLL_SECONDS = 0.1
+ENDING_SECONDS = 5  # from the end of the pipe to that of the process
 PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
 SCRATCH = {"bubblewrap": "/tmp", "namespaces": "/dev/shm"}  # kinds of sandbox and the one folder that can be written to
@@ -220,7 +221,10 @@ class Confined:
 
     def _ended(self) -> Failed:
         """The failure that tells how the process ended."""
-        code = self.process.wait()
+        try:
+            code = self.process.wait(timeout=ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            return Failed("wrong_output", "the process closed its pipe to the grader")
         self.errors.seek(max(0, self.errors.seek(0, os.SEEK_END) - 4096))
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
         last = one_line(lines[-1]) if lines else "it said nothing"
