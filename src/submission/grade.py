@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
         devices = [f"cuda:{index}" for index in args.devices] or [args.device]
         run_here(waiting, devices, args.jobs or len(devices))
     results = [load_json(job.folder / "result.json") for job in jobs]
-    write_board(results, args.out)
+    write_board(results, args.out, nfes=settings.nfe)
     failed = sum(result["status"] == "failed" for result in results)
     print(f"{len(results) - failed} graded, {failed} failed: {args.out / 'leaderboard.html'}")
 

@@ -104,7 +104,7 @@ class Confined:
             "readable": [*map(str, libraries), *SYSTEM_FOLDERS, "/etc", "/proc", "/sys", "/dev", SCRATCH[kind]],
             "limits": asdict(limits),
             "confine": kind == "namespaces",
-            "hidden": _outermost(hidden),
+            "hidden": _outermost(hidden) if kind == "namespaces" else [],
             "seccomp": self.seccomp.hex(),
         }
         command = [sys.executable, "-I", "-B", str(WORKER), json.dumps(config)]

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from src.evaluation.features import cached_features, extract_features, read_images
 from src.evaluation.fid import frechet_distance
@@ -45,6 +46,7 @@ from src.utils import (
 IMAGE_SHAPE = (3, 64, 64)
 CPU_BATCH_SIZE = 8
 CHECK = 1 << 20  # beside the numbers of the runs, for what the secret decides of the checks
+SHIFT = 0.15  # of the deviation of the network's answers
 SHEET = (4, 8)  # rows and columns of the picture of samples
 PUBLIC_SHARE = 0.8  # of the best secret seed's FID; a public seed below it is tuned
 PRIVATE = (".ssh", ".aws", ".config", ".netrc", ".kaggle", ".gitconfig", ".cache")  # of the home folder
@@ -212,10 +214,10 @@ class Run:
     method: str
 
 
-def sample(model: Model, job: Job, nfe: int, seed: int, swapped: frozenset[int] = frozenset()) -> Run:
+def sample(model: Model, job: Job, nfe: int, seed: int, fields: dict[int, torch.Tensor] | None = None) -> Run:
     """One run in a fresh process of the submission, which knows nothing of what others of it have made.
 
-    In the batches whose numbers are in `swapped` each call is answered with the answers for the batch's other images.
+    fields: by the number of a batch, what shifts the network's answers in it: see shift_answers.
     """
     settings, network = job.settings, model.network
     device = next(network.parameters()).device
@@ -225,14 +227,31 @@ def sample(model: Model, job: Job, nfe: int, seed: int, swapped: frozenset[int] 
     images = []
     with Broker(model, settings.limits, settings.sandbox, IMAGE_SHAPE, dtype, hidden) as broker:
         for number, seeds in enumerate(batches(seed, settings)):
-            broker.network = shift_answers(network) if number in swapped else network
+            shifted = fields is not None and number in fields
+            broker.network = shift_answers(network, fields[number].to(device)) if shifted else network
             images.append(broker.sample(nfe, seeds))
     return Run(np.concatenate(images), broker.calls, broker.method)
 
 
-def shift_answers(network: torch.nn.Module) -> NetworkCall:
-    """The network, but each image of a batch gets the answer for the one before it."""
-    return lambda x, timestep, condition: network(x.roll(1, dims=0), timestep, condition)
+def smooth_fields(count: int, seed: int) -> torch.Tensor:
+    """One random field for each of count images, smooth in space, of deviation 1: (count, 3, H, W)."""
+    coarse = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    fields = F.interpolate(coarse, IMAGE_SHAPE[1:], mode="bilinear")
+    return fields / fields.std(dim=(1, 2, 3), keepdim=True)
+
+
+def shift_answers(network: torch.nn.Module, fields: torch.Tensor) -> NetworkCall:
+    """The network with each image's answers shifted by its field (B, 3, H, W), SHIFT of the answers' deviation in size.
+
+    An image made of such answers has another shading, and is otherwise as good as before: without the weights a model cannot
+    tell them from the network's own.
+    """
+
+    def answer(x: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
+        given = network(x, timestep, condition)
+        return given + (SHIFT * given.float().std() * fields[: len(x)]).to(given.dtype)
+
+    return answer
 
 
 def batches(seed: int, settings: Settings) -> list[list[int]]:
@@ -246,19 +265,19 @@ def batches(seed: int, settings: Settings) -> list[list[int]]:
 def check_images(model: Model, job: Job, nfe: int, seeds: list[int], images: list[np.ndarray], secret: int) -> None:
     """Sample one of the secret runs again, and raise Failed where its images do not depend on what they should.
 
-    In half of the batches the network's answers are swapped between images, which a model cannot tell from answers of its
-    own: its images must change. In the other half they must be the same bit for bit. The secret decides which run and which
-    batches, and both processes look the same from inside, so that a model that cheats in some batches only is found too.
+    In half of the batches the network's answers are shifted a little: the images must change. In the other half they must be
+    the same bit for bit. The secret decides which run and which batches, and both processes look the same from inside, so
+    that a model that cheats in some batches only is found too.
     """
     draw = np.random.default_rng([secret, nfe, CHECK])
     index = int(draw.integers(len(seeds)))
     groups = batches(seeds[index], job.settings)
-    able = [number for number, group in enumerate(groups) if len(group) > 1]
-    swapped = frozenset(int(number) for number in draw.permutation(able)[: (len(groups) + 1) // 2])
-    again, first = sample(model, job, nfe, seeds[index], swapped).images, 0
+    chosen = draw.permutation(len(groups))[: (len(groups) + 1) // 2]
+    fields = {int(number): smooth_fields(len(groups[number]), int(draw.integers(2**63))) for number in chosen}
+    again, first = sample(model, job, nfe, seeds[index], fields).images, 0
     for number, group in enumerate(groups):
         part = slice(first, first + len(group))
-        if number in swapped:
+        if number in fields:
             audit.check_change(images[index][part], again[part], nfe)
         elif not np.array_equal(images[index][part], again[part]):
             raise Failed("not_reproducible", f"NFE {nfe}: the same seeds gave other images in a second process")
