@@ -90,7 +90,7 @@ def reason(job: Job) -> str:
 
 @pytest.mark.parametrize("name", [*CHECKPOINTS])
 def test_cheats_that_are_found_without_running_them(name, job, no_measuring, monkeypatch):
-    monkeypatch.setattr(team, "new_broker", lambda *_: pytest.fail("it was run"))
+    monkeypatch.setattr(team, "sample", lambda *_: pytest.fail("it was run"))
     change, expected = CHECKPOINTS[name]
     change(honest(job.submission, "custom"))
     assert reason(job) == expected
