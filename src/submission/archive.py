@@ -40,12 +40,12 @@ def unpack(source: Path, folder: Path, limits: ArchiveLimits | None = None) -> N
     if source.is_symlink():
         raise Failed("unsafe_archive", f"{source.name} is a link")
     folder.mkdir(parents=True)
-    if source.is_dir():
-        _copy_folder(source, folder, limits)
-    elif source.is_file():
-        _unpack_zip(source, folder, limits)
-    else:
+    if not source.is_dir() and not source.is_file():
         raise Failed("missing_file", f"{source.name}: no such zip file or folder")
+    try:
+        (_copy_folder if source.is_dir() else _unpack_zip)(source, folder, limits)
+    except PermissionError as error:
+        raise Failed("missing_file", f"{Path(error.filename).name} cannot be read") from error
     _lift(folder)
 
 
@@ -53,8 +53,7 @@ def content_hash(source: Path) -> str:
     """SHA-256 of a zip file's bytes, or of the names and bytes of a folder's files; links count by their target's name."""
     digest = hashlib.sha256()
     if not source.is_dir():
-        with source.open("rb") as stream:
-            _feed(digest, stream)
+        _feed(digest, source)
         return digest.hexdigest()
     for path in sorted(_walk(source)):
         name = os.fsencode(path.relative_to(source).as_posix())
@@ -64,8 +63,7 @@ def content_hash(source: Path) -> str:
             digest.update(os.fsencode(os.readlink(path)))
         elif stat.S_ISREG(mode):
             digest.update(b"%d " % path.lstat().st_size)
-            with path.open("rb") as stream:
-                _feed(digest, stream)
+            _feed(digest, path)
     return digest.hexdigest()
 
 
@@ -176,6 +174,10 @@ def _lift(folder: Path) -> None:
         inner.rename(folder)
 
 
-def _feed(digest: "hashlib._Hash", stream: IO[bytes]) -> None:
-    while block := stream.read(BLOCK):
-        digest.update(block)
+def _feed(digest: "hashlib._Hash", path: Path) -> None:
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(BLOCK):
+                digest.update(block)
+    except PermissionError:
+        digest.update(b"unreadable")  # unpack fails it

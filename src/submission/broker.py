@@ -53,10 +53,10 @@ class Broker:
     Args:
         image_shape: (3, H, W) of every image.
         dtype: of the network's matrix products, as `sampling.py` has it.
-        network: what answers the calls; by default the model's own network.
+        hidden: files and folders that a sandbox without bubblewrap has to cover.
 
-    After the start `method` is the submission's name for its method. `calls` counts calls of the network times images; one
-    image's share of it is its NFE.
+    `network` answers the calls. After the start `method` is the submission's name for its method. `calls` counts calls of the
+    network times images; one image's share of it is its NFE.
     """
 
     def __init__(
@@ -66,12 +66,11 @@ class Broker:
         kind: str,
         image_shape: tuple[int, int, int] = (3, 64, 64),
         dtype: torch.dtype = torch.float32,
-        network: NetworkCall | None = None,
         hidden: tuple[Path, ...] = (),
     ):
         self.model, self.limits, self.kind, self.image_shape = model, limits, kind, image_shape
         self.dtype, self.hidden = dtype, hidden
-        self.network = network or model.network
+        self.network: NetworkCall = model.network
         self.device = next(model.network.parameters()).device
         self.method, self.calls, self.images = "", 0, 0
 
@@ -150,7 +149,8 @@ class Broker:
             raise Failed("wrong_output", "a message of the model's process has no sense") from error
         if kind == "error":
             code = header.get("code")
-            raise Failed(code if code in CODES and code != "grader_error" else "crashed", header.get("text", ""))
+            known = isinstance(code, str) and code in CODES and code != "grader_error"
+            raise Failed(code if known else "crashed", header.get("text", ""))
         if kind == "call" and before_sampling:
             raise Failed("too_many_calls", "the model called its network while it was built, before any image was asked for")
         if kind not in (("ready",) if before_sampling else ("call", "images")):
@@ -181,15 +181,20 @@ class Broker:
         if needed is not (condition is not None):
             raise Failed("wrong_output", f"the network {'needs a' if needed else 'takes no'} condition in each call")
         condition = None if condition is None else condition.to(self.device)
-        with torch.inference_mode(), autocast(self.device, self.dtype):
-            answer = self.network(x.to(self.device), timestep.to(self.device), condition)
+        try:
+            with torch.inference_mode(), autocast(self.device, self.dtype):
+                answer = self.network(x.to(self.device), timestep.to(self.device), condition)
+        except torch.OutOfMemoryError:
+            raise  # ours
+        except (RuntimeError, ValueError) as error:
+            raise Failed("crashed", f"a network call on {x.dtype}: {error}") from error
         self.calls += rows
         self._send({"kind": "answer"}, {"answer": answer})
 
     def _check_flop(self, header: dict[str, Any]) -> None:
         """Hold the worker's own count of its products and convolutions against what is allowed beside the calls."""
         flop, allowed = header.get("flop"), FLOP_SHARE * self.model.cost.flop * self.images
-        if not isinstance(flop, (int, float)) or not flop >= 0:
+        if not isinstance(flop, (int, float)) or not 0 <= flop < 1e30:
             raise Failed("wrong_output", "a message of the model's process has no sense")
         if flop > allowed:
             raise Failed(
@@ -206,7 +211,7 @@ def _tensors(header: dict[str, Any], payload: bytes, expected: dict[str, tuple[s
         raise Failed("wrong_output", "a message of the model's process has no sense")
     for name, value in described.items():
         dtype, shape = (value.get("dtype"), value.get("shape")) if isinstance(value, dict) else (None, None)
-        sound = isinstance(shape, list) and len(shape) <= 8 and all(type(n) is int and 0 <= n < 2**32 for n in shape)
+        sound = isinstance(shape, list) and len(shape) <= 8 and all(type(n) is int and 0 < n < 2**32 for n in shape)
         if name not in expected or not sound:
             raise Failed("wrong_output", "a message of the model's process has no sense")
         if dtype not in expected[name]:
@@ -216,7 +221,7 @@ def _tensors(header: dict[str, Any], payload: bytes, expected: dict[str, tuple[s
         part = bytearray(payload[start : start + size])
         if len(part) != size:
             raise Failed("wrong_output", "a message of the model's process is shorter than it says")
-        tensors[name] = torch.frombuffer(part, dtype=kind).reshape(shape) if size else torch.empty(shape, dtype=kind)
+        tensors[name] = torch.frombuffer(part, dtype=kind).reshape(shape)
         start += size
     if start != len(payload):
         raise Failed("wrong_output", "a message of the model's process is longer than it says")

@@ -2,9 +2,9 @@
 
 On Linux with bubblewrap it gets its own user, process, network and file namespaces: a read-only view of the Python
 installation and of the submission's Python files, a scratch folder of limited size in memory, and nothing else. Without
-bubblewrap the worker makes namespaces itself (`worker.confine`): no network, everything read-only, the folders named in
-`hidden` empty. In both, a seccomp filter refuses new processes, sockets and the calls that lead out of a sandbox. The process
-starts no other, so that its CPU time, memory and threads, read from outside in /proc, are those of the submission.
+bubblewrap the worker makes namespaces itself (`worker.confine`): no network, everything read-only, the files and folders named
+in `hidden` empty. In both, a seccomp filter refuses new processes, sockets, signals and the calls that lead out of a sandbox.
+The process starts no other, so that its CPU time, memory and threads, read in /proc from outside, are the submission's.
 """
 
 import json
@@ -26,6 +26,7 @@ from src.utils import UserError
 
 WORKER = Path(__file__).with_name("worker.py")
 POLL_SECONDS = 0.1
+ENDING_SECONDS = 5  # from the end of the pipe to that of the process
 PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
 SCRATCH = {"bubblewrap": "/tmp", "namespaces": "/dev/shm"}  # kinds of sandbox and the one folder that can be written to
@@ -103,7 +104,7 @@ class Confined:
             "readable": [*map(str, libraries), *SYSTEM_FOLDERS, "/etc", "/proc", "/sys", "/dev", SCRATCH[kind]],
             "limits": asdict(limits),
             "confine": kind == "namespaces",
-            "hidden": [str(path.resolve()) for path in hidden if path.is_dir()],
+            "hidden": _outermost(hidden) if kind == "namespaces" else [],
             "seccomp": self.seccomp.hex(),
         }
         command = [sys.executable, "-I", "-B", str(WORKER), json.dumps(config)]
@@ -220,7 +221,10 @@ class Confined:
 
     def _ended(self) -> Failed:
         """The failure that tells how the process ended."""
-        code = self.process.wait()
+        try:
+            code = self.process.wait(timeout=ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            return Failed("wrong_output", "the process closed its pipe to the grader")
         self.errors.seek(max(0, self.errors.seek(0, os.SEEK_END) - 4096))
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
         last = one_line(lines[-1]) if lines else "it said nothing"
@@ -270,6 +274,12 @@ def _bubblewrap(libraries: list[Path], code: Path, worker: str, disk: int) -> li
     return [*command, "--chdir", "/submission", "--remount-ro", "/"]
 
 
+def _outermost(paths: tuple[Path, ...]) -> list[str]:
+    """Those of the paths that exist and are not below another of them."""
+    found = {path.resolve() for path in paths if path.exists()}
+    return sorted(str(path) for path in found if not found & set(path.parents))
+
+
 def _try_namespaces() -> list[str]:
     """A command that does nothing but make the namespaces that the worker would make."""
     return [sys.executable, "-I", "-B", str(WORKER), json.dumps({"try": True})]
@@ -303,17 +313,24 @@ _ARCHITECTURES = {  # audit number, then system calls by name; those an architec
         {"fork": 57, "vfork": 58, "clone": 56, "ptrace": 101, "socket": 41, "unshare": 272, "setns": 308, "mount": 165,
          "umount2": 166, "pivot_root": 155, "bpf": 321, "add_key": 248, "request_key": 249, "keyctl": 250,
          "perf_event_open": 298, "userfaultfd": 323, "process_vm_readv": 310, "process_vm_writev": 311,
-         "init_module": 175, "finit_module": 313, "kexec_load": 246, "memfd_create": 319},
+         "init_module": 175, "finit_module": 313, "kexec_load": 246, "memfd_create": 319, "kill": 62, "tkill": 200,
+         "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "prlimit64": 302},
     ),
     "aarch64": (
         0xC00000B7,
         {"clone": 220, "ptrace": 117, "socket": 198, "unshare": 97, "setns": 268, "mount": 40, "umount2": 39,
          "pivot_root": 41, "bpf": 280, "add_key": 217, "request_key": 218, "keyctl": 219, "perf_event_open": 241,
          "userfaultfd": 282, "process_vm_readv": 270, "process_vm_writev": 271, "init_module": 105, "finit_module": 273,
-         "kexec_load": 104, "memfd_create": 279},
+         "kexec_load": 104, "memfd_create": 279, "kill": 129, "tkill": 130, "tgkill": 131, "rt_sigqueueinfo": 138,
+         "rt_tgsigqueueinfo": 240, "prlimit64": 261},
     ),
 }  # fmt: skip
-_NEW_CALLS = {"io_uring_setup": 425, "clone3": 435, "mount_setattr": 442}  # of the numbers that all architectures share
+_NEW_CALLS = {
+    "pidfd_send_signal": 424,
+    "io_uring_setup": 425,
+    "clone3": 435,
+    "mount_setattr": 442,
+}  # of the numbers that all architectures share
 _X32 = 0x40000000  # x86_64's second numbering of its calls
 _CLONE_THREAD = 0x10000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -321,10 +338,11 @@ _ALLOW, _KILL, _REFUSE, _NO_SUCH_CALL = 0x7FFF0000, 0x80000000, 0x00050001, 0x00
 
 
 def seccomp_program(machine: str | None = None) -> bytes:
-    """A BPF program that refuses new processes, sockets, traces, mounts, namespaces and kernel facilities; threads are let.
+    """A BPF program that refuses new processes, sockets, signals, traces, mounts, namespaces and kernel facilities.
 
-    clone3, whose flags a filter cannot read, "does not exist": the C library then falls back to clone. Raises UserError on a
-    processor whose call numbers are not known here.
+    clone is let where it makes a thread, prlimit64 where it is about the process itself. clone3, whose flags a filter cannot
+    read, "does not exist": the C library then falls back to clone. Raises UserError on a processor whose call numbers are not
+    known here.
     """
     machine = machine or platform.machine()
     if machine not in _ARCHITECTURES:
@@ -332,12 +350,12 @@ def seccomp_program(machine: str | None = None) -> bytes:
     audit, calls = _ARCHITECTURES[machine]
     program = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, audit), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, 0)]
     program += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _REFUSE)]
+    conditions = {"clone": (_ANY_BIT, 1, 0, _CLONE_THREAD), "prlimit64": (_EQUAL, 1, 0, 0)}  # true: one line is passed over
     for name, call in {**calls, **_NEW_CALLS}.items():
-        if name == "clone":
-            # flags are the first argument, whose low half is at byte 16
-            program += [(_EQUAL, 0, 4, call), (_LOAD, 0, 0, 16), (_ANY_BIT, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, _REFUSE)]
-            program += [(_RETURN, 0, 0, _ALLOW)]
+        refusal = (_RETURN, 0, 0, _NO_SUCH_CALL if name == "clone3" else _REFUSE)
+        if name in conditions:  # on the low half of the first argument, at byte 16
+            program += [(_EQUAL, 0, 4, call), (_LOAD, 0, 0, 16), conditions[name], refusal, (_RETURN, 0, 0, _ALLOW)]
         else:
-            program += [(_EQUAL, 0, 1, call), (_RETURN, 0, 0, _NO_SUCH_CALL if name == "clone3" else _REFUSE)]
+            program += [(_EQUAL, 0, 1, call), refusal]
     program += [(_RETURN, 0, 0, _ALLOW)]
     return b"".join(struct.pack("<HBBI", *line) for line in program)

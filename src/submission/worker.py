@@ -118,8 +118,11 @@ def confine(config: dict) -> None:
     """
     make_namespaces()
     _call("mount", None, b"/", None, 0x4000 | 0x40000, None)  # REC, PRIVATE: nothing below is seen outside
-    for folder in (*config["hidden"], "/proc"):
-        _call("mount", b"none", os.fsencode(folder), b"tmpfs", 0, b"size=4096")
+    for path in (*config["hidden"], "/proc"):
+        if os.path.isdir(path):
+            _call("mount", b"none", os.fsencode(path), b"tmpfs", 0, b"size=4096")
+        else:
+            _call("mount", b"/dev/null", os.fsencode(path), None, 0x1000, None)  # BIND
     attributes = struct.pack("<QQQQ", 1, 0, 0, 0)  # MOUNT_ATTR_RDONLY
     _call("syscall", 442, -100, b"/", 0x8000, attributes, len(attributes))  # mount_setattr of / and all below
     size = f"size={config['limits']['disk']}".encode()

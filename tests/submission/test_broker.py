@@ -1,0 +1,116 @@
+"""The grader's side of the pipe, fed with what a hostile process might send."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.network import UNet
+from src.submission.audit import Cost
+from src.submission.broker import HEADER_BYTES, Broker, Model
+from src.submission.failures import Failed
+from src.submission.sandbox import Limits
+from src.submission.worker import LENGTHS, to_bytes
+from tests.helpers import TINY, fill_by_rule
+
+NETWORK = fill_by_rule(UNet(**TINY)).eval().requires_grad_(False)
+IMAGES = {"dtype": "float32", "shape": [2, 3, 64, 64]}
+PIXELS = bytes(4 * 2 * 3 * 64 * 64)
+
+
+class Pipe:
+    """Stands for the confined process: what it sends is given, what it gets is kept."""
+
+    def __init__(self, data: bytes):
+        self.data, self.sent = data, []
+
+    def allow(self, *_):
+        pass
+
+    def send(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def receive(self, count: int) -> bytes:
+        part, self.data = self.data[:count], self.data[count:]
+        if len(part) < count:
+            raise Failed("crashed", "the process ended")
+        return part
+
+
+def message(header: object, payload: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return LENGTHS.pack(len(text), len(payload)) + text + payload
+
+
+def call(rows: int = 2, size: int = 64, dtype: torch.dtype = torch.float32, **more: object) -> bytes:
+    given = {"x": torch.zeros(rows, 3, size, size, dtype=dtype), "timestep": torch.zeros(rows)}
+    parts = {name: to_bytes(tensor) for name, tensor in given.items()}
+    tensors = {name: {"dtype": part[0], "shape": part[1]} for name, part in parts.items()}
+    return message({"kind": "call", "tensors": {**tensors, **more}}, b"".join(part[2] for part in parts.values()))
+
+
+def images(flop: object = 0, **described: object) -> bytes:
+    return message({"kind": "images", "tensors": {"images": {**IMAGES, **described}}, "flop": flop}, PIXELS)
+
+
+def sample(data: bytes, nfe: int = 1) -> Broker:
+    """Two images of a process that sends data."""
+    broker = Broker(Model(Path(), {}, NETWORK, {}, Cost(0.4e9, 0.04)), Limits(), "bubblewrap")
+    broker.confined, broker._cpu_at_start = Pipe(data), 0.0
+    broker.result = broker.sample(nfe, [5, 6])
+    return broker
+
+
+def test_calls_are_counted_and_answered():
+    broker = sample(call() + call(1) + images(), nfe=2)
+    assert broker.calls == 3 and broker.images == 2 and len(broker.confined.sent) == 3
+    assert broker.result.shape == (2, 3, 64, 64) and (broker.result == 128).all()
+    answer = torch.frombuffer(bytearray(broker.confined.sent[1][-len(PIXELS) :]), dtype=torch.float32)
+    assert torch.equal(answer.reshape(2, 3, 64, 64), NETWORK(torch.zeros(2, 3, 64, 64), torch.zeros(2)))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (call() + call(), "too_many_calls: NFE 1: the model made a network call number 2"),
+        (call(3), "too_many_calls: a network call on 3 images, 2 were asked for"),
+        (call(2, 128), "wrong_output: "),
+        (call(2, 32), "wrong_output: a network call on (2, 3, 32, 32)"),
+        (call(dtype=torch.float64), "crashed: a network call on torch.float64"),
+        (call(condition={"dtype": "float32", "shape": [2]}), "wrong_output: a message of the model's process is shorter"),
+        (call(weights={"dtype": "float32", "shape": [2]}), "wrong_output: a message of the model's process has no sense"),
+        (images(shape=[2, 3, 64, 63]), "wrong_output: a message of the model's process is longer"),
+        (images(shape=[2, 3, 32, 128]), "wrong_output: sample() gave images (2, 3, 32, 128), expected (2, 3, 64, 64)"),
+        (images(shape=[2, 3, 64, 2**40]), "wrong_output: a message of the model's process has no sense"),
+        (images(shape=[0, 3, 64, 64]), "wrong_output: a message of the model's process has no sense"),
+        (images(shape="all"), "wrong_output: a message of the model's process has no sense"),
+        (images(dtype="uint8"), "wrong_output: images is uint8"),
+        (images(dtype=["float32"]), "wrong_output: images is ['float32']"),
+        (images(flop=1e9), "hidden_compute: 1 GFLOP beside the network's calls for 2 images (allowed: 0.016)"),
+        (images(flop=float("nan")), "wrong_output"),
+        (images(flop=10**400), "wrong_output"),
+        (images(flop="none"), "wrong_output"),
+        (message(b"[" * 60000), "wrong_output: a message of the model's process has no sense"),
+        (message(b"\xff"), "wrong_output: a message of the model's process has no sense"),
+        (message([]), "wrong_output: a message of the model's process has no sense"),
+        (message({"kind": "ready"}), "wrong_output: a message of the model's process was not expected now"),
+        (message({"kind": "images"}), "wrong_output: a message of the model's process has no sense"),
+        (LENGTHS.pack(HEADER_BYTES + 1, 0), "wrong_output: a message of the model's process has no sense"),
+        (LENGTHS.pack(17, 1 << 40) + b'{"kind": "call"} ', "wrong_output: 1099511627776 bytes in one message"),
+        (message({"kind": "error", "code": "grader_error", "text": "x"}), "crashed: x"),
+        (message({"kind": "error", "code": [], "text": {"a": "\x1b[31m\n" + 999 * "b"}}), "crashed: "),
+    ],
+)
+def test_hostile_messages(data, reason):
+    with pytest.raises(Failed) as caught:
+        sample(data)
+    assert caught.value.reason.startswith(reason) and len(caught.value.reason) < 350
+    assert caught.value.reason.isprintable()
+
+
+def test_no_call_before_sampling():
+    broker = Broker(Model(Path(), {}, NETWORK, {}, Cost(0.4e9, 0.04)), Limits(), "bubblewrap")
+    broker.confined = Pipe(call())
+    with pytest.raises(Failed, match="too_many_calls: the model called its network while it was built"):
+        broker._start()

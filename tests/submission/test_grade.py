@@ -1,0 +1,300 @@
+"""Honest submissions are graded; cheats and faults end with the right reason, and none stops another."""
+
+import json
+import stat
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sampling import generate
+from src.network import UNet
+from src.submission import audit, grade, team
+from src.submission.archive import copy_code
+from src.submission.failures import CODES, Failed
+from src.submission.grade import find_submissions, make_secret
+from src.submission.sandbox import SCRATCH, Limits, find_kind, seccomp_program
+from src.submission.team import Job, Settings, read_secret, run_job, run_seed
+from src.utils import UserError, to_uint8
+from tests.helpers import TINY, fill_by_rule, tiny_model
+from tests.submissions import CHECKPOINTS, OF_CODE, cheat, honest, small_view_of_much
+
+NETWORK = {name: list(value) if isinstance(value, tuple) else value for name, value in TINY.items()}
+LIMITS = Limits(memory=2 << 30, disk=8 << 20, sample_seconds=20, cpu_seconds=3)
+FAST = {"extra_calls", "second_network", "ignores_network", "uses_the_network", "fork_bomb"}  # of the cheats of code
+
+
+@pytest.fixture(scope="session")
+def kind() -> str:
+    """The machine's sandbox; where a machine has none, the tests that run strangers' code are left out and say so."""
+    try:
+        return find_kind()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory) -> Path:
+    """Smooth coloured images in the validation images' place."""
+    folder = tmp_path_factory.mktemp("reference")
+    rng = np.random.default_rng(0)
+    for number in range(16):
+        colours = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        colours.resize((64, 64), Image.BILINEAR).save(folder / f"{number:04d}.png")
+    return folder
+
+
+@pytest.fixture
+def job(tmp_path, reference, kind):
+    """Grades what the test puts at its submission: one seed, 12 images, NFE 1, without the public seed."""
+    settings = Settings(
+        reference_dir=str(reference),
+        sandbox=kind,
+        nfe=(1,),
+        seeds=1,
+        num_images=12,
+        device="cpu",
+        precision="fp32",
+        public_seed=None,
+        network=NETWORK,
+        limits=LIMITS,
+    )
+    seed_file = tmp_path / "seed"
+    seed_file.touch(0o600)
+    seed_file.write_text("1f")
+    return Job("team", tmp_path / "team", tmp_path / "board", seed_file, settings)
+
+
+@pytest.fixture
+def no_measuring(monkeypatch):
+    """For what fails before it is measured: an Inception is not loaded."""
+
+    def load(reference_dir, *_):
+        return team.Judge(team.read_images(reference_dir), np.empty(0), None, 8)
+
+    monkeypatch.setattr(team, "load_judge", load)
+
+
+def reason(job: Job) -> str:
+    result = run_job(job)
+    assert json.loads((job.folder / "result.json").read_text()) == result
+    assert result["status"] == "failed" and result["nfe"] == {}, result
+    code, text = result["reason"].split(": ", 1)
+    assert code in CODES and text and "\n" not in text
+    return code
+
+
+@pytest.mark.parametrize("name", [*CHECKPOINTS])
+def test_cheats_that_are_found_without_running_them(name, job, no_measuring, monkeypatch):
+    monkeypatch.setattr(team, "sample", lambda *_: pytest.fail("it was run"))
+    change, expected = CHECKPOINTS[name]
+    change(honest(job.submission, "custom"))
+    assert reason(job) == expected
+    assert not (job.submission / "executed").exists()
+
+
+def marked(names: list[str]) -> list:
+    return [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", marked([name for name in OF_CODE if name not in ("seed_tuned", "refused_by_the_kernel")]))
+def test_cheats_of_code(name, job, no_measuring):
+    expected = cheat(job.submission, name, **({"LITERAL": "0" * 5000} if name == "literal" else {}))
+    if name == "sleeps":
+        job = replace(job, settings=replace(job.settings, limits=replace(LIMITS, sample_seconds=3)))
+    if name == "later_images":
+        job = replace(job, settings=replace(job.settings, num_images=40))
+    assert reason(job) == expected
+    assert not list(job.submission.rglob("__pycache__"))
+
+
+@pytest.mark.slow
+def test_a_seed_that_everyone_knows(job, package_file):
+    cheat(job.submission, "seed_tuned")
+    job = replace(job, settings=replace(job.settings, seeds=2, public_seed=42))
+    assert reason(job) == "seed_tuned"
+
+
+@pytest.mark.parametrize("sandbox", [pytest.param(name, marks=pytest.mark.slow) for name in SCRATCH])
+def test_what_the_kernel_refuses(sandbox, job, no_measuring):
+    try:
+        find_kind(sandbox)
+    except UserError as error:
+        pytest.skip(str(error))
+    job = replace(job, settings=replace(job.settings, sandbox=sandbox))
+    cheat(job.submission, "refused_by_the_kernel", SEED_FILE=job.seed_file, REFERENCE=job.settings.reference_dir)
+    result = run_job(job)
+    assert result["reason"] == "crashed: RuntimeError: let through: []" and result["sandbox"] == sandbox
+
+
+@pytest.mark.parametrize(
+    ("method", "nfe"),
+    [
+        ("rectified_flow", (2,)),
+        pytest.param("shortcut", (1, 2), marks=pytest.mark.slow),
+        pytest.param("consistency", (4,), marks=pytest.mark.slow),
+    ],
+)
+def test_honest(method, nfe, job, package_file, monkeypatch):
+    """What is measured are the images that sampling.py makes of the same seeds, to the last bit."""
+    measured, measure = [], team.Judge.measure
+
+    def keep(judge: team.Judge, images: np.ndarray) -> dict[str, float]:
+        measured.append(images)
+        return measure(judge, images)
+
+    monkeypatch.setattr(team.Judge, "measure", keep)
+    honest(job.submission, method)
+    job = replace(job, settings=replace(job.settings, nfe=nfe, seeds=2))
+    result = run_job(job)
+    assert result["status"] == "graded" and result["reason"] is None, result
+    assert result["method"] == method and result["replaced"] == [] and set(result["nfe"]) == {str(steps) for steps in nfe}
+    for steps in nfe:
+        for index in range(2):
+            assert np.array_equal(measured.pop(0), generated(method, steps, run_seed(0x1F, steps, index)))
+        found = result["nfe"][str(steps)]
+        assert found["fid"] == np.mean(found["fid_seeds"]) and found["fid_spread"] == np.std(found["fid_seeds"], ddof=1)
+        assert len(set(found["fid_seeds"])) == 2 and min(found["fid_seeds"]) > 0
+        assert found["calls"] == steps and found["gflop"] == pytest.approx(0.3995 * steps, rel=0.05)
+        assert Image.open(job.board / found["samples"]).height == 64
+
+
+def generated(method: str, nfe: int, seed: int) -> np.ndarray:
+    """The 12 images that sampling.py makes of the submission's model."""
+    model = tiny_model(method).to(memory_format=torch.channels_last)
+    return np.concatenate([to_uint8(batch).numpy() for batch in generate(model, nfe, 12, 8, seed, torch.float32)])
+
+
+@pytest.mark.slow
+def test_changed_protected_files_are_put_back(job, package_file):
+    honest(job.submission)
+    before = run_job(job)
+    (job.submission / "measure_fid.py").write_text('print("FID 1.0")')
+    (job.submission / "src" / "network.py").write_text("class UNet:\n    pass\n")
+    after = run_job(job)  # and the same submission gets the same grade
+    assert after["replaced"] == ["measure_fid.py", "src/network.py"] and after["nfe"] == before["nfe"]
+
+
+def test_our_own_faults_are_no_failure_of_the_submission(job, capsys):
+    honest(job.submission)
+    result = run_job(replace(job, settings=replace(job.settings, reference_dir=str(job.board))))
+    assert result["reason"].startswith("grader_error: UserError: no folder") and "Traceback" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------------- the parts
+
+
+def test_tensors_beside_the_network_are_copied_small(tmp_path):
+    small_view_of_much(honest(tmp_path / "team", "custom"))
+    _, extras = audit.read_checkpoint(tmp_path / "team", NETWORK)
+    assert extras["table"].tolist() == [0, 1 << 19] and extras["table"].untyped_storage().nbytes() == 16
+
+
+def test_the_kits_own_code_is_no_hidden_data(tmp_path):
+    honest(tmp_path / "team")
+    names = copy_code(tmp_path / "team", tmp_path / "code")
+    for name in names:
+        (tmp_path / "code" / name).write_bytes((tmp_path / "code" / name).read_bytes() + b"# another\n")
+    kept = [name for name in names if name.startswith("src/methods") or name == "custom_model.py"]
+    audit.check_code(tmp_path / "code", kept[:20])
+
+
+def test_images_are_compared():
+    rng = np.random.default_rng(0)
+    images, reference = (rng.integers(0, 256, (20, 3, 8, 8), dtype=np.uint8) for _ in range(2))
+    assert audit.check_distinct(images) == 0 and audit.check_not_reference(images, reference) == 0
+    assert audit.check_distinct(np.concatenate([images, images[:1]])) == pytest.approx(1 / 21)
+    with pytest.raises(Failed, match="stored_images: 2 of 22"):
+        audit.check_distinct(np.concatenate([images, images[:2]]))
+    noisy = np.clip(reference[:3].astype(int) + rng.integers(-2, 3, reference[:3].shape), 0, 255).astype(np.uint8)
+    with pytest.raises(Failed, match="stored_images: 3 of 23 images are validation"):
+        audit.check_not_reference(np.concatenate([images, noisy]), reference)
+
+
+def test_cost():
+    network = fill_by_rule(UNet(**TINY))
+    cost = audit.measure_cost(network, (3, 64, 64))
+    assert cost.flop == pytest.approx(0.3995e9, rel=0.001) and 0 < cost.cpu_seconds < 10
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_filter_of_system_calls(machine):
+    """The program, run by hand: what it says to a call and its first argument."""
+    lines = list(struct.iter_unpack("<HBBI", seccomp_program(machine)))
+    audit_number = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}[machine]
+    calls = {"x86_64": (0, 56, 57, 41, 435, 302), "aarch64": (63, 220, None, 198, 435, 261)}[machine]
+
+    def answer(call: int, argument: int = 0, architecture: int = audit_number) -> str:
+        value, at = 0, 0
+        while True:
+            code, true, false, constant = lines[at]
+            at += 1
+            if code == 0x20:
+                value = {0: call, 4: architecture, 16: argument}[constant]
+            elif code == 0x06:
+                return {0x7FFF0000: "allow", 0x80000000: "kill", 0x00050001: "refuse", 0x00050026: "none"}[constant]
+            else:
+                holds = {0x15: value == constant, 0x35: value >= constant, 0x45: value & constant != 0}[code]
+                at += true if holds else false
+
+    read, clone, fork, socket, clone3, prlimit = calls
+    assert answer(read) == "allow" and answer(read, architecture=1) == "kill"
+    assert answer(clone, 0x10000) == "allow" and answer(clone, 0x11) == "refuse" and answer(clone3) == "none"
+    assert answer(socket) == "refuse" and answer(prlimit) == "allow" and answer(prlimit, 7) == "refuse"
+    if fork:
+        assert answer(fork) == "refuse" and answer(fork | 0x40000000) == "refuse"
+
+
+def test_secrets(tmp_path):
+    file = tmp_path / "seed"
+    make_secret(file, tmp_path / "board")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    secret = read_secret(file)
+    make_secret(file, tmp_path / "board")
+    assert read_secret(file) == secret > 2**64
+    assert len({run_seed(secret, nfe, index) for nfe in (1, 2, 4) for index in range(3)}) == 9
+    file.chmod(0o644)
+    with pytest.raises(UserError, match="can be read by others"):
+        read_secret(file)
+    with pytest.raises(UserError, match="inside of the board"):
+        make_secret(tmp_path / "board" / "seed", tmp_path / "board")
+
+
+def test_find_submissions(tmp_path, capsys):
+    for name in ("b.zip", "a team.zip", "notes.txt", ".hidden.zip"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    assert list(find_submissions(tmp_path)) == ["a_team", "b", "folder"]
+    assert capsys.readouterr().out.startswith("notes.txt: left out")
+    (tmp_path / "a_team").mkdir()
+    with pytest.raises(UserError, match="rename one"):
+        find_submissions(tmp_path)
+
+
+def test_job_description(job, tmp_path):
+    job.write(tmp_path / "job.json")
+    assert Job.read(tmp_path / "job.json") == job
+
+
+@pytest.mark.parametrize("flags", [["--jobs", "2"], pytest.param(["--submitit", "debug"], marks=pytest.mark.slow)])
+def test_a_board(flags, tmp_path, reference, kind, capfd):
+    """Teams that fail have their places, what has been graded is not graded again, and what has changed is."""
+    if "--submitit" in flags:
+        pytest.importorskip("submitit")
+    submissions, board = tmp_path / "submissions", tmp_path / "board"
+    submissions.mkdir()
+    (submissions / "broken.zip").write_bytes(b"no zip")
+    (submissions / "empty").mkdir()
+    command = [str(submissions), "--out", str(board), "--reference_dir", str(reference), "--device", "cpu", *flags]
+    grade.main(command)
+    results = {name: json.loads((board / "teams" / name / "result.json").read_text()) for name in ("broken", "empty")}
+    assert {result["reason"].split(":")[0] for result in results.values()} == {"missing_file"}
+    assert (board / "leaderboard.html").is_file() and not list(board.rglob("*seed*"))
+    assert "2 submissions, 2 to grade" in capfd.readouterr().out
+    (submissions / "empty" / "custom_model.py").touch()
+    grade.main(command)
+    assert "2 submissions, 1 to grade" in capfd.readouterr().out

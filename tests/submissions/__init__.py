@@ -1,0 +1,172 @@
+"""Submissions that the grader is tried on: honest ones, and cheats and faults made from them.
+
+A cheat of code is one file here. It stands as custom_model.py in a submission whose own custom_model.py is called honest.py,
+and its first words are the reason it is to fail for. Cheats of the archive and of the checkpoint are functions.
+"""
+
+import os
+import shutil
+import stat
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from src.submission.contents import CHECKPOINT, CONFIG
+from src.utils import PROJECT_ROOT, save_model
+from tests.helpers import TINY, tiny_model
+
+FOLDER = Path(__file__).parent
+OF_CODE = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+
+
+def honest(folder: Path, method: str = "rectified_flow") -> Path:
+    """A submission of the kit's own code and a tiny network with fixed weights."""
+    folder.mkdir(parents=True)
+    for name in ("custom_model.py", "train.py", "dataset.py", "requirements.txt", "measure_fid.py", "sampling.py"):
+        shutil.copy(PROJECT_ROOT / name, folder)
+    for name in ("base_model.py", "module.py", "network.py", "utils.py", "methods"):
+        source = PROJECT_ROOT / "src" / name
+        if source.is_dir():
+            shutil.copytree(source, folder / "src" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            (folder / "src").mkdir(exist_ok=True)
+            shutil.copy(source, folder / "src")
+    save_model(tiny_model(method), folder / CHECKPOINT, {"method": method, **TINY})
+    return folder
+
+
+def cheat(folder: Path, name: str, **words: object) -> str:
+    """The cheat of code of this name, with words of its text replaced; returns the code that it is to fail with."""
+    honest(folder, "custom")
+    text = (FOLDER / f"{name}.py").read_text()
+    for word, value in words.items():
+        assert word in text
+        text = text.replace(word, str(value))
+    (folder / "custom_model.py").rename(folder / "honest.py")
+    (folder / "custom_model.py").write_text(text)
+    return text.partition('"""')[2].partition(":")[0]
+
+
+# ------------------------------------------------------------------------------------- archives: they are to be unsafe
+
+
+def archive(path: Path, *members: tuple[zipfile.ZipInfo | str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("custom_model.py", "")
+        for name, data in members:
+            file.writestr(name, data)
+    return path
+
+
+def link_out(path: Path) -> Path:
+    member = zipfile.ZipInfo("results")
+    member.create_system, member.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    return archive(path, (member, b"/etc"))
+
+
+def bomb(path: Path) -> Path:
+    return archive(path, ("data.bin", bytes(64 << 20)))
+
+
+def lying_size(path: Path) -> Path:
+    """A member of a megabyte that is said to be of one byte."""
+    archive(path, ("data.bin", os.urandom(1 << 20)))
+    data = path.read_bytes()
+    size = (1 << 20).to_bytes(4, "little")
+    assert size in data
+    path.write_bytes(data.replace(size, (1).to_bytes(4, "little")))
+    return path
+
+
+ARCHIVES: dict[str, Callable[[Path], Path]] = {
+    "parent_path": lambda path: archive(path, ("../evil.py", b"")),
+    "absolute_path": lambda path: archive(path, ("/tmp/evil.py", b"")),
+    "windows_path": lambda path: archive(path, ("..\\evil.py", b"")),
+    "drive": lambda path: archive(path, ("C:evil.py", b"")),
+    "link_out": link_out,
+    "bomb": bomb,
+    "many_files": lambda path: archive(path, *((f"{number}.py", b"") for number in range(5001))),
+    "file_and_folder": lambda path: archive(path, ("a", b""), ("a/b", b"")),
+    "twice": lambda path: archive(path, ("a.py", b"1"), ("./a.py", b"2")),
+}
+
+
+# ---------------------------------------------------------------------------------------- checkpoints: code, what it is
+
+
+class RunsCode:
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (Path.touch, (self.marker,))
+
+
+def change_checkpoint(folder: Path, change: Callable[[dict], None]) -> None:
+    state = torch.load(folder / CHECKPOINT, weights_only=True)["state_dict"]
+    change(state)
+    torch.save({"state_dict": state}, folder / CHECKPOINT)
+
+
+def pickle_code(folder: Path) -> None:
+    torch.save({"state_dict": RunsCode(folder / "executed")}, folder / CHECKPOINT)
+
+
+def stored_buffer(folder: Path) -> None:
+    change_checkpoint(folder, lambda state: state.update(images=torch.zeros(20, 3, 64, 64, dtype=torch.uint8)))
+
+
+def small_view_of_much(folder: Path) -> None:
+    """A state of two numbers that lie far apart in a large storage is small: what is kept is the two."""
+    change_checkpoint(folder, lambda state: state.update(table=torch.arange(1 << 20)[:: (1 << 19)]))
+
+
+def other_width(folder: Path) -> None:
+    save_model(tiny_model(ch=16), folder / CHECKPOINT, {"method": "custom", **TINY, "ch": 16})
+
+
+def absent_tensor(folder: Path) -> None:
+    change_checkpoint(folder, lambda state: state.pop("network.tail.2.bias"))
+
+
+def not_finite(folder: Path) -> None:
+    change_checkpoint(folder, lambda state: state["network.tail.2.bias"].fill_(float("nan")))
+
+
+def no_checkpoint(folder: Path) -> None:
+    (folder / CHECKPOINT).unlink()
+
+
+def half_a_checkpoint(folder: Path) -> None:
+    data = (folder / CHECKPOINT).read_bytes()
+    (folder / CHECKPOINT).write_bytes(data[: len(data) // 2])
+
+
+def no_json(folder: Path) -> None:
+    (folder / CONFIG).write_text("{")
+
+
+def many_small_literals(folder: Path) -> None:
+    """An image hidden in a hundred short texts."""
+    lines = [f"P{number} = {os.urandom(1000)!r}" for number in range(100)]
+    (folder / "custom_model.py").write_text("\n".join(lines))
+
+
+def much_data_in_code(folder: Path) -> None:
+    (folder / "table.py").write_text(f"TABLE = {list(range(3000))}")
+
+
+CHECKPOINTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "pickle_code": (pickle_code, "unsafe_pickle"),
+    "stored_buffer": (stored_buffer, "stored_images"),
+    "other_width": (other_width, "wrong_architecture"),
+    "absent_tensor": (absent_tensor, "wrong_architecture"),
+    "weights_not_finite": (not_finite, "wrong_architecture"),
+    "no_checkpoint": (no_checkpoint, "missing_file"),
+    "half_a_checkpoint": (half_a_checkpoint, "missing_file"),
+    "no_json": (no_json, "missing_file"),
+    "many_small_literals": (many_small_literals, "stored_images"),
+    "much_data_in_code": (much_data_in_code, "stored_images"),
+}
