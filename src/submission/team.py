@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from src.evaluation.features import cached_features, extract_features, read_images
 from src.evaluation.fid import frechet_distance
 from src.evaluation.inception import Inception
+from src.evaluation.kid import kid
 from src.evaluation.weights import load_inception
 from src.submission import audit
 from src.submission.archive import content_hash, copy_code, unpack
@@ -297,9 +298,9 @@ class Judge:
     batch_size: int
 
     def measure(self, images: np.ndarray) -> dict[str, float]:
-        """The scores of a run's images, uint8 (N, 3, H, W): FID in clean-fid's mode."""
+        """The scores of a run's images, uint8 (N, 3, H, W): FID in clean-fid's mode, and KID on the same features."""
         features = extract_features(images, self.inception, "clean", self.batch_size)
-        return {"fid": frechet_distance(features, self.features)}
+        return {"fid": frechet_distance(features, self.features), "kid": kid(features, self.features)}
 
 
 @lru_cache(maxsize=1)
@@ -311,10 +312,16 @@ def load_judge(reference_dir: str, inception_file: str | None, device: torch.dev
 
 
 def summary(scores: list[dict[str, float]]) -> dict[str, Any]:
-    """FID of the secret seeds: its mean, its standard deviation (of N - 1; 0 for one seed), and each."""
-    fids = [score["fid"] for score in scores]
-    spread = float(np.std(fids, ddof=1)) if len(fids) > 1 else 0.0
-    return {"fid": float(np.mean(fids)), "fid_spread": spread, "fid_seeds": fids}
+    """FID and KID of the secret seeds: their means, their standard deviations (of N - 1; 0 for one seed), and each FID."""
+    values = {name: [score[name] for score in scores] for name in ("fid", "kid")}
+    spread = {name: float(np.std(each, ddof=1)) if len(each) > 1 else 0.0 for name, each in values.items()}
+    return {
+        "fid": float(np.mean(values["fid"])),
+        "fid_spread": spread["fid"],
+        "fid_seeds": values["fid"],
+        "kid": float(np.mean(values["kid"])),
+        "kid_error": spread["kid"],
+    }
 
 
 def check_public(nfe: int, secret: list[dict[str, float]], public: list[dict[str, float]]) -> None:
