@@ -79,13 +79,13 @@ def main(argv: Sequence[str]) -> None:
     )
     jobs = [Job(team, path.resolve(), args.out.resolve(), seed_file, settings) for team, path in found.items()]
     waiting = [job for job in jobs if args.again or not has_result(job)]
-    print(f"{len(jobs)} submissions, {len(waiting)} to grade; sandbox: {kind}", flush=True)
+    print(f"submissions: {len(jobs)}, to grade: {len(waiting)}, sandbox: {kind}", flush=True)
     if args.submitit:
         run_on_cluster(waiting, args.submitit, args.minutes, args.partition)
     else:
         devices = [f"cuda:{index}" for index in args.devices] or [args.device]
         run_here(waiting, devices, args.jobs or len(devices))
-    results = [load_json(job.folder / "result.json") for job in jobs]
+    results = read_results(args.out / "teams", settings_key(jobs[0]))
     write_board(results, args.out, nfes=settings.nfe)
     failed = sum(result["status"] == "failed" for result in results)
     print(f"{len(results) - failed} graded, {failed} failed: {args.out / 'leaderboard.html'}")
@@ -139,6 +139,12 @@ def has_result(job: Job) -> bool:
     if (result.get("reason") or "").startswith("grader_error"):
         return False
     return result.get("settings") == settings_key(job) and result.get("sha256") == content_hash(job.submission)
+
+
+def read_results(teams: Path, key: str) -> list[dict[str, Any]]:
+    """All results of the board with these settings and this secret, by team; those of other settings do not compare."""
+    results = [load_json(file) for file in sorted(teams.glob("*/result.json"))]
+    return [result for result in results if result.get("settings") == key]
 
 
 def run_here(jobs: list[Job], devices: list[str], count: int) -> None:

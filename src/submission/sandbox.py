@@ -325,12 +325,10 @@ _ARCHITECTURES = {  # audit number, then system calls by name; those an architec
          "rt_tgsigqueueinfo": 240, "prlimit64": 261},
     ),
 }  # fmt: skip
-_NEW_CALLS = {
-    "pidfd_send_signal": 424,
-    "io_uring_setup": 425,
-    "clone3": 435,
-    "mount_setattr": 442,
-}  # of the numbers that all architectures share
+_NEW_CALLS = {  # of the numbers that all architectures share
+    "pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431,
+    "fsmount": 432, "fspick": 433, "clone3": 435, "mount_setattr": 442,
+}  # fmt: skip
 _X32 = 0x40000000  # x86_64's second numbering of its calls
 _CLONE_THREAD = 0x10000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06

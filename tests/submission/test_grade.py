@@ -294,7 +294,13 @@ def test_a_board(flags, tmp_path, reference, kind, capfd):
     results = {name: json.loads((board / "teams" / name / "result.json").read_text()) for name in ("broken", "empty")}
     assert {result["reason"].split(":")[0] for result in results.values()} == {"missing_file"}
     assert (board / "leaderboard.html").is_file() and not list(board.rglob("*seed*"))
-    assert "2 submissions, 2 to grade" in capfd.readouterr().out
+    assert "submissions: 2, to grade: 2," in capfd.readouterr().out
     (submissions / "empty" / "custom_model.py").touch()
+    grade.main([str(submissions / "empty"), *command[1:]])
+    assert "submissions: 1, to grade: 1," in capfd.readouterr().out
+    assert {failure["team"] for failure in json.loads((board / "leaderboard.json").read_text())["failures"]} == {
+        "broken",
+        "empty",
+    }
     grade.main(command)
-    assert "2 submissions, 1 to grade" in capfd.readouterr().out
+    assert "submissions: 2, to grade: 0," in capfd.readouterr().out

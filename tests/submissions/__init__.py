@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from src.submission.contents import CHECKPOINT, CONFIG
+from src.submission.contents import CHECKPOINT, CONFIG, source_files
 from src.utils import PROJECT_ROOT, save_model
 from tests.helpers import TINY, tiny_model
 
@@ -23,16 +23,10 @@ OF_CODE = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
 
 def honest(folder: Path, method: str = "rectified_flow") -> Path:
     """A submission of the kit's own code and a tiny network with fixed weights."""
-    folder.mkdir(parents=True)
-    for name in ("custom_model.py", "train.py", "dataset.py", "requirements.txt", "measure_fid.py", "sampling.py"):
-        shutil.copy(PROJECT_ROOT / name, folder)
-    for name in ("base_model.py", "module.py", "network.py", "utils.py", "methods"):
-        source = PROJECT_ROOT / "src" / name
-        if source.is_dir():
-            shutil.copytree(source, folder / "src" / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            (folder / "src").mkdir(exist_ok=True)
-            shutil.copy(source, folder / "src")
+    names = ("custom_model.py", "train.py", "dataset.py", "requirements.txt", "measure_fid.py", "sampling.py")
+    for name in (*names, *source_files(PROJECT_ROOT)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT_ROOT / name, folder / name)
     save_model(tiny_model(method), folder / CHECKPOINT, {"method": method, **TINY})
     return folder
 
