@@ -149,3 +149,26 @@ def test_command_line(honest, tmp_path, monkeypatch, capsys):
     assert call(command, monkeypatch, "check", tmp_path / "absent.zip") == 2
     assert "absent.zip: no such zip file" in capsys.readouterr().err
     assert call(command, monkeypatch, "check", honest, "--env", tmp_path / "absent.txt") == 2
+
+
+def pdf(pages):
+    """A PDF of empty pages."""
+    canvas = pytest.importorskip("reportlab.pdfgen.canvas", reason="reportlab is absent: requirements-report.txt")
+    file = io.BytesIO()
+    sheet = canvas.Canvas(file)
+    for _ in range(pages):
+        sheet.drawString(100, 700, "Method")
+        sheet.showPage()
+    sheet.save()
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("pages", "message"),
+    [([], "found none"), ([1, 1], "found 0.pdf, 1.pdf"), ([3], "pages: 3 before the references"), ([2], "training details")],
+    ids=["none", "two files", "three pages", "items missing"],
+)
+def test_the_write_up_is_checked(honest, tmp_path, pages, message):
+    path = altered(honest, tmp_path, {f"{index}.pdf": pdf(count) for index, count in enumerate(pages)})
+    result = found(path, tmp_path, "write-up")["write-up"]
+    assert message in result.found and result.todo
