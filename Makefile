@@ -6,11 +6,14 @@ BIN := .venv/bin
 demo: .venv/ready
 	recipes/demo.sh $(BIN)/python
 
+# each worker computes on one core: two that share the cores would wait for each other
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+
 test: .venv/ready-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: .venv/ready-dev
-	$(BIN)/python -m pytest --slow
+	$(PYTEST) --slow
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

@@ -135,7 +135,7 @@ def test_what_the_kernel_refuses(sandbox, job, no_measuring):
     ("method", "nfe"),
     [
         ("rectified_flow", (2,)),
-        pytest.param("shortcut", (1, 2), marks=pytest.mark.slow),
+        pytest.param("shortcut", (2,), marks=pytest.mark.slow),
         pytest.param("consistency", (4,), marks=pytest.mark.slow),
     ],
 )
