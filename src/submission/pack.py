@@ -3,7 +3,6 @@
 python -m src.submission pack results/RUN --out submission.zip
 """
 
-import hashlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from custom_model import create_custom_model
+from src.submission.archive import content_hash
 from src.submission.contents import CHECKPOINT, CODE, CONFIG, source_files
 from src.submission.manifest import differences
 from src.utils import (
@@ -78,7 +78,7 @@ def pack(run: Path, out: Path, writeup: Path | None, float16: bool = False, boun
         if float16:
             save_torch({"state_dict": _halve(model, checkpoint, bound)}, halved)
             sources[CHECKPOINT] = halved
-        files = [Packed(name, path, path.stat().st_size, _sha256(path)) for name, path in sorted(sources.items())]
+        files = [Packed(name, path, path.stat().st_size, content_hash(path)) for name, path in sorted(sources.items())]
         with write_whole(out) as partial, zipfile.ZipFile(partial, "w") as archive:
             for file in files:
                 member = zipfile.ZipInfo(file.name, DATE)
@@ -118,14 +118,6 @@ def _probe(model: torch.nn.Module) -> dict[int, torch.Tensor]:
     return {nfe: to_uint8(model.eval().sample(shape, num_inference_timesteps=nfe, seeds=seeds)).float() for nfe in NFES}
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def main(argv: list[str]) -> None:
     parser = Parser(prog="python -m src.submission pack", description="make the zip that is handed in, from a run")
     parser.add_argument("run", type=Path, help="folder of the run: last.ckpt and model_config.json")
@@ -144,5 +136,5 @@ def main(argv: list[str]) -> None:
         print(f"{file.sha256}  {file.size:>12,}  {file.name}")
     method = load_json(args.run / "model_config.json").get("method", "custom")
     size = args.out.stat().st_size
-    print(f"{args.out}: {len(files)} files, {size:,} bytes, sha256 {_sha256(args.out)}, method {method}")
+    print(f"{args.out}: {len(files)} files, {size:,} bytes, sha256 {content_hash(args.out)}, method {method}")
     print(f"now prove it: python -m src.submission check {args.out}")
