@@ -9,7 +9,7 @@ import torch
 from custom_model import create_custom_model
 from src.submission import __main__ as command
 from src.submission import check
-from src.submission.contents import CHECKPOINT, CONFIG
+from src.submission.contents import CHECKPOINT, CONFIG, REQUIRED
 from src.submission.pack import pack
 from src.utils import save_model
 from tests.helpers import TINY, call, fill_by_rule
@@ -84,6 +84,16 @@ def other_weights():
 def test_a_fault_is_named_by_its_check(honest, tmp_path, name, changes, message):
     result = found(altered(honest, tmp_path, changes), tmp_path, name)[name]
     assert message in result.found and result.todo
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_without_a_required_file_the_list_ends_there(honest, tmp_path, name, monkeypatch, capsys):
+    """All checks are asked for; none of the others stumbles over what is absent, and the command says it in its last line."""
+    path = altered(honest, tmp_path, {name: None})
+    [result] = found(path, tmp_path, *check.CHECKS).values()
+    assert result.name == "required files" and name in result.found and result.todo
+    assert call(command, monkeypatch, "check", path, "--device", "cpu") == 2
+    assert capsys.readouterr().err == "error: 1 of 10 checks failed: required files (9 were not run)\n"
 
 
 CUSTOM = """
