@@ -29,7 +29,6 @@ from src.evaluation.weights import load_inception
 from src.methods import method_names
 from src.training.checkpoint import has_resume, init_network, load_teacher, read_resume
 from src.training.config import TrainingConfig
-from src.training.log import read_log
 from src.training.loop import Trainer
 from src.utils import (
     PROJECT_ROOT,
@@ -39,6 +38,7 @@ from src.utils import (
     contact_sheet,
     image_seeds,
     load_json,
+    load_json_lines,
     load_model,
     number,
     precision_name,
@@ -176,7 +176,7 @@ def make_pairs(teacher: Path, folder: Path, device: torch.device) -> tuple[np.nd
 def train_seconds(name: str, out: Path) -> float:
     """How long the entry trained, with the entries it started from, without its teacher."""
     entry = ENTRIES[name]
-    own = [row["seconds"] for row in read_log(out / name / "log.jsonl") if "seconds" in row][-1]
+    own = [row["seconds"] for row in load_json_lines(out / name / "log.jsonl") if "seconds" in row][-1]
     return own + (train_seconds(entry.after, out) if entry.after else 0.0)
 
 

@@ -35,8 +35,18 @@ from src.challenges import toy2d as challenge_file
 from src.methods import Method, get_method, method_names
 from src.training.config import TrainingConfig, learning_rate
 from src.training.ema import EMA
-from src.training.log import read_log
-from src.utils import PROJECT_ROOT, Parser, UserError, load_torch, number, run_script, save_torch, seed_everything, write_whole
+from src.utils import (
+    PROJECT_ROOT,
+    Parser,
+    UserError,
+    load_json_lines,
+    load_torch,
+    number,
+    run_script,
+    save_torch,
+    seed_everything,
+    write_whole,
+)
 
 CHALLENGE = get_challenge("toy2d")
 SLOW_TIME = {"time_scale": 10.0}  # points need no fine sense of time: smooth in it, the network errs less
@@ -258,7 +268,7 @@ class Store:
 
     def __init__(self, out: Path):
         self.path = out / "runs.jsonl"
-        rows = read_log(self.path)
+        rows = load_json_lines(self.path)
         self.rows = {row["key"]: row for row in rows}
         with write_whole(self.path) as partial:
             partial.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -236,6 +236,23 @@ def load_json(path: str | Path) -> Any:
         raise UserError(f"{path}: malformed JSON ({error})") from error
 
 
+def load_json_lines(path: str | Path) -> list[Any]:
+    """The values of a file of one JSON value a line, as a log is; of an absent file none.
+
+    A last line that a killed run left unfinished is dropped. Raises UserError for another that is damaged.
+    """
+    path = Path(path)
+    lines = path.read_text().splitlines() if path.is_file() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path}: line {number} is damaged: {error}") from error
+    return rows
+
+
 # ----------------------------------------------------------------------------------------------------------- images
 
 

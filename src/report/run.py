@@ -1,6 +1,5 @@
 """What a run's folder holds, read from the disk for its write-up."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from src.utils import UserError, load_json
+from src.utils import UserError, load_json, load_json_lines
 
 NFES = (1, 2, 4)
 EARLY_SHARE = 0.25  # of the steps: previews up to there show the early phases
@@ -66,7 +65,7 @@ def read_run(folder: Path, metrics: list[Path] | None = None, samples: Path | No
         folder,
         load_json(folder / "model_config.json"),
         load_json(folder / "training_config.json"),
-        read_log(folder / "log.jsonl"),
+        load_json_lines(folder / "log.jsonl"),
         numbered(previews or folder / "previews", "step_*.png", "step_"),
         numbered(samples, "nfe=*", "nfe="),
         dict(sorted(read_fid(path) for path in files)),
@@ -77,19 +76,6 @@ def numbered(folder: Path, pattern: str, prefix: str) -> dict[int, Path]:
     """Number in the name -> path, in order of the numbers."""
     found = {path.name.removeprefix(prefix).removesuffix(".png"): path for path in folder.glob(pattern)}
     return {int(number): found[number] for number in sorted(filter(str.isdecimal, found), key=int)}
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of log.jsonl; a last line that a killed run left unfinished is dropped, an absent file has none."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(f"{path}: line {number} is damaged: {error}") from error
-    return rows
 
 
 def read_fid(path: Path) -> tuple[int, dict[str, Any]]:
@@ -115,7 +101,7 @@ def read_fid(path: Path) -> tuple[int, dict[str, Any]]:
 
 def training_seconds(folder: Path) -> float | None:
     """How long the run in this folder trained, in seconds; None where its log does not say."""
-    return next((row["seconds"] for row in reversed(read_log(folder / "log.jsonl")) if "seconds" in row), None)
+    return next((row["seconds"] for row in reversed(load_json_lines(folder / "log.jsonl")) if "seconds" in row), None)
 
 
 def earlier_runs(training: dict[str, Any]) -> list[tuple[str, Path, float | None]]:

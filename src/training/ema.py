@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from src.training.checkpoint import read_resume
-from src.training.log import read_log
-from src.utils import Parser, UserError, number, run_script, save_torch, write_whole
+from src.utils import Parser, UserError, load_json_lines, number, run_script, save_torch, write_whole
 
 
 class EMA:
@@ -81,7 +80,7 @@ def decay(half_life: float, step: int) -> float:
 def measured_fids(run_dir: Path) -> dict[float, dict[str, float]]:
     """The last FIDs that log.jsonl holds for each half-life: {0.05: {"fid_nfe1": ...}}."""
     found: dict[float, dict[str, float]] = {}
-    for row in read_log(run_dir / "log.jsonl"):
+    for row in load_json_lines(run_dir / "log.jsonl"):
         if "ema_half_life" in row:
             found[row["ema_half_life"]] = {key: value for key, value in row.items() if key.startswith("fid_")}
     return found

@@ -9,7 +9,7 @@ import matplotlib
 import torch
 
 from src.methods._base import Method
-from src.utils import UserError, contact_sheet, image_seeds, to_uint8, write_whole
+from src.utils import UserError, contact_sheet, image_seeds, load_json_lines, to_uint8, write_whole
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -31,7 +31,7 @@ class RunLog:
 
     def __init__(self, run_dir: Path, keep_until: int = 0, tensorboard: bool = False):
         self.path = run_dir / "log.jsonl"
-        self.rows = [row for row in read_log(self.path) if row["step"] <= keep_until]
+        self.rows = [row for row in load_json_lines(self.path) if row["step"] <= keep_until]
         with write_whole(self.path) as partial:
             partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         self.tensorboard = _summary_writer(run_dir, keep_until) if tensorboard else None
@@ -74,19 +74,6 @@ class RunLog:
         with write_whole(path) as partial:
             figure.savefig(partial, format="png", dpi=120)
         plt.close(figure)
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a last line that a killed run left unfinished is dropped."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(f"{path}: line {number} is damaged: {error}") from error
-    return rows
 
 
 def _summary_writer(run_dir: Path, keep_until: int) -> Any:
