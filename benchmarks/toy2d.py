@@ -50,10 +50,11 @@ from src.utils import (
 
 CHALLENGE = get_challenge("toy2d")
 SLOW_TIME = {"time_scale": 10.0}  # points need no fine sense of time: smooth in it, the network errs less
+DDPM_OPTIONS = {"time_scale": 30.0, "shift": 0.5}  # noise levels for data of deviation 2: equal steps then lie finer near them
 ADVERSARIAL = {"sigma_data": 2.0, "mid_sigma": 3.3, "feature_sigma": 0.3, "r1_gamma": 0.5, "r1_interval": 4}
 OPTIONS: dict[str, dict[str, Any]] = {  # what differs from a method's defaults, which are made for images in [-1, 1]
     "rectified_flow": SLOW_TIME,
-    "ddpm": {**SLOW_TIME, "shift": 0.5},  # noise levels for data of deviation 2: equal steps then lie finer near the data
+    "ddpm": DDPM_OPTIONS,
     "shortcut": {**SLOW_TIME, "bootstrap_share": 0.25, "target_decay": 0.99},  # 5,000 steps are few for an average of 1,000
     # the weight that divides by the error makes means into medians: at 0.75 the eight clusters shrink with every further step
     "meanflow": {"norm_p": 0.4},
@@ -61,7 +62,7 @@ OPTIONS: dict[str, dict[str, Any]] = {  # what differs from a method's defaults,
     "edm": {**SLOW_TIME, "sigma_data": 2.0, "P_mean": 0.2, "solver": "euler"},
     "consistency": {**SLOW_TIME, "sigma_data": 2.0, "P_mean": 0.3, "mid_sigma": 3.3, "stages": 6},
     "reflow": SLOW_TIME,
-    "progressive": {"time_scale": 100.0},
+    "progressive": DDPM_OPTIONS,
     "cmt": {**SLOW_TIME, "sigma_data": 2.0, "mid_sigma": 3.1},
     "ctm": {**SLOW_TIME, "sigma_data": 2.0, "P_mean": 0.2, "mu": 0.99},
     "gdd": {**SLOW_TIME, **ADVERSARIAL},
@@ -77,6 +78,7 @@ BATCH_SIZE = 128
 LR = 1e-3
 LR_DECAY = 0.5  # share of the steps over which it falls to 0: without, DDIM at NFE 50 was 18 to 26 away, with it 17
 GRAD_CLIP = 1.0
+EMA_HALF_LIFE = 0.02  # share of the steps made
 TRAIN_POINTS = 65536
 TRAIN_SEED = 0  # of the points, others are in the report; the networks' seeds are another matter
 
@@ -116,7 +118,13 @@ class Run:
         """Names the run and what its result depends on: two runs of one key are the same."""
         files = [inspect.getsourcefile(source) for source in (get_method(self.method), challenge_file, points_file)]
         source = b"".join(Path(file).read_bytes() for file in files)
-        training = {"batch_size": BATCH_SIZE, "lr": LR, "lr_decay": LR_DECAY, "options": OPTIONS.get(self.method, {})}
+        training = {
+            "batch_size": BATCH_SIZE,
+            "lr": LR,
+            "lr_decay": LR_DECAY,
+            "ema": EMA_HALF_LIFE,
+            "options": OPTIONS.get(self.method, {}),
+        }
         about = {**asdict(self), "steps": self.steps, **training, "source": hashlib.sha256(source).hexdigest()[:12]}
         if self.teacher:
             about["teacher"] = self.teacher.key()
@@ -173,7 +181,7 @@ def train(run: Run, group: slice, out: Path) -> tuple[Method, EMA]:
     which = torch.arange(members).repeat_interleave(BATCH_SIZE)
     groups = {name: list(parameters) for name, parameters in model.optim_groups().items()}
     optimizers = {name: torch.optim.Adam(parameters, LR, model.betas(name), fused=True) for name, parameters in groups.items()}
-    ema = EMA(model)
+    ema = EMA(model, (EMA_HALF_LIFE,))
     schedule = TrainingConfig(lr=LR, lr_warmup=0, lr_decay=LR_DECAY, num_iterations=run.steps)
     model.train()
     for step in range(1, run.steps + 1):
