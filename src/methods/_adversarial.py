@@ -45,50 +45,56 @@ class SamplerLevelsScheduler(ConsistencyPathScheduler):
         return sigma
 
 
-class AdversarialModel(ConsistencyModel):
-    """A student that begins as its teacher and whose denoised samples a discriminator is to take for data.
+@dataclass
+class DiscriminatorOptions:
+    """Of a discriminator and of what it sees. Whoever takes these fields in calls check_discriminator."""
 
-    Two groups take turns: "network", and "discriminator", which is train-only. The subclass says by which losses.
+    discriminator: str = field(
+        default="unet",
+        metadata={"help": "whose features it looks at: the teacher's own, or ImageNet's", "choices": DISCRIMINATORS},
+    )
+    feature_sigma: float = field(
+        default=0.2, metadata={"help": "unet: noise level at which the teacher looks at samples", "minimum": 0}
+    )
+    feature_size: int = field(default=128, metadata={"help": "efficientnet: pixels that images are enlarged to", "minimum": 32})
+    head_width: int = field(default=64, metadata={"help": "channels of the discriminator's heads", "minimum": 1})
+    r1_gamma: float = field(default=1e-4, metadata={"help": "weight of R1 on the features of data; 0: none", "minimum": 0})
+    r1_interval: int = field(
+        default=16, metadata={"help": "steps from one R1 to the next, which weighs as much more", "minimum": 1}
+    )
+    d_lr_scale: float = field(default=2.0, metadata={"help": "the discriminator's learning rate over --lr", "minimum": 0})
+    augment: str = field(
+        default="ada",
+        metadata={"help": "what the discriminator sees, as often as it needs or always", "choices": AUGMENTATIONS},
+    )
+    ada_target: float = field(default=0.6, metadata={"help": "ada: mean sign of the logits of data"})
+    ada_images: int = field(default=500_000, metadata={"help": "ada: images over which p can go from 0 to 1", "minimum": 1})
+
+    def check_discriminator(self) -> None:
+        """Raises ValueError for an option out of its range."""
+        for name, valid in (("discriminator", DISCRIMINATORS), ("augment", AUGMENTATIONS)):
+            if getattr(self, name) not in valid:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {', '.join(valid)}")
+        for name in ("feature_sigma", "d_lr_scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"expected {name} above 0, got {getattr(self, name):g}")
+        if not -1 < self.ada_target < 1:
+            raise ValueError(f"expected ada_target between -1 and 1, got {self.ada_target:g}")
+
+
+class WithDiscriminator(Method):
+    """A method whose samples a discriminator is to take for data; its Config has DiscriminatorOptions.
+
+    Two groups take turns: "network", and "discriminator", which is train-only. The subclass says by which losses, and what
+    samples there are: generate.
     """
 
-    Scheduler = SamplerLevelsScheduler
     needs_teacher = True
 
-    @dataclass
-    class Config(SamplerLevelsScheduler.Config):
-        discriminator: str = field(
-            default="unet",
-            metadata={"help": "whose features it looks at: the teacher's own, or ImageNet's", "choices": DISCRIMINATORS},
-        )
-        feature_sigma: float = field(
-            default=0.2, metadata={"help": "unet: noise level at which the teacher looks at samples", "minimum": 0}
-        )
-        feature_size: int = field(
-            default=128, metadata={"help": "efficientnet: pixels that images are enlarged to", "minimum": 32}
-        )
-        head_width: int = field(default=64, metadata={"help": "channels of the discriminator's heads", "minimum": 1})
-        r1_gamma: float = field(default=1e-4, metadata={"help": "weight of R1 on the features of data; 0: none", "minimum": 0})
-        r1_interval: int = field(
-            default=16, metadata={"help": "steps from one R1 to the next, which weighs as much more", "minimum": 1}
-        )
-        d_lr_scale: float = field(default=2.0, metadata={"help": "the discriminator's learning rate over --lr", "minimum": 0})
-        augment: str = field(
-            default="ada",
-            metadata={"help": "what the discriminator sees, as often as it needs or always", "choices": AUGMENTATIONS},
-        )
-        ada_target: float = field(default=0.6, metadata={"help": "ada: mean sign of the logits of data"})
-        ada_images: int = field(default=500_000, metadata={"help": "ada: images over which p can go from 0 to 1", "minimum": 1})
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            for name, valid in (("discriminator", DISCRIMINATORS), ("augment", AUGMENTATIONS)):
-                if getattr(self, name) not in valid:
-                    raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {', '.join(valid)}")
-            for name in ("feature_sigma", "d_lr_scale"):
-                if not getattr(self, name) > 0:
-                    raise ValueError(f"expected {name} above 0, got {getattr(self, name):g}")
-            if not -1 < self.ada_target < 1:
-                raise ValueError(f"expected ada_target between -1 and 1, got {self.ada_target:g}")
+    @property
+    def has_discriminator(self) -> bool:
+        """Whether there is one, with these options."""
+        return True
 
     def set_teacher(self, teacher: Method) -> None:
         """Learn from this model, and build the discriminator, which may look through its network.
@@ -96,6 +102,8 @@ class AdversarialModel(ConsistencyModel):
         Raises ValueError where the teacher gives no denoised data, or the discriminator's weights are missing.
         """
         super().set_teacher(teacher)
+        if not self.has_discriminator:
+            return
         config = self.config
         self.train_only["discriminator"] = make_discriminator(
             config.discriminator, teacher, config.feature_sigma, config.feature_size, config.head_width
@@ -105,6 +113,8 @@ class AdversarialModel(ConsistencyModel):
     # --------------------------------------------------------------------------------------- hooks of the training loop
 
     def optim_groups(self) -> dict[str, Iterator[nn.Parameter] | list[nn.Parameter]]:
+        if not self.has_discriminator:
+            return super().optim_groups()
         self.teacher  # noqa: B018 - without one there is no discriminator either, and this says so
         return {
             "network": [parameter for parameter in self.network.parameters() if parameter.requires_grad],
@@ -112,27 +122,22 @@ class AdversarialModel(ConsistencyModel):
         }
 
     def lr_scale(self, group: str) -> float:
-        return self.config.d_lr_scale if group == "discriminator" else 1.0
+        return self.config.d_lr_scale if group == "discriminator" else super().lr_scale(group)
 
     def betas(self, group: str) -> tuple[float, float]:
-        """GDD's, for both groups: an opponent that moves leaves no direction to remember."""
-        return 0.0, 0.99
+        """GDD's for the discriminator: an opponent that moves leaves no direction to remember."""
+        return (0.0, 0.99) if group == "discriminator" else super().betas(group)
 
     def on_step_end(self, step: int, total_steps: int) -> None:
-        if step % ADA_INTERVAL == 0:
+        super().on_step_end(step, total_steps)
+        if self.has_discriminator and step % ADA_INTERVAL == 0:
             self.train_only["augment"].adapt()
 
     # ------------------------------------------------------------------------------------------------------ for losses
 
     def generate(self, data: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Samples (B, ...) as the sampler makes them in one call from a training level, and these levels (B,).
-
-        At sigma_max that is from noise alone; below, from data with noise, in the place of the sampler's own samples.
-        """
-        sigma = self.scheduler.sample_timesteps(data.shape[0], data.device)
-        below = expand_t(sigma < self.config.sigma_max, data)
-        xt = self.scheduler.forward_process(data * below, noise, sigma)
-        return self.predict(xt, sigma).to(data.dtype), sigma
+        """Samples (B, ...), with gradients for the network, and the noise levels (B,) that they were made from."""
+        raise NotImplementedError
 
     def judge(self, fake: torch.Tensor) -> Logits:
         """The discriminator's logits of samples (B, ...), with gradients for the samples and none for its weights."""
@@ -161,3 +166,29 @@ class AdversarialModel(ConsistencyModel):
             penalty = gradient_penalty(real_logits, real_features)
             losses = losses + self.config.r1_interval * self.config.r1_gamma / 2 * penalty
         return losses.mean()
+
+
+class AdversarialModel(WithDiscriminator, ConsistencyModel):
+    """A student that begins as its teacher and learns from a discriminator at the few noise levels that its sampler visits."""
+
+    Scheduler = SamplerLevelsScheduler
+
+    @dataclass
+    class Config(DiscriminatorOptions, SamplerLevelsScheduler.Config):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.check_discriminator()
+
+    def betas(self, group: str) -> tuple[float, float]:
+        """GDD's, for both groups."""
+        return 0.0, 0.99
+
+    def generate(self, data: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Samples (B, ...) as the sampler makes them in one call from a training level, and these levels (B,).
+
+        At sigma_max that is from noise alone; below, from data with noise, in the place of the sampler's own samples.
+        """
+        sigma = self.scheduler.sample_timesteps(data.shape[0], data.device)
+        below = expand_t(sigma < self.config.sigma_max, data)
+        xt = self.scheduler.forward_process(data * below, noise, sigma)
+        return self.predict(xt, sigma).to(data.dtype), sigma

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from src.methods._adversarial import DiscriminatorOptions, WithDiscriminator
 from src.methods._base import Method, follow, register
+from src.methods._discriminators import hinge_discriminator, hinge_generator
 from src.methods._distances import DISTANCES, distance, load_lpips
 from src.methods._paths import KarrasPathScheduler, denoise
 from src.methods._schedules import KARRAS_RHO, karras_grid
@@ -21,23 +23,25 @@ SOLVERS = {"heun": heun_step, "euler": euler_step}
 
 
 @register("ctm")
-class CTM(Method):
+class CTM(WithDiscriminator):
     """Learn jumps between any two noise levels t >= s of a teacher's flow: G(x, t, s) = s/t x + (1 - s/t) g(x, t, s).
 
     For s = 0 that is a consistency model, and g(x, t, t) is the denoised data. A jump from t to s shall end where the teacher's
     solver, from t to u, and a jump from u to s end; both ends are compared after another jump to 0, and every right-hand side
     is the network's average (the target). Levels are those of a Karras grid; u is up to solver_steps of its steps below t.
     g has EDM's preconditioning and s as the network's condition. A training step calls the teacher 2 solver_steps times with
-    Heun's method, the student twice and the target three times; it holds one more network. The paper's adversarial loss is
-    no part of this, nor is its adaptive weight of the denoising loss.
+    Heun's method, the student twice and the target three times; it holds one more network.
+
+    With lambda_GAN above 0 a discriminator judges the student's end beside. The authors let it join in when the rest has
+    learned: as a second run, with --init_from the first. Its loss is weighted against the trajectory loss by their gradients
+    in the network's last layer, for each part of a divided batch; the denoising loss, other than in the paper, is not.
     """
 
     Scheduler = KarrasPathScheduler
     needs_condition = True
-    needs_teacher = True
 
     @dataclass
-    class Config(KarrasPathScheduler.Config):
+    class Config(DiscriminatorOptions, KarrasPathScheduler.Config):
         N: int = field(default=18, metadata={"help": "noise levels of the training grid", "minimum": 2})
         solver: str = field(default="heun", metadata={"help": "the teacher's", "choices": tuple(SOLVERS)})
         solver_steps: int = field(
@@ -47,6 +51,7 @@ class CTM(Method):
             default=0.999, metadata={"help": "what the target network keeps of itself at each step", "minimum": 0}
         )
         lambda_DSM: float = field(default=1.0, metadata={"help": "weight of the denoising loss on g(x, t, t)", "minimum": 0})
+        lambda_GAN: float = field(default=0.0, metadata={"help": "of the adversarial loss; the paper's is 1", "minimum": 0})
         distance: str = field(
             default="huber", metadata={"help": "lpips, the authors', needs that package and 64x64", "choices": DISTANCES}
         )
@@ -58,14 +63,18 @@ class CTM(Method):
 
         def __post_init__(self) -> None:
             super().__post_init__()
+            self.check_discriminator()
             if self.N < 2 or not 1 <= self.solver_steps <= self.N:
                 raise ValueError(f"expected solver_steps from 1 to N, and N from 2, got {self.solver_steps} and {self.N}")
             if not 0 <= self.mu < 1:
                 raise ValueError(f"expected mu from 0 to below 1, got {self.mu:g}")
             if not 0 <= self.gamma <= 1:
                 raise ValueError(f"expected gamma from 0 to 1, got {self.gamma:g}")
-            if self.lambda_DSM < 0 or self.rho <= 0:
-                raise ValueError(f"expected lambda_DSM of at least 0 and rho above 0, got {self.lambda_DSM:g} and {self.rho:g}")
+            for name in ("lambda_DSM", "lambda_GAN"):
+                if getattr(self, name) < 0:
+                    raise ValueError(f"expected {name} of at least 0, got {getattr(self, name):g}")
+            if self.rho <= 0:
+                raise ValueError(f"expected rho above 0, got {self.rho:g}")
             for name, choices in (("solver", SOLVERS), ("distance", DISTANCES)):
                 if getattr(self, name) not in choices:
                     raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {', '.join(choices)}")
@@ -78,12 +87,17 @@ class CTM(Method):
     def parameterization(self) -> str:
         return f"edm, sigma_data {self.config.sigma_data:g}, time_scale {self.config.time_scale:g}"
 
+    @property
+    def has_discriminator(self) -> bool:
+        return self.config.lambda_GAN > 0
+
     def set_teacher(self, teacher: Method) -> None:
         super().set_teacher(teacher)
         if self.config.distance == "lpips":
             self.train_only["lpips"] = load_lpips(self.device)
 
     def on_step_end(self, step: int, total_steps: int) -> None:
+        super().on_step_end(step, total_steps)
         follow(self.train_only["target"], self.network, self.config.mu)
 
     def predict(
@@ -109,36 +123,65 @@ class CTM(Method):
         kept = expand_t(torch.where(t > 0, s / t, 1.0), xt)
         return kept * xt + (1 - kept) * self.predict(xt, t, s, network)
 
-    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, step: int | None = None, **kwargs: Any) -> torch.Tensor:
-        """The trajectory loss and lambda_DSM times the denoising loss: data, noise (B, ...) -> scalar.
+    def compute_loss(
+        self, data: torch.Tensor, noise: torch.Tensor, step: int | None = None, group: str = "network", **kwargs: Any
+    ) -> torch.Tensor:
+        """The trajectory loss, lambda_DSM times the denoising loss, and the adversarial one: data, noise (B, ...) -> scalar.
 
-        Before step 1 the target becomes the network, so that weights loaded after the model was built are followed too.
+        For the group "discriminator" its hinge loss. Before step 1 the target becomes the network, so that weights loaded after
+        the model was built are followed too.
         """
+        if group == "discriminator":
+            return self.discriminator_loss(data, noise, step, hinge_discriminator)
         if step == 1:
             follow(self.train_only["target"], self.network, 0.0)
         t, here, there = self.trajectory_ends(data, noise)
         losses = distance(self.config.distance, here, there, self.train_only.get("lpips"))
         self.report_losses(t, losses)
-        if self.config.lambda_DSM == 0:
-            return losses.mean()
-        return losses.mean() + self.config.lambda_DSM * self.denoising_loss(data, noise)
+        trajectory = total = losses.mean()
+        if self.config.lambda_DSM > 0:
+            total = total + self.config.lambda_DSM * self.denoising_loss(data, noise)
+        if self.config.lambda_GAN > 0:
+            adversarial = hinge_generator(self.judge(here.to(data.dtype))).mean()
+            total = total + self.config.lambda_GAN * self.adaptive_weight(trajectory, adversarial) * adversarial
+        return total
 
-    def trajectory_ends(self, data: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """What the trajectory loss compares, at random t (B,) and s: t, and the ends at 0 of student and teacher (B, ...).
+    def adaptive_weight(self, loss: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """How many times larger the gradient of loss is than that of other in the weights of the last layer; at most 10^4."""
+        last = [parameter for parameter in self.network.parameters() if parameter.ndim > 1][-1]
+        sizes = [torch.autograd.grad(scalar, last, retain_graph=True)[0].float().norm() for scalar in (loss, other)]
+        return (sizes[0] / (sizes[1] + 1e-4)).clamp(max=1e4)
 
-        The student's is G'(G(xt, t, s), s, 0), the teacher's G'(G'(solver(xt, t, u), u, s), s, 0) with G' the target's jump.
-        """
-        config, batch, device = self.config, data.shape[0], data.device
+    def generate(self, data: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the student's ends at 0 are, (B, ...), at random levels t (B,) and s, and these t."""
+        levels, i, _, k = self.draw_levels(len(data), data.device)
+        xt = self.scheduler.forward_process(data, noise, levels[i])
+        return self.end(xt, levels[i], levels[k]).to(data.dtype), levels[i]
+
+    def draw_levels(self, batch: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """The training grid and places i < j <= k (B,) in it: of t, of u, where the teacher ends, and of s."""
+        config = self.config
         levels = karras_grid(config.sigma_max, config.sigma_min, config.N, device)
         i = torch.randint(config.N, (batch,), device=device)
         k = i + 1 + (torch.rand(batch, device=device) * (config.N - i)).long().clamp(max=config.N - i - 1)
         j = torch.minimum(i + torch.randint(1, config.solver_steps + 1, (batch,), device=device), k)
-        t, u, s = levels[i], levels[j], levels[k]
+        return levels, i, j, k
 
-        xt, target, end = self.scheduler.forward_process(data, noise, t), self.train_only["target"], torch.zeros_like(t)
-        here = self.jump(self.jump(xt, t, s), s, end, target)
+    def end(self, xt: torch.Tensor, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        """The student's end G'(G(xt, t, s), s, 0), (B, ...), with G' the target's jump."""
+        return self.jump(self.jump(xt, t, s), s, torch.zeros_like(s), self.train_only["target"])
+
+    def trajectory_ends(self, data: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What the trajectory loss compares, at random t (B,) and s: t, and the ends at 0 of student and teacher (B, ...).
+
+        The teacher's is G'(G'(solver(xt, t, u), u, s), s, 0).
+        """
+        levels, i, j, k = self.draw_levels(len(data), data.device)
+        t, u, s = levels[i], levels[j], levels[k]
+        xt, target = self.scheduler.forward_process(data, noise, t), self.train_only["target"]
+        here = self.end(xt, t, s)
         with torch.no_grad():
-            there = self.jump(self.jump(self.solve(xt, levels, i, j), u, s, target), s, end, target)
+            there = self.jump(self.jump(self.solve(xt, levels, i, j), u, s, target), s, torch.zeros_like(s), target)
         return t, here, there
 
     def solve(self, xt: torch.Tensor, levels: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:

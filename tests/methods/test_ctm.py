@@ -168,6 +168,68 @@ def test_the_target_follows_the_network():
     assert any(not torch.equal(mine, p) for mine, p in zip(target, network, strict=True))
 
 
+def adversarial_parts(model, data, noise):
+    """The gradients in the last layer of the trajectory loss, of the adversarial loss and of the loss, for the same draws."""
+    last, losses = model.network.tail[-1].weight, []
+    torch.manual_seed(0)
+    _, here, there = model.trajectory_ends(data, noise)
+    losses.append(ctm_file.distance("huber", here, there, None).mean())
+    losses.append(-sum(logits.mean(dim=1) for logits in model.judge(here)).mean())
+    torch.manual_seed(0)
+    losses.append(model.compute_loss(data, noise, step=2, total_steps=4))
+    return [torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in losses]
+
+
+def test_the_adversarial_loss_pulls_at_the_last_layer_as_hard_as_the_trajectory_loss():
+    torch.manual_seed(0)
+    data, noise = torch.randn(2, 4, *SHAPE)
+    for weight in (1.0, 0.25):
+        model = tiny_model("ctm", lambda_GAN=weight, lambda_DSM=0.0, augment="none")
+        model.train_only["discriminator"].eval()  # spectral norm takes no step
+        judge = model.judge
+        model.judge = lambda samples, judge=judge: [30 * logits for logits in judge(samples)]
+        trajectory, adversarial, both = adversarial_parts(model, data, noise)
+        assert adversarial.norm() > 3 * trajectory.norm(), "as they are, the weight would do nothing"
+        added = both - trajectory
+        assert added.norm().item() == pytest.approx(weight * trajectory.norm().item(), rel=0.02)
+        assert torch.cosine_similarity(added.flatten(), adversarial.flatten(), dim=0) > 0.999
+
+
+def test_the_two_groups_of_the_adversarial_loss():
+    assert list(tiny_model("ctm").optim_groups()) == ["network"]
+    assert "discriminator" not in tiny_model("ctm").train_only
+    model = tiny_model("ctm", lambda_GAN=1.0).train()
+    groups = {name: list(parameters) for name, parameters in model.optim_groups().items()}
+    assert [model.lr_scale(name) for name in groups] == [1.0, 2.0]
+    assert [model.betas(name) for name in groups] == [(0.9, 0.999), (0.0, 0.99)]
+    for group in groups:
+        model.zero_grad()
+        model.train_only["discriminator"].zero_grad()
+        model.compute_loss(*torch.randn(2, 4, *SHAPE), step=1, total_steps=2, group=group).backward()
+        for name, parameters in groups.items():
+            assert all((p.grad is not None) == (name == group) for p in parameters)
+        assert all(p.grad is None for part in ("teacher", "target") for p in model.train_only[part].parameters())
+
+
+def test_the_discriminator_judges_the_students_ends():
+    """Data against the same ends as the trajectory loss compares, by the hinge loss; the teacher's solver has no part in it."""
+    model, seen = tiny_model("ctm", lambda_GAN=1.0, r1_gamma=0.0, augment="none"), []
+    data, noise = torch.randn(2, 4, *SHAPE)
+    discriminator = model.train_only["discriminator"]
+    discriminator.features = lambda x: seen.append(x) or [x]
+    discriminator.forward = lambda features: [features[0].flatten(1)[:, :3]]
+    torch.manual_seed(3)
+    t, here, _ = model.trajectory_ends(data, noise)
+    model.solve = None
+    torch.manual_seed(3)
+    loss = model.compute_loss(data, noise, step=1, total_steps=2, group="discriminator")
+    assert torch.equal(seen[0], data)
+    torch.testing.assert_close(seen[1], here.detach())
+    logits = [samples.flatten(1)[:, :3] for samples in (data, here.detach())]
+    torch.testing.assert_close(loss, (1 - logits[0]).relu().mean() + (1 + logits[1]).relu().mean())
+    assert len(t.unique()) > 1
+
+
 def test_points():
     model = student("ctm").float()
     model.network = PointNetwork()
@@ -186,7 +248,10 @@ def test_points():
         ({"N": 1}, "N from 2"),
         ({"gamma": 1.5}, "gamma from 0 to 1, got 1.5"),
         ({"mu": 1.0}, "mu from 0 to below 1, got 1"),
-        ({"rho": 0.0}, "rho above 0"),
+        ({"rho": 0.0}, "expected rho above 0, got 0"),
+        ({"lambda_DSM": -1.0}, "expected lambda_DSM of at least 0, got -1"),
+        ({"lambda_GAN": -0.5}, "expected lambda_GAN of at least 0, got -0.5"),
+        ({"discriminator": "vgg"}, "unknown discriminator 'vgg'; expected one of unet, efficientnet"),
         ({"solver": "dpmpp"}, "unknown solver 'dpmpp'; expected one of heun, euler"),
         ({"distance": "l1"}, "unknown distance 'l1'"),
     ],
