@@ -7,7 +7,7 @@
 #   recipes/simpsons_single_gpu.sh --budget 3h --dry_run       the plan, from the throughput measured here, and nothing else
 #   recipes/simpsons_single_gpu.sh --smoke                     all stages in minutes on a CPU: toon faces, a tiny network
 #
-# Further flags: --out DIR (results/simpsons), --data_root DIR_OR_ZIP, --no_fid (no Inception weights at hand), --python PROGRAM
+# Further flags: --help, --out DIR (results/simpsons), --data_root DIR_OR_ZIP, --no_fid (no Inception weights at hand), --python PROGRAM
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,7 +21,8 @@ while [ $# -gt 0 ]; do
     --dry_run) dry_run=yes; shift ;;
     --smoke) smoke=yes; shift ;;
     --no_fid) fid=; shift ;;
-    *) echo "error: unknown flag $1; see the head of $0" >&2; exit 2 ;;
+    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' recipes/simpsons_single_gpu.sh; exit ;;
+    *) echo "error: unknown flag $1; see --help" >&2; exit 2 ;;
   esac
 done
 case $budget in

@@ -95,3 +95,9 @@ def test_flags_of_the_stages_are_train_pys(recipe):
 def test_bad_flags(recipe, flags, words):
     code, output, _ = recipe(*flags)
     assert code == 2 and words in output
+
+
+def test_help_is_the_head_of_the_recipe(recipe):
+    code, output, calls = recipe("--help")
+    assert code == 0 and not calls
+    assert "--dry_run" in output and "set -euo" not in output and "#" not in output
