@@ -105,6 +105,10 @@ ENTRIES = {
             "target_decay": 0.99,
         }
     ),
+    "meanflow": Entry(options={"prediction": "data", "time_distribution": "uniform"}),
+    "flow_map": Entry(
+        options={"prediction": "data", "time_distribution": "logit_normal", "logit_mean": -0.5, "logit_std": 1.5}
+    ),
     "edm": Entry(options={"solver": "euler"}),
     "reflow": Entry(share=STUDENT, pairs="rectified_flow"),
     "progressive": Entry(share=STUDENT, teacher="ddpm"),
@@ -220,14 +224,18 @@ def write_report(args: argparse.Namespace, num_reference: int) -> None:
     if not results:
         return
     precision = next(iter(results.values()))["precision"]
-    about = f"{date.today()}, torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads, {precision}"
+    threads = torch.get_num_threads()
+    about = (
+        f"{date.today()}, torch {torch.__version__}, {platform.machine()}, {threads} thread{'s' * (threads > 1)}, {precision}"
+    )
     network = f"{NETWORK['ch']} channels x {NETWORK['ch_mult']}, one block a level"
     lines = [
         "# Every method in small, on real faces",
         "",
         f"`{args.command}`, {about}, one seed. Simpsons faces at {SIZE}x{SIZE}, a U-Net of {network}, batch "
         f"{TRAINING['batch_size']}, {args.images:,} images. What a "
-        "student's teacher saw is not counted with the student's.",
+        "student's teacher saw is not counted with the student's. Minutes are those of the clock while it trained, whatever "
+        "else the machine did.",
         "",
         f"| FID clean-fid, {num_reference} vs {num_reference}, 32x32 | NFE 1 | NFE 2 | NFE 4 | images | minutes | teacher "
         "| settings |",
