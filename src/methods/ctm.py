@@ -132,7 +132,7 @@ class CTM(WithDiscriminator):
         the model was built are followed too.
         """
         if group == "discriminator":
-            return self.discriminator_loss(data, noise, step, hinge_discriminator)
+            return self.discriminator_loss(data, noise, step or 1, hinge_discriminator)
         if step == 1:
             follow(self.train_only["target"], self.network, 0.0)
         t, here, there = self.trajectory_ends(data, noise)
