@@ -14,6 +14,8 @@ cd "$(dirname "$0")/.."
 budget=3h out= python=python dry_run= smoke= fid=yes data=()
 while [ $# -gt 0 ]; do
   case $1 in
+    --budget | --out | --data_root | --python)
+      [ $# -gt 1 ] || { echo "error: $1 expects a value; see --help" >&2; exit 2; } ;;&
     --budget) budget=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
     --data_root) data=(--data_root "$2"); shift 2 ;;

@@ -90,7 +90,12 @@ def test_flags_of_the_stages_are_train_pys(recipe):
 
 
 @pytest.mark.parametrize(
-    "flags, words", [(["--budget", "soon"], "expected minutes or hours"), (["--fast"], "unknown flag --fast")]
+    "flags, words",
+    [
+        (["--budget", "soon"], "expected minutes or hours"),
+        (["--fast"], "unknown flag --fast"),
+        (["--smoke", "--out"], "error: --out expects a value; see --help"),
+    ],
 )
 def test_bad_flags(recipe, flags, words):
     code, output, _ = recipe(*flags)
