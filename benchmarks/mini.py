@@ -116,7 +116,7 @@ ENTRIES = {
     "cmt+consistency": Entry("consistency", options={"stages": 1, "q": 16.0}, share=STUDENT / 2, after="cmt"),
     "ctm": Entry(options={"mu": 0.99}, share=STUDENT, teacher="edm"),
     "ld3": Entry(share=0.02, teacher="edm"),
-    "gdd": Entry(options={"ada_images": 50000}, training={"lr": 1e-4}, share=STUDENT, teacher="edm"),
+    "gdd": Entry(options={"ada_images": 50000}, training={"lr": 2e-4}, share=STUDENT, teacher="edm"),
     "add": Entry(options={"ada_images": 50000}, training={"lr": 1e-4}, share=STUDENT, teacher="edm"),
 }
 ENTRIES |= {name: Entry() for name in method_names() if name not in ENTRIES and name != "custom"}

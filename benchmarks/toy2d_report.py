@@ -100,8 +100,8 @@ def remarks(done: Lines, methods: Sequence[str], sets: Sequence[str], baseline: 
 
 
 def costs(done: Lines, teachers: Mapping[str, str | None]) -> list[str]:
-    """Training time of each method, and of the teacher it needed, a network: rows of a table."""
-    rows = ["| method | core-seconds a network | its teacher's |", "|---|---|---|"]
+    """Iterations and training time of each method, and time of the teacher it needed, a network: rows of a table."""
+    rows = ["| method | iterations | core-seconds a network | its teacher's |", "|---|---|---|---|"]
     for method, line in done.items():
         if "train_core_seconds" not in line:
             continue
@@ -112,7 +112,8 @@ def costs(done: Lines, teachers: Mapping[str, str | None]) -> list[str]:
             if "train_core_seconds" in done.get(teacher, {})
             else teacher or "-"
         )
-        rows.append(f"| {method} | {line['train_core_seconds'] / networks:.1f} | {extra} |")
+        steps = json.loads(line["key"])["steps"]
+        rows.append(f"| {method} | {steps} | {line['train_core_seconds'] / networks:.1f} | {extra} |")
     return rows
 
 

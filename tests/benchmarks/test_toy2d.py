@@ -249,6 +249,7 @@ def test_networks_trained_one_after_the_other(bench, tmp_path, monkeypatch):
     """A method of ALONE gets its own part of the stacked teacher for each network, and its own number of steps."""
     monkeypatch.setitem(toy2d.ITERATIONS, "ld3", 2)
     assert bench("--methods", "ld3", "--sets", "swiss_roll", "circle", "--seeds", "2") == 0
+    assert "| ld3 | 2 | " in (tmp_path / "docs" / "t.md").read_text()
     figures = lines(tmp_path)[1]["figures"]
     assert len({row["chamfer"] for by_nfe in figures.values() for rows in by_nfe.values() for row in rows}) == 8
     teacher = lines(tmp_path)[0]["figures"]  # at NFE 1 there is nothing to learn: the same network, other noise
