@@ -56,12 +56,15 @@ else
 fi
 [ -n "$fid" ] || common+=(--dev_images 0)
 
-# ------------------------------------------------------------------------------------------- the plan, made once and kept
+# ------------------------------------------------------------------------------ the plan, kept once the first stage has begun
 
 mkdir -p "$out"
-if [ ! -f "$out/plan.txt" ]; then
+if [ ! -f "$out/seconds.json" ]; then
   echo "== measure the throughput of every stage"
   "$python" -m benchmarks.cost "${measured[@]}" --methods "${stages[@]}" --json "$out/seconds.json"
+fi
+if [ ! -d "$out/${stages[0]}" ]; then
+  echo "minutes $minutes" > "$out/.plan.partial"
   for stage in "${stages[@]}"; do
     "$python" - "$out/seconds.json" "$stage" "$minutes" "${percent[$stage]}" <<'PLAN'
 import json, sys
@@ -70,14 +73,17 @@ step = json.load(open(path))[stage]
 seconds = 0.9 * 60 * float(minutes) * float(percent) / 100  # a tenth of the time is for FID, checkpoints and previews
 print(stage, max(int(seconds / step), 10), f"{step:.4f}")
 PLAN
-  done > "$out/.plan.partial"
+  done >> "$out/.plan.partial"
   mv "$out/.plan.partial" "$out/plan.txt"
+elif [ "$(head -n 1 "$out/plan.txt")" != "minutes $minutes" ]; then
+  echo "error: $out was begun with a budget of $(sed -n "1s/minutes //p" "$out/plan.txt") minutes, not $minutes: give that again, or another --out" >&2
+  exit 2
 fi
-echo "== plan for $minutes minutes ($out/plan.txt; remove it for another)"
+echo "== plan for $minutes minutes ($out/plan.txt), by $out/seconds.json (remove it to measure again)"
 while read -r stage steps seconds; do
   awk -v stage="$stage" -v steps="$steps" -v seconds="$seconds" -v batch="$batch" \
     'BEGIN { printf "%-12s %8d steps of %d, %9d images, %7.1f minutes expected\n", stage, steps, batch, steps * batch, steps * seconds / 60 }'
-done < "$out/plan.txt"
+done < <(tail -n +2 "$out/plan.txt")
 [ -z "$dry_run" ] || exit 0
 
 # ------------------------------------------------------------------------------------------------------------ the stages
@@ -98,5 +104,5 @@ while read -r stage steps _ <&3; do
     exit 1
   fi
   touch "$out/$stage/done"
-done 3< "$out/plan.txt"
+done 3< <(tail -n +2 "$out/plan.txt")
 echo "== hand in $out/${stages[-1]}/last.ckpt with model_config.json beside it"
