@@ -62,7 +62,7 @@ TRAINING = {
     "save_interval": 300,
 }
 NFES = (1, 2, 4)
-STUDENT = 0.75  # of the images, for a student: 15 minutes where its teacher has 20
+STUDENT = 0.75  # of the images, for a student: 15 minutes where its teacher has 20, if its iterations cost no more than double
 PAIRS, PAIR_STEPS = 6144, 16
 SHEET_COLUMNS = 12
 
@@ -114,10 +114,10 @@ ENTRIES = {
     "progressive": Entry(share=STUDENT, teacher="ddpm"),
     "cmt": Entry(share=STUDENT / 2, teacher="edm"),
     "cmt+consistency": Entry("consistency", options={"stages": 1, "q": 16.0}, share=STUDENT / 2, after="cmt"),
-    "ctm": Entry(options={"mu": 0.99}, share=STUDENT, teacher="edm"),
+    "ctm": Entry(options={"mu": 0.99}, share=STUDENT / 4, teacher="edm"),
     "ld3": Entry(share=0.02, teacher="edm"),
     "gdd": Entry(options={"ada_images": 50000}, training={"lr": 2e-4}, share=STUDENT, teacher="edm"),
-    "add": Entry(options={"ada_images": 50000}, training={"lr": 1e-4}, share=STUDENT, teacher="edm"),
+    "add": Entry(options={"ada_images": 50000}, training={"lr": 2e-4}, share=STUDENT / 2, teacher="edm"),
 }
 ENTRIES |= {name: Entry() for name in method_names() if name not in ENTRIES and name != "custom"}
 
