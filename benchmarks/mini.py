@@ -64,6 +64,7 @@ TRAINING = {
 NFES = (1, 2, 4)
 STUDENT = 0.75  # of the images, for a student: 15 minutes where its teacher has 20, if its iterations cost no more than double
 PAIRS, PAIR_STEPS = 6144, 16
+ADVERSARIAL = {"ada_images": 50000, "feature_sigma": 0.05, "d_lr_scale": 4.0}
 SHEET_COLUMNS = 12
 
 
@@ -112,12 +113,15 @@ ENTRIES = {
     "edm": Entry(options={"solver": "euler"}),
     "reflow": Entry(share=STUDENT, pairs="rectified_flow"),
     "progressive": Entry(share=STUDENT, teacher="ddpm"),
-    "cmt": Entry(share=STUDENT / 2, teacher="edm"),
-    "cmt+consistency": Entry("consistency", options={"stages": 1, "q": 16.0}, share=STUDENT / 2, after="cmt"),
+    "cmt": Entry(share=0.55, teacher="edm"),
+    "cmt+consistency": Entry("consistency", {"stages": 1, "q": 256.0}, {"lr": 1e-4}, share=STUDENT - 0.55, after="cmt"),
+    "cmt+consistency+gdd": Entry(
+        "gdd", options=ADVERSARIAL, training={"lr": 5e-5}, share=STUDENT / 4, after="cmt+consistency", teacher="edm"
+    ),
     "ctm": Entry(options={"mu": 0.99}, share=STUDENT / 4, teacher="edm"),
     "ld3": Entry(share=0.02, teacher="edm"),
-    "gdd": Entry(options={"ada_images": 50000}, training={"lr": 2e-4}, share=STUDENT, teacher="edm"),
-    "add": Entry(options={"ada_images": 50000}, training={"lr": 2e-4}, share=STUDENT / 2, teacher="edm"),
+    "gdd": Entry(options=ADVERSARIAL, training={"lr": 2e-4}, share=STUDENT, teacher="edm"),
+    "add": Entry(options=ADVERSARIAL, training={"lr": 2e-4}, share=STUDENT / 2, teacher="edm"),
 }
 ENTRIES |= {name: Entry() for name in method_names() if name not in ENTRIES and name != "custom"}
 
@@ -246,7 +250,8 @@ def write_report(args: argparse.Namespace, num_reference: int) -> None:
         words = [f"--{option} {value}" for option, value in {**entry.options, **entry.training}.items()]
         if entry.after:
             before = ENTRIES[entry.after]
-            words.append(f"the first {before.share:.0%} as {before.method or entry.after}")
+            begun = entry.after if before.row else before.method
+            words.append(f"begun as {begun} ({images_seen(entry.after, args.images):,} images)")
         cells = [f"{result[f'fid_nfe{nfe}']:.1f}" for nfe in NFES]
         cells += [
             f"{images_seen(name, args.images):,}",

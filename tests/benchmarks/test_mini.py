@@ -48,7 +48,7 @@ def test_rows_stages_and_report(bench, tmp_path, capsys):
     assert steps(tmp_path, "rectified_flow") == list(range(1, 9))
     assert steps(tmp_path, "consistency_from_edm") == steps(tmp_path, "consistency") == list(range(1, 5))
     text = (tmp_path / "docs" / "mini.md").read_text()
-    assert "| `rectified_flow` | " in text and "| 64 | " in text and "the first 50% as edm" in text
+    assert "| `rectified_flow` | " in text and "| 64 | " in text and "begun as edm (32 images)" in text
     assert "Not measured yet: " in text and "consistency_from_edm" not in text
     assert Image.open(tmp_path / "docs" / "images" / "mini.png").height == 6 * mini.SIZE * 2
 
