@@ -29,7 +29,7 @@ def iteration_seconds(method: str, data: torch.Tensor, dtype: torch.dtype, netwo
     model.train()
     start = time.perf_counter()
     for group in model.optim_groups():
-        with autocast(data.device, dtype):
+        with autocast(data.device, dtype):  # of the second step: on the first, and seldom later, R1 comes on top
             loss = model.compute_loss(data, torch.randn_like(data), step=2, total_steps=4, group=group)
         loss.backward()
         loss.item()

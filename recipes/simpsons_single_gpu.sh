@@ -63,7 +63,7 @@ if [ ! -f "$out/seconds.json" ]; then
   echo "== measure the throughput of every stage"
   "$python" -m benchmarks.cost "${measured[@]}" --methods "${stages[@]}" --json "$out/seconds.json"
 fi
-if [ ! -d "$out/${stages[0]}" ]; then
+if [ ! -f "$out/plan.txt" ] || [ ! -d "$out/${stages[0]}" ]; then
   echo "minutes $minutes" > "$out/.plan.partial"
   for stage in "${stages[@]}"; do
     "$python" - "$out/seconds.json" "$stage" "$minutes" "${percent[$stage]}" <<'PLAN'
