@@ -74,7 +74,7 @@ TEACHER = "edm"
 PAIRS, PAIR_STEPS = 8192, 50  # of noise and point, that a teacher makes for each network of a method that learns from pairs
 ALONE = {"ld3"}  # methods with parameters beside the network's: their networks are trained one after the other
 # fewer than --iterations: ld3 learns a dozen numbers, and students whose steps cost most begin as their teacher
-ITERATIONS = {"ld3": 300, "ctm": 2500, "gdd": 2500, "add": 2500}
+ITERATIONS = {"ld3": 200, "ctm": 2500, "gdd": 1500, "add": 1500}
 BATCH_SIZE = 128
 LR = 1e-3
 LR_DECAY = 0.5  # share of the steps over which it falls to 0: without, DDIM ends farther from the points at NFE 50

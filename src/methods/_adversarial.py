@@ -1,6 +1,6 @@
 """What students share that learn from a discriminator: the levels they train at, the discriminator's group, loss and pace."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -86,10 +86,11 @@ class WithDiscriminator(Method):
     """A method whose samples a discriminator is to take for data; its Config has DiscriminatorOptions.
 
     Two groups take turns: "network", and "discriminator", which is train-only. The subclass says by which losses, and what
-    samples there are: generate.
+    samples there are: generate. Where these are of few noise levels, it names them: judged_levels.
     """
 
     needs_teacher = True
+    judged_levels: Sequence[float] = ()  # that the discriminator is told, none: it is not
 
     @property
     def has_discriminator(self) -> bool:
@@ -106,7 +107,7 @@ class WithDiscriminator(Method):
             return
         config = self.config
         self.train_only["discriminator"] = make_discriminator(
-            config.discriminator, teacher, config.feature_sigma, config.feature_size, config.head_width
+            config.discriminator, teacher, config.feature_sigma, config.feature_size, config.head_width, self.judged_levels
         ).to(self.device)
         self.train_only["augment"] = Augment(config.augment, config.ada_target, config.ada_images).to(self.device)
 
@@ -139,10 +140,13 @@ class WithDiscriminator(Method):
         """Samples (B, ...), with gradients for the network, and the noise levels (B,) that they were made from."""
         raise NotImplementedError
 
-    def judge(self, fake: torch.Tensor) -> Logits:
-        """The discriminator's logits of samples (B, ...), with gradients for the samples and none for its weights."""
+    def judge(self, fake: torch.Tensor, sigma: torch.Tensor | None = None) -> Logits:
+        """The discriminator's logits of samples (B, ...), with gradients for the samples and none for its weights.
+
+        sigma: the levels (B,) that they were made from, where there are judged_levels.
+        """
         discriminator = self.train_only["discriminator"].requires_grad_(False)
-        return discriminator(discriminator.features(self.train_only["augment"](fake)))
+        return discriminator(discriminator.features(self.train_only["augment"](fake)), sigma)
 
     def discriminator_loss(
         self,
@@ -151,17 +155,20 @@ class WithDiscriminator(Method):
         step: int,
         loss: Callable[[Logits, Logits], torch.Tensor],
     ) -> torch.Tensor:
-        """The mean of `loss`, of the logits of data and of samples, and at every r1_interval-th step R1: a scalar."""
+        """The mean of `loss`, of the logits of data and of samples, and at every r1_interval-th step R1: a scalar.
+
+        A row of data is compared with samples of the level that the sample in its row was made from.
+        """
         discriminator, augment = self.train_only["discriminator"].requires_grad_(True), self.train_only["augment"]
         with torch.no_grad():
-            fake, _ = self.generate(data, noise)
+            fake, sigma = self.generate(data, noise)
             real_features, fake_features = (discriminator.features(augment(samples)) for samples in (data, fake))
         penalised = self.config.r1_gamma > 0 and (step - 1) % self.config.r1_interval == 0
         if penalised:  # as views, since torch's counter of FLOP refuses the gradient of a layer's input that is a leaf
             real_features = [maps.requires_grad_().view_as(maps) for maps in real_features]
-        real_logits = discriminator(real_features)
+        real_logits = discriminator(real_features, sigma)
         augment.observe(real_logits)
-        losses = loss(real_logits, discriminator(fake_features))
+        losses = loss(real_logits, discriminator(fake_features, sigma))
         if penalised:
             penalty = gradient_penalty(real_logits, real_features)
             losses = losses + self.config.r1_interval * self.config.r1_gamma / 2 * penalty
@@ -178,6 +185,10 @@ class AdversarialModel(WithDiscriminator, ConsistencyModel):
         def __post_init__(self) -> None:
             super().__post_init__()
             self.check_discriminator()
+
+    @property
+    def judged_levels(self) -> Sequence[float]:
+        return self.levels(self.config.train_levels)
 
     def betas(self, group: str) -> tuple[float, float]:
         """GDD's, for both groups."""

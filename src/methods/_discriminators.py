@@ -2,10 +2,14 @@
 
 A discriminator gives for each sample one row of logits a scale, (B, patches): high for what it takes to be data. Rows of
 a batch are never mixed, and the frozen part lets gradients through to the samples but has nothing to train.
+
+It can be told the noise level that a sample was made from, as a conditional discriminator is told the class (Miyato and Koyama,
+arXiv:1802.05637). Samples of one level then cannot make up for what those of another lack: where it sees only the mixture of
+all levels, a mode may be missing from the samples of one call if those of more calls have it too often.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,10 +28,11 @@ DISCRIMINATORS = ("unet", "efficientnet")
 class Head(nn.Module):
     """Features (B, channels, H, W) -> logits (B, patches), a patch about half of the positions wide and high. In float32.
 
-    Features are brought to mean 0 and variance 1 image by image; convolutions have spectral norm.
+    Features are brought to mean 0 and variance 1 image by image; convolutions have spectral norm. The last one has an output
+    for each of `kinds` kinds of sample, and forward is told the kind of every row, (B,); None is the first for all.
     """
 
-    def __init__(self, channels: int, width: int):
+    def __init__(self, channels: int, width: int, kinds: int = 1):
         super().__init__()
         self.norm = nn.GroupNorm(1, channels, affine=False)
         self.layers = nn.Sequential(
@@ -37,97 +42,117 @@ class Head(nn.Module):
             nn.LeakyReLU(0.2),
             spectral_norm(nn.Conv2d(width, width, 3, padding=1)),
             nn.LeakyReLU(0.2),
-            spectral_norm(nn.Conv2d(width, 1, 1)),
+            spectral_norm(nn.Conv2d(width, kinds, 1)),
         )
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, kind: torch.Tensor | None = None) -> torch.Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            return self.layers(self.norm(features.float())).flatten(1)
+            maps = self.layers(self.norm(features.float()))
+        return maps[:, 0].flatten(1) if kind is None else maps[torch.arange(len(maps), device=maps.device), kind].flatten(1)
 
 
 class Discriminator(nn.Module):
-    """Frozen `features` of samples and, as forward, what is trained, features -> logits. Its parameters are the latter."""
+    """Frozen `features` of samples and, as forward, what is trained, features -> logits. Its parameters are the latter.
+
+    Args:
+        levels: the noise levels that samples are made from. Forward is told each row's, sigma (B,), of these; where there are
+            none it makes no difference between rows.
+    """
+
+    def __init__(self, levels: Sequence[float] = ()):
+        super().__init__()
+        self.register_buffer("levels", torch.tensor(levels, dtype=torch.float32), persistent=False)
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         """What the trained part looks at, scale by scale: each (B, ...) for samples x (B, ...)."""
         raise NotImplementedError
 
 
-class UNetDiscriminator(Discriminator):
+class HeadsDiscriminator(Discriminator):
+    """A head on each scale of the features, which have these numbers of channels."""
+
+    def __init__(self, channels: Sequence[int], width: int, levels: Sequence[float] = ()):
+        super().__init__(levels)
+        self.heads = nn.ModuleList(Head(count, width, max(len(levels), 1)) for count in channels)
+
+    def forward(self, features: list[torch.Tensor], sigma: torch.Tensor | None = None) -> Logits:
+        kind = (self.levels - sigma[:, None]).abs().argmin(dim=1) if len(self.levels) else None
+        return [head(maps, kind) for head, maps in zip(self.heads, features, strict=True)]
+
+
+class UNetDiscriminator(HeadsDiscriminator):
     """Heads on the encoder half of the teacher's U-Net, which sees the image with noise of level sigma added.
 
     Adding it keeps the teacher on what it was trained for (Sauer et al., LADD, arXiv:2403.12015).
     """
 
-    def __init__(self, teacher: Method, sigma: float, width: int):
-        super().__init__()
-        self.seen = TeacherInput(teacher, sigma)
-        size = teacher.network.scale
-        channels = [maps.shape[1] for maps in self.features(torch.zeros(1, 3, size, size, device=teacher.device))]
-        self.heads = nn.ModuleList(Head(count, width) for count in channels)
+    def __init__(self, teacher: Method, sigma: float, width: int, levels: Sequence[float] = ()):
+        seen, size = TeacherInput(teacher, sigma), teacher.network.scale
+        maps = seen(torch.zeros(1, 3, size, size, device=teacher.device), encode)
+        super().__init__([scale.shape[1] for scale in maps], width, levels)
+        self.seen = seen
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         return self.seen(self.seen.noised(x), encode)
 
-    def forward(self, features: list[torch.Tensor]) -> Logits:
-        return [head(maps) for head, maps in zip(self.heads, features, strict=True)]
 
-
-class EfficientNetDiscriminator(Discriminator):
+class EfficientNetDiscriminator(HeadsDiscriminator):
     """Heads on ImageNet features of EfficientNet-Lite0, which sees the image enlarged to size x size pixels."""
 
-    def __init__(self, size: int, width: int):
-        super().__init__()
+    def __init__(self, size: int, width: int, levels: Sequence[float] = ()):
+        super().__init__(list(OUTPUTS.values()), width, levels)
         try:
             self.size, self.network = size, load_efficientnet()
         except ValueError as error:
             raise ValueError(f"discriminator efficientnet, in training alone: {error}; or choose discriminator unet") from error
-        self.heads = nn.ModuleList(Head(channels, width) for channels in OUTPUTS.values())
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         return self.network(F.interpolate(x, size=(self.size, self.size), mode="bilinear", align_corners=False))
-
-    def forward(self, features: list[torch.Tensor]) -> Logits:
-        return [head(maps) for head, maps in zip(self.heads, features, strict=True)]
 
 
 class NetworkDiscriminator(Discriminator):
     """For samples of any shape: a second network like the teacher's, which starts as it and whose output adds up to the logit.
 
-    Nothing in it is frozen: its features are the samples, with noise of level sigma added, themselves.
+    Nothing in it is frozen: its features are the samples, with noise of level sigma added, themselves. The level that a sample
+    was made from is told in the place of sigma.
     """
 
-    def __init__(self, teacher: Method, sigma: float):
-        super().__init__()
+    def __init__(self, teacher: Method, sigma: float, levels: Sequence[float] = ()):
+        super().__init__(levels)
         self.seen = TeacherInput(teacher, sigma)
         self.network = copy.deepcopy(teacher.network).requires_grad_(True)
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         return [self.seen.noised(x)]
 
-    def forward(self, features: list[torch.Tensor]) -> Logits:
-        output = self.seen(features[0], lambda teachers, *arguments: self.network(*arguments))
+    def forward(self, features: list[torch.Tensor], sigma: torch.Tensor | None = None) -> Logits:
+        told = sigma if len(self.levels) else None
+        _, *scalars = self.seen(features[0], lambda teachers, *arguments: arguments, told)
+        output = self.seen(features[0], lambda teachers, x, *_: self.network(x, *scalars))
         return [output.flatten(1).sum(dim=1, keepdim=True)]
 
 
-def make_discriminator(kind: str, teacher: Method, sigma: float, size: int, width: int) -> Discriminator:
+def make_discriminator(
+    kind: str, teacher: Method, sigma: float, size: int, width: int, levels: Sequence[float] = ()
+) -> Discriminator:
     """The discriminator of one of DISCRIMINATORS; for a teacher whose network is no U-Net, "unet" is a NetworkDiscriminator.
 
     Args:
         sigma: the noise level at which a teacher's network looks at samples.
         size: of the images that EfficientNet sees, in pixels.
         width: channels of the heads.
+        levels: the noise levels that samples are made from, if it shall be told them.
 
     Raises ValueError for another kind, for EfficientNet without its weights or on what is no image.
     """
     is_unet = hasattr(teacher.network, "downblocks")
     if kind == "unet":
-        return UNetDiscriminator(teacher, sigma, width) if is_unet else NetworkDiscriminator(teacher, sigma)
+        return UNetDiscriminator(teacher, sigma, width, levels) if is_unet else NetworkDiscriminator(teacher, sigma, levels)
     if kind != "efficientnet":
         raise ValueError(f"unknown discriminator {kind!r}; expected one of {', '.join(DISCRIMINATORS)}")
     if not is_unet:
         raise ValueError("discriminator efficientnet looks at images, and this teacher's network is no U-Net: choose unet")
-    return EfficientNetDiscriminator(size, width)
+    return EfficientNetDiscriminator(size, width, levels)
 
 
 # ------------------------------------------------------------------------------------------- a teacher's network, read
@@ -145,13 +170,16 @@ class TeacherInput:
     def noised(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.sigma * torch.randn_like(x)
 
-    def __call__(self, x: torch.Tensor, function: Callable[..., Any]) -> Any:
-        """function(network, network's input, its time[, its condition]) for x, which has its noise already."""
+    def __call__(self, x: torch.Tensor, function: Callable[..., Any], sigma: torch.Tensor | None = None) -> Any:
+        """function(network, network's input, its time[, its condition]) for x, which has its noise already.
+
+        sigma: (B,), in the place of this object's own.
+        """
         network = self.teacher.network
         standing_in = _StandIn(network, function)
         self.teacher.network = standing_in
         try:
-            self.teacher.denoised(x, torch.full((len(x),), self.sigma, device=x.device))
+            self.teacher.denoised(x, torch.full((len(x),), self.sigma, device=x.device) if sigma is None else sigma)
         finally:
             self.teacher.network = network
         return standing_in.result

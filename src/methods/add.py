@@ -36,7 +36,7 @@ class ADD(AdversarialModel):
         if group == "discriminator":
             return self.discriminator_loss(data, noise, step, hinge_discriminator)
         fake, sigma = self.generate(data, noise)
-        losses = hinge_generator(self.judge(fake))
+        losses = hinge_generator(self.judge(fake, sigma))
         if self.config.distill_weight > 0:
             losses = losses + self.config.distill_weight * self.distillation(fake, *self.teacher_draws(fake))
         self.report_losses(sigma, losses)

@@ -41,7 +41,7 @@ class GDD(AdversarialModel):
         if group == "discriminator":
             return self.discriminator_loss(data, noise, step, non_saturating_discriminator)
         fake, sigma = self.generate(data, noise)
-        losses = non_saturating_generator(self.judge(fake))
+        losses = non_saturating_generator(self.judge(fake, sigma))
         self.report_losses(sigma, losses)
         return losses.mean()
 

@@ -103,7 +103,7 @@ def test_the_loss_is_hinge_and_distillation():
         model = tiny_model("add", r1_gamma=0.0, distill_weight=distill_weight)
         discriminator = model.train_only["discriminator"]
         discriminator.features = lambda x: [x]
-        discriminator.forward = lambda features: [a if torch.equal(features[0], data) else b]
+        discriminator.forward = lambda features, sigma: [a if torch.equal(features[0], data) else b]
         model.distillation = lambda fake, noise, sigma: torch.tensor([0.2, 0.4])
         got = model.compute_loss(data, noise, group="discriminator")
         torch.testing.assert_close(got, hinge_discriminator([a], [b]).mean())

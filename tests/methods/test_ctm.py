@@ -187,7 +187,7 @@ def test_the_adversarial_loss_pulls_at_the_last_layer_as_hard_as_the_trajectory_
         model = tiny_model("ctm", lambda_GAN=weight, lambda_DSM=0.0, augment="none")
         model.train_only["discriminator"].eval()  # spectral norm takes no step
         judge = model.judge
-        model.judge = lambda samples, judge=judge: [30 * logits for logits in judge(samples)]
+        model.judge = lambda *arguments, judge=judge: [30 * logits for logits in judge(*arguments)]
         trajectory, adversarial, both = adversarial_parts(model, data, noise)
         assert adversarial.norm() > 3 * trajectory.norm(), "as they are, the weight would do nothing"
         added = both - trajectory
@@ -198,6 +198,7 @@ def test_the_adversarial_loss_pulls_at_the_last_layer_as_hard_as_the_trajectory_
 def test_the_two_groups_of_the_adversarial_loss():
     assert list(tiny_model("ctm").optim_groups()) == ["network"]
     assert "discriminator" not in tiny_model("ctm").train_only
+    assert len(tiny_model("ctm", lambda_GAN=1.0).train_only["discriminator"].levels) == 0, "its levels are too many to tell"
     model = tiny_model("ctm", lambda_GAN=1.0).train()
     groups = {name: list(parameters) for name, parameters in model.optim_groups().items()}
     assert [model.lr_scale(name) for name in groups] == [1.0, 2.0]
@@ -217,7 +218,7 @@ def test_the_discriminator_judges_the_students_ends():
     data, noise = torch.randn(2, 4, *SHAPE)
     discriminator = model.train_only["discriminator"]
     discriminator.features = lambda x: seen.append(x) or [x]
-    discriminator.forward = lambda features: [features[0].flatten(1)[:, :3]]
+    discriminator.forward = lambda features, sigma: [features[0].flatten(1)[:, :3]]
     torch.manual_seed(3)
     t, here, _ = model.trajectory_ends(data, noise)
     model.solve = None

@@ -22,6 +22,8 @@ from tests.methods.oracles import Gaussian
 
 REAL, FAKE = Gaussian(0.5, 0.4), Gaussian(-0.3, 0.4)
 GRID = torch.linspace(-3, 3, 2001, dtype=torch.float64)
+LEVELS = (80.0, 0.8)
+SIGMA = torch.tensor([0.8, 80.0, 80.0, 0.8])
 
 
 def density(oracle, x):
@@ -144,17 +146,17 @@ def test_the_teacher_keeps_its_network_after_a_failure():
     assert teacher.network is network
 
 
-def discriminators():
+def discriminators(levels=LEVELS):
     torch.manual_seed(0)
-    image = make_discriminator("unet", tiny_model("edm").requires_grad_(False), 0.2, 128, 8)
-    teacher = get_method("edm").from_options(ToyMLP((16, 16))).eval().requires_grad_(False)
-    return [(image, (4, *SHAPE)), (make_discriminator("unet", teacher, 0.2, 128, 8), (4, 2))]
+    image = make_discriminator("unet", tiny_model("edm").requires_grad_(False), 0.2, 128, 8, levels)
+    teacher = get_method("edm").from_options(ToyMLP((16, 16)), time_scale=10.0).eval().requires_grad_(False)
+    return [(image, (4, *SHAPE)), (make_discriminator("unet", teacher, 0.2, 128, 8, levels), (4, 2))]
 
 
 def test_only_the_heads_learn_and_gradients_reach_the_samples():
     for discriminator, shape in discriminators():
         x = torch.randn(shape, requires_grad=True)
-        logits = discriminator(discriminator.features(x))
+        logits = discriminator(discriminator.features(x), SIGMA)
         assert all(rows.ndim == 2 and len(rows) == shape[0] for rows in logits)
         sum(rows.sum() for rows in logits).backward()
         assert x.grad.flatten(1).abs().amax(dim=1).min() > 0
@@ -169,10 +171,36 @@ def test_rows_are_not_mixed():
         x, other = torch.randn(shape), torch.randn(shape)
         other[1] = x[1]
         discriminator.seen.sigma = 1e-9
-        a, b = (discriminator(discriminator.features(samples)) for samples in (x, other))
+        a, b = (discriminator(discriminator.features(samples), SIGMA) for samples in (x, other))
         for one, two in zip(a, b, strict=True):
             torch.testing.assert_close(one[1], two[1], atol=1e-5, rtol=1e-4)
             assert (one[0] - two[0]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_samples_of_one_level_do_not_make_up_for_what_another_level_s_lack(kind):
+    """Of two modes one level's samples are all the one, the other's all the other: together they look like the data.
+
+    The best that a discriminator of the mixture can do is 2 log 2. Told the level, it takes data of the mode that is never
+    made for certain and the other for data in a third of the cases: 1/2 log 3 + log 3/2.
+    """
+    for levels in (LEVELS, ()):
+        discriminator, shape = discriminators(levels)[kind]
+        optimizer = torch.optim.Adam(discriminator.parameters(), 0.01)
+        sigma = torch.tensor([80.0, 0.8]).repeat(32)
+        mode = torch.randn(1, *shape[1:])
+        modes = torch.cat([mode, -mode])
+        fake, real = modes[torch.arange(2).repeat(32)], modes[torch.arange(2).repeat_interleave(32)]
+        losses = []
+        for _ in range(300):
+            optimizer.zero_grad()
+            logits = [discriminator(discriminator.features(samples), sigma) for samples in (real, fake)]
+            loss = non_saturating_discriminator(*logits).mean() / len(logits[0])
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        expected = 0.5 * math.log(3) + math.log(1.5) if levels else 2 * math.log(2)
+        assert sum(losses[-20:]) / 20 == pytest.approx(expected, abs=0.08), levels
 
 
 def test_the_heads_of_the_unet_start_as_no_mere_copy_and_the_points_network_as_the_teachers():
@@ -186,6 +214,9 @@ def test_a_head_does_not_see_the_scale_of_its_features():
     torch.manual_seed(0)
     head, maps = Head(6, 4).eval(), torch.randn(2, 6, 9, 7)
     assert head(maps).shape == (2, 5 * 4)
+    many = Head(6, 4, kinds=3).eval()
+    first, last = (many(maps, torch.tensor(kinds)) for kinds in ([0, 2], [2, 2]))
+    assert first.shape == (2, 5 * 4) and torch.equal(first[1], last[1]) and not torch.equal(first[0], last[0])
     torch.testing.assert_close(head(1000 * maps), head(maps), atol=1e-4, rtol=1e-4)
     for layer in head.layers[::2]:
         for _ in range(50):
@@ -198,7 +229,7 @@ def test_r1_under_autocast():
     for discriminator, shape in discriminators():
         with torch.autocast("cpu", torch.bfloat16):
             features = [maps.detach().requires_grad_() for maps in discriminator.features(torch.randn(shape))]
-            penalty = gradient_penalty(discriminator(features), features).mean()
+            penalty = gradient_penalty(discriminator(features, SIGMA), features).mean()
         penalty.backward()
         gradients = [p.grad for p in discriminator.parameters() if p.grad is not None]
         assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)

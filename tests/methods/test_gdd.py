@@ -81,7 +81,7 @@ def test_the_losses_pull_the_discriminator_and_the_network_against_each_other():
         def logit(model=model, data=data, noise=noise):
             with torch.no_grad():
                 torch.manual_seed(1)
-                return sum(rows.mean() for rows in model.judge(model.generate(data, noise)[0])).item()
+                return sum(rows.mean() for rows in model.judge(*model.generate(data, noise))).item()
 
         before, parameters = logit(), list(model.optim_groups()[group])
         for _ in range(5):
@@ -105,15 +105,31 @@ def test_r1_is_on_the_features_of_data_at_every_sixteenth_step():
         return model.compute_loss(data, noise, step=step, group="discriminator").item()
 
     torch.manual_seed(2)
-    model.generate(data, noise)  # draws what the loss draws before the features
+    _, sigma = model.generate(data, noise)  # draws what the loss draws before the features
     features = [maps.detach().requires_grad_() for maps in discriminator.features(data)]
-    slopes = torch.autograd.grad(sum(rows.sum() for rows in discriminator(features)), features)
+    slopes = torch.autograd.grad(sum(rows.sum() for rows in discriminator(features, sigma)), features)
     penalty = sum(slope.square().flatten(1).sum(1) for slope in slopes).mean().item()
     assert penalty > 1e-3
     for step in (1, 17):
         assert loss(0.5, step) - loss(0.0, step) == pytest.approx(16 * 0.5 / 2 * penalty, rel=1e-3)
     for step in (2, 16):
         assert loss(0.5, step) == loss(0.0, step)
+
+
+@STUDENTS
+def test_data_and_samples_of_a_row_are_judged_by_the_level_the_sample_was_made_from(method):
+    model, (data, noise) = tiny_model(method), batch(8)
+    discriminator, told = model.train_only["discriminator"], []
+    assert discriminator.levels.tolist() == pytest.approx(model.levels(4))
+    discriminator.register_forward_pre_hook(lambda module, arguments: told.append(arguments[1]))
+    for group, calls in (("network", 1), ("discriminator", 2)):
+        torch.manual_seed(3)
+        model.compute_loss(data, noise, step=2, group=group)
+        torch.manual_seed(3)
+        sigma = model.generate(data, noise)[1]
+        assert len(told) == calls and len(sigma.unique()) > 1
+        assert all(torch.equal(levels, sigma) for levels in told)
+        told.clear()
 
 
 @STUDENTS
@@ -278,7 +294,7 @@ def test_the_loss_is_the_non_saturating_one():
     discriminator.features = lambda x: [x]
     a, b = torch.tensor([[0.3], [1.0]]), torch.tensor([[-0.7], [2.0]])
     data, noise = batch(2)
-    discriminator.forward = lambda features: [a if torch.equal(features[0], data) else b]
+    discriminator.forward = lambda features, sigma: [a if torch.equal(features[0], data) else b]
     got = model.compute_loss(data, noise, group="discriminator")
     torch.testing.assert_close(got, non_saturating_discriminator([a], [b]).mean())
     torch.testing.assert_close(model.compute_loss(data, noise), torch.log1p((-b).exp()).mean())
