@@ -51,7 +51,7 @@ from src.utils import (
 CHALLENGE = get_challenge("toy2d")
 SLOW_TIME = {"time_scale": 10.0}  # points need no fine sense of time: smooth in it, the network errs less
 DDPM_OPTIONS = {"time_scale": 30.0, "shift": 0.5}  # noise levels for data of deviation 2: equal steps then lie finer near them
-ADVERSARIAL = {"sigma_data": 2.0, "mid_sigma": 3.3, "feature_sigma": 0.3, "r1_gamma": 0.5, "r1_interval": 4}
+ADVERSARIAL = {"sigma_data": 2.0, "mid_sigma": 3.3, "feature_sigma": 0.3, "r1_gamma": 0.5, "r1_interval": 4, "tell_level": True}
 OPTIONS: dict[str, dict[str, Any]] = {  # what differs from a method's defaults, which are made for images in [-1, 1]
     "rectified_flow": SLOW_TIME,
     "ddpm": DDPM_OPTIONS,

@@ -182,13 +182,17 @@ class AdversarialModel(WithDiscriminator, ConsistencyModel):
 
     @dataclass
     class Config(DiscriminatorOptions, SamplerLevelsScheduler.Config):
+        tell_level: bool = field(
+            default=False, metadata={"help": "tell the discriminator which of the train_levels a sample was made from"}
+        )
+
         def __post_init__(self) -> None:
             super().__post_init__()
             self.check_discriminator()
 
     @property
     def judged_levels(self) -> Sequence[float]:
-        return self.levels(self.config.train_levels)
+        return self.levels(self.config.train_levels) if self.config.tell_level else ()
 
     def betas(self, group: str) -> tuple[float, float]:
         """GDD's, for both groups."""

@@ -118,7 +118,8 @@ def test_r1_is_on_the_features_of_data_at_every_sixteenth_step():
 
 @STUDENTS
 def test_data_and_samples_of_a_row_are_judged_by_the_level_the_sample_was_made_from(method):
-    model, (data, noise) = tiny_model(method), batch(8)
+    assert len(tiny_model(method).train_only["discriminator"].levels) == 0
+    model, (data, noise) = tiny_model(method, tell_level=True), batch(8)
     discriminator, told = model.train_only["discriminator"], []
     assert discriminator.levels.tolist() == pytest.approx(model.levels(4))
     discriminator.register_forward_pre_hook(lambda module, arguments: told.append(arguments[1]))
