@@ -116,12 +116,17 @@ ENTRIES = {
     "cmt": Entry(share=0.55, teacher="edm"),
     "cmt+consistency": Entry("consistency", {"stages": 1, "q": 256.0}, {"lr": 1e-4}, share=STUDENT - 0.55, after="cmt"),
     "cmt+consistency+gdd": Entry(
-        "gdd", options=ADVERSARIAL, training={"lr": 5e-5}, share=STUDENT / 4, after="cmt+consistency", teacher="edm"
+        "gdd",
+        options={**ADVERSARIAL, "tell_level": True},
+        training={"lr": 5e-5},
+        share=STUDENT / 4,
+        after="cmt+consistency",
+        teacher="edm",
     ),
     "ctm": Entry(options={"mu": 0.99}, share=STUDENT / 4, teacher="edm"),
     "ld3": Entry(share=0.02, teacher="edm"),
     "gdd": Entry(options=ADVERSARIAL, training={"lr": 2e-4}, share=STUDENT, teacher="edm"),
-    "add": Entry(options=ADVERSARIAL, training={"lr": 2e-4}, share=STUDENT / 2, teacher="edm"),
+    "add": Entry(options={**ADVERSARIAL, "tell_level": True}, training={"lr": 2e-4}, share=STUDENT / 2, teacher="edm"),
 }
 ENTRIES |= {name: Entry() for name in method_names() if name not in ENTRIES and name != "custom"}
 
@@ -137,6 +142,12 @@ def images_seen(name: str, images: int) -> int:
     """The images that the entry's network has seen, those of the networks it started from included."""
     entry = ENTRIES[name]
     return int(entry.share * images) + (images_seen(entry.after, images) if entry.after else 0)
+
+
+def taught_by(name: str) -> str:
+    """The entry that this one, or what it started from, learned from; "-" if there is none."""
+    entry = ENTRIES[name]
+    return entry.teacher or entry.pairs or (taught_by(entry.after) if entry.after else "-")
 
 
 def train_one(name: str, out: Path, images: np.ndarray, count: int, device: torch.device) -> None:
@@ -247,7 +258,8 @@ def write_report(args: argparse.Namespace, num_reference: int) -> None:
     ]
     for name, result in sorted(results.items(), key=lambda item: item[1]["fid_nfe1"]):
         entry = ENTRIES[name]
-        words = [f"--{option} {value}" for option, value in {**entry.options, **entry.training}.items()]
+        options = {**entry.options, **entry.training}
+        words = [f"--{option}" if value is True else f"--{option} {value}" for option, value in options.items()]
         if entry.after:
             before = ENTRIES[entry.after]
             begun = entry.after if before.row else before.method
@@ -256,7 +268,7 @@ def write_report(args: argparse.Namespace, num_reference: int) -> None:
         cells += [
             f"{images_seen(name, args.images):,}",
             f"{train_seconds(name, out) / 60:.1f}",
-            entry.teacher or entry.pairs or "-",
+            taught_by(name),
             " ".join(words),
         ]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
