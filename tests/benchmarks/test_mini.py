@@ -103,10 +103,12 @@ def test_what_an_entry_needs_comes_first(monkeypatch):
         "b": Entry(share=0.25, after="a"),
         "c": Entry(share=0.125, after="b", teacher="t"),
         "t": Entry(),
+        "d": Entry(share=0.125, after="c"),
     }
     monkeypatch.setattr(mini, "ENTRIES", chain)
     assert mini.needed("c") == ["a", "b", "t"]
     assert mini.images_seen("c", 800) == 700
+    assert [mini.taught_by(name) for name in "abcd"] == ["-", "-", "t", "t"]
 
 
 def test_entries_are_sound():
