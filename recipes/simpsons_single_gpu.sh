@@ -41,7 +41,7 @@ flags_of() {
     edm) echo "--method edm --lr 2e-4 --lr_warmup 500 --lr_decay 0.2" ;;
     cmt) echo "--method cmt --teacher $out/edm --lr 2e-4 --lr_warmup 200 --lr_decay 1" ;;
     consistency) echo "--method consistency --init_from $out/cmt --stages 1 --q 256 --lr 1e-4 --lr_warmup 200 --lr_decay 1" ;;
-    gdd) echo "--method gdd --teacher $out/edm --init_from $out/consistency --feature_sigma 0.05 --lr 2e-5 --lr_warmup 100" ;;
+    gdd) echo "--method gdd --teacher $out/edm --init_from $out/consistency --feature_sigma 0.05 --tell_level --lr 2e-5 --lr_warmup 100" ;;
   esac
 }
 
