@@ -17,7 +17,7 @@ ANGLES = 2 * math.pi / MODES * torch.arange(MODES)
 MEANS = SCALE * torch.stack([ANGLES.cos(), ANGLES.sin()], dim=1)
 POINTS = torch.from_numpy(POINT_SETS["eight_gaussians"](65536, 0))
 OPTIONS = {"sigma_data": STD, "time_scale": 10.0}
-STUDENT = {**OPTIONS, "mid_sigma": 3.3, "feature_sigma": 0.3, "r1_gamma": 0.5, "r1_interval": 4, "tell_level": True}
+STUDENT = {**OPTIONS, "mid_sigma": 3.3, "feature_sigma": 0.3, "r1_gamma": 0.5, "r1_interval": 4}
 SAMPLES = 2048
 
 
