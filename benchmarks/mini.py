@@ -123,7 +123,7 @@ ENTRIES = {
         after="cmt+consistency",
         teacher="edm",
     ),
-    "ctm": Entry(options={"mu": 0.99}, share=STUDENT / 4, teacher="edm"),
+    "ctm": Entry(options={"N": 8, "mu": 0.9}, training={"lr_warmup": 40}, share=STUDENT / 4, teacher="edm"),
     "ld3": Entry(share=0.02, teacher="edm"),
     "gdd": Entry(options=ADVERSARIAL, training={"lr": 2e-4}, share=STUDENT, teacher="edm"),
     "add": Entry(options={**ADVERSARIAL, "tell_level": True}, training={"lr": 2e-4}, share=STUDENT / 2, teacher="edm"),
