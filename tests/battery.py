@@ -160,7 +160,7 @@ def check_condition(make: Make) -> None:
 
 
 def run_loop(model: Method, folder, steps: int = 4, **config) -> None:
-    """Train for a few steps on random images."""
+    """Train for a few steps on random images, in a layout that no measurement decides, so that two runs can be compared."""
     settings = TrainingConfig(
         **{
             "batch_size": 8,
@@ -169,6 +169,7 @@ def run_loop(model: Method, folder, steps: int = 4, **config) -> None:
             "lr_warmup": 0,
             "log_interval": 2,
             "save_interval": 100,
+            "memory_format": "contiguous",
             **config,
         }
     )

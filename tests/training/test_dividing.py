@@ -77,15 +77,17 @@ def test_draws_for_some_rows_are_those_of_the_whole_batch(rows):
     assert not torch.equal(whole[0][:2], whole[0][2:4])
 
 
-def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path):
-    """With dropout, random times and an EMA: 20 steps."""
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path, layout):
+    """With dropout, random times and an EMA: 20 steps. Adam enlarges rounding of small gradients: to a tenth of its step."""
+    lr = 1e-3
     for micro_batch in (0, 2, 1):
         model = tiny_model(dropout=0.1)
-        run_loop(model, tmp_path / str(micro_batch), steps=20, micro_batch=micro_batch, lr=1e-3)
+        run_loop(model, tmp_path / str(micro_batch), steps=20, micro_batch=micro_batch, lr=lr, memory_format=layout)
     whole = weights(tmp_path / "0")
-    assert largest_difference(whole, tiny_model().state_dict()) > 1e-3, "nothing was learned"
-    assert largest_difference(whole, weights(tmp_path / "2")) < 1e-5
-    assert largest_difference(whole, weights(tmp_path / "1")) < 1e-5
+    assert largest_difference(whole, tiny_model().state_dict()) > 10 * lr, "nothing was learned"
+    assert largest_difference(whole, weights(tmp_path / "2")) < lr / 10
+    assert largest_difference(whole, weights(tmp_path / "1")) < lr / 10
     rows = [json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1]) for name in ("0", "2")]
     assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-4)
     by_time = [[value or 0.0 for value in row["loss_by_time"]] for row in rows]

@@ -54,7 +54,7 @@ def test_early_previews(tmp_path, monkeypatch):
     """They are drawn at their steps until the first save, and change neither the weights nor what is measured."""
     for name, early in (("plain", {}), ("early", {1, 3, 4})):
         monkeypatch.setattr("src.training.loop.EARLY_PREVIEWS", early)
-        run_loop(tiny_model(), tmp_path / name, steps=4, save_interval=4, memory_format="contiguous")
+        run_loop(tiny_model(), tmp_path / name, steps=4, save_interval=4)
         monkeypatch.undo()
     names = [path.name for path in sorted((tmp_path / "early" / "previews").iterdir())]
     assert names == ["step_0000001.png", "step_0000003.png", "step_0000004.png"]
@@ -91,7 +91,8 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path):
     run_loop(tiny_model(), tmp_path / "whole", steps=7, save_interval=100)
     run_loop(tiny_model(), tmp_path / "parts", steps=3)
     model = tiny_model()
-    config = TrainingConfig(batch_size=8, num_iterations=7, lr=1e-2, lr_warmup=0, log_interval=2, save_interval=100)
+    settings = {"batch_size": 8, "lr": 1e-2, "lr_warmup": 0, "log_interval": 2, "save_interval": 100}
+    config = TrainingConfig(**settings, num_iterations=7, memory_format="contiguous")
     Trainer(model, random_images(32), config, {"method": "custom", **TINY}, tmp_path / "parts", CPU).run(resume=True)
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
