@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from src.training import loop
-from src.training.checkpoint import read_resume
+from src.training.checkpoint import has_resume, read_resume
 from src.training.config import TrainingConfig, learning_rate
 from src.training.ema import export, measured_fids
 from src.training.log import RunLog
@@ -54,8 +54,7 @@ def test_killed_twenty_times_and_resumed_is_the_uninterrupted_run(tmp_path):
 
     folder, rng, kills = tmp_path / "killed", random.Random(0), 0
     while kills < 20:
-        resume = (folder / "resume.pt").exists() or (folder / "resume_previous.pt").exists()
-        process = context.Process(target=run, args=(folder, resume))
+        process = context.Process(target=run, args=(folder, has_resume(folder)))
         process.start()
         before = _last_save(folder)
         while process.is_alive() and _last_save(folder) == before:  # let it begin, so that each life gets somewhere
@@ -82,8 +81,8 @@ def test_killed_twenty_times_and_resumed_is_the_uninterrupted_run(tmp_path):
 
 
 def _last_save(folder) -> int:
-    last = folder / "last.ckpt"  # replaced in one step, so there is one at any moment after the first
-    return last.stat().st_mtime_ns if last.exists() else 0
+    """When last.ckpt was written, which is replaced in one step; 0 while there is nothing to continue from."""
+    return (folder / "last.ckpt").stat().st_mtime_ns if has_resume(folder) else 0
 
 
 def test_sigterm_saves_and_stops(tmp_path):
