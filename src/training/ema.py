@@ -77,11 +77,11 @@ def decay(half_life: float, step: int) -> float:
     return 0.5 ** (1 / (half_life * step)) if half_life else 0.0
 
 
-def measured_fids(run_dir: Path) -> dict[float, dict[str, float]]:
-    """The last FIDs that log.jsonl holds for each half-life: {0.05: {"fid_nfe1": ...}}."""
+def measured_fids(run_dir: Path, step: int | None = None) -> dict[float, dict[str, float]]:
+    """The last FIDs that log.jsonl holds for each half-life, or those of this step: {0.05: {"fid_nfe1": ...}}."""
     found: dict[float, dict[str, float]] = {}
     for row in load_json_lines(run_dir / "log.jsonl"):
-        if "ema_half_life" in row:
+        if "ema_half_life" in row and step in (None, row["step"]):
             found[row["ema_half_life"]] = {key: value for key, value in row.items() if key.startswith("fid_")}
     return found
 

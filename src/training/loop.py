@@ -22,7 +22,7 @@ from src.training.config import TrainingConfig, learning_rate, micro_batches
 from src.training.data import Batches
 from src.training.distributed import Team
 from src.training.draws import DrawAsOneBatch
-from src.training.ema import EMA
+from src.training.ema import EMA, measured_fids
 from src.training.layout import apply_layout, faster_layout
 from src.training.log import RunLog, save_preview
 from src.training.signals import stop_signals
@@ -80,7 +80,7 @@ class Trainer:
         self.norms: dict[str, list[torch.Tensor]] = {}
         self.time_sums = torch.zeros(2, TIME_BINS, device=self.device)  # of the losses, of their number
         self.half_life: float | None = None  # of the average that is saved; None: the first
-        self.save_seconds = 0.0
+        self.longest = {"save": 0.0, "preview": 0.0, "measure": 0.0}  # seconds that each took so far
         self.last_good = 0  # the step of the last checkpoint
 
     # --------------------------------------------------------------------------------------------------- the run
@@ -115,7 +115,8 @@ class Trainer:
         self.begin(resume)
         if resume and self.state.step >= config.num_iterations and (self.run_dir / "last.ckpt").is_file():
             self.team.say(f"{self.run_dir} has made its {self.state.step} steps already")
-            return True
+            if not self.evaluate:
+                return True
         if self.team.is_first:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             for left_over in self.run_dir.glob(".*.partial"):
@@ -129,9 +130,8 @@ class Trainer:
                 finished = self._steps(stopped)
         finally:
             self.model.on_losses = None
-        if finished:
-            self._finish()
-        else:
+        finished = finished and self._finish()
+        if not finished:
             self._save(preview=False)
             self.team.say(
                 f"stopped after step {self.state.step} of {config.num_iterations}, everything saved: continue it with "
@@ -173,19 +173,19 @@ class Trainer:
                 now = time.perf_counter()
                 slowest, step_start = max(slowest, now - step_start), now
                 stop = False
-                if not last and (self.team.size == 1 or logs):
-                    reserve = 2 * slowest + (self.save_seconds or 1 + self._state_bytes() / 50e6)
-                    stop = self.team.any(stopped() or time.monotonic() + reserve > self.deadline, self.device)
                 early = step in EARLY_PREVIEWS and step < config.save_interval and not last
+                if not last and (self.team.size == 1 or logs or saves or evaluates or early):
+                    due = {"save": saves or milestone, "preview": saves or early, "measure": evaluates}
+                    stop = self.team.any(stopped() or not self._time_for(2 * slowest, due), self.device)
                 if logs or saves or evaluates or milestone or early or stop or last:
                     self._report(step, progress)
-                if evaluates and not last:
+                if evaluates and not (last or stop):
                     self._measure(step)
                 if milestone:
                     self._save_model(milestone)
                 if saves and not (last or stop):
                     self._save()
-                if early:
+                if early and not stop:
                     self._save_preview()
                 if evaluates or saves or milestone or early:
                     self.window_start = step_start = time.perf_counter()
@@ -193,16 +193,35 @@ class Trainer:
                     return False
         return True
 
-    def _finish(self) -> None:
-        """The last FIDs, the choice among the averages, and the last files."""
-        if self.evaluate and self.config.num_iterations:
+    def _finish(self) -> bool:
+        """The last FIDs, the choice among the averages, and the last files. False if the deadline came before the choice."""
+        last = self.config.num_iterations
+        if self.evaluate and last:
+            self._save(preview=False)  # whatever happens while it is measured, the steps are made
+            measured = measured_fids(self.run_dir, last) if self.team.is_first else None  # by the run that this one continues
+            measured = self.team.first_says(measured)
             scores = {}
             for half_life in self.state.ema.averages:
-                figures = self._measure(self.config.num_iterations, half_life)
+                if half_life not in measured and self.team.any(not self._time_for(0, {"measure": True}), self.device):
+                    return False
+                figures = measured.get(half_life) or self._measure(last, half_life)
                 scores[half_life] = math.exp(np.mean([math.log(max(value, 1e-9)) for value in figures.values()]))
             self.half_life = min(scores, key=scores.__getitem__)
             self.team.say(f"last.ckpt is the average of half-life {self.half_life:g}, the best on the development split")
         self._save()
+        return True
+
+    def _time_for(self, seconds: float, due: dict[str, Any]) -> bool:
+        """Whether so many seconds, then what is due (true in the dict) and a last save end before the deadline."""
+        seconds += sum(self.longest[name] for name, value in due.items() if value)
+        return time.monotonic() + seconds + (self.longest["save"] or 1 + self._state_bytes() / 50e6) <= self.deadline
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        """Remember how long the block takes, if it took longer than ever."""
+        start = time.perf_counter()
+        yield
+        self.longest[name] = max(self.longest[name], time.perf_counter() - start)
 
     # ---------------------------------------------------------------------------------------------------- a step
 
@@ -305,7 +324,7 @@ class Trainer:
         """Evaluate the average of this half-life (the first if None) and log the figures."""
         half_life = next(iter(self.state.ema.averages)) if half_life is None else half_life
         self.model.eval()
-        with self._as_sampled(half_life):
+        with self._timed("measure"), self._as_sampled(half_life):
             figures = self.evaluate(self.model)
         self.model.train()
         if self.team.is_first:
@@ -316,13 +335,12 @@ class Trainer:
         """Write the checkpoint, the file to resume from, a preview and the curves."""
         if not self.team.is_first:
             return
-        start, step = time.perf_counter(), self.state.step
-        self._save_model("last")
-        self.state.save(self.run_dir)
-        self.last_good = step
-        if self.log.rows:
-            self.log.plot(self.run_dir / "training_curves.png")
-        self.save_seconds = max(self.save_seconds, time.perf_counter() - start)
+        with self._timed("save"):
+            self._save_model("last")
+            self.state.save(self.run_dir)
+            self.last_good = self.state.step
+            if self.log.rows:
+                self.log.plot(self.run_dir / "training_curves.png")
         if preview:
             self._save_preview()
 
@@ -330,7 +348,7 @@ class Trainer:
         """Write a sheet of samples as previews/step_NNNNNNN.png."""
         if self.team.is_first:
             path = self.run_dir / "previews" / f"step_{self.state.step:07d}.png"
-            with self._as_sampled(self.half_life):
+            with self._timed("preview"), self._as_sampled(self.half_life):
                 save_preview(self.model, self.image_shape, path, self.config.seed)
 
     def _save_model(self, name: str) -> None:

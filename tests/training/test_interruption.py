@@ -1,5 +1,6 @@
 """Runs that are killed, stopped or damaged, and what is left of them."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -94,12 +95,84 @@ def test_sigterm_saves_and_stops(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the handler is gone after the run"
 
 
-def test_max_minutes_stops_in_time_with_everything_saved(tmp_path):
-    model, start = tiny_model(), time.monotonic()
-    config = TrainingConfig(batch_size=8, num_iterations=10**6, log_interval=2)
-    assert Trainer(model, random_images(32), config, {}, tmp_path, CPU, deadline=start + 6).run() is False
-    assert time.monotonic() < start + 6
-    assert read_resume(tmp_path)["step"] > 0 and weights(tmp_path) and (tmp_path / "training_curves.png").exists()
+class Clock:
+    """Stands in for the module time; what is patched takes a number of seconds on it, and no time else passes."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        self.monotonic = self.perf_counter = lambda: self.now
+        self.patch = monkeypatch.setattr
+        self.patch(loop, "time", self)
+
+    def slow_down(self, owner, name: str, seconds: float) -> None:
+        function = getattr(owner, name)
+
+        def slow(*args, **kwargs):
+            self.now += seconds
+            return function(*args, **kwargs)
+
+        self.patch(owner, name, slow)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    """On which a step takes 1 second, a save 2 and a preview 4."""
+    clock = Clock(monkeypatch)
+    clock.slow_down(Trainer, "training_step", 1)
+    clock.slow_down(Trainer, "_save_model", 2)
+    monkeypatch.setattr(loop, "save_preview", lambda *args: None)
+    clock.slow_down(loop, "save_preview", 4)
+    return clock
+
+
+class SlowEvaluation:
+    """An evaluation of 10 seconds, which gives these FIDs one after the other and keeps them in `given`."""
+
+    def __init__(self, clock: Clock, fids):
+        self.clock, self.fids, self.given = clock, iter(fids), []
+
+    def __call__(self, model) -> dict[str, float]:
+        self.clock.now += 10
+        self.given.append(next(self.fids))
+        return {"fid_nfe1": self.given[-1]}
+
+
+@pytest.mark.parametrize(
+    ("intervals", "seconds", "steps", "ended"),
+    [
+        ({}, 20, 17, 19),  # a save was never timed: it stops as soon as two steps and the guess for a save may not fit
+        ({"save_interval": 5}, 20, 10, 18),  # step 5 saves and draws a preview in 6 seconds; at step 10 there is no time for it
+        ({}, 35, 32, 34),  # the early preview of step 32 is left out
+        ({"eval_interval": 5}, 40, 15, 37),  # steps 5 and 10 measure, 10 seconds each; at step 15 there is no time for it
+    ],
+)
+def test_max_minutes_stops_in_time_with_everything_saved(tmp_path, clock, intervals, seconds, steps, ended):
+    settings = {"batch_size": 8, "num_iterations": 10**6, "log_interval": 2, "save_interval": 10**6, **intervals}
+    config, evaluate = TrainingConfig(**settings), SlowEvaluation(clock, itertools.repeat(1.0))
+    trainer = Trainer(tiny_model(), random_images(32), config, {}, tmp_path, CPU, evaluate=evaluate, deadline=seconds)
+    assert trainer.run() is False
+    assert (read_resume(tmp_path)["step"], clock.now) == (steps, ended) and clock.now <= seconds
+    assert weights(tmp_path) and (tmp_path / "training_curves.png").exists()
+
+
+def test_the_choice_among_averages_is_taken_up_where_it_was_left(tmp_path, clock):
+    """The steps are saved before the last FIDs; a run that is continued measures what is missing alone."""
+    settings = {"batch_size": 8, "num_iterations": 6, "lr": 1e-2, "lr_warmup": 0, "ema_half_lives": [0.5, 0.0, 0.2]}
+    config = TrainingConfig(**settings, eval_interval=3, save_interval=10**6, memory_format="contiguous")
+    evaluate = SlowEvaluation(clock, [5.0, 9.0, 4.0, 16.0])  # at step 3, and of each average at the end
+
+    def trainer(seconds: float) -> Trainer:
+        arguments = (random_images(32), config, {"method": "custom", **TINY}, tmp_path, CPU)
+        return Trainer(tiny_model(), *arguments, evaluate=evaluate, deadline=clock.now + seconds)
+
+    assert trainer(35).run() is False
+    assert evaluate.given == [5.0, 9.0] and clock.now == 6 + 2 * 10 + 2 * 2
+    saved = read_resume(tmp_path)
+    assert saved["step"] == 6 and equal(weights(tmp_path), {**saved["model"], **saved["ema"]["0.5"]})
+    assert trainer(1000).run(resume=True) is True
+    assert evaluate.given == [5.0, 9.0, 4.0, 16.0]
+    assert equal(weights(tmp_path), saved["model"]), "half-life 0 is the best"
+    assert trainer(1000).run(resume=True) is True and len(evaluate.given) == 4, "all is measured"
 
 
 def test_a_damaged_file_is_named_and_the_one_before_used(tmp_path, capsys):
