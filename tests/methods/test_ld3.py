@@ -155,7 +155,7 @@ def test_only_time_steps_learn(tmp_path, monkeypatch):
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
     model = tiny_model("ld3", dropout=0.5, nfe_list=[2, 3])
     teacher = model.teacher.network.state_dict()
-    battery.run_loop(model, tmp_path, steps=3)
+    battery.run_loop(model, tmp_path, steps=3, memory_format="auto")
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     learned = {name: value for name, value in saved.items() if not name.startswith("network.")}
     assert set(learned) == {"gaps.2", "gaps.3", "shifts.2", "shifts.3"}

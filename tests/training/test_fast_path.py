@@ -69,7 +69,7 @@ def test_compiled_gradients_of_the_top_level_are_the_eager_ones(device):
     block = fill_by_rule(ResBlock(128, 128, 512, dropout=0.0)).to(device, memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 128, 16, 16, generator=generator).to(device, memory_format=torch.channels_last)
-    x.requires_grad_()  # as in the network; without it GroupNorm's backward pass writes out of bounds on a CPU (torch 2.11)
+    x.requires_grad_()  # as in the network; without it GroupNorm's backward pass crashes on a CPU (channels_last, torch 2.11)
     temb = torch.randn(4, 512, generator=generator).to(device)
 
     def gradients(forward, dtype):
