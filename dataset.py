@@ -14,8 +14,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from src.common.cli import UserError
+from src.common.files import PROJECT_ROOT, write_whole
+from src.common.images import from_uint8
 from src.datasets.images import cached_array, load_images
-from src.utils import PROJECT_ROOT, UserError, from_uint8, write_whole
 
 IMAGE_SIZE = 64
 KAGGLE_DATASET = "kostastokis/simpsons-faces"

@@ -16,11 +16,12 @@ import PIL
 import torch
 
 from dataset import DATA_NAMES, DEFAULT_ROOT, REFERENCE_DIRS, prepare_reference
+from src.common.cli import Parser, UserError, number, run_script
+from src.common.files import write_whole
 from src.evaluation.features import MODES, cached_features, differences, extract_features, read_images
 from src.evaluation.fid import frechet_distance
 from src.evaluation.weights import load_inception
 from src.training.distributed import Team, join
-from src.utils import Parser, UserError, number, run_script, write_whole
 
 
 def make_parser() -> Parser:

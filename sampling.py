@@ -13,21 +13,12 @@ import torch
 from tqdm import tqdm
 
 from custom_model import create_custom_model
+from src.common.checkpoints import load_model
+from src.common.cli import Parser, UserError, number, run_script
+from src.common.devices import autocast, precision_name, resolve_precision, seed_everything
+from src.common.files import write_whole
+from src.common.images import image_seeds, tensor_to_pil_image
 from src.training.distributed import Team, join
-from src.utils import (
-    Parser,
-    UserError,
-    autocast,
-    image_seeds,
-    load_model,
-    number,
-    precision_name,
-    resolve_precision,
-    run_script,
-    seed_everything,
-    tensor_to_pil_image,
-    write_whole,
-)
 
 IMAGE_SHAPE = (3, 64, 64)
 CPU_BATCH_SIZE = 8  # of the full network; larger batches spend a CPU's time on clearing fresh memory

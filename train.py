@@ -18,6 +18,9 @@ import torch
 
 from custom_model import NETWORK_OPTIONS, create_custom_model
 from dataset import DATA_NAMES, DEFAULT_ROOT, load_split
+from src.common.cli import Parser, UserError, number, run_script
+from src.common.devices import precision_name, resolve_precision, seed_everything
+from src.common.files import load_json
 from src.datasets.pairs import describe_pairs, load_pairs
 from src.evaluation.development import DevelopmentFID
 from src.evaluation.weights import load_inception
@@ -29,17 +32,7 @@ from src.training.distributed import Team, join
 from src.training.estimate import estimate_step
 from src.training.loop import Trainer
 from src.training.presets import PRESETS
-from src.utils import (
-    Parser,
-    UserError,
-    get_current_time,
-    load_json,
-    number,
-    precision_name,
-    resolve_precision,
-    run_script,
-    seed_everything,
-)
+from src.utils import get_current_time
 
 START = time.monotonic()
 DATA_FLAGS = ("data", "data_root", "pairs", "drop_longest")  # kept by a continued run

@@ -15,8 +15,10 @@ import torch
 
 from benchmarks.mini import NETWORK
 from custom_model import create_custom_model
+from src.common.cli import Parser, number, run_script
+from src.common.devices import autocast, precision_name, resolve_device, resolve_precision
+from src.common.files import write_whole
 from src.methods import method_names
-from src.utils import Parser, autocast, number, precision_name, resolve_device, resolve_precision, run_script, write_whole
 
 BASE = "rectified_flow"
 

@@ -22,6 +22,8 @@ import numpy as np
 import torch
 
 from benchmarks.fid import make_images, timed
+from src.common.cli import Parser, UserError, number, run_script
+from src.common.devices import resolve_device
 from src.evaluation import second_opinion
 from src.evaluation.confidence import HALVES, random_halves
 from src.evaluation.features import extract_features, read_images
@@ -29,7 +31,6 @@ from src.evaluation.fid import frechet_distance
 from src.evaluation.metrics import MIN_IMAGES, feature_metrics, frechet
 from src.evaluation.neighbours import training_neighbours
 from src.evaluation.weights import CLASSES, load_inception, package_file
-from src.utils import Parser, UserError, number, resolve_device, run_script
 
 TRAINING_IMAGES = 8877
 TARGET = 1.3

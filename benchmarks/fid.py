@@ -20,11 +20,12 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._peak import matrix_peak
+from src.common.cli import Parser, UserError, number, run_script
+from src.common.devices import resolve_device
 from src.evaluation.features import INPUT_SIZE, extract_features, read_images
 from src.evaluation.fid import frechet_distance
 from src.evaluation.inception import Inception
 from src.evaluation.weights import load_inception, package_file
-from src.utils import Parser, UserError, number, resolve_device, run_script
 
 
 def main() -> None:

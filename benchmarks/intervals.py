@@ -12,11 +12,12 @@ from datetime import date
 import numpy as np
 
 from dataset import DEFAULT_ROOT, load_split
+from src.common.cli import Parser, number, run_script
+from src.common.devices import resolve_device
 from src.evaluation.confidence import random_halves, standard_error
 from src.evaluation.features import cached_features
 from src.evaluation.fid import fid_infinity, subset_distances
 from src.evaluation.weights import load_inception
-from src.utils import Parser, number, resolve_device, run_script
 
 
 def main() -> None:

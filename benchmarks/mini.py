@@ -22,6 +22,11 @@ import torch
 
 from custom_model import create_custom_model
 from dataset import DEFAULT_ROOT, split_ids
+from src.common.checkpoints import load_model
+from src.common.cli import Parser, UserError, number, run_script
+from src.common.devices import autocast, precision_name, resolve_device, resolve_precision, seed_everything
+from src.common.files import PROJECT_ROOT, load_json, load_json_lines, write_whole
+from src.common.images import contact_sheet, image_seeds, to_uint8
 from src.datasets.images import load_images
 from src.datasets.pairs import load_pairs
 from src.evaluation.development import DevelopmentFID
@@ -30,25 +35,6 @@ from src.methods import method_names
 from src.training.checkpoint import has_resume, init_network, load_teacher, read_resume
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
-from src.utils import (
-    PROJECT_ROOT,
-    Parser,
-    UserError,
-    autocast,
-    contact_sheet,
-    image_seeds,
-    load_json,
-    load_json_lines,
-    load_model,
-    number,
-    precision_name,
-    resolve_device,
-    resolve_precision,
-    run_script,
-    seed_everything,
-    to_uint8,
-    write_whole,
-)
 
 SIZE = 32
 NETWORK = {"ch": 32, "ch_mult": [1, 2, 2], "attn": [1], "num_res_blocks": 1, "dropout": 0.0}

@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks._peak import matrix_peak
 from custom_model import create_custom_model
 from sampling import IMAGE_SHAPE, fitting_batch_size, generate
-from src.utils import Parser, number, precision_name, resolve_device, resolve_precision, run_script
+from src.common.cli import Parser, number, run_script
+from src.common.devices import precision_name, resolve_device, resolve_precision
 
 
 def images_per_second(model: torch.nn.Module, batch_size: int, batches: int, dtype: torch.dtype) -> float:

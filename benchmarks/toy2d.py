@@ -32,21 +32,12 @@ from benchmarks import toy2d_report as report
 from src.challenges import _points as points_file
 from src.challenges import get_challenge
 from src.challenges import toy2d as challenge_file
+from src.common.cli import Parser, UserError, number, run_script
+from src.common.devices import seed_everything
+from src.common.files import PROJECT_ROOT, load_json_lines, load_torch, save_torch, write_whole
 from src.methods import Method, get_method, method_names
 from src.training.config import TrainingConfig, learning_rate
 from src.training.ema import EMA
-from src.utils import (
-    PROJECT_ROOT,
-    Parser,
-    UserError,
-    load_json_lines,
-    load_torch,
-    number,
-    run_script,
-    save_torch,
-    seed_everything,
-    write_whole,
-)
 
 CHALLENGE = get_challenge("toy2d")
 SLOW_TIME = {"time_scale": 10.0}  # points need no fine sense of time: smooth in it, the network errs less

@@ -13,8 +13,8 @@ import scipy
 import torch
 
 from src.challenges import Challenge
+from src.common.files import write_whole
 from src.evaluation.points import chamfer, mmd, sliced_wasserstein
-from src.utils import write_whole
 
 METRICS = {"chamfer": chamfer, "sliced_w2": sliced_wasserstein, "mmd": mmd}
 HELD_OUT_SEED, FLOOR_SEEDS = 1, (2, 3, 4)  # of points; training has seed 0

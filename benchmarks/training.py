@@ -26,21 +26,13 @@ from torchvision import transforms
 from benchmarks._peak import matrix_peak
 from custom_model import create_custom_model
 from dataset import get_data_iterator
+from src.common.cli import Parser, number, run_script
+from src.common.devices import peak_memory, precision_name, resolve_device, resolve_precision, seed_everything
 from src.datasets.toon import toon_faces
 from src.methods import Method
 from src.training.config import TrainingConfig
 from src.training.estimate import estimate_step
 from src.training.loop import Trainer
-from src.utils import (
-    Parser,
-    number,
-    peak_memory,
-    precision_name,
-    resolve_device,
-    resolve_precision,
-    run_script,
-    seed_everything,
-)
 
 PHOTO_SIZE = 200  # of the published faces
 IMAGES = 256

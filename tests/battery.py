@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import torch
 
+from src.common.checkpoints import load_model, save_model
 from src.methods import Method
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
-from src.utils import load_model, save_model
 from tests.helpers import SHAPE, TINY, random_images
 
 Make = Callable[[], Method]

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from custom_model import create_custom_model
+from src.common.cli import run_script
 from src.methods import Method
-from src.utils import run_script
 
 TINY = {"ch": 8, "ch_mult": (1, 2), "attn": (1,), "num_res_blocks": 1}
 TINY_FLAGS = ["--ch", "8", "--ch_mult", "1", "2", "--attn", "1", "--num_res_blocks", "1", "--device", "cpu"]

@@ -12,8 +12,9 @@ from PIL import Image
 
 import dataset
 from dataset import SimpsonsDataModule, SimpsonsDataset, get_data_iterator, load_split, prepare_reference, split_ids
+from src.common.cli import UserError
+from src.common.files import PROJECT_ROOT
 from src.datasets import toon
-from src.utils import PROJECT_ROOT, UserError
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 
-from src.utils import PROJECT_ROOT, cache_dir
+from src.common.files import PROJECT_ROOT, cache_dir
 
 
 def test_write_a_method(tmp_path):

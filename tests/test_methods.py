@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from custom_model import create_custom_model
+from src.common.checkpoints import save_model
 from src.datasets.toon import toon_faces
 from src.methods import get_method, method_names
 from src.network import UNet
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
-from src.utils import save_model
 from tests import battery
 from tests.helpers import TINY, tiny_model
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from src.utils import PROJECT_ROOT
+from src.common.files import PROJECT_ROOT
 
 RECIPE = PROJECT_ROOT / "recipes" / "simpsons_single_gpu.sh"
 STAND_IN = """#!{python}

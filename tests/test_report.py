@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 
 import custom_model
+from src.common.cli import UserError
+from src.common.files import PROJECT_ROOT
+from src.common.images import contact_sheet
 from src.methods import Method, get_method, method_names
 from src.report import __main__ as report
 from src.report import check_writeup
@@ -19,7 +22,6 @@ from src.report.check import told_nfes
 from src.report.draft import method_papers, own_text, read_references
 from src.report.layout import COLUMN, SIDE, fonts, markup, parse
 from src.report.run import cut_sheet, earlier_runs, early_previews, read_run
-from src.utils import PROJECT_ROOT, UserError, contact_sheet
 from tests.helpers import call, fails, random_images
 
 pytest.importorskip("reportlab", reason="pip install -r requirements-report.txt")

@@ -15,7 +15,8 @@ from PIL import Image
 
 import sampling
 import train
-from src.utils import PROJECT_ROOT, save_model
+from src.common.checkpoints import save_model
+from src.common.files import PROJECT_ROOT
 from tests.helpers import TINY, TINY_FLAGS, call, fails, tiny_model
 
 

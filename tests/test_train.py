@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import train
+from src.common.cli import UserError
 from src.evaluation.weights import load_inception
 from src.training.checkpoint import init_network
 from src.training.presets import PRESETS
-from src.utils import UserError
 from tests.helpers import TINY_FLAGS, call, fails, tiny_model
 
 TOON = [*TINY_FLAGS, "--data", "toon", "--batch_size", 4]

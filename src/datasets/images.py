@@ -15,7 +15,8 @@ from PIL import Image
 from torchvision.transforms import Resize
 from tqdm import tqdm
 
-from src.utils import UserError, cache_dir, write_whole
+from src.common.cli import UserError
+from src.common.files import cache_dir, write_whole
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 

@@ -22,21 +22,13 @@ import torch
 from tqdm import tqdm
 
 from custom_model import create_custom_model
+from src.common.cli import Parser, UserError, number, run_script
+from src.common.devices import autocast, precision_name, resolve_precision
+from src.common.files import load_json, write_whole
+from src.common.images import image_seeds
 from src.methods._base import Method, draw_noise
 from src.training.checkpoint import load_teacher
 from src.training.distributed import Team, join
-from src.utils import (
-    Parser,
-    UserError,
-    autocast,
-    image_seeds,
-    load_json,
-    number,
-    precision_name,
-    resolve_precision,
-    run_script,
-    write_whole,
-)
 
 SHARD = 1024  # pairs a file: 25 MB of 64x64 images
 ABOUT = "pairs.json"

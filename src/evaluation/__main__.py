@@ -19,6 +19,9 @@ import scipy
 import torch
 
 from dataset import DATA_NAMES, DEFAULT_ROOT, REFERENCE_DIRS, load_split, prepare_reference
+from src.common.cli import Parser, UserError, number, run_script
+from src.common.devices import resolve_device
+from src.common.files import write_whole
 from src.evaluation import second_opinion
 from src.evaluation.clip import Clip, clip_scores
 from src.evaluation.confidence import HALVES, estimate, random_halves
@@ -28,7 +31,6 @@ from src.evaluation.metrics import MIN_IMAGES, feature_metrics, frechet
 from src.evaluation.neighbours import Neighbours, training_neighbours
 from src.evaluation.show import comparison, lines, nfe_of, plot_fid, plot_neighbours, short_names
 from src.evaluation.weights import load_inception, read_classifier
-from src.utils import Parser, UserError, number, resolve_device, run_script, write_whole
 
 Found = dict[str, Neighbours]  # "pixels" and "features", where they were asked for
 

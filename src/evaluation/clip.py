@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from src.common.cli import UserError
 from src.evaluation.features import CPU_BATCH_SIZE, cached_by_content
-from src.utils import UserError
 
 
 class Clip:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from src.common.images import image_seeds, to_uint8
 from src.evaluation.features import cached_features, extract_features
 from src.evaluation.fid import frechet_distance
 from src.evaluation.inception import Inception
-from src.utils import image_seeds, to_uint8
 
 
 class DevelopmentFID:

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from src.common.cli import UserError
+from src.common.files import cache_dir, write_whole
 from src.evaluation.inception import FEATURES, INPUT_SIZE, Inception
-from src.utils import UserError, cache_dir, write_whole
 
 MODES = ("clean", "pytorch")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")

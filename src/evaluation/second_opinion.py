@@ -7,9 +7,9 @@ alone do not lower this. Methods that train against EfficientNet-Lite0 themselve
 import numpy as np
 import torch
 
+from src.common.cli import UserError
 from src.efficientnet import OUTPUTS, PACKAGE_SHA256, EfficientNetLite0, load_efficientnet
 from src.evaluation.features import cached_by_content, resize, run_network
-from src.utils import UserError
 
 SIZE = 128  # pixels the images are resized to; a third of the cost of the network's own 224
 FEATURES = OUTPUTS[max(OUTPUTS)]

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from src.common.files import write_whole
+from src.common.images import contact_sheet
 from src.evaluation.confidence import NORMAL_95
 from src.evaluation.neighbours import Neighbours
-from src.utils import contact_sheet, write_whole
 
 Result = dict[str, Any]  # what metrics.json holds
 SHEET_COLUMNS = 10

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from src.common.cli import Parser, UserError, number, run_script
+from src.common.files import load_json, write_whole
+from src.common.images import contact_sheet
 from src.evaluation.features import read_images
-from src.utils import Parser, UserError, contact_sheet, load_json, number, run_script, write_whole
 
 
 def nfe_folders(run: Path) -> dict[int, Path]:

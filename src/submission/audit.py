@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from src.common.cli import UserError
+from src.common.files import PROJECT_ROOT, load_torch, tensor_bytes
 from src.network import UNet
 from src.submission.broker import Cost
 from src.submission.contents import CHECKPOINT, CONFIG
 from src.submission.failures import Failed
-from src.utils import PROJECT_ROOT, UserError, load_torch, tensor_bytes
 
 NEEDED = ("custom_model.py", CHECKPOINT, CONFIG)
 CHECKPOINT_BYTES = 512 << 20  # the challenge's network is 235 MB in float32

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from src.common.devices import autocast
+from src.common.images import to_uint8
 from src.submission.failures import CODES, Failed, one_line
 from src.submission.sandbox import Confined, Limits
 from src.submission.worker import DTYPES, LENGTHS, to_bytes
-from src.utils import autocast, to_uint8
 
 HEADER_BYTES = 1 << 16
 FLOAT_TYPES = ("float32", "float64", "float16", "bfloat16")

@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from src.common.cli import Parser, UserError, number
+from src.common.devices import resolve_device
+from src.common.images import image_seeds
 from src.evaluation.features import read_images
 from src.network import UNet
 from src.report.check import check_writeup
@@ -26,7 +29,6 @@ from src.submission.broker import Broker, Model
 from src.submission.contents import CHECKPOINT, COURSE_PACKAGES, REQUIRED, foreign_imports
 from src.submission.manifest import differences, restore
 from src.submission.sandbox import Limits, find_kind
-from src.utils import Parser, UserError, image_seeds, number, resolve_device
 
 NFES = (1, 2, 4)
 IMAGE_SHAPE = (3, 64, 64)

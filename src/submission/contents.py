@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from src.utils import UserError
+from src.common.cli import UserError
 
 CHECKPOINT, CONFIG = "checkpoints/best_model.pt", "checkpoints/model_config.json"
 CODE = ("custom_model.py", "train.py", "dataset.py")

@@ -1,6 +1,6 @@
 """Why a submission fails: stable codes, and the exception that carries one."""
 
-from src.utils import UserError
+from src.common.cli import UserError
 
 CODES = {
     "unsafe_archive": "paths out of the folder, links, or too many or too large files",

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from dataset import DATA_NAMES, DEFAULT_ROOT, REFERENCE_DIRS, prepare_reference
+from src.common.cli import Parser, UserError, number
+from src.common.files import PROJECT_ROOT, load_json
 from src.submission.archive import content_hash
 from src.submission.leaderboard import Reference, write_board
 from src.submission.sandbox import SCRATCH, find_kind
 from src.submission.team import Job, Settings, new_result, run_job, settings_key, write_result
-from src.utils import PROJECT_ROOT, Parser, UserError, load_json, number
 
 REFERENCES = {  # rows of the board that are no team: FID clean-fid, 1,000 vs 1,000 images
     "simpsons": (

@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from src.utils import write_whole
+from src.common.files import write_whole
 
 NAME_LENGTH, REASON_LENGTH = 60, 240  # characters that are shown
 SHEET_PIXELS = 640  # the longer side of a picture on the page

@@ -10,7 +10,8 @@ import json
 import shutil
 from pathlib import Path
 
-from src.utils import PROJECT_ROOT, load_json, run_script, write_whole
+from src.common.cli import run_script
+from src.common.files import PROJECT_ROOT, load_json, write_whole
 
 MANIFEST = Path(__file__).with_name("manifest.json")
 PROTECTED = (
@@ -22,7 +23,11 @@ PROTECTED = (
     "src/base_model.py",
     "src/network.py",
     "src/module.py",
-    "src/utils.py",
+    "src/common/checkpoints.py",
+    "src/common/cli.py",
+    "src/common/devices.py",
+    "src/common/files.py",
+    "src/common/images.py",
     "src/datasets/images.py",
     "src/evaluation/features.py",
     "src/evaluation/fid.py",

@@ -10,22 +10,13 @@ from pathlib import Path
 import torch
 
 from custom_model import create_custom_model
+from src.common.checkpoints import load_model
+from src.common.cli import Parser, UserError, number
+from src.common.files import PROJECT_ROOT, load_json, load_torch, save_torch, write_whole
+from src.common.images import image_seeds, to_uint8
 from src.submission.archive import content_hash
 from src.submission.contents import CHECKPOINT, CODE, CONFIG, source_files
 from src.submission.manifest import differences
-from src.utils import (
-    PROJECT_ROOT,
-    Parser,
-    UserError,
-    image_seeds,
-    load_json,
-    load_model,
-    load_torch,
-    number,
-    save_torch,
-    to_uint8,
-    write_whole,
-)
 
 CHECKPOINT_NAMES = ("last.ckpt", "best_model.pt")
 RESULTS = ("log.jsonl", "training_config.json", "training_curves.png", "metrics.json")

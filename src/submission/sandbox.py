@@ -21,8 +21,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from src.common.cli import UserError
 from src.submission.failures import Failed, one_line
-from src.utils import UserError
 
 WORKER = Path(__file__).with_name("worker.py")
 POLL_SECONDS = 0.1

@@ -21,6 +21,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from src.common.cli import UserError, run_script
+from src.common.devices import resolve_device, resolve_precision
+from src.common.files import PROJECT_ROOT, load_json, write_whole
+from src.common.images import contact_sheet, image_seeds
 from src.evaluation.features import cached_features, extract_features, read_images
 from src.evaluation.fid import frechet_distance
 from src.evaluation.inception import Inception
@@ -32,17 +36,6 @@ from src.submission.broker import Broker, Model, NetworkCall
 from src.submission.failures import Failed, one_line
 from src.submission.manifest import differences, restore
 from src.submission.sandbox import Limits
-from src.utils import (
-    PROJECT_ROOT,
-    UserError,
-    contact_sheet,
-    image_seeds,
-    load_json,
-    resolve_device,
-    resolve_precision,
-    run_script,
-    write_whole,
-)
 
 IMAGE_SHAPE = (3, 64, 64)
 CPU_BATCH_SIZE = 8

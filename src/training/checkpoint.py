@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from src.common.checkpoints import load_model
+from src.common.cli import UserError
+from src.common.files import load_json, load_torch, save_torch
 from src.methods._base import Method, take_weights
-from src.utils import UserError, load_json, load_model, load_torch, save_torch
 
 if TYPE_CHECKING:
     from src.training.ema import EMA

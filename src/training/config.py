@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from src.common.cli import UserError
 from src.training.distributed import Team
 from src.training.layout import LAYOUTS
-from src.utils import UserError
 
 FREE = {"free_on_resume": True}  # marks a field that a continued run may change: it changes no weight, or only how many steps
 

@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
+from src.common.cli import UserError
+from src.common.images import from_uint8
 from src.methods._base import draw_noise
-from src.utils import UserError, from_uint8
 
 DEVELOPMENT_SEED = 2025  # one development split for all runs, whatever their seed
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from src.utils import resolve_device
+from src.common.devices import resolve_device
 
 
 class Team:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from src.common.cli import Parser, UserError, number, run_script
+from src.common.files import load_json_lines, save_torch, write_whole
 from src.training.checkpoint import read_resume
-from src.utils import Parser, UserError, load_json_lines, number, run_script, save_torch, write_whole
 
 
 class EMA:

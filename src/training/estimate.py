@@ -8,9 +8,9 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from src.common.devices import autocast
 from src.methods._base import Method
 from src.training.checkpoint import parameter_count
-from src.utils import autocast
 
 PROBE = 2  # images of the measured pass
 

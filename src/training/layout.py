@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from src.utils import autocast, cache_dir, write_whole
+from src.common.devices import autocast
+from src.common.files import cache_dir, write_whole
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 BUDGET = 1.0  # seconds of one timed pass

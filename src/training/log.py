@@ -8,8 +8,10 @@ from typing import Any
 import matplotlib
 import torch
 
+from src.common.cli import UserError
+from src.common.files import load_json_lines, write_whole
+from src.common.images import contact_sheet, image_seeds, to_uint8
 from src.methods._base import Method
-from src.utils import UserError, contact_sheet, image_seeds, load_json_lines, to_uint8, write_whole
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

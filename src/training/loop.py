@@ -16,6 +16,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from src.common.checkpoints import save_model
+from src.common.cli import UserError
+from src.common.devices import autocast, peak_memory, precision_name, seed_everything
+from src.common.files import write_whole
 from src.methods._base import Method
 from src.training.checkpoint import RESUME, TrainingState, parameter_count, read_resume
 from src.training.config import TrainingConfig, learning_rate, micro_batches
@@ -26,7 +30,6 @@ from src.training.ema import EMA, measured_fids
 from src.training.layout import apply_layout, faster_layout
 from src.training.log import RunLog, save_preview
 from src.training.signals import stop_signals
-from src.utils import UserError, autocast, peak_memory, precision_name, save_model, seed_everything, write_whole
 
 TIME_BINS = 10
 EARLY_PREVIEWS = frozenset(
@@ -130,9 +133,11 @@ class Trainer:
                 finished = self._steps(stopped)
         finally:
             self.model.on_losses = None
-        finished = finished and self._finish()
-        if not finished:
+        if finished:
+            finished = self._finish()
+        else:
             self._save(preview=False)
+        if not finished:
             self.team.say(
                 f"stopped after step {self.state.step} of {config.num_iterations}, everything saved: continue it with "
                 f"--resume {self.run_dir}"

@@ -11,9 +11,10 @@ from PIL import Image
 
 from benchmarks import toy2d
 from benchmarks import toy2d_report as report
+from src.common.devices import seed_everything
+from src.common.files import save_torch
 from src.methods import get_method, method_names, register
 from src.methods._base import _REGISTRY
-from src.utils import save_torch, seed_everything
 from tests.helpers import call, fails
 
 

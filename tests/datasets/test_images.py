@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common.cli import UserError
 from src.datasets import images
 from src.datasets.images import ImageSource, load_images
-from src.utils import UserError
 
 
 @pytest.fixture

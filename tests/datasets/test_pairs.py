@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from src.common.checkpoints import save_model
+from src.common.cli import UserError
+from src.common.files import PROJECT_ROOT
+from src.common.images import image_seeds
 from src.datasets import pairs
 from src.methods._base import draw_noise
-from src.utils import PROJECT_ROOT, UserError, image_seeds, save_model
 from tests.helpers import SHAPE, TINY, call, fails, tiny_model
 
 CPU = torch.device("cpu")
@@ -167,7 +170,7 @@ def test_two_processes_make_the_pairs_of_one(teacher, tmp_path, monkeypatch):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    code = "from src.datasets import pairs; from src.utils import run_script; pairs.SHARD = 4; run_script(pairs.main)"
+    code = "from src.datasets import pairs; from src.common.cli import run_script; pairs.SHARD = 4; run_script(pairs.main)"
     processes = []
     for rank in range(2):
         env = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from src.common.cli import UserError
 from src.evaluation.clip import Clip, clip_scores
-from src.utils import UserError
 from tests.evaluation.conftest import make_images
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from src.common.cli import UserError
 from src.evaluation import features
 from src.evaluation.features import cached_features, extract_features, read_images, run_network
 from src.evaluation.inception import Inception
-from src.utils import UserError
 from tests.evaluation.conftest import make_images, write_images
 
 

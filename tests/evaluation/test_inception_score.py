@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from src.common.cli import UserError
 from src.evaluation import weights
 from src.evaluation.inception_score import inception_score
 from src.evaluation.weights import read_classifier
-from src.utils import UserError
 
 
 def test_its_ends():

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from src import efficientnet
+from src.common.cli import UserError
 from src.evaluation import features, second_opinion
-from src.utils import UserError
 from tests.evaluation.conftest import make_images
 
 

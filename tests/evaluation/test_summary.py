@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common.cli import run_script
 from src.evaluation import summary
-from src.utils import run_script
 from tests.evaluation.conftest import make_images, write_images
 
 

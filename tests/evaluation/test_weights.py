@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from benchmarks.fid import count_flop
+from src.common.cli import UserError
 from src.evaluation import weights
 from src.evaluation.inception import Inception
 from src.evaluation.weights import load_inception, parameters_sha256, read_weights
-from src.utils import UserError
 
 
 @pytest.fixture

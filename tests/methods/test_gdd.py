@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from custom_model import create_custom_model
+from src.common.checkpoints import load_model, save_model
 from src.methods import get_method
 from src.methods._discriminators import non_saturating_discriminator
 from src.methods.gdd import block_convolutions
 from src.training.config import TrainingConfig
 from src.training.estimate import estimate_step
 from src.training.loop import Trainer
-from src.utils import load_model, save_model
 from tests import battery
 from tests.helpers import SHAPE, TINY, random_images, tiny_model
 from tests.methods import eight_gaussians

@@ -9,11 +9,12 @@ import torch
 import train
 from custom_model import create_custom_model
 from src.challenges.toy2d import ToyMLP
+from src.common.checkpoints import load_model
 from src.methods import get_method
 from src.methods.progressive import SIGMA_MAX, TAG
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
-from src.utils import expand_t, load_model
+from src.utils import expand_t
 from tests.battery import run_loop
 from tests.helpers import SHAPE, TINY, TINY_FLAGS, call, fails, random_images, tiny_model
 from tests.methods.oracles import GAUSSIAN

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from custom_model import create_custom_model
+from src.common.checkpoints import save_model
 from src.submission import __main__ as command
 from src.submission import check
 from src.submission.contents import CHECKPOINT, CONFIG, REQUIRED
 from src.submission.pack import pack
-from src.utils import save_model
 from tests.helpers import TINY, call, fill_by_rule
 
 
@@ -71,7 +71,7 @@ def other_weights():
         ("required files", {"requirements.txt": None}, "absent: requirements.txt"),
         ("required files", {"src/network.py": None}, "absent: src/network.py"),
         ("protected files", {"dataset.py": b"print('mine')\n"}, "changed: dataset.py"),
-        ("protected files", {"src/network.py": b"class UNet: pass\n", "src/utils.py": b""}, "src/network.py, src/utils.py"),
+        ("protected files", {"src/network.py": b"class UNet: pass\n", "src/module.py": b""}, "src/network.py, src/module.py"),
         ("imports", {"src/methods/mine.py": b"import diffusers\n"}, "diffusers in src/methods/mine.py"),
         ("imports", {"src/methods/mine.py": b"def (\n"}, "not a Python file"),
         ("requirements.txt", {"requirements.txt": b"torch\nxformers==0.0.1  # faster\n"}, "further packages: xformers"),

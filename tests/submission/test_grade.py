@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from sampling import generate
+from src.common.cli import UserError
+from src.common.images import to_uint8
 from src.network import UNet
 from src.submission import audit, grade, team
 from src.submission.archive import copy_code
@@ -19,7 +21,6 @@ from src.submission.failures import CODES, Failed
 from src.submission.grade import find_submissions, make_secret
 from src.submission.sandbox import SCRATCH, Limits, find_kind, seccomp_program
 from src.submission.team import Job, Settings, read_secret, run_job, run_seed
-from src.utils import UserError, to_uint8
 from tests.helpers import TINY, fill_by_rule, tiny_model
 from tests.submissions import CHECKPOINTS, OF_CODE, cheat, honest, small_view_of_much
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from custom_model import create_custom_model
+from src.common.checkpoints import save_model
+from src.common.cli import UserError
+from src.common.files import PROJECT_ROOT
 from src.submission import __main__ as command
 from src.submission.contents import CODE, foreign_imports, imported_modules, source_files
 from src.submission.manifest import PROTECTED, differences, hash_file, read_manifest, restore
 from src.submission.pack import pack
-from src.utils import PROJECT_ROOT, UserError, save_model
 from tests.helpers import TINY, call, fails, fill_by_rule
 
 
@@ -60,13 +62,13 @@ def test_restore_replaces_files_links_and_folders(tmp_path):
     (folder / "data").rmdir()
     (folder / "data").symlink_to(outside)
     (folder / "src/network.py").write_text("class UNet: pass\n")
-    (folder / "src/utils.py").unlink()
-    (folder / "src/utils.py").mkdir()
+    (folder / "src/module.py").unlink()
+    (folder / "src/module.py").mkdir()
     (folder / "sampling.py").unlink()
     (folder / "sampling.py").symlink_to(outside / "keep")
     assert set(restore(folder)) == {
         "src/network.py",
-        "src/utils.py",
+        "src/module.py",
         "sampling.py",
         "data/train_split.txt",
         "data/val_split.txt",

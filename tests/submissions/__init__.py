@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
+from src.common.checkpoints import save_model
+from src.common.files import PROJECT_ROOT
 from src.submission.contents import CHECKPOINT, CONFIG, source_files
-from src.utils import PROJECT_ROOT, save_model
 from tests.helpers import TINY, tiny_model
 
 FOLDER = Path(__file__).parent

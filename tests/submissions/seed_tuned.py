@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from honest import CustomGenerativeModel, create_custom_model  # noqa: F401
 
-from src.utils import image_seeds
+from src.common.images import image_seeds
 
 PUBLIC = set(image_seeds(42, 0, 1000))
 honest_sample = CustomGenerativeModel.sample

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from src.common.cli import UserError
+from src.common.files import PROJECT_ROOT
 from src.training.config import TrainingConfig, micro_batches
 from src.training.distributed import Team
 from src.training.draws import DrawAsOneBatch
-from src.utils import PROJECT_ROOT, UserError
 from tests.battery import run_loop
 from tests.helpers import random_images, tiny_model
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from src.common.cli import UserError
 from src.training.checkpoint import TrainingState, read_resume
 from src.training.config import TrainingConfig, learning_rate
 from src.training.data import Batches
 from src.training.ema import EMA
 from src.training.loop import Trainer
-from src.utils import UserError
 from tests.battery import run_loop
 from tests.helpers import TINY, random_images, tiny_model
 

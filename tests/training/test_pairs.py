@@ -8,12 +8,12 @@ import torch
 
 import train
 from dataset import load_split
+from src.common.images import image_seeds
 from src.datasets import pairs
 from src.methods._base import draw_noise
 from src.training.config import TrainingConfig
 from src.training.data import Batches, development_split
 from src.training.loop import Trainer
-from src.utils import image_seeds
 from tests.helpers import SHAPE, TINY_FLAGS, call, fails, tiny_model
 
 CPU = torch.device("cpu")

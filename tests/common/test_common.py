@@ -13,7 +13,10 @@ from PIL import Image
 
 from custom_model import create_custom_model
 from src import utils
-from src.utils import PROJECT_ROOT, UserError, load_model, save_model
+from src.common import cli, devices, files, images
+from src.common.checkpoints import load_model, save_model
+from src.common.cli import UserError
+from src.common.files import PROJECT_ROOT
 from tests.helpers import TINY, tiny_model
 
 CONFIG = {"method": "custom", **TINY}
@@ -54,13 +57,13 @@ def test_pil_images():
 
 def test_pixels_survive_the_round_trip():
     pixels = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(utils.to_uint8(utils.from_uint8(pixels)), pixels)
+    assert torch.equal(images.to_uint8(images.from_uint8(pixels)), pixels)
 
 
 def test_image_seeds_do_not_depend_on_the_batch():
-    seeds = utils.image_seeds(42, 0, 10)
-    assert utils.image_seeds(42, 4, 3) == seeds[4:7]
-    assert len(set(seeds)) == 10 and utils.image_seeds(43, 0, 10) != seeds
+    seeds = images.image_seeds(42, 0, 10)
+    assert images.image_seeds(42, 4, 3) == seeds[4:7]
+    assert len(set(seeds)) == 10 and images.image_seeds(43, 0, 10) != seeds
 
 
 def test_save_and_load(saved):
@@ -149,7 +152,8 @@ def test_a_full_disk_leaves_the_old_checkpoint(saved):
     """A process that may write no more than 20 kB into a file, as on a full disk, keeps the old file and says why."""
     before = saved.read_bytes()
     code = (
-        "import sys; from src.utils import run_script, save_model; from tests.helpers import tiny_model;"
+        "import sys; from src.common.cli import run_script; from src.utils import save_model; "
+        "from tests.helpers import tiny_model;"
         f"run_script(lambda: save_model(tiny_model(), {str(saved)!r}, {{}}))"
     )
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))  # noqa: E731
@@ -164,11 +168,11 @@ def test_a_full_disk_leaves_the_old_checkpoint(saved):
 
 def test_write_whole_replaces_a_folder_only_when_done(tmp_path):
     for text in ("old", "new"):
-        with utils.write_whole(tmp_path / "folder") as partial:
+        with files.write_whole(tmp_path / "folder") as partial:
             partial.mkdir()
             (partial / f"{text}.txt").write_text(text)
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new.txt"]
-    with pytest.raises(KeyError), utils.write_whole(tmp_path / "folder") as partial:
+    with pytest.raises(KeyError), files.write_whole(tmp_path / "folder") as partial:
         partial.mkdir()
         raise KeyError
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "new.txt"]
@@ -179,36 +183,36 @@ def test_scripts_end_in_one_line(capsys):
         raise UserError("no bread: buy some")
 
     with pytest.raises(SystemExit) as caught:
-        utils.run_script(fail)
+        cli.run_script(fail)
     assert caught.value.code == 2 and capsys.readouterr().err == "error: no bread: buy some\n"
 
     def interrupted():
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as caught:
-        utils.run_script(interrupted)
+        cli.run_script(interrupted)
     assert caught.value.code == 130
 
 
 def test_devices(capsys):
-    assert utils.resolve_device("cpu").type == "cpu"
+    assert devices.resolve_device("cpu").type == "cpu"
     if not torch.cuda.is_available():
-        assert utils.resolve_device("cuda").type == "cpu"
+        assert devices.resolve_device("cuda").type == "cpu"
         assert "no CUDA device" in capsys.readouterr().out
     with pytest.raises(UserError, match="unknown device 'gpu'"):
-        utils.resolve_device("gpu")
+        devices.resolve_device("gpu")
 
 
 def test_precision_follows_the_processor(monkeypatch):
     cpu = torch.device("cpu")
     for words, expected in (("fpu avx512_bf16 amx_bf16", torch.bfloat16), ("fpu avx512f", torch.float32)):
-        monkeypatch.setattr(utils.Path, "read_text", lambda self, words=words: f"flags : {words}")
-        assert utils.resolve_precision("auto", cpu) == expected
-        assert utils.resolve_precision("bf16", cpu) == torch.bfloat16
-        assert utils.resolve_precision("fp32", cpu) == torch.float32
+        monkeypatch.setattr(devices.Path, "read_text", lambda self, words=words: f"flags : {words}")
+        assert devices.resolve_precision("auto", cpu) == expected
+        assert devices.resolve_precision("bf16", cpu) == torch.bfloat16
+        assert devices.resolve_precision("fp32", cpu) == torch.float32
 
 
 def test_contact_sheet():
     rows = [np.full((3, 3, 8, 8), value, dtype=np.uint8) for value in (10, 200)]
-    sheet = np.asarray(utils.contact_sheet(rows, ["a", "b"], scale=2))
+    sheet = np.asarray(images.contact_sheet(rows, ["a", "b"], scale=2))
     assert sheet.shape[0] == 32 and (sheet[:16, -48:] == 10).all() and (sheet[16:, -48:] == 200).all()

@@ -1,0 +1,49 @@
+"""What every command shares: its parser, errors a user can act on, and how a script ends."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+
+class UserError(Exception):
+    """A mistake the user can mend. Its text says what was expected, what came and what to do; scripts print no traceback."""
+
+
+class Parser(argparse.ArgumentParser):
+    """The scripts' argument parser: flags in full only, defaults in the help, a mistake in one line and exit code 2."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see --help)\n")
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's main: a UserError ends in one line and exit code 2, Ctrl-C in one line and exit code 130."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def number(kind: type[int] | type[float], minimum: float = -math.inf) -> Callable[[str], int | float]:
+    """An argparse type: a finite number of this kind, at least minimum."""
+
+    def parse(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= minimum):
+            bound = "" if minimum == -math.inf else f" of at least {minimum:g}"
+            raise argparse.ArgumentTypeError(f"expected a {'whole ' if kind is int else ''}number{bound}, got {text!r}")
+        return value
+
+    return parse

@@ -1,0 +1,77 @@
+"""Devices, the precision that they compute in, and the random state of all of them."""
+
+import contextlib
+import random
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from src.common.cli import UserError
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)  # seeds CUDA too
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of this name; where cuda is asked for and absent, says so and gives the CPU."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"unknown device {name!r}; expected cpu, cuda, cuda:0 ... or mps") from error
+    if device.type == "cuda":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a driver that is absent is what the next line says
+            available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not available:
+            print("no CUDA device found: running on the CPU")
+            return torch.device("cpu")
+        if (device.index or 0) >= available:
+            raise UserError(f"{name} was asked for, but this machine has {available} CUDA device(s)")
+    return device
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 matrices itself, so that it is faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(words & {"amx_bf16", "avx512_bf16", "bf16"})
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """auto | bf16 | fp32 -> the dtype of the network's matrix products; auto is bf16 where the processor has it."""
+    if name == "auto":
+        return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """float32, bfloat16."""
+    return str(dtype).removeprefix("torch.")
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    """The autocast context of this dtype; for float32 a context that does nothing."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The largest number of bytes held so far: on a GPU by its tensors, else by the process. None where it cannot be told."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        told = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(told["VmHWM"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return None

@@ -1,0 +1,46 @@
+"""Images as tensors, as bytes and as pictures, and the seeds that their noise follows from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Images in [-1, 1] as uint8 in 0..255 of the same shape: clamp, scale, round."""
+    return ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_uint8(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 pixels in 0..255 as float32 in [-1, 1] of the same shape."""
+    return pixels.float() / 127.5 - 1
+
+
+def tensor_to_pil_image(tensor: torch.Tensor) -> Image.Image | list[Image.Image]:
+    """Images in [-1, 1] as 8-bit PIL images: clamp, scale, round.
+
+    tensor (B, 3, H, W) gives a list of B images, also for B = 1; (3, H, W) gives one image.
+    """
+    if tensor.ndim not in (3, 4):
+        raise ValueError(f"expected (B, 3, H, W) or (3, H, W), got {tuple(tensor.shape)}")
+    pixels = to_uint8(tensor).movedim(-3, -1).cpu().numpy()
+    return Image.fromarray(pixels) if tensor.ndim == 3 else [Image.fromarray(image) for image in pixels]
+
+
+def image_seeds(seed: int, first: int, count: int) -> list[int]:
+    """One 63-bit seed for each of the images first, first+1, ... of a run with this seed, whatever the batch size."""
+    return [int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] >> 1) for i in range(first, first + count)]
+
+
+def contact_sheet(rows: Sequence[np.ndarray], labels: Sequence[str], scale: int = 2) -> Image.Image:
+    """A picture of labelled rows of images. rows: uint8 arrays (N, 3, H, W); scale: enlargement in whole pixels."""
+    margin = 8 + max(7 * len(label) for label in labels)
+    count, _, height, width = rows[0].shape
+    sheet = Image.new("RGB", (margin + count * width * scale, len(rows) * height * scale), "white")
+    draw = ImageDraw.Draw(sheet)
+    for y, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        strip = Image.fromarray(np.concatenate(list(row), axis=2).transpose(1, 2, 0))
+        sheet.paste(strip.resize((strip.width * scale, strip.height * scale), Image.NEAREST), (margin, y * height * scale))
+        draw.text((4, (y + 0.5) * height * scale), label, fill="black", anchor="lm")
+    return sheet
