@@ -53,12 +53,14 @@ class Method(BaseGenerativeModel):
         needs_condition: whether the network gets its second scalar input. None leaves it to --use_additional_condition.
         needs_teacher: whether it learns from a trained model, which train.py's --teacher names and set_teacher receives.
         needs_pairs: whether data and noise must belong together: train.py then asks for --pairs. Other methods may have them.
+        takes_seeds: whether sample() takes `seeds`, one per image, so that an image does not depend on the batch it is in.
     """
 
     Scheduler: type[BaseScheduler]
     needs_condition: bool | None = False
     needs_teacher: bool = False
     needs_pairs: bool = False
+    takes_seeds: bool = True
 
     @dataclass
     class Config:

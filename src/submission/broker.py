@@ -19,14 +19,16 @@ import torch
 from src.common.devices import autocast
 from src.common.images import to_uint8
 from src.submission.failures import CODES, Failed, one_line
+from src.submission.lineage import Call, shares
 from src.submission.sandbox import Confined, Limits
+from src.submission.weights import Weights
 from src.submission.worker import DTYPES, LENGTHS, to_bytes
 
 HEADER_BYTES = 1 << 16
 FLOAT_TYPES = ("float32", "float64", "float16", "bfloat16")
 FLOP_SHARE = 0.02  # work beside the network's calls that an image may take, of one call
 
-NetworkCall = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+Shift = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,24 @@ class Cost:
 
 @dataclass(frozen=True)
 class Model:
-    """A submission ready to be sampled: its Python files, its options, its network here, and its other small tensors."""
+    """A submission ready to be sampled: its Python files, its options, its networks here, and its other tensors."""
 
     code: Path
     config: dict[str, Any]
-    network: torch.nn.Module
-    extras: dict[str, torch.Tensor]
+    weights: Weights
     cost: Cost
+
+    def to(self, device: torch.device) -> None:
+        for network in self.weights.networks.values():
+            network.to(device, memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A batch of a submission: images, uint8 (B, 3, H, W), and the share (B,) of each that comes from the network (lineage)."""
+
+    images: np.ndarray
+    shares: np.ndarray
 
 
 class Broker:
@@ -56,8 +69,8 @@ class Broker:
         dtype: of the network's matrix products, as `sampling.py` has it.
         hidden: files and folders that a sandbox without bubblewrap has to cover.
 
-    `network` answers the calls. After the start `method` is the submission's name for its method. `calls` counts calls of the
-    network times images; one image's share of it is its NFE.
+    `shift`, where it is not None, changes the networks' answers: see team.shift_by. After the start `method` is the
+    submission's name for its method. `calls` counts calls of all networks times images; one image's part of it is its NFE.
     """
 
     def __init__(
@@ -71,9 +84,12 @@ class Broker:
     ):
         self.model, self.limits, self.kind, self.image_shape = model, limits, kind, image_shape
         self.dtype, self.hidden = dtype, hidden
-        self.network: NetworkCall = model.network
-        self.device = next(model.network.parameters()).device
+        self.networks = model.weights.networks
+        self.shift: Shift | None = None
+        self.device = next(next(iter(self.networks.values())).parameters()).device
         self.method, self.calls, self.images = "", 0, 0
+        self.lineage: list[Call] = []
+        self.waited = 0.0  # seconds, for all images of this process so far
 
     def __enter__(self) -> "Broker":
         self.confined = Confined(self.model.code, self.limits, self.kind, self.hidden)
@@ -87,16 +103,17 @@ class Broker:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.confined.kill()
 
-    def sample(self, nfe: int, seeds: list[int]) -> np.ndarray:
-        """Images of these seeds, one a seed, of nfe network calls each: uint8 (B, 3, H, W).
+    def sample(self, nfe: int, seeds: list[int]) -> Sampled:
+        """Images of these seeds, one per seed, of nfe network calls each.
 
-        Allowed are nfe calls, of at most B images each, and a little work beside them. Raises Failed.
+        Allowed are nfe calls, each on the whole batch, and a little work beside them. Raises Failed.
         """
         shape = (len(seeds), *self.image_shape)
         self.images += len(seeds)
+        self.lineage.clear()
         limits = self.limits
         cpu = self._cpu_at_start + limits.cpu_seconds + self.images * limits.cpu_share * self.model.cost.cpu_seconds
-        wait = limits.sample_seconds + len(seeds) * limits.sample_seconds_an_image
+        wait = min(limits.sample_seconds + len(seeds) * limits.sample_seconds_an_image, limits.run_seconds - self.waited)
         self.confined.allow(cpu, wait, "hidden_compute")
         bfloat16 = self.dtype == torch.bfloat16
         self._send({"kind": "sample", "shape": shape, "nfe": nfe, "seeds": seeds, "bfloat16": bfloat16})
@@ -109,21 +126,26 @@ class Broker:
             if made > nfe:
                 raise Failed("too_many_calls", f"NFE {nfe}: the model made a network call number {made}")
             self._answer(header, payload, len(seeds))
+        self.waited += wait - self.confined.wait_left
         self._check_flop(header)
         images = _tensors(header, payload, {"images": FLOAT_TYPES})["images"]
         if tuple(images.shape) != shape:
             raise Failed("wrong_output", f"sample() gave images {tuple(images.shape)}, expected {shape}")
         if not torch.isfinite(images).all():
             raise Failed("wrong_output", f"sample() gave values that are not finite at NFE {nfe}")
-        return to_uint8(images).numpy()
+        return Sampled(to_uint8(images).numpy(), shares(self.lineage, images.float()).numpy())
 
     # ----------------------------------------------------------------------------------------------------------- parts
 
     def _start(self) -> None:
-        shapes = {name: list(tensor.shape) for name, tensor in self.model.network.state_dict().items()}
-        self._send(
-            {"kind": "setup", "code": self._code_view(), "model_config": self.model.config, "shapes": shapes}, self.model.extras
-        )
+        weights = self.model.weights
+        shapes = {
+            prefix: {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+            for prefix, network in weights.networks.items()
+        }
+        zeros = [(name, str(value.dtype).removeprefix("torch."), list(value.shape)) for name, value in weights.zeros.items()]
+        about = {"code": self._code_view(), "model_config": self.model.config, "networks": shapes, "zeros": zeros}
+        self._send({"kind": "setup", **about}, weights.extras)
         header, _ = self._receive(0, before_sampling=True)
         self.method = one_line(header.get("method", ""))
         usage = self.confined.check()
@@ -161,7 +183,10 @@ class Broker:
         return header, self.confined.receive(payload_length)
 
     def _answer(self, header: dict[str, Any], payload: bytes, batch: int) -> None:
-        """Compute one call of the network, count it, and send its result."""
+        """Compute one call of a network, count it, and send its result."""
+        network = self.networks.get(header.get("network")) if isinstance(header.get("network"), str) else None
+        if network is None:
+            raise Failed("wrong_output", "a message of the model's process has no sense")
         given = _tensors(header, payload, {"x": FLOAT_TYPES, "timestep": DTYPES, "condition": DTYPES})
         x, timestep, condition = given.get("x"), given.get("timestep"), given.get("condition")
         if x is None or timestep is None:
@@ -173,23 +198,31 @@ class Broker:
             )
         if rows > batch:
             raise Failed("too_many_calls", f"a network call on {rows} images, {batch} were asked for")
+        if rows < batch:
+            raise Failed("wrong_output", f"a network call on {rows} of {batch} images: call it on the whole batch at once")
         for scalars in (timestep, condition):
             if scalars is not None and tuple(scalars.shape) not in ((rows,), (1,)):
                 raise Failed(
                     "wrong_output", f"a network call with a time or condition {tuple(scalars.shape)}, expected ({rows},)"
                 )
-        needed = self.model.network.use_additional_condition
-        if needed is not (condition is not None):
-            raise Failed("wrong_output", f"the network {'needs a' if needed else 'takes no'} condition in each call")
-        condition = None if condition is None else condition.to(self.device)
+        if not network.use_additional_condition:
+            condition = None  # ignored, as by the course's network
+        elif condition is None:
+            raise Failed("crashed", "the network has the additional condition, and a call gave it none")
+        times = (value if value is None else value.to(self.device).expand(rows) for value in (timestep, condition))
         try:
             with torch.inference_mode(), autocast(self.device, self.dtype):
-                answer = self.network(x.to(self.device), timestep.to(self.device), condition)
+                answer = network(x.to(self.device), *times)
+                answer = answer if self.shift is None else self.shift(answer)
         except torch.OutOfMemoryError:
             raise  # ours
         except (RuntimeError, ValueError) as error:
             raise Failed("crashed", f"a network call on {x.dtype}: {error}") from error
+        call = Call(x.float(), answer.float().cpu())
+        if not (torch.isfinite(call.x).all() and torch.isfinite(call.answer).all()):
+            raise Failed("wrong_output", "a network call on, or an answer of, values that are not finite")
         self.calls += rows
+        self.lineage.append(call)
         self._send({"kind": "answer"}, {"answer": answer})
 
     def _check_flop(self, header: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ CODES = {
     "unsafe_archive": "paths out of the folder, links, or too many or too large files",
     "missing_file": "a file that every submission needs is absent or unreadable",
     "unsafe_pickle": "the checkpoint holds more than tensors",
+    "bad_checkpoint": "the checkpoint holds no plain tensors, or too much",
     "wrong_architecture": "the network is not the challenge's",
     "stored_images": "images come from the code or the buffers, not from the network",
     "too_many_calls": "more network calls than the NFE, or calls outside of sampling",

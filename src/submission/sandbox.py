@@ -38,8 +38,9 @@ class Limits:
 
     memory: data of the process, enforced by the kernel, and its resident size. disk: the scratch folder and any one file.
     setup_seconds: CPU and waiting time until the model is built, the import of torch included. sample_seconds: waiting time
-    that each request for images may take beside the network's own, sample_seconds_an_image of it more for each image.
-    cpu_seconds: CPU time of all sampling beside the network's own, cpu_share of a network call more for each image.
+    that each request for images may take beside the network's own, sample_seconds_an_image of it more for each image;
+    run_seconds: the same for all requests to one process. cpu_seconds: CPU time of all sampling beside the network's own,
+    cpu_share of a network call more for each image.
     """
 
     memory: int = 6 << 30
@@ -48,6 +49,7 @@ class Limits:
     setup_seconds: float = 120.0
     sample_seconds: float = 60.0
     sample_seconds_an_image: float = 0.1
+    run_seconds: float = 900.0
     cpu_seconds: float = 10.0
     cpu_share: float = 0.1
 
@@ -95,7 +97,7 @@ class Confined:
         self.limits, self.kind = limits, kind
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill)
         self.seccomp = seccomp_program()
-        self._cpu_limit, self._cpu_code, self._wait_left = limits.setup_seconds, "time_limit", limits.setup_seconds
+        self._cpu_limit, self._cpu_code, self.wait_left = limits.setup_seconds, "time_limit", limits.setup_seconds
         view = code.resolve() if kind == "namespaces" else Path("/submission")
         libraries = library_folders()
         config = {
@@ -139,7 +141,7 @@ class Confined:
 
     def allow(self, cpu_seconds: float, wait_seconds: float, cpu_code: str) -> None:
         """From now on: so much CPU time in all, so many seconds of waiting, and the code of a failure by CPU time."""
-        self._cpu_limit, self._wait_left, self._cpu_code = cpu_seconds, wait_seconds, cpu_code
+        self._cpu_limit, self.wait_left, self._cpu_code = cpu_seconds, wait_seconds, cpu_code
 
     def send(self, data: bytes) -> None:
         """Write all of data to the process."""
@@ -212,11 +214,11 @@ class Confined:
         while True:
             start = time.monotonic()
             ready = select.select([] if writing else [stream], [stream] if writing else [], [], POLL_SECONDS)
-            self._wait_left -= time.monotonic() - start
+            self.wait_left -= time.monotonic() - start
             self.check()
             if ready[0] or ready[1]:
                 return
-            if self._wait_left < 0:
+            if self.wait_left < 0:
                 raise Failed("time_limit", "no answer within the time allowed")
 
     def _ended(self) -> Failed:
@@ -246,7 +248,9 @@ def library_folders() -> list[Path]:
 def _environment(scratch: str) -> dict[str, str]:
     """The whole environment of the process: no tokens, proxies, paths or home of ours."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": scratch, "TMPDIR": scratch, **threads}
+    # code is compiled by other processes, which the sandbox has none of: torch.compile gives what it is given
+    more = {"TORCHDYNAMO_DISABLE": "1", "MPLBACKEND": "Agg"}
+    return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": scratch, "TMPDIR": scratch, **threads, **more}
 
 
 def _bubblewrap(libraries: list[Path], code: Path, worker: str, disk: int) -> list[str]:

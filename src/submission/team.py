@@ -7,13 +7,13 @@ Nothing of the submission is imported here.
 
 import hashlib
 import json
+import shutil
 import sys
 import tempfile
 import time
 import traceback
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +25,21 @@ from src.common.cli import UserError, run_script
 from src.common.devices import resolve_device, resolve_precision
 from src.common.files import PROJECT_ROOT, load_json, write_whole
 from src.common.images import contact_sheet, image_seeds
-from src.evaluation.features import cached_features, extract_features, read_images
-from src.evaluation.fid import frechet_distance
-from src.evaluation.inception import Inception
-from src.evaluation.kid import kid
-from src.evaluation.weights import load_inception
 from src.submission import audit
 from src.submission.archive import content_hash, copy_code, unpack
-from src.submission.broker import Broker, Model, NetworkCall
+from src.submission.broker import Broker, Model, Shift
 from src.submission.failures import Failed, one_line
+from src.submission.judge import Judge, check_public, load_judge, noise_fid, summary
 from src.submission.manifest import differences, restore
 from src.submission.sandbox import Limits
+from src.submission.weights import read_weights
 
 IMAGE_SHAPE = (3, 64, 64)
 CPU_BATCH_SIZE = 8
 CHECK = 1 << 20  # beside the numbers of the runs, for what the secret decides of the checks
 SHIFT = 0.15  # of the deviation of the network's answers
 SHEET = (4, 8)  # rows and columns of the picture of samples
-PUBLIC_SHARE = 0.8  # of the best secret seed's FID; a public seed below it is tuned
+NOISE_SHARE = 0.9  # of noise's FID; images that are doubted and score better than it are accused
 PRIVATE = (".ssh", ".aws", ".config", ".netrc", ".kaggle", ".gitconfig", ".cache")  # of the home folder
 
 
@@ -130,6 +127,8 @@ def new_result(job: Job) -> dict[str, Any]:
         "reason": None,
         "method": None,
         "nfe": {},
+        "failures": {},
+        "remarks": [],
         "seeds": job.settings.seeds,
         "num_images": job.settings.num_images,
         "replaced": [],
@@ -147,43 +146,64 @@ def write_result(job: Job, result: dict[str, Any]) -> None:
 
 
 def grade(job: Job, result: dict[str, Any]) -> None:
-    """Fill result's method, nfe and replaced; the device of the job's settings is there. Raises Failed."""
+    """Fill result's method, nfe, failures, remarks and replaced; the device of the job's settings is there. Raises Failed.
+
+    What fails at one NFE leaves the others. Where all fail, the first reason is the submission's.
+    """
     settings, secret, device = job.settings, read_secret(job.seed_file), torch.device(job.settings.device)
     torch.backends.cudnn.deterministic = True
     with tempfile.TemporaryDirectory(prefix="grade-") as work:
-        model, result["replaced"] = prepare(job.submission, Path(work), settings.network)
-        model.network.to(device, memory_format=torch.channels_last)
+        model, result["replaced"], result["remarks"] = prepare(job.submission, Path(work), settings.network)
+        model.to(device)
         judge = load_judge(settings.reference_dir, settings.inception, device, settings.batch_size)
+        failed = []
         for nfe in settings.nfe:
-            seeds = [run_seed(secret, nfe, index) for index in range(settings.seeds)]
-            public = [] if settings.public_seed is None else [settings.public_seed]
-            runs = [sample(model, job, nfe, seed) for seed in (*seeds, *public)]
-            result["method"] = runs[0].method
-            images = [run.images for run in runs]
-            check_images(model, job, nfe, seeds, images, secret)
-            together = np.concatenate(images)
-            duplicates = audit.check_distinct(together)
-            near = audit.check_not_reference(together, judge.reference)
-            scores = [judge.measure(run.images) for run in runs]
-            check_public(nfe, scores[: settings.seeds], scores[settings.seeds :])
-            picture = write_sheet(job, nfe, images[0])
-            calls = sum(run.calls for run in runs) / len(together)
-            result["nfe"][str(nfe)] = {
-                **summary(scores[: settings.seeds]),
-                "fid_public": scores[-1]["fid"] if public else None,
-                "calls": calls,
-                "gflop": calls * model.cost.flop / 1e9,
-                "duplicates": duplicates,
-                "near_reference": near,
-                "samples": picture.relative_to(job.board).as_posix(),
-            }
+            try:
+                result["nfe"][str(nfe)] = grade_nfe(model, job, judge, nfe, secret, result)
+            except Failed as error:
+                result["failures"][str(nfe)] = error.reason
+                failed.append(error)
+        if len(failed) == len(settings.nfe):
+            raise failed[0]
+
+
+def grade_nfe(model: Model, job: Job, judge: Judge, nfe: int, secret: int, result: dict[str, Any]) -> dict[str, Any]:
+    """What the result says of one NFE; result's method and remarks are added to. Raises Failed."""
+    settings = job.settings
+    seeds = [run_seed(secret, nfe, index) for index in range(settings.seeds)]
+    public = [] if settings.public_seed is None else [settings.public_seed]
+    runs = [sample(model, job, nfe, seed) for seed in (*seeds, *public)]
+    result["method"] = runs[0].method
+    again_shares, doubts = sample_again(model, job, nfe, seeds, runs, secret)
+    doubts += audit.doubt_lineage(np.concatenate([*(run.shares for run in runs), again_shares]))
+    together = np.concatenate([run.images for run in runs])
+    duplicates = audit.check_distinct(together)
+    near = audit.check_not_reference(together, judge.reference)
+    scores = [judge.measure(run.images) for run in runs]
+    for doubt in doubts:
+        if min(score["fid"] for score in scores) < NOISE_SHARE * noise_fid(judge, settings.num_images):
+            raise Failed("stored_images", f"NFE {nfe}: {doubt}")
+        result["remarks"].append(f"NFE {nfe}: {doubt}; its score is that of noise, so it is graded")
+    check_public(nfe, scores[: settings.seeds], scores[settings.seeds :])
+    picture = write_sheet(job, nfe, runs[0].images)
+    calls = sum(run.calls for run in runs) / len(together)
+    return {
+        **summary(scores[: settings.seeds]),
+        "fid_public": scores[-1]["fid"] if public else None,
+        "calls": calls,
+        "gflop": calls * model.cost.flop / 1e9,
+        "network_share": float(np.mean([run.shares.mean() for run in runs])),
+        "duplicates": duplicates,
+        "near_reference": near,
+        "samples": picture.relative_to(job.board).as_posix(),
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- sampling
 
 
-def prepare(submission: Path, work: Path, network_options: dict[str, Any]) -> tuple[Model, list[str]]:
-    """Unpack and check a submission without running it: its model, and the protected files that it had changed.
+def prepare(submission: Path, work: Path, network_options: dict[str, Any]) -> tuple[Model, list[str], list[str]]:
+    """Unpack and check a submission without running it: its model, the protected files that it had changed, and remarks.
 
     The course's own are in their place. Raises Failed.
     """
@@ -195,15 +215,19 @@ def prepare(submission: Path, work: Path, network_options: dict[str, Any]) -> tu
     restore(code)
     audit.check_code(code, names)
     config = audit.read_config(top)
-    network, extras = audit.read_checkpoint(top, network_options)
-    return Model(code, config, network, extras, audit.measure_cost(network, IMAGE_SHAPE)), changed
+    weights = read_weights(top, network_options)
+    cost = audit.measure_cost(next(iter(weights.networks.values())), IMAGE_SHAPE)
+    shutil.rmtree(top)  # where there is no bubblewrap a sandbox sees the machine's files
+    return Model(code, config, weights, cost), changed, weights.remarks
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one process of a submission gave: images, uint8 (num_images, 3, H, W), and calls of the network times images."""
+    """What one process of a submission gave: images, uint8 (num_images, 3, H, W), the share of each that comes from the network
+    (num_images,), and calls of networks times images."""
 
     images: np.ndarray
+    shares: np.ndarray
     calls: int
     method: str
 
@@ -211,20 +235,21 @@ class Run:
 def sample(model: Model, job: Job, nfe: int, seed: int, fields: dict[int, torch.Tensor] | None = None) -> Run:
     """One run in a fresh process of the submission, which knows nothing of what others of it have made.
 
-    fields: by the number of a batch, what shifts the network's answers in it: see shift_answers.
+    fields: by the number of a batch, what shifts the networks' answers in it: see shift_by.
     """
-    settings, network = job.settings, model.network
-    device = next(network.parameters()).device
+    settings = job.settings
+    device = torch.device(settings.device)
     home = tuple(Path.home() / name for name in PRIVATE)
     hidden = (job.seed_file, job.board, job.submission, Path(settings.reference_dir), PROJECT_ROOT / "data", *home)
     dtype = resolve_precision(settings.precision, device)
-    images = []
+    made = []
     with Broker(model, settings.limits, settings.sandbox, IMAGE_SHAPE, dtype, hidden) as broker:
         for number, seeds in enumerate(batches(seed, settings)):
             shifted = fields is not None and number in fields
-            broker.network = shift_answers(network, fields[number].to(device)) if shifted else network
-            images.append(broker.sample(nfe, seeds))
-    return Run(np.concatenate(images), broker.calls, broker.method)
+            broker.shift = shift_by(fields[number].to(device)) if shifted else None
+            made.append(broker.sample(nfe, seeds))
+    images, shares = (np.concatenate([getattr(batch, name) for batch in made]) for name in ("images", "shares"))
+    return Run(images, shares, broker.calls, broker.method)
 
 
 def smooth_fields(count: int, seed: int) -> torch.Tensor:
@@ -234,18 +259,16 @@ def smooth_fields(count: int, seed: int) -> torch.Tensor:
     return fields / fields.std(dim=(1, 2, 3), keepdim=True)
 
 
-def shift_answers(network: torch.nn.Module, fields: torch.Tensor) -> NetworkCall:
-    """The network with each image's answers shifted by its field (B, 3, H, W), SHIFT of the answers' deviation in size.
+def shift_by(fields: torch.Tensor) -> Shift:
+    """What shifts each image's answers by its field (B, 3, H, W), SHIFT of the answers' deviation in size.
 
-    An image made of such answers has another shading, and is otherwise as good as before: without the weights a model cannot
-    tell them from the network's own.
+    An image made of such answers has another shading, and is otherwise as good as before.
     """
 
-    def answer(x: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
-        given = network(x, timestep, condition)
-        return given + (SHIFT * given.float().std() * fields[: len(x)]).to(given.dtype)
+    def shift(answer: torch.Tensor) -> torch.Tensor:
+        return answer + (SHIFT * answer.float().std() * fields[: len(answer)]).to(answer.dtype)
 
-    return answer
+    return shift
 
 
 def batches(seed: int, settings: Settings) -> list[list[int]]:
@@ -256,75 +279,34 @@ def batches(seed: int, settings: Settings) -> list[list[int]]:
     return [image_seeds(seed, first, min(size, count - first)) for first in range(0, count, size)]
 
 
-def check_images(model: Model, job: Job, nfe: int, seeds: list[int], images: list[np.ndarray], secret: int) -> None:
-    """Sample one of the secret runs again, and raise Failed where its images do not depend on what they should.
+def sample_again(
+    model: Model, job: Job, nfe: int, seeds: list[int], runs: list[Run], secret: int
+) -> tuple[np.ndarray, list[str]]:
+    """Sample one of the secret runs in a second process: its images' shares, and what is to be doubted of it.
 
-    In half of the batches the network's answers are shifted a little: the images must change. In the other half they must be
-    the same bit for bit. The secret decides which run and which batches, and both processes look the same from inside, so
-    that a model that cheats in some batches only is found too.
+    Raises Failed where the same seeds give other images.
+
+    In half of the batches the networks' answers are shifted a little: the images should change, and come from the network all
+    the same. In the other half they must be equal bit for bit. The secret decides which run and which batches.
     """
     draw = np.random.default_rng([secret, nfe, CHECK])
     index = int(draw.integers(len(seeds)))
     groups = batches(seeds[index], job.settings)
     chosen = draw.permutation(len(groups))[: (len(groups) + 1) // 2]
     fields = {int(number): smooth_fields(len(groups[number]), int(draw.integers(2**63))) for number in chosen}
-    again, first = sample(model, job, nfe, seeds[index], fields).images, 0
+    first, again, start = runs[index].images, sample(model, job, nfe, seeds[index], fields), 0
+    shifted = np.zeros(len(first), dtype=bool)
     for number, group in enumerate(groups):
-        part = slice(first, first + len(group))
+        part = slice(start, start + len(group))
         if number in fields:
-            audit.check_change(images[index][part], again[part], nfe)
-        elif not np.array_equal(images[index][part], again[part]):
-            raise Failed("not_reproducible", f"NFE {nfe}: the same seeds gave other images in a second process")
-        first += len(group)
-
-
-# ------------------------------------------------------------------------------------------------------------ measuring
-
-
-@dataclass(frozen=True)
-class Judge:
-    """The reference images, uint8 (M, 3, H, W), their features, and the network that makes features."""
-
-    reference: np.ndarray
-    features: np.ndarray
-    inception: Inception
-    batch_size: int
-
-    def measure(self, images: np.ndarray) -> dict[str, float]:
-        """The scores of a run's images, uint8 (N, 3, H, W): FID in clean-fid's mode, and KID on the same features."""
-        features = extract_features(images, self.inception, "clean", self.batch_size)
-        return {"fid": frechet_distance(features, self.features), "kid": kid(features, self.features)}
-
-
-@lru_cache(maxsize=1)
-def load_judge(reference_dir: str, inception_file: str | None, device: torch.device, batch_size: int) -> Judge:
-    """Read the reference once a process. Raises UserError where images or weights are absent."""
-    reference = read_images(reference_dir)
-    inception = load_inception(inception_file, device)
-    return Judge(reference, cached_features(reference, inception, "clean", batch_size), inception, batch_size)
-
-
-def summary(scores: list[dict[str, float]]) -> dict[str, Any]:
-    """FID and KID of the secret seeds: their means, their standard deviations (of N - 1; 0 for one seed), and each FID."""
-    values = {name: [score[name] for score in scores] for name in ("fid", "kid")}
-    spread = {name: float(np.std(each, ddof=1)) if len(each) > 1 else 0.0 for name, each in values.items()}
-    return {
-        "fid": float(np.mean(values["fid"])),
-        "fid_spread": spread["fid"],
-        "fid_seeds": values["fid"],
-        "kid": float(np.mean(values["kid"])),
-        "kid_error": spread["kid"],
-    }
-
-
-def check_public(nfe: int, secret: list[dict[str, float]], public: list[dict[str, float]]) -> None:
-    """Raise Failed where the public seed's FID is far below that of every secret seed."""
-    best = min(score["fid"] for score in secret)
-    for score in public:
-        if score["fid"] < PUBLIC_SHARE * best:
+            shifted[part] = True
+        elif not np.array_equal(first[part], again.images[part]):
             raise Failed(
-                "seed_tuned", f"NFE {nfe}: FID {score['fid']:.1f} for the public seed, at best {best:.1f} for secret ones"
+                "not_reproducible",
+                f"NFE {nfe}: the same seeds gave other images in a second process; draw all noise from torch's generator",
             )
+        start += len(group)
+    return again.shares, audit.doubt_change(first[shifted], again.images[shifted])
 
 
 def write_sheet(job: Job, nfe: int, images: np.ndarray) -> Path:

@@ -8,6 +8,7 @@ Messages, both ways: a byte count of a JSON header (4 bytes), one of the payload
 """
 
 import ctypes
+import errno
 import json
 import os
 import random
@@ -20,6 +21,7 @@ LENGTHS = struct.Struct("<IQ")
 OUT_OF_SPACE = (27, 28, 122)  # EFBIG, ENOSPC, EDQUOT
 NETWORK_EVENTS = ("socket.__new__", "socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
 PROCESS_EVENTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec", "pty.spawn")
+HARMLESS_PROGRAMS = ("fc-list", "gcc", "cc", "lscpu", "uname", "ldconfig")  # asked for by libraries, which go on without
 READ_EVENTS = ("os.listdir", "os.scandir")
 WRITE_EVENTS = (
     "os.remove",
@@ -161,6 +163,8 @@ def watch(channel: Channel, config: dict) -> None:
     def hook(event: str, arguments: tuple) -> None:
         if event in NETWORK_EVENTS:
             end("network_denied", event, arguments[1:])
+        if event == "subprocess.Popen" and os.path.basename(os.fsdecode(arguments[0])) in HARMLESS_PROGRAMS:
+            raise PermissionError(errno.EPERM, "no process is started here", arguments[0])
         if event in PROCESS_EVENTS:
             end("process_limit", event, arguments[:1])
         if event != "open" and event not in READ_EVENTS and event not in WRITE_EVENTS:
@@ -186,36 +190,76 @@ def watch(channel: Channel, config: dict) -> None:
 
 
 def build(channel: Channel) -> "torch.nn.Module":
-    """Make the submission's model, with its own small tensors from the checkpoint, and a network that asks the grader."""
+    """Make the submission's model, with its own small tensors from the checkpoint, and networks that ask the grader."""
     header, extras = channel.receive()
     sys.path.insert(0, header["code"])
+    skip_downloads()
     from custom_model import create_custom_model
 
     model = create_custom_model(device="cpu", **header["model_config"])
     from src.network import UNet
 
-    network = getattr(model, "network", None)
-    if type(network) is not UNet:
-        fail(channel, "wrong_architecture", f"model.network is {type(network).__name__}, expected src.network.UNet")
-    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    if shapes != header["shapes"]:
-        different = sorted(name for name in {**shapes, **header["shapes"]} if shapes.get(name) != header["shapes"].get(name))
-        name = different[0]
-        text = f"the model's network has {name} {shapes.get(name)}, the challenge's {header['shapes'].get(name)}"
-        fail(channel, "wrong_architecture", f"{text} ({len(different)} tensors differ)")
+    modules = {plain_name(f"{name}.") if name else "": module for name, module in model.named_modules() if type(module) is UNet}
+    for prefix, shapes in header["networks"].items():
+        network = modules.get(plain_name(prefix))
+        if network is None:
+            place = f"model.{prefix.rstrip('.')}"
+            found = type(model.get_submodule(prefix.rstrip("."))).__name__ if has_submodule(model, prefix) else "absent"
+            fail(channel, "wrong_architecture", f"{place} is {found}, expected src.network.UNet, as in the checkpoint")
+        if {name: list(tensor.shape) for name, tensor in network.state_dict().items()} != shapes:
+            fail(channel, "wrong_architecture", f"model.{prefix.rstrip('.')} has not the shapes of the checkpoint's network")
+        network.forward = asking(channel, prefix)
 
-    def forward(x: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
-        given = {"x": x, "timestep": timestep} if condition is None else {"x": x, "timestep": timestep, "condition": condition}
-        channel.send("call", given)
+    given = {**extras, **{name: torch.zeros(shape, dtype=getattr(torch, dtype)) for name, dtype, shape in header["zeros"]}}
+    own = model.state_dict()
+    names = {plain_name(name): name for name in own}
+    inside = tuple(f"{name}." for name, module in model.named_modules() if name and type(module) is UNet)
+    state = {name: tensor for name, tensor in own.items() if name.startswith(inside) or type(model) is UNet}
+    state |= {name if name in own else names.get(plain_name(name), name): tensor for name, tensor in given.items()}
+    model.load_state_dict(state)
+    model.eval()
+    method = header["model_config"].get("method") or header["model_config"].get("model_type")
+    channel.send("ready", method=str(method or type(model).__name__)[:100])
+    return model
+
+
+def asking(channel: Channel, prefix: str) -> object:
+    """The forward of the network of this prefix: a message to the grader, and its answer."""
+
+    def forward(x, timestep, condition=None) -> "torch.Tensor":  # times and conditions: tensors of any shape, or numbers
+        given = {"timestep": timestep, "condition": condition}
+        scalars = {name: torch.as_tensor(value).reshape(-1) for name, value in given.items() if value is not None}
+        channel.send("call", {"x": x, **scalars}, network=prefix)
         return channel.receive()[1]["answer"]
 
-    network.forward = forward
-    own = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    model.load_state_dict({**own, **extras})
-    model.eval()
-    method = header["model_config"].get("method")
-    channel.send("ready", method=str(method or type(model).__name__)[:100], network_calls=0)
-    return model
+    return forward
+
+
+def plain_name(name: str) -> str:
+    """A name without what torch.compile and DataParallel add to it."""
+    return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "module"))
+
+
+def has_submodule(model: "torch.nn.Module", prefix: str) -> bool:
+    return prefix.rstrip(".") in dict(model.named_modules())
+
+
+def skip_downloads() -> None:
+    """Let weights that a package would download, such as those of a perceptual loss, count as loaded.
+
+    The sandbox has no network. Sampling needs none of them; what it holds of them stays as it was drawn.
+    """
+
+    class Absent(dict):
+        pass
+
+    load = torch.nn.Module.load_state_dict
+
+    def load_state_dict(self: "torch.nn.Module", state: dict, *args: object, **kwargs: object) -> object:
+        return None if isinstance(state, Absent) else load(self, state, *args, **kwargs)
+
+    torch.nn.Module.load_state_dict = load_state_dict
+    torch.hub.load_state_dict_from_url = lambda *args, **kwargs: Absent()
 
 
 def fail(channel: Channel, code: str, text: str) -> None:
@@ -235,8 +279,9 @@ def serve(channel: Channel) -> None:
             random.seed(seeds[0])
             numpy.random.seed(seeds[0] % 2**32)
             torch.manual_seed(seeds[0])
+            more = {"seeds": seeds} if getattr(model, "takes_seeds", False) else {}
             with torch.autocast("cpu", torch.bfloat16, enabled=header["bfloat16"]):
-                images = model.sample(shape, num_inference_timesteps=header["nfe"], seeds=seeds)
+                images = model.sample(shape, num_inference_timesteps=header["nfe"], verbose=False, **more)
             if not isinstance(images, torch.Tensor):
                 fail(channel, "wrong_output", f"sample() gave {type(images).__name__}, expected a tensor")
             channel.send("images", {"images": images}, flop=counter.get_total_flops())

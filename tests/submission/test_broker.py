@@ -11,16 +11,20 @@ from src.submission.audit import Cost
 from src.submission.broker import HEADER_BYTES, Broker, Model
 from src.submission.failures import Failed
 from src.submission.sandbox import Limits
+from src.submission.weights import Weights
 from src.submission.worker import LENGTHS, to_bytes
 from tests.helpers import TINY, fill_by_rule
 
 NETWORK = fill_by_rule(UNet(**TINY)).eval().requires_grad_(False)
+MODEL = Model(Path(), {}, Weights({"network.": NETWORK}, {}), Cost(0.4e9, 0.04))
 IMAGES = {"dtype": "float32", "shape": [2, 3, 64, 64]}
 PIXELS = bytes(4 * 2 * 3 * 64 * 64)
 
 
 class Pipe:
     """Stands for the confined process: what it sends is given, what it gets is kept."""
+
+    wait_left = 1.0
 
     def __init__(self, data: bytes):
         self.data, self.sent = data, []
@@ -43,11 +47,13 @@ def message(header: object, payload: bytes = b"") -> bytes:
     return LENGTHS.pack(len(text), len(payload)) + text + payload
 
 
-def call(rows: int = 2, size: int = 64, dtype: torch.dtype = torch.float32, **more: object) -> bytes:
+def call(rows: int = 2, size: int = 64, dtype: torch.dtype = torch.float32, network: object = "network.", **more) -> bytes:
     given = {"x": torch.zeros(rows, 3, size, size, dtype=dtype), "timestep": torch.zeros(rows)}
     parts = {name: to_bytes(tensor) for name, tensor in given.items()}
     tensors = {name: {"dtype": part[0], "shape": part[1]} for name, part in parts.items()}
-    return message({"kind": "call", "tensors": {**tensors, **more}}, b"".join(part[2] for part in parts.values()))
+    return message(
+        {"kind": "call", "network": network, "tensors": {**tensors, **more}}, b"".join(part[2] for part in parts.values())
+    )
 
 
 def images(flop: object = 0, **described: object) -> bytes:
@@ -56,16 +62,17 @@ def images(flop: object = 0, **described: object) -> bytes:
 
 def sample(data: bytes, nfe: int = 1) -> Broker:
     """Two images of a process that sends data."""
-    broker = Broker(Model(Path(), {}, NETWORK, {}, Cost(0.4e9, 0.04)), Limits(), "bubblewrap")
+    broker = Broker(MODEL, Limits(), "bubblewrap")
     broker.confined, broker._cpu_at_start = Pipe(data), 0.0
     broker.result = broker.sample(nfe, [5, 6])
     return broker
 
 
 def test_calls_are_counted_and_answered():
-    broker = sample(call() + call(1) + images(), nfe=2)
-    assert broker.calls == 3 and broker.images == 2 and len(broker.confined.sent) == 3
-    assert broker.result.shape == (2, 3, 64, 64) and (broker.result == 128).all()
+    broker = sample(call() + call() + images(), nfe=2)
+    assert broker.calls == 4 and broker.images == 2 and len(broker.confined.sent) == 3
+    assert broker.result.images.shape == (2, 3, 64, 64) and (broker.result.images == 128).all()
+    assert broker.result.shares.shape == (2,)
     answer = torch.frombuffer(bytearray(broker.confined.sent[1][-len(PIXELS) :]), dtype=torch.float32)
     assert torch.equal(answer.reshape(2, 3, 64, 64), NETWORK(torch.zeros(2, 3, 64, 64), torch.zeros(2)))
 
@@ -75,6 +82,9 @@ def test_calls_are_counted_and_answered():
     [
         (call() + call(), "too_many_calls: NFE 1: the model made a network call number 2"),
         (call(3), "too_many_calls: a network call on 3 images, 2 were asked for"),
+        (call(1), "wrong_output: a network call on 1 of 2 images"),
+        (call(network="teacher."), "wrong_output: a message of the model's process has no sense"),
+        (call(network=[]), "wrong_output: a message of the model's process has no sense"),
         (call(2, 128), "wrong_output: "),
         (call(2, 32), "wrong_output: a network call on (2, 3, 32, 32)"),
         (call(dtype=torch.float64), "crashed: a network call on torch.float64"),
@@ -110,7 +120,7 @@ def test_hostile_messages(data, reason):
 
 
 def test_no_call_before_sampling():
-    broker = Broker(Model(Path(), {}, NETWORK, {}, Cost(0.4e9, 0.04)), Limits(), "bubblewrap")
+    broker = Broker(MODEL, Limits(), "bubblewrap")
     broker.confined = Pipe(call())
     with pytest.raises(Failed, match="too_many_calls: the model called its network while it was built"):
         broker._start()

@@ -77,7 +77,7 @@ def other_weights():
         ("requirements.txt", {"requirements.txt": b"torch\nxformers==0.0.1  # faster\n"}, "further packages: xformers"),
         ("code", {"src/methods/mine.py": b"FACES = '" + b"a" * 5000 + b"'\n"}, "a literal of 5000 characters"),
         ("weights", {CHECKPOINT: b"not a checkpoint"}, CHECKPOINT),
-        ("weights", {CHECKPOINT: other_weights()}, "the challenge's network has"),
+        ("weights", {CHECKPOINT: other_weights()}, "it has in another shape"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 20 else "",
 )

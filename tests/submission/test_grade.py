@@ -14,6 +14,7 @@ from PIL import Image
 from sampling import generate
 from src.common.cli import UserError
 from src.common.images import to_uint8
+from src.evaluation.features import read_images
 from src.network import UNet
 from src.submission import audit, grade, team
 from src.submission.archive import copy_code
@@ -21,6 +22,7 @@ from src.submission.failures import CODES, Failed
 from src.submission.grade import find_submissions, make_secret
 from src.submission.sandbox import SCRATCH, Limits, find_kind, seccomp_program
 from src.submission.team import Job, Settings, read_secret, run_job, run_seed
+from src.submission.weights import read_weights
 from tests.helpers import TINY, fill_by_rule, tiny_model
 from tests.submissions import CHECKPOINTS, OF_CODE, cheat, honest, small_view_of_much
 
@@ -72,12 +74,17 @@ def job(tmp_path, reference, kind):
 
 @pytest.fixture
 def no_measuring(monkeypatch):
-    """For what fails before it is measured: an Inception is not loaded."""
+    """For what fails whatever it scores: an Inception is not loaded, and every image scores better than noise."""
 
-    def load(reference_dir, *_):
-        return team.Judge(team.read_images(reference_dir), np.empty(0), None, 8)
+    class Judge:
+        def __init__(self, reference: np.ndarray):
+            self.reference = reference
 
-    monkeypatch.setattr(team, "load_judge", load)
+        def measure(self, images: np.ndarray) -> dict[str, float]:
+            return {"fid": 100.0, "kid": 0.1}
+
+    monkeypatch.setattr(team, "load_judge", lambda reference_dir, *_: Judge(read_images(reference_dir)))
+    monkeypatch.setattr(team, "noise_fid", lambda *_: 400.0)
 
 
 def reason(job: Job) -> str:
@@ -191,7 +198,7 @@ def test_our_own_faults_are_no_failure_of_the_submission(job, capsys):
 
 def test_tensors_beside_the_network_are_copied_small(tmp_path):
     small_view_of_much(honest(tmp_path / "team", "custom"))
-    _, extras = audit.read_checkpoint(tmp_path / "team", NETWORK)
+    extras = read_weights(tmp_path / "team", NETWORK).extras
     assert extras["table"].tolist() == [0, 1 << 19] and extras["table"].untyped_storage().nbytes() == 16
 
 

@@ -1,0 +1,211 @@
+"""A submission's checkpoint: which of its tensors are networks of the challenge, and which others its sampler may see.
+
+The networks stay with the grader. Small tensors beside them, the tables of a schedule, go into the sandbox; large ones, weights
+that only training needs, are zeros there.
+"""
+
+import pickle
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.common.cli import UserError
+from src.common.files import load_torch
+from src.network import UNet
+from src.submission.contents import CHECKPOINT
+from src.submission.failures import Failed
+
+FILE_BYTES = 3 << 29  # six of the challenge's networks in float32
+OTHER_BYTES = 256 << 20  # tensors that belong to no network
+EXTRA_BYTES = 128 << 10  # those of them that the sandbox sees
+PICKLE_BYTES = 2 << 20  # the file's list of tensors; each takes some 150 bytes
+MOST_NETWORKS = 8
+MARK = "head.weight"  # a name that only the challenge's network has, at its top
+WRAPPERS = {"_orig_mod", "module"}  # what torch.compile and DataParallel put into names
+OLD_FORMAT = b"\x80"
+PLAIN = (
+    *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a checkpoint holds.
+
+    networks: prefix of their names -> the network with its weights, in evaluation mode. extras: small tensors by their full
+    names. zeros: the names of large ones, with what is to stand in for them, of no memory of their own. remarks: lines for the
+    author.
+    """
+
+    networks: dict[str, UNet]
+    extras: dict[str, torch.Tensor]
+    zeros: dict[str, torch.Tensor] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+
+def read_weights(top: Path, network_options: dict[str, Any] | None = None) -> Weights:
+    """The networks and other tensors of an unpacked submission's checkpoint. Nothing in the file runs: only tensors are read.
+
+    network_options: of UNet, for challenges with a smaller network; whether one has the additional condition is told by its
+    names.
+
+    Raises Failed: missing_file for a damaged file, unsafe_pickle for one that holds more than tensors, bad_checkpoint for
+    tensors of an odd kind, wrong_architecture for a network of other names, shapes or values, stored_images for too many
+    tensors beside the networks.
+    """
+    state = _read_state(top / CHECKPOINT)
+    for name, value in state.items():
+        if fault := _fault(value):
+            raise Failed("bad_checkpoint", f"{CHECKPOINT}: {name} is {fault}; save plain tensors: model.state_dict()")
+    expected = {condition: _expected(network_options, condition) for condition in (False, True)}
+    prefixes = _find_networks(state, expected)
+    if len(prefixes) > MOST_NETWORKS:
+        raise Failed("wrong_architecture", f"{CHECKPOINT} holds {len(prefixes)} networks, at most {MOST_NETWORKS} are taken")
+    networks = {}
+    for prefix, condition in prefixes.items():
+        given = {name: state.pop(prefix + name) for name in expected[condition]}
+        if not all(value.is_floating_point() and torch.isfinite(value).all() for value in given.values()):
+            raise Failed("wrong_architecture", f"{_title(prefix)} has weights that are no finite numbers")
+        networks[prefix] = UNet(**(network_options or {}), use_additional_condition=condition).eval().requires_grad_(False)
+        networks[prefix].load_state_dict(given)
+    extras, zeros = _divide(state)
+    remarks = []
+    if len(networks) > 1:
+        remarks.append(f"{len(networks)} networks ({', '.join(map(_title, networks))}): calls of all of them count")
+    if zeros:
+        size = sum(value.numel() * value.element_size() for value in zeros.values()) / 1e6
+        remarks.append(
+            f"{len(zeros)} tensors beside the networks ({size:,.1f} MB, such as {next(iter(zeros))}) are zeros while sampling"
+        )
+    return Weights(networks, extras, zeros, remarks)
+
+
+def plain_name(name: str) -> str:
+    """The name of a tensor without what torch.compile and DataParallel add to it."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+# ------------------------------------------------------------------------------------------------------------ parts
+
+
+def _read_state(file: Path) -> dict[str, torch.Tensor]:
+    """The names and tensors of the file. Raises Failed where it is too large, damaged, or holds anything else."""
+    _check_file(file)
+    try:
+        checkpoint = load_torch(file)
+    except UserError as error:
+        code = "unsafe_pickle" if "refused" in str(error) else "missing_file"
+        raise Failed(code, f"{CHECKPOINT}: {str(error).partition(': ')[2] or error}") from error
+    except (pickle.PickleError, AttributeError, TypeError, AssertionError, LookupError, ArithmeticError) as error:
+        raise Failed("missing_file", f"{CHECKPOINT}: damaged ({type(error).__name__}: {error})") from error
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
+        raise Failed("missing_file", f"{CHECKPOINT}: no tensors under 'state_dict'; write it with save_model of src/utils.py")
+    return dict(state)
+
+
+def _check_file(file: Path) -> None:
+    """Raise Failed for a file that is too large, packed or unpacked, or whose list of tensors is."""
+    sizes = [("the file", file.stat().st_size, FILE_BYTES)]
+    if zipfile.is_zipfile(file):
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            raise Failed("missing_file", f"{CHECKPOINT}: damaged ({error})") from error
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise Failed("bad_checkpoint", f"{CHECKPOINT}: its parts are compressed; torch.save stores them as they are")
+        sizes.append(("its tensors", sum(member.file_size for member in members), FILE_BYTES))
+        lists = [member for member in members if member.filename.endswith(".pkl")]
+        sizes += [("its list of tensors", member.file_size, PICKLE_BYTES) for member in lists]
+    elif file.open("rb").read(1) == OLD_FORMAT:
+        raise Failed("bad_checkpoint", f"{CHECKPOINT}: in torch's format of before 1.6; save it anew with torch.save")
+    for what, size, most in sizes:
+        if size > most:
+            raise Failed(
+                "bad_checkpoint", f"{CHECKPOINT}: {what} takes {size / 1e6:,.0f} MB, at most {most / 1e6:,.0f} are read"
+            )
+
+
+def _fault(value: torch.Tensor) -> str:
+    """What is odd about a tensor, in words; empty for a plain one, all of whose values lie in the file."""
+    if value.layout != torch.strided:
+        return f"sparse ({value.layout})"
+    if value.device.type != "cpu":
+        return f'on the device "{value.device}", without values'
+    if value.is_quantized:
+        return "quantised"
+    if value.dtype not in PLAIN:
+        return f"of type {value.dtype}"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return "expanded: it has more values than the file holds of it"
+    return ""
+
+
+def _expected(network_options: dict[str, Any] | None, condition: bool) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the challenge's network."""
+    with torch.device("meta"):
+        network = UNet(**(network_options or {}), use_additional_condition=condition)
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def _find_networks(state: dict[str, torch.Tensor], expected: dict[bool, dict[str, tuple[int, ...]]]) -> dict[str, bool]:
+    """Prefix -> whether it has the condition, of every network in the state. Raises Failed where there is none."""
+    found, faults = {}, []
+    for prefix in sorted(name.removesuffix(MARK) for name in state if name.endswith(MARK)):
+        given = {name.removeprefix(prefix): tuple(value.shape) for name, value in state.items() if name.startswith(prefix)}
+        condition = any(name.startswith("condition_") for name in given)
+        wanted = expected[condition]
+        if all(given.get(name) == shape for name, shape in wanted.items()):
+            found[prefix] = condition
+        else:
+            faults.append((prefix, given, wanted))
+    main = [fault for fault in faults if plain_name(fault[0]) == "network"]
+    if found and not main:
+        return found
+    if not faults:
+        raise Failed("wrong_architecture", f"{CHECKPOINT} holds no network of the challenge: no name ends in {MARK}")
+    prefix, given, wanted = (main or faults)[0]
+    words = [
+        ("lacks", [name for name in wanted if name not in given]),
+        ("has in addition", [name for name in given if name not in wanted]),
+        ("has in another shape", [name for name in wanted if name in given and given[name] != wanted[name]]),
+    ]
+    told = ", ".join(f"{word} {len(names)} tensors ({names[0]})" for word, names in words if names)
+    shape = next((f"; {name} is {given[name]}, expected {wanted[name]}" for name in words[2][1]), "")
+    raise Failed("wrong_architecture", f"{_title(prefix)} is not the challenge's: it {told}{shape}")
+
+
+def _divide(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """What the sandbox sees of the tensors beside the networks, the smallest first; and zeros in place of the others."""
+    sizes = {name: value.numel() * value.element_size() for name, value in state.items()}
+    if sum(sizes.values()) > OTHER_BYTES:
+        raise Failed(
+            "stored_images",
+            f"{sum(sizes.values()) / 1e6:,.0f} MB of tensors belong to no network of the challenge, at most "
+            f"{OTHER_BYTES / 1e6:,.0f} are allowed; the largest is {max(sizes, key=sizes.__getitem__)}",
+        )
+    extras, zeros, left = {}, {}, EXTRA_BYTES
+    for name in sorted(state, key=sizes.__getitem__):
+        value = state[name]
+        if sizes[name] <= left:
+            left -= sizes[name]
+            extras[name] = value.detach().clone()  # tensors in a file may be views of a larger one
+        elif value.is_floating_point():
+            zeros[name] = torch.zeros((), dtype=value.dtype).expand(value.shape)
+        else:
+            raise Failed(
+                "stored_images",
+                f"{name} holds {sizes[name]:,} bytes of {value.dtype}; tables of whole numbers take at most {EXTRA_BYTES:,}",
+            )
+    return extras, zeros
+
+
+def _title(prefix: str) -> str:
+    return prefix.rstrip(".") or "the network"
