@@ -75,8 +75,7 @@ def is_noise(values: torch.Tensor) -> torch.Tensor:
     and of no heavy tails. (B,), bool. A constant of each channel counts as nothing."""
     values = values - values.mean(dim=(2, 3), keepdim=True)
     power = torch.fft.fft2(values).abs().square().sum(dim=1)
-    height, width = (torch.fft.fftfreq(size, dtype=values.dtype) * 2 for size in values.shape[2:])
-    low = (height[:, None].square() + width.square()).sqrt() < LOW
+    low = _low(values)
     low_without_mean = low.clone()
     low_without_mean[0, 0] = False
     flatness = power[:, low_without_mean].mean(dim=1) / power[:, ~low].mean(dim=1).clamp(min=1e-300)
@@ -93,14 +92,27 @@ def is_noise(values: torch.Tensor) -> torch.Tensor:
 
 
 def _share(target: torch.Tensor, fitted: torch.Tensor, bounded: bool) -> torch.Tensor:
-    """The share (B,) of target's energy that fitted leaves nothing of; all of it where what is left is noise."""
+    """The share (B,) of target's energy that fitted leaves nothing of; all of it where what is left is noise.
+
+    It is the lesser of two: of all frequencies, and of the low ones, where noise cannot cover a picture.
+    """
     noise = is_noise(target - fitted)
     if bounded:
         target, fitted = target.clamp(-1, 1), fitted.clamp(-1, 1)
-    energy = (target - target.mean(dim=(2, 3), keepdim=True)).square().sum(dim=(1, 2, 3))
-    left = (target - fitted).square().sum(dim=(1, 2, 3))
-    share = 1 - left / torch.maximum(energy, left).clamp(min=1e-300)
-    return torch.where(noise, torch.ones_like(share), share)
+    left, energy = (torch.fft.fft2(values).abs().square().sum(dim=1) for values in (target - fitted, target))
+    energy[:, 0, 0] = 0  # a constant of each channel counts as nothing
+    low = _low(target)
+    shares = []
+    for band in (torch.ones_like(low), low):
+        rest, whole = left[:, band].sum(dim=1), energy[:, band].sum(dim=1)
+        shares.append(1 - rest / torch.maximum(rest, whole).clamp(min=1e-300))
+    return torch.where(noise, torch.ones_like(shares[0]), torch.minimum(*shares))
+
+
+def _low(values: torch.Tensor) -> torch.Tensor:
+    """Which of the frequencies of values (..., H, W) are below LOW: (H, W), bool."""
+    height, width = (torch.fft.fftfreq(size, dtype=values.dtype) * 2 for size in values.shape[-2:])
+    return (height[:, None].square() + width.square()).sqrt() < LOW
 
 
 def _sum(target: torch.Tensor, known: Sequence[torch.Tensor], inside: bool = False) -> torch.Tensor:

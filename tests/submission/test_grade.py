@@ -105,11 +105,14 @@ def test_cheats_that_are_found_without_running_them(name, job, no_measuring, mon
     assert not (job.submission / "executed").exists()
 
 
+ELSEWHERE = ("seed_tuned", "refused_by_the_kernel", "stored_pictures")  # have tests of their own
+
+
 def marked(names: list[str]) -> list:
     return [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in names]
 
 
-@pytest.mark.parametrize("name", marked([name for name in OF_CODE if name not in ("seed_tuned", "refused_by_the_kernel")]))
+@pytest.mark.parametrize("name", marked([name for name in OF_CODE if name not in ELSEWHERE]))
 def test_cheats_of_code(name, job, no_measuring):
     expected = cheat(job.submission, name, **({"LITERAL": "0" * 5000} if name == "literal" else {}))
     if name == "sleeps":
@@ -120,8 +123,30 @@ def test_cheats_of_code(name, job, no_measuring):
     assert not list(job.submission.rglob("__pycache__"))
 
 
+SLOW_HOW = ("noise", "index", "probe", "drawn", "detector", "0.5", "0.9")
+HOW = ("answer", "noise", "index", "probe", "input", "drawn", "detector", "0.3", "0.5", "0.9")
+
+
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=() if how in ("answer", "input", "0.3") else pytest.mark.slow) for how in HOW]
+)
+def test_stored_pictures_are_found_however_they_are_picked(how, job, no_measuring):
+    cheat(job.submission, "stored_pictures", PICKED=how)
+    job = replace(job, settings=replace(job.settings, nfe=(2,) if how == "detector" else (1,)))
+    assert reason(job) == "stored_images"
+
+
 @pytest.mark.slow
-def test_a_seed_that_everyone_knows(job, package_file):
+def test_a_seed_that_everyone_knows(job, no_measuring, monkeypatch):
+    """The judge of this test likes images that are hardly there."""
+    load = team.load_judge
+
+    def load_judge(*arguments):
+        judge = load(*arguments)
+        judge.measure = lambda images: {"fid": float(images.std()), "kid": 0.1}
+        return judge
+
+    monkeypatch.setattr(team, "load_judge", load_judge)
     cheat(job.submission, "seed_tuned")
     job = replace(job, settings=replace(job.settings, seeds=2, public_seed=42))
     assert reason(job) == "seed_tuned"

@@ -4,6 +4,7 @@ A cheat of code is one file here. It stands as custom_model.py in a submission w
 and its first words are the reason it is to fail for. Cheats of the archive and of the checkpoint are functions.
 """
 
+import io
 import os
 import shutil
 import stat
@@ -11,10 +12,13 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from src.common.checkpoints import save_model
 from src.common.files import PROJECT_ROOT
+from src.datasets.toon import toon_faces
 from src.submission.contents import CHECKPOINT, CONFIG, source_files
 from tests.helpers import TINY, tiny_model
 
@@ -35,6 +39,18 @@ def honest(folder: Path, method: str = "rectified_flow") -> Path:
 def cheat(folder: Path, name: str, **words: object) -> str:
     """The cheat of code of this name, with words of its text replaced; returns the code that it is to fail with."""
     honest(folder, "custom")
+    if name == "ema_copy":
+        change_checkpoint(folder, lambda state: copy_network(state, "ema_network"))
+    if name == "fifth_network":
+        pictures = torch.from_numpy(toon_faces(40, seed=5)).float() / 127.5 - 1
+        change_checkpoint(folder, lambda state: state.update({"fifth.head.weight": pictures}))
+    if name == "stored_pictures":
+        stored = stored_pictures(40)
+        change_checkpoint(folder, lambda state: state.update(pictures=stored))
+        if words["PICKED"] == "detector":
+            for other in ("detector", "second", "third"):
+                change_checkpoint(folder, lambda state, other=other: copy_network(state, other))
+        words["NUMBER_OF_BYTES"] = len(stored)
     text = (FOLDER / f"{name}.py").read_text()
     for word, value in words.items():
         assert word in text
@@ -42,6 +58,23 @@ def cheat(folder: Path, name: str, **words: object) -> str:
     (folder / "custom_model.py").rename(folder / "honest.py")
     (folder / "custom_model.py").write_text(text)
     return text.partition('"""')[2].partition(":")[0]
+
+
+def copy_network(state: dict, name: str) -> None:
+    state.update(
+        {key.replace("network.", f"{name}.", 1): value for key, value in list(state.items()) if key.startswith("network.")}
+    )
+
+
+def stored_pictures(count: int) -> torch.Tensor:
+    """Toon faces as WebP files in one uint8 tensor: their count, their lengths, the files."""
+    files = []
+    for face in toon_faces(count, seed=5):
+        file = io.BytesIO()
+        Image.fromarray(face.transpose(1, 2, 0)).save(file, "WEBP", quality=20)
+        files.append(file.getvalue())
+    lengths = np.array([len(file) for file in files], dtype=np.uint32).tobytes()
+    return torch.frombuffer(bytearray(bytes([count]) + lengths + b"".join(files)), dtype=torch.uint8)
 
 
 # ------------------------------------------------------------------------------------- archives: they are to be unsafe
@@ -91,6 +124,9 @@ ARCHIVES: dict[str, Callable[[Path], Path]] = {
 # ---------------------------------------------------------------------------------------- checkpoints: code, what it is
 
 
+HEAD = "network.head.weight"
+
+
 class RunsCode:
     def __init__(self, marker: Path):
         self.marker = marker
@@ -130,6 +166,51 @@ def not_finite(folder: Path) -> None:
     change_checkpoint(folder, lambda state: state["network.tail.2.bias"].fill_(float("nan")))
 
 
+def sparse_weights(folder: Path) -> None:
+    change_checkpoint(folder, lambda state: state.update({HEAD: state[HEAD].to_sparse()}))
+
+
+def meta_weights(folder: Path) -> None:
+    change_checkpoint(folder, lambda state: state.update({HEAD: state[HEAD].to("meta")}))
+
+
+def float8_weights(folder: Path) -> None:
+    change_checkpoint(folder, lambda state: state.update({HEAD: state[HEAD].to(torch.float8_e4m3fn)}))
+
+
+def quantised_weights(folder: Path) -> None:
+    change_checkpoint(folder, lambda state: state.update({HEAD: torch.quantize_per_tensor(state[HEAD], 0.1, 0, torch.qint8)}))
+
+
+def expanded_buffer(folder: Path) -> None:
+    """A terabyte in one number."""
+    change_checkpoint(folder, lambda state: state.update(table=torch.zeros(()).expand(1 << 38)))
+
+
+def integer_weights(folder: Path) -> None:
+    change_checkpoint(folder, lambda state: state.update({HEAD: state[HEAD].to(torch.int64)}))
+
+
+def compressed_checkpoint(folder: Path) -> None:
+    """A list of tensors that takes a thousand times its size in memory."""
+    with zipfile.ZipFile(folder / CHECKPOINT, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data.pkl", b"\x80\x02" + b"}" * (16 << 20))
+
+
+def endless_list(folder: Path) -> None:
+    with zipfile.ZipFile(folder / CHECKPOINT, "w") as file:
+        file.writestr("archive/data.pkl", b"\x80\x02" + b"}" * (16 << 20))
+
+
+def old_format(folder: Path) -> None:
+    state = torch.load(folder / CHECKPOINT, weights_only=True)
+    torch.save(state, folder / CHECKPOINT, _use_new_zipfile_serialization=False)
+
+
+def much_beside_the_network(folder: Path) -> None:
+    change_checkpoint(folder, lambda state: state.update(table=torch.zeros(65 << 20)))
+
+
 def no_checkpoint(folder: Path) -> None:
     (folder / CHECKPOINT).unlink()
 
@@ -158,6 +239,16 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "stored_buffer": (stored_buffer, "stored_images"),
     "other_width": (other_width, "wrong_architecture"),
     "absent_tensor": (absent_tensor, "wrong_architecture"),
+    "sparse_weights": (sparse_weights, "bad_checkpoint"),
+    "meta_weights": (meta_weights, "bad_checkpoint"),
+    "float8_weights": (float8_weights, "bad_checkpoint"),
+    "quantised_weights": (quantised_weights, "bad_checkpoint"),
+    "expanded_buffer": (expanded_buffer, "bad_checkpoint"),
+    "integer_weights": (integer_weights, "wrong_architecture"),
+    "compressed_checkpoint": (compressed_checkpoint, "bad_checkpoint"),
+    "endless_list": (endless_list, "bad_checkpoint"),
+    "old_format": (old_format, "bad_checkpoint"),
+    "much_beside_the_network": (much_beside_the_network, "stored_images"),
     "weights_not_finite": (not_finite, "wrong_architecture"),
     "no_checkpoint": (no_checkpoint, "missing_file"),
     "half_a_checkpoint": (half_a_checkpoint, "missing_file"),
