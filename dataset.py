@@ -85,6 +85,8 @@ class SimpsonsDataset(Dataset):
         data: str = "simpsons",
     ):
         self.images = load_split(split, root, data)
+        names = split_ids(split) if data == "simpsons" else range(len(self.images))
+        self.image_paths = [Path(root) / f"{name}.png" for name in names]  # of the source: the images are read already
         self.transform = transform
 
     def __len__(self) -> int:
@@ -108,10 +110,17 @@ class SimpsonsDataModule:
         transform: Callable[[Image.Image], Any] | None = None,
         data: str = "simpsons",
     ):
+        self.root = root
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.train_ds = SimpsonsDataset(root, "train", transform, data)
-        self.val_ds = SimpsonsDataset(root, "val", transform, data)
+        self.transform = transform
+        self.data = data
+        self._set_dataset()
+
+    def _set_dataset(self) -> None:
+        """Read both splits, anew where root or transform were changed."""
+        self.train_ds = SimpsonsDataset(self.root, "train", self.transform, self.data)
+        self.val_ds = SimpsonsDataset(self.root, "val", self.transform, self.data)
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.train_ds, self.batch_size, shuffle=True, drop_last=True, num_workers=self.num_workers)
@@ -131,10 +140,10 @@ def get_data_iterator(iterable: Iterable) -> Iterator:
             raise ValueError("the data loader is empty: is the batch size larger than the data set?")
 
 
-def prepare_reference(data: str, data_root: str | Path, reference_dir: str | Path) -> None:
-    """Write the validation images as 0000.png, 0001.png ... in the split's order into reference_dir, all or none."""
+def prepare_reference(data: str, data_root: str | Path, reference_dir: str | Path, count: int | None = None) -> None:
+    """Write the validation images, or the first count, as 0000.png, 0001.png ... in the split's order, all or none."""
     reference_dir = Path(reference_dir)
-    images = load_split("val", data_root, data)
+    images = load_split("val", data_root, data)[:count]
     print(f"writing {len(images)} validation images to {reference_dir}")
     with write_whole(reference_dir) as partial:
         partial.mkdir()

@@ -17,6 +17,7 @@ import torch
 
 from dataset import DATA_NAMES, DEFAULT_ROOT, REFERENCE_DIRS, prepare_reference
 from src.common.cli import Parser, UserError, number, run_script
+from src.common.devices import resolve_device
 from src.common.files import write_whole
 from src.evaluation.features import MODES, cached_features, differences, extract_features, read_images
 from src.evaluation.fid import frechet_distance
@@ -62,6 +63,17 @@ def measure(
         features = extract_features(mine, inception, mode, batch_size, description and f"generated {description}")
         scores[mode] = frechet_distance(np.concatenate(team.gather(features)), reference_features)
     return scores
+
+
+def compute_fid(generated_dir: str | Path, reference_dir: str | Path, device: str = "cuda", batch_size: int = 64) -> float:
+    """FID of clean-fid's default mode, of the images in one folder against those in another."""
+    inception = load_inception(device=resolve_device(device))
+    return measure(read_images(generated_dir), read_images(reference_dir), ["clean"], inception, batch_size)["clean"]
+
+
+def prepare_reference_images(data_root: str | Path, reference_dir: str | Path, num_samples: int | None = None) -> None:
+    """Write the validation images, or the first num_samples of them, into the absent folder reference_dir."""
+    prepare_reference("simpsons", data_root, reference_dir, num_samples)
 
 
 def main() -> None:

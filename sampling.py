@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 from custom_model import create_custom_model
 from src.common.checkpoints import load_model
-from src.common.cli import Parser, UserError, number, run_script
-from src.common.devices import autocast, precision_name, resolve_precision, seed_everything
+from src.common.cli import Parser, number, run_script
+from src.common.devices import autocast, precision_name, resolve_precision
 from src.common.files import write_whole
 from src.common.images import image_seeds, tensor_to_pil_image
+from src.common.sampling import sample_batch
 from src.training.distributed import Team, join
 
 IMAGE_SHAPE = (3, 64, 64)
@@ -45,7 +46,6 @@ def fitting_batch_size(batch_size: int, device: torch.device) -> int:
     return min(batch_size, CPU_BATCH_SIZE) if device.type == "cpu" else batch_size
 
 
-@torch.inference_mode()
 def generate(
     model: torch.nn.Module,
     nfe: int,
@@ -57,21 +57,16 @@ def generate(
 ) -> Iterator[torch.Tensor]:
     """Yield batches (B, 3, 64, 64) in [-1, 1]: images first_sample .. first_sample + num_samples - 1, of nfe calls each.
 
-    Image i starts from noise of (seed, i), the same for every NFE and batch size. A model that takes no `seeds` draws from the
-    global generator instead, which is seeded once.
+    Image i of a model that takes seeds starts from noise of (seed, i), the same for every NFE and batch size. A batch of any
+    other model follows from (seed, its first image).
 
     Raises UserError if the model gives another shape or values that are not finite.
     """
-    seed_everything(seed)
     end = first_sample + num_samples
     for first in range(first_sample, end, batch_size):
         shape = (min(batch_size, end - first), *IMAGE_SHAPE)
         with autocast(model.device, dtype):
-            samples = model.sample(shape, num_inference_timesteps=nfe, seeds=image_seeds(seed, first, shape[0]))
-        if tuple(samples.shape) != shape:
-            raise UserError(f"the model's sample() gave images {tuple(samples.shape)}, expected {shape}")
-        if not torch.isfinite(samples).all():
-            raise UserError(f"the model's sample() gave values that are not finite at NFE {nfe}")
+            samples = sample_batch(model, shape, nfe, image_seeds(seed, first, shape[0]))
         yield samples
 
 

@@ -9,9 +9,20 @@ from torch import nn
 
 def init_layer(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Conv2d | nn.Linear:
     """Xavier-uniform weights and a zero bias; a gain near zero makes a residual branch start as nothing."""
+    layer.gain = gain
     nn.init.xavier_uniform_(layer.weight, gain=gain)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+class Block(nn.Module):
+    """A part of the network that can be drawn anew."""
+
+    def initialize(self) -> None:
+        """Draw the weights of all layers of this block as in a fresh network."""
+        for layer in self.modules():
+            if hasattr(layer, "gain"):
+                init_layer(layer, layer.gain)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -27,68 +38,74 @@ class Swish(nn.Module):
         return F.silu(x)
 
 
-class TimeEmbedding(nn.Module):
-    """A scalar per image (B,) -> (B, hidden_size): sinusoid (cos, then sin), Linear, SiLU, Linear.
+class TimeEmbedding(Block):
+    """Scalars (B,) -> (B, hidden_size), one per image: sinusoid (cos, then sin), Linear, SiLU, Linear. A 0-d scalar is one row.
 
-    The sinusoid's lowest frequency is 1/max_period, so scalars of about 0 to 1000 are told apart best. It is computed in
-    float32 or better, whatever the precision of the network.
+    The sinusoid is computed in float32 or better, whatever the precision of the network.
     """
 
-    def __init__(self, hidden_size: int, frequency_size: int = 256, max_period: float = 10000.0):
+    def __init__(self, hidden_size: int, frequency_embedding_size: int = 256):
         super().__init__()
-        self.frequency_size = frequency_size
-        self.max_period = max_period
+        self.frequency_embedding_size = frequency_embedding_size
         self.mlp = nn.Sequential(
-            init_layer(nn.Linear(frequency_size, hidden_size)), nn.SiLU(), init_layer(nn.Linear(hidden_size, hidden_size))
+            init_layer(nn.Linear(frequency_embedding_size, hidden_size)),
+            nn.SiLU(),
+            init_layer(nn.Linear(hidden_size, hidden_size)),
         )
 
-    def sinusoid(self, t: torch.Tensor) -> torch.Tensor:
+    @staticmethod
+    def timestep_embedding(t: torch.Tensor, dim: int, max_period: float = 10000.0) -> torch.Tensor:
+        """The sinusoid (B, dim) of t (B,): cosines, then sines, of frequencies from 1 down to nearly 1 / max_period.
+
+        Scalars of about 0 to 1000 are told apart best.
+        """
         t = t if t.dtype == torch.float64 else t.float()
-        half = self.frequency_size // 2
+        half = dim // 2
         exponents = torch.arange(half, device=t.device, dtype=t.dtype) / half
-        angles = t[:, None] * torch.exp(-math.log(self.max_period) * exponents)
+        angles = t[:, None] * torch.exp(-math.log(max_period) * exponents)
         return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
     def forward(self, t: torch.Tensor) -> torch.Tensor:
-        return self.mlp(self.sinusoid(t).to(self.mlp[0].weight.dtype))
+        sinusoid = self.timestep_embedding(t.reshape(-1), self.frequency_embedding_size)
+        return self.mlp(sinusoid.to(self.mlp[0].weight.dtype))
 
 
-class DownSample(nn.Module):
+class DownSample(Block):
     """Halve height and width by a strided convolution."""
 
-    def __init__(self, channels: int):
+    def __init__(self, in_ch: int):
         super().__init__()
-        self.main = init_layer(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
+        self.main = init_layer(nn.Conv2d(in_ch, in_ch, 3, stride=2, padding=1))
 
     def forward(self, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
         return self.main(x)
 
 
-class UpSample(nn.Module):
+class UpSample(Block):
     """Double height and width by nearest neighbours, then convolve."""
 
-    def __init__(self, channels: int):
+    def __init__(self, in_ch: int):
         super().__init__()
-        self.main = init_layer(nn.Conv2d(channels, channels, 3, padding=1))
+        self.main = init_layer(nn.Conv2d(in_ch, in_ch, 3, padding=1))
 
     def forward(self, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
         return self.main(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
-class AttnBlock(nn.Module):
+class AttnBlock(Block):
     """Single-head self-attention over the positions of a feature map, added to its input.
 
     Written as two matrix products and a softmax: every one of them has a forward-mode derivative, which the fused attention
     kernels lack and which methods with a Jacobian-vector product need.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, in_ch: int):
         super().__init__()
-        self.group_norm = group_norm(channels)
-        self.proj_q = init_layer(nn.Conv2d(channels, channels, 1))
-        self.proj_k = init_layer(nn.Conv2d(channels, channels, 1))
-        self.proj_v = init_layer(nn.Conv2d(channels, channels, 1))
-        self.proj = init_layer(nn.Conv2d(channels, channels, 1), gain=1e-5)
+        self.group_norm = group_norm(in_ch)
+        self.proj_q = init_layer(nn.Conv2d(in_ch, in_ch, 1))
+        self.proj_k = init_layer(nn.Conv2d(in_ch, in_ch, 1))
+        self.proj_v = init_layer(nn.Conv2d(in_ch, in_ch, 1))
+        self.proj = init_layer(nn.Conv2d(in_ch, in_ch, 1), gain=1e-5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, channels, height, width = x.shape
@@ -101,24 +118,22 @@ class AttnBlock(nn.Module):
         return x + self.proj(h)
 
 
-class ResBlock(nn.Module):
+class ResBlock(Block):
     """Norm, Swish, conv; add the projected time; norm, Swish, dropout, conv; add the input; optional attention."""
 
-    def __init__(self, in_channels: int, out_channels: int, time_size: int, dropout: float, attn: bool = False):
+    def __init__(self, in_ch: int, out_ch: int, tdim: int, dropout: float, attn: bool = False):
         super().__init__()
-        self.block1 = nn.Sequential(
-            group_norm(in_channels), Swish(), init_layer(nn.Conv2d(in_channels, out_channels, 3, padding=1))
-        )
-        self.temb_proj = nn.Sequential(Swish(), init_layer(nn.Linear(time_size, out_channels)))
+        self.block1 = nn.Sequential(group_norm(in_ch), Swish(), init_layer(nn.Conv2d(in_ch, out_ch, 3, padding=1)))
+        self.temb_proj = nn.Sequential(Swish(), init_layer(nn.Linear(tdim, out_ch)))
         self.block2 = nn.Sequential(
-            group_norm(out_channels),
+            group_norm(out_ch),
             Swish(),
             nn.Dropout(dropout),
-            init_layer(nn.Conv2d(out_channels, out_channels, 3, padding=1), gain=1e-5),
+            init_layer(nn.Conv2d(out_ch, out_ch, 3, padding=1), gain=1e-5),
         )
-        same = in_channels == out_channels
-        self.shortcut = nn.Identity() if same else init_layer(nn.Conv2d(in_channels, out_channels, 1))
-        self.attn = AttnBlock(out_channels) if attn else nn.Identity()
+        same = in_ch == out_ch
+        self.shortcut = nn.Identity() if same else init_layer(nn.Conv2d(in_ch, out_ch, 1))
+        self.attn = AttnBlock(out_ch) if attn else nn.Identity()
 
     def forward(self, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
         h = self.block1(x) + self.temb_proj(temb)[:, :, None, None]

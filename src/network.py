@@ -1,6 +1,7 @@
 """The challenge's U-Net: 58.8 million parameters, fixed for everyone."""
 
 import contextlib
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,7 @@ class UNet(nn.Module):
         attn: levels (from 0) whose blocks end in self-attention.
         num_res_blocks: residual blocks a level on the way down; one more on the way up.
         dropout: probability inside every residual block.
-        use_additional_condition: take a second scalar a image beside the time.
+        use_additional_condition: take a second scalar per image beside the time.
     """
 
     def __init__(
@@ -83,7 +84,8 @@ class UNet(nn.Module):
         if self.use_additional_condition and condition is None:
             raise ValueError("a network built with use_additional_condition=True needs a condition (B,)")
         if not self.use_additional_condition and condition is not None:
-            raise ValueError("a condition was given to a network built with use_additional_condition=False")
+            warnings.warn("a condition is ignored: the network was built with use_additional_condition=False", stacklevel=3)
+            condition = None
         device = timestep.device.type
         with torch.autocast(device, enabled=False) if device != "meta" else contextlib.nullcontext():
             temb = self.time_embedding(timestep)
@@ -91,23 +93,25 @@ class UNet(nn.Module):
                 return temb
             return self.condition_fusion(torch.cat([temb, self.condition_embedding(condition)], dim=-1))
 
-    def forward(self, x: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, timestep: torch.Tensor | float, condition: torch.Tensor | float | None = None
+    ) -> torch.Tensor:
         """Predict an image-shaped quantity.
 
         Args:
             x: (B, 3, H, W), H and W multiples of 8 (of 2^(levels - 1)).
-            timestep: (B,), any real scale; see TimeEmbedding.
-            condition: (B,), given exactly when the network was built with use_additional_condition.
+            timestep: (B,), or one for all images: a number, or a tensor of one. Any real scale; see TimeEmbedding.
+            condition: the same, where the network was built with use_additional_condition; else ignored with a warning.
 
         Returns:
-            (B, 3, H, W).
+            (B, 3, H, W), contiguous.
 
         Raises:
-            ValueError: a condition that is missing or not asked for; a size the levels cannot halve.
+            ValueError: a condition that is missing; a size the levels cannot halve; scalars that are not one per image.
         """
         if x.shape[-1] % self.scale or x.shape[-2] % self.scale:
             raise ValueError(f"height and width must be multiples of {self.scale}, got {tuple(x.shape)}")
-        temb = self.embed(timestep, condition)
+        temb = self.embed(per_image(timestep, x), None if condition is None else per_image(condition, x))
         h = self.head(x)
         skips = [h]
         for block in self.downblocks:
@@ -119,4 +123,12 @@ class UNet(nn.Module):
             if isinstance(block, ResBlock):
                 h = torch.cat([h, skips.pop()], dim=1)
             h = block(h, temb)
-        return self.tail(h)
+        return self.tail(h).contiguous()
+
+
+def per_image(scalar: torch.Tensor | float, x: torch.Tensor) -> torch.Tensor:
+    """One scalar per image of x (B, ...): (B,) as it is, a number or a tensor of one repeated. ValueError for any other."""
+    scalar = torch.as_tensor(scalar, device=x.device).reshape(-1)
+    if len(scalar) not in (1, len(x)):
+        raise ValueError(f"expected one time or condition, or one per image of {len(x)}, got {len(scalar)}")
+    return scalar.expand(len(x))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.module import group_norm
+from src.module import ResBlock, TimeEmbedding, group_norm
 from src.network import UNet
 from tests.helpers import TINY, fill_by_rule
 
@@ -78,15 +78,17 @@ def test_autocast_is_near_and_its_time_embedding_exact(small):
     output = network(*args)
     with torch.autocast("cpu", torch.bfloat16):
         cast = network(*args)
-        sinusoid = network.time_embedding.sinusoid(args[1])
+        sinusoid = network.time_embedding.timestep_embedding(args[1], 256)
     assert cast.dtype == torch.bfloat16
     assert (cast - output).abs().mean() < 0.05 * output.abs().mean()
     assert sinusoid.dtype == torch.float32
-    torch.testing.assert_close(sinusoid, network.time_embedding.sinusoid(args[1].double()).float(), atol=5e-5, rtol=0)
+    torch.testing.assert_close(
+        sinusoid, network.time_embedding.timestep_embedding(args[1].double(), 256).float(), atol=5e-5, rtol=0
+    )
 
 
-def test_sinusoid_is_cosine_then_sine_of_falling_frequencies(small):
-    sinusoid = small[0].time_embedding.sinusoid(torch.tensor([2.0]).double())[0]
+def test_sinusoid_is_cosine_then_sine_of_falling_frequencies():
+    sinusoid = TimeEmbedding.timestep_embedding(torch.tensor([2.0]).double(), 256)[0]
     frequencies = 10000.0 ** (-torch.arange(128).double() / 128)
     torch.testing.assert_close(sinusoid, torch.cat([(2 * frequencies).cos(), (2 * frequencies).sin()]))
 
@@ -134,7 +136,6 @@ def test_a_fresh_network_predicts_nearly_nothing():
     ("options", "args", "message"),
     [
         ({"use_additional_condition": True}, (16, None), "needs a condition"),
-        ({}, (16, torch.zeros(1)), "use_additional_condition=False"),
         ({}, (15, None), "multiples of 2"),
     ],
 )
@@ -149,3 +150,36 @@ def test_wrong_levels_raise():
         UNet(ch=8, ch_mult=(1, 2), attn=(2,))
     with pytest.raises(ValueError, match="no level"):
         UNet(ch=8, ch_mult=())
+
+
+def test_times_of_every_form():
+    """One time per image, or one for all: as a number, whole or not, or as a tensor of no or one dimension."""
+    network = fill_by_rule(UNet(**TINY)).eval()
+    x = torch.randn(3, 3, 16, 16)
+    expected = network(x, torch.full((3,), 5.0))
+    for time in (5, 5.0, torch.tensor(5.0), torch.tensor(5), torch.tensor([5.0]), torch.tensor([5, 5, 5])):
+        assert torch.equal(network(x, time), expected)
+    with pytest.raises(ValueError, match="one per image of 3, got 2"):
+        network(x, torch.zeros(2))
+    assert network.time_embedding(torch.tensor(5.0)).shape == (1, 32)
+
+
+def test_a_condition_that_the_network_has_no_use_for_is_ignored_with_a_warning():
+    network = fill_by_rule(UNet(**TINY)).eval()
+    x, t = torch.randn(1, 3, 16, 16), torch.zeros(1)
+    with pytest.warns(UserWarning, match="a condition is ignored"):
+        assert torch.equal(network(x, t, torch.ones(1)), network(x, t))
+
+
+def test_outputs_can_be_viewed_whatever_the_layout():
+    network = fill_by_rule(UNet(**TINY)).eval().to(memory_format=torch.channels_last)
+    assert network(torch.randn(2, 3, 16, 16), torch.zeros(2)).view(2, -1).shape == (2, 768)
+
+
+def test_blocks_are_drawn_anew():
+    block = ResBlock(in_ch=8, out_ch=16, tdim=32, dropout=0.1, attn=True)
+    for parameter in block.parameters():
+        torch.nn.init.constant_(parameter, 7.0)
+    block.initialize()
+    assert block.block1[2].weight.std() > 0.05 and block.block2[3].weight.abs().max() < 1e-4
+    assert block.block1[2].bias.abs().max() == 0 and (block.block1[0].weight == 7).all(), "norms are left"

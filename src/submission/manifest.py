@@ -28,6 +28,7 @@ PROTECTED = (
     "src/common/devices.py",
     "src/common/files.py",
     "src/common/images.py",
+    "src/common/sampling.py",
     "src/datasets/images.py",
     "src/evaluation/features.py",
     "src/evaluation/fid.py",

@@ -14,6 +14,7 @@ from src.common.checkpoints import load_model
 from src.common.cli import Parser, UserError, number
 from src.common.files import PROJECT_ROOT, load_json, load_torch, save_torch, write_whole
 from src.common.images import image_seeds, to_uint8
+from src.common.sampling import sample_batch
 from src.submission.archive import content_hash
 from src.submission.contents import CHECKPOINT, CODE, CONFIG, source_files
 from src.submission.manifest import differences
@@ -84,7 +85,7 @@ def pack(run: Path, out: Path, writeup: Path | None, float16: bool = False, boun
     return files
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _halve(model: torch.nn.Module, checkpoint: Path, bound: float) -> dict[str, torch.Tensor]:
     """The checkpoint's weights in float16, once the images that they make are near those of the full weights."""
     saved = load_torch(checkpoint)
@@ -104,9 +105,8 @@ def _halve(model: torch.nn.Module, checkpoint: Path, bound: float) -> dict[str, 
 
 def _probe(model: torch.nn.Module) -> dict[int, torch.Tensor]:
     """A few images (B, 3, 64, 64) at each NFE from fixed noise, in 0..255."""
-    torch.manual_seed(0)
     shape, seeds = (PROBE_IMAGES, 3, 64, 64), image_seeds(0, 0, PROBE_IMAGES)
-    return {nfe: to_uint8(model.eval().sample(shape, num_inference_timesteps=nfe, seeds=seeds)).float() for nfe in NFES}
+    return {nfe: to_uint8(sample_batch(model.eval(), shape, nfe, seeds)).float() for nfe in NFES}
 
 
 def main(argv: list[str]) -> None:
