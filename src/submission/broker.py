@@ -26,6 +26,7 @@ from src.submission.worker import DTYPES, LENGTHS, to_bytes
 
 HEADER_BYTES = 1 << 16
 FLOAT_TYPES = ("float32", "float64", "float16", "bfloat16")
+PRECISIONS = ("float32", "float16", "bfloat16")
 FLOP_SHARE = 0.02  # work beside the network's calls that an image may take, of one call
 
 Shift = Callable[[torch.Tensor], torch.Tensor]
@@ -66,7 +67,7 @@ class Broker:
 
     Args:
         image_shape: (3, H, W) of every image.
-        dtype: of the network's matrix products, as `sampling.py` has it.
+        dtype: of the autocast around sample(), as `sampling.py` has it.
         hidden: files and folders that a sandbox without bubblewrap has to cover.
 
     `shift`, where it is not None, changes the networks' answers: see team.shift_by. After the start `method` is the
@@ -183,10 +184,11 @@ class Broker:
         return header, self.confined.receive(payload_length)
 
     def _answer(self, header: dict[str, Any], payload: bytes, batch: int) -> None:
-        """Compute one call of a network, count it, and send its result."""
-        network = self.networks.get(header.get("network")) if isinstance(header.get("network"), str) else None
-        if network is None:
+        """Compute one call of a network, in the precision of the autocast that it stands in, count it, and send its result."""
+        named = [header.get(key) for key in ("network", "precision")]
+        if not all(isinstance(name, str) for name in named) or named[0] not in self.networks or named[1] not in PRECISIONS:
             raise Failed("wrong_output", "a message of the model's process has no sense")
+        network, dtype = self.networks[named[0]], getattr(torch, named[1])
         given = _tensors(header, payload, {"x": FLOAT_TYPES, "timestep": DTYPES, "condition": DTYPES})
         x, timestep, condition = given.get("x"), given.get("timestep"), given.get("condition")
         if x is None or timestep is None:
@@ -211,7 +213,7 @@ class Broker:
             raise Failed("crashed", "the network has the additional condition, and a call gave it none")
         times = (value if value is None else value.to(self.device).expand(rows) for value in (timestep, condition))
         try:
-            with torch.inference_mode(), autocast(self.device, self.dtype):
+            with torch.inference_mode(), autocast(self.device, dtype):
                 answer = network(x.to(self.device), *times)
                 answer = answer if self.shift is None else self.shift(answer)
         except torch.OutOfMemoryError:

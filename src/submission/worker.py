@@ -229,7 +229,8 @@ def asking(channel: Channel, prefix: str) -> object:
     def forward(x, timestep, condition=None) -> "torch.Tensor":  # times and conditions: tensors of any shape, or numbers
         given = {"timestep": timestep, "condition": condition}
         scalars = {name: torch.as_tensor(value).reshape(-1) for name, value in given.items() if value is not None}
-        channel.send("call", {"x": x, **scalars}, network=prefix)
+        cast = str(torch.get_autocast_dtype("cpu")).removeprefix("torch.") if torch.is_autocast_enabled("cpu") else "float32"
+        channel.send("call", {"x": x, **scalars}, network=prefix, precision=cast)
         return channel.receive()[1]["answer"]
 
     return forward
