@@ -51,9 +51,8 @@ def call(rows: int = 2, size: int = 64, dtype: torch.dtype = torch.float32, netw
     given = {"x": torch.zeros(rows, 3, size, size, dtype=dtype), "timestep": torch.zeros(rows)}
     parts = {name: to_bytes(tensor) for name, tensor in given.items()}
     tensors = {name: {"dtype": part[0], "shape": part[1]} for name, part in parts.items()}
-    return message(
-        {"kind": "call", "network": network, "tensors": {**tensors, **more}}, b"".join(part[2] for part in parts.values())
-    )
+    header = {"kind": "call", "network": network, "precision": "float32", "tensors": {**tensors, **more}}
+    return message(header, b"".join(part[2] for part in parts.values()))
 
 
 def images(flop: object = 0, **described: object) -> bytes:
