@@ -1,32 +1,27 @@
 """What is told of a submission without running it, and of its images: whether both are what the rules ask for."""
 
-import ast
 import json
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.common.files import PROJECT_ROOT
 from src.network import UNet
-from src.submission.broker import Cost
+from src.submission.broker import Cost, Shift
 from src.submission.contents import CHECKPOINT, CONFIG
 from src.submission.failures import Failed
 
 NEEDED = ("custom_model.py", CHECKPOINT, CONFIG)
 CONFIG_BYTES = 64 << 10
-LITERAL_BYTES = 4096  # one text or bytes literal of the code
-LITERAL_ITEMS = 2000  # constants in one list, tuple, set or dict
-CODE_BYTES = 64 << 10  # the student's own code, compressed
-FILE_BYTES = 1 << 20
 
 SAME = 3.0  # two images whose pixels differ by less than this on average (of 255) are one
 DUPLICATE_SHARE = 0.05
 NEAR_SHARE = 0.1
+SHIFT = 0.15  # of the deviation of the network's answers
 LEAST_SHARE = 0.95  # of an image, that comes from the network: honest samplers have 0.997 and more, 20 % of a picture 0.9
 LEAST_CHANGE = 1.0  # of 255, by which an image changes at least when the network's answers are shifted
 ALLOWED_SHARE = 0.1  # of the images, that may have less of either
@@ -53,34 +48,6 @@ def read_config(top: Path) -> dict[str, Any]:
     return config
 
 
-def check_code(folder: Path, names: list[str]) -> None:
-    """Raise Failed where the Python files `names` of folder hold more than code: images could hide there.
-
-    Files equal to this project's own of the same name count as nothing.
-    """
-    compressed = 0
-    for name in names:
-        data = (folder / name).read_bytes()
-        own = PROJECT_ROOT / name
-        if own.is_file() and own.read_bytes() == data:
-            continue
-        if len(data) > FILE_BYTES:
-            raise Failed("stored_images", f"{name} has {len(data)} bytes of code, at most {FILE_BYTES} are allowed")
-        compressed += len(zlib.compress(data, 9))
-        try:
-            tree = ast.parse(data)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise Failed("crashed", f"{name} is not Python ({error})") from error
-        for node in ast.walk(tree):
-            size = _literal_size(node)
-            if size:
-                raise Failed("stored_images", f"{name}, line {node.lineno}: a literal of {size}")
-    if compressed > CODE_BYTES:
-        raise Failed(
-            "stored_images", f"the submission's own code takes {compressed} bytes compressed, at most {CODE_BYTES} are allowed"
-        )
-
-
 def measure_cost(network: UNet, image_shape: tuple[int, int, int]) -> Cost:
     """What one call of the network takes for one image, measured on the CPU on one thread."""
     device = next(network.parameters()).device
@@ -103,6 +70,25 @@ def measure_cost(network: UNet, image_shape: tuple[int, int, int]) -> Cost:
 
 
 # ----------------------------------------------------------------------------------------------------------- the images
+
+
+def smooth_fields(count: int, seed: int, image_shape: tuple[int, int, int]) -> torch.Tensor:
+    """One random field for each of count images, smooth in space, of deviation 1: (count, 3, H, W)."""
+    coarse = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    fields = F.interpolate(coarse, image_shape[1:], mode="bilinear")
+    return fields / fields.std(dim=(1, 2, 3), keepdim=True)
+
+
+def shift_by(fields: torch.Tensor) -> Shift:
+    """What shifts each image's answers by its field (B, 3, H, W), SHIFT of the answers' deviation in size.
+
+    An image made of such answers has another shading, and is otherwise as good as before.
+    """
+
+    def shift(answer: torch.Tensor) -> torch.Tensor:
+        return answer + (SHIFT * answer.float().std() * fields[: len(answer)]).to(answer.dtype)
+
+    return shift
 
 
 def doubt_lineage(shares: np.ndarray) -> list[str]:
@@ -152,17 +138,3 @@ def check_not_reference(images: np.ndarray, reference: np.ndarray) -> float:
     if share > NEAR_SHARE:
         raise Failed("stored_images", f"{near} of {len(images)} images are validation images")
     return share
-
-
-# ---------------------------------------------------------------------------------------------------------------- parts
-
-
-def _literal_size(node: ast.AST) -> str:
-    """How large a literal is that is too large for code, in words; empty for all others."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)) and len(node.value) > LITERAL_BYTES:
-        return f"{len(node.value)} characters"
-    if isinstance(node, ast.Constant) and isinstance(node.value, int) and node.value.bit_length() > 8 * LITERAL_BYTES:
-        return f"{node.value.bit_length()} bits"
-    items = len(node.elts) if isinstance(node, (ast.List, ast.Tuple, ast.Set)) else 0
-    items = len(node.values) if isinstance(node, ast.Dict) else items
-    return f"{items} items" if items > LITERAL_ITEMS else ""

@@ -22,10 +22,11 @@ from src.common.images import image_seeds
 from src.evaluation.features import read_images
 from src.report.check import check_writeup
 from src.submission.archive import copy_code, unpack
-from src.submission.audit import check_code, doubt_lineage, measure_cost, read_config
+from src.submission.audit import doubt_change, doubt_lineage, measure_cost, read_config, shift_by, smooth_fields
 from src.submission.broker import Broker, Model
-from src.submission.contents import CHECKPOINT, COURSE_PACKAGES, REQUIRED, foreign_imports
-from src.submission.manifest import differences, restore
+from src.submission.contents import CHECKPOINT, COURSE_PACKAGES, REQUIRED, SAMPLED, closure, foreign_imports
+from src.submission.manifest import restore, states
+from src.submission.readable import READABLE_BYTES, check_readable
 from src.submission.sandbox import Limits, find_kind
 from src.submission.weights import Weights, read_weights
 
@@ -42,20 +43,24 @@ class NotPassed(Exception):
         self.todo = todo
 
 
+class Note(str):
+    """What a check found that costs nothing: the submission passes, and its author should know."""
+
+
 @dataclass
 class Submission:
     """An unpacked submission and how it is run.
 
     Args:
         folder: where it lies, with the staff's protected files in place.
-        changed: the protected files that were not the course's before that, as `manifest.differences` tells them.
+        states: what the submission had of the protected files before that, as `manifest.states` tells it.
         python: the interpreter of the processes.
         seconds: the most that one of them may take.
         network: options of the challenge's UNet, for challenges with a smaller one.
     """
 
     folder: Path
-    changed: dict[str, str]
+    states: dict[str, str]
     python: str = sys.executable
     device: str = "cpu"
     num_samples: int = 4
@@ -95,7 +100,7 @@ class Submission:
 
 
 def required_files(submission: Submission) -> str:
-    there = {name for name in REQUIRED if (submission.folder / name).is_file() and submission.changed.get(name) != "absent"}
+    there = {name for name in REQUIRED if (submission.folder / name).is_file() and submission.states.get(name) != "absent"}
     absent = [name for name in REQUIRED if name not in there]
     if absent:
         raise NotPassed(f"absent: {', '.join(absent)}", "make the zip with python -m src.submission pack")
@@ -104,46 +109,63 @@ def required_files(submission: Submission) -> str:
 
 
 def protected_files(submission: Submission) -> str:
-    changed = [name for name, how in submission.changed.items() if how == "changed"]
-    if changed:
-        raise NotPassed(f"changed: {', '.join(changed)}", "put the course's originals back; the staff will use theirs")
-    absent = len(submission.changed)
-    return "as the course handed them out" + (f"; {absent} that the staff put in place are not in the zip" if absent else "")
+    names = {state: [name for name, found in submission.states.items() if found == state] for state in ("changed", "course")}
+    if names["changed"]:
+        return Note(f"changed, the staff put their own in place: {', '.join(names['changed'])}")
+    return "as handed out" + (f"; the course's originals: {', '.join(names['course'])}" if names["course"] else "")
 
 
 def imports(submission: Submission) -> str:
-    files = sorted(path.relative_to(submission.folder).as_posix() for path in submission.folder.rglob("*.py"))
-    foreign = foreign_imports(submission.folder, files)
+    files = {path.relative_to(submission.folder).as_posix() for path in submission.folder.rglob("*.py")}
+    sampled = closure(submission.folder, SAMPLED)
+    foreign = foreign_imports(submission.folder, sampled, needed_only=True)
     if foreign:
         told = "; ".join(f"{module} in {', '.join(names)}" for module, names in foreign.items())
-        raise NotPassed(f"not in the course's environment: {told}", "remove the import, or the file if nothing needs it")
+        raise NotPassed(
+            f"sampling imports what is not in the course's environment: {told}",
+            "remove the import, guard it by try, or add the module to the zip",
+        )
+    others = foreign_imports(submission.folder, files)
+    if others:
+        told = "; ".join(f"{module} in {', '.join(names)}" for module, names in others.items())
+        return Note(f"not in the course's environment, and not needed for sampling: {told}")
     return f"{len(files)} files import only Python's own modules and the course's packages"
 
 
 def requirements(submission: Submission) -> str:
-    lines = (submission.folder / "requirements.txt").read_text(errors="replace").splitlines()
+    lines = (submission.folder / "requirements.txt").read_text(encoding="utf-8-sig", errors="replace").splitlines()
     names = [re.split(r"[\s\[<>=!~;@#]", line.strip(), maxsplit=1)[0].lower().replace("_", "-") for line in lines]
-    foreign = sorted({name for name in names if name and name not in COURSE_PACKAGES})
+    foreign = sorted({name for name in names if name and not name.startswith("-") and name not in COURSE_PACKAGES})
     if foreign:
-        raise NotPassed(f"further packages: {', '.join(foreign)}", "the staff's environment has none but the course's")
+        return Note(f"further packages, which the staff do not install: {', '.join(foreign)}")
     return f"{len([name for name in names if name])} packages, all of the course"
 
 
 def weights(submission: Submission) -> str:
     weights = submission.weights
+    readable(submission, weights)
     count = sum(len(network.state_dict()) for network in weights.networks.values())
     others = len(weights.extras) + len(weights.zeros)
     told = f"{count} tensors of the challenge's network" + (f", {others} others" if others else "")
-    return "; ".join([told, *weights.remarks])
+    return Note("; ".join([told, *weights.remarks])) if weights.remarks else told
 
 
 def code(submission: Submission) -> str:
-    files = sorted(path.relative_to(submission.folder).as_posix() for path in submission.folder.rglob("*.py"))
-    check_code(submission.folder, files)
-    return f"{len(files)} files, no data in them"
+    files, size = readable(submission, Weights({}, {}))
+    return f"{files} files, no data in them; {size:,} of {READABLE_BYTES:,} bytes"
+
+
+def readable(submission: Submission, weights: Weights) -> tuple[int, int]:
+    """The number of Python files, and the bytes of all that they could read in the sandbox. Raises UserError for too much."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = copy_code(submission.folder, Path(folder))
+        return len(names), check_readable(Path(folder), names, read_config(submission.folder), weights)
 
 
 def training_starts(submission: Submission) -> str:
+    foreign = foreign_imports(submission.folder, closure(submission.folder, ["train.py"]), needed_only=True)
+    if foreign:
+        return Note(f"not started: train.py needs what is not in the course's environment: {', '.join(foreign)}")
     if "--num_iterations" not in submission.run("train.py", "--help"):
         raise NotPassed("train.py --help does not list --num_iterations", "keep the course's flags")
     return "train.py --help lists the course's flags"
@@ -171,7 +193,7 @@ def network_calls(submission: Submission) -> str:
     if sys.platform != "linux":
         return "not counted here: the grader's sandbox needs Linux"
     device = resolve_device(submission.device)
-    counts, remarks = [], []
+    counts, strange, weak = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         copy_code(submission.folder, Path(folder))
         cost = measure_cost(next(iter(submission.weights.networks.values())), IMAGE_SHAPE)
@@ -179,13 +201,18 @@ def network_calls(submission: Submission) -> str:
         model.to(device)
         with Broker(model, Limits(), find_kind()) as broker:
             for nfe in NFES:
-                before = broker.calls
-                made = broker.sample(nfe, image_seeds(0, 0, PROBE_IMAGES))
+                before, seeds = broker.calls, image_seeds(0, 0, PROBE_IMAGES)
+                broker.shift = None
+                made = broker.sample(nfe, seeds)
                 counts.append(f"{(broker.calls - before) / PROBE_IMAGES:g} at NFE {nfe}")
-                remarks += [f"NFE {nfe}: {doubt}" for doubt in doubt_lineage(made.shares)]
-    if remarks:
-        raise NotPassed("; ".join(remarks), "the staff's grader fails such images unless they score like noise")
-    return f"calls of the network per image: {', '.join(counts)}"
+                strange += [f"NFE {nfe}: {doubt}" for doubt in doubt_lineage(made.shares)]
+                broker.shift = shift_by(smooth_fields(PROBE_IMAGES, nfe, IMAGE_SHAPE).to(device))
+                shifted = broker.sample(nfe, seeds)
+                weak += [f"NFE {nfe}: {doubt}" for doubt in doubt_change(made.images, shifted.images)]
+    if strange:
+        raise NotPassed("; ".join(strange), "the staff's grader fails such images unless they score like noise")
+    told = f"calls of the network per image: {', '.join(counts)}"
+    return Note("; ".join([told, *weak])) if weak else told
 
 
 def writeup(submission: Submission) -> str:
@@ -222,6 +249,10 @@ class Result:
     found: str
     todo: str = ""
 
+    @property
+    def verdict(self) -> str:
+        return "FAIL" if self.todo else "note" if isinstance(self.found, Note) else "pass"
+
 
 def check(source: Path, folder: Path, checks: Sequence[str] = tuple(CHECKS), **options: Any) -> Iterator[Result]:
     """Unpack a submission into the new folder and run the checks of these names there, one result each.
@@ -230,7 +261,7 @@ def check(source: Path, folder: Path, checks: Sequence[str] = tuple(CHECKS), **o
     Submission. Raises UserError where the zip cannot be unpacked.
     """
     unpack(source, folder)
-    submission = Submission(folder, differences(folder), **options)
+    submission = Submission(folder, states(folder), **options)
     restore(folder)
     for name in checks:
         try:
@@ -273,7 +304,7 @@ def main(argv: Sequence[str]) -> None:
         options = {"python": python, "device": args.device, "num_samples": args.num_samples, "seconds": args.seconds}
         for result in check(args.submission, Path(folder) / "submission", names, **options):
             done += 1
-            print(f"{'FAIL' if result.todo else 'pass'}  {result.name}: {result.found}", flush=True)
+            print(f"{result.verdict}  {result.name}: {result.found}", flush=True)
             if result.todo:
                 print(f"      -> {result.todo}", flush=True)
                 failed.append(result.name)

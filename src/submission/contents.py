@@ -2,7 +2,8 @@
 
 import ast
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from src.common.cli import UserError
@@ -22,6 +23,8 @@ REQUIRED = (
 # parts of the kit that neither training nor sampling uses; what of them the rest imports goes along
 OPTIONAL = ("src/challenges", "src/distillation", "src/evaluation", "src/submission", "src/report", "src/demo")
 SCRIPTS = ("sampling.py", "measure_fid.py")  # the staff's own are put in place; they decide what else is needed
+SAMPLED = ("custom_model.py", "sampling.py")  # what runs where a submission is sampled
+MISSING = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}  # who catches one goes on without a package
 COURSE_PACKAGES = {  # of the staff's environment: name in requirements.txt -> name in an import
     "torch": "torch",
     "torchvision": "torchvision",
@@ -38,36 +41,50 @@ COURSE_PACKAGES = {  # of the staff's environment: name in requirements.txt -> n
 }
 
 
-def source_files(root: Path) -> list[str]:
-    """The files under root's src/ that a submission needs, as relative names with slashes, sorted.
+@dataclass(frozen=True)
+class Import:
+    """A module that a file names in an import. needed: whether the file cannot be imported where the module is absent, as it
+    can where the import is guarded by try, stands inside of a function, or is for type checkers."""
 
-    Those are all but hidden files, caches and the parts of the kit that only staff and reports use (OPTIONAL).
+    module: str
+    needed: bool
+
+
+def source_files(root: Path) -> list[str]:
+    """The files of the project at root that a submission needs, as relative names with slashes, sorted.
+
+    Those are all under src/ but hidden files, caches and the parts of the kit that only staff and reports use (OPTIONAL), and
+    what they, CODE and SCRIPTS import: modules and packages of the student's wherever they are in the project.
     """
     everything = sorted(
         path.relative_to(root).as_posix()
         for path in (root / "src").rglob("*")
         if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(root).parts)
     )
-    chosen = [name for name in everything if not name.startswith(OPTIONAL)]
-    waiting = [*chosen, *(name for name in (*CODE, *SCRIPTS) if (root / name).is_file())]
+    chosen = {name for name in everything if not name.startswith(OPTIONAL)}
+    start = {name for name in (*CODE, *SCRIPTS) if (root / name).is_file()}
+    return sorted((chosen | closure(root, chosen | start)) - set(CODE) - set(SCRIPTS))
+
+
+def closure(root: Path, names: Iterable[str]) -> set[str]:
+    """These Python files of the project at root and all of it that they import, directly or not.
+
+    Of a package whose __init__.py has code all modules count, since such code may import any of them.
+    """
+    found, waiting = set(), [name for name in names if name.endswith(".py") and (root / name).is_file()]
     while waiting:
-        found = {file for module in local_imports(root, waiting.pop()) for file in _files_of(root, module)}
-        new = sorted(found - set(chosen))
-        chosen += new
-        waiting += new
-    return sorted(chosen)
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        for item in imports(root / name, root):
+            waiting += _files_of(root, item.module)
+    return found
 
 
-def local_imports(root: Path, name: str) -> set[str]:
-    """The modules of this project that a Python file imports, with dots: {"src.utils", "src.methods._base"}."""
-    if not name.endswith(".py"):
-        return set()
-    return {module for module in imported_modules(root / name, root) if _files_of(root, module)}
-
-
-def imported_modules(path: Path, root: Path) -> set[str]:
-    """Every module that the file names in an import, wherever the statement stands, and every `from module import name` as
-    module.name too. Relative imports are resolved against root.
+def imports(path: Path, root: Path) -> list[Import]:
+    """Every module that the file names in an import statement, wherever it stands, or in a call of import_module or __import__
+    with a literal; and every `from module import name` as module.name too. Relative imports are resolved against root.
 
     Raises UserError where the file is not Python.
     """
@@ -76,35 +93,76 @@ def imported_modules(path: Path, root: Path) -> set[str]:
     except (SyntaxError, ValueError) as error:
         raise UserError(f"{path}: not a Python file that can be read ({error})") from error
     package = path.relative_to(root).parent.parts
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            module = ".".join([*above, *([node.module] if node.module else [])])
-            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-    return found
+    return [Import(module, needed) for node, needed in _nodes(tree, True) for module in _named(node, package)]
 
 
-def foreign_imports(root: Path, names: Iterable[str]) -> dict[str, list[str]]:
-    """Imports that the course's environment may not have: top-level module -> the files that import it."""
+def foreign_imports(root: Path, names: Iterable[str], needed_only: bool = False) -> dict[str, list[str]]:
+    """Imports that the course's environment may not have: top-level module -> the files that import it.
+
+    needed_only: only those without which a file cannot be imported.
+    """
     found: dict[str, list[str]] = {}
-    for name in names:
+    for name in sorted(names):
         if not name.endswith(".py"):
             continue
-        tops = {module.split(".")[0] for module in imported_modules(root / name, root)}
+        tops = {item.module.split(".")[0] for item in imports(root / name, root) if item.needed or not needed_only}
         for top in sorted(tops - {"", "src", *COURSE_PACKAGES.values()} - sys.stdlib_module_names):
             if not (root / f"{top}.py").is_file() and not (root / top).is_dir():
                 found.setdefault(top, []).append(name)
     return found
 
 
+# ------------------------------------------------------------------------------------------------------------ parts
+
+
+def _nodes(node: ast.AST, needed: bool) -> Iterator[tuple[ast.AST, bool]]:
+    """All nodes below, and for each whether it runs, unguarded, when the file is imported."""
+    for field, value in ast.iter_fields(node):
+        guarded = isinstance(node, ast.Try) and field == "body" and any(_catches(handler) for handler in node.handlers)
+        types_only = isinstance(node, ast.If) and field == "body" and "TYPE_CHECKING" in ast.dump(node.test)
+        inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and field == "body"
+        handling = isinstance(node, ast.Try) and field == "handlers"  # what stands in for what is absent
+        below = needed and not (guarded or types_only or inside or handling)
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield child, below
+                yield from _nodes(child, below)
+
+
+def _catches(handler: ast.ExceptHandler) -> bool:
+    """Whether an absent package ends here."""
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(kind is None or getattr(kind, "id", "") in MISSING for kind in kinds)
+
+
+def _named(node: ast.AST, package: tuple[str, ...]) -> set[str]:
+    """The modules that this node imports, in a file of this package."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+        above = package[: len(package) - node.level + 1] if node.level else ()
+        module = ".".join([*above, *([node.module] if node.module else [])])
+        return {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+            return {node.args[0].value}
+    return set()
+
+
 def _files_of(root: Path, module: str) -> set[str]:
     """The files of a module inside root, its packages' __init__.py included; none if it is not of this project."""
     path = Path(*module.split("."))
+    if not module or path.parts[0].startswith("."):
+        return set()
+    found = set()
     for file in (path.with_suffix(".py"), path / "__init__.py"):
-        if module.startswith("src.") and (root / file).is_file():
-            packages = [parent / "__init__.py" for parent in file.parents if parent.parts]
-            return {file.as_posix(), *(init.as_posix() for init in packages if (root / init).is_file())}
-    return set()
+        if (root / file).is_file():
+            found.add(file.as_posix())
+    for folder in [path, *path.parents]:
+        start = root / folder / "__init__.py"
+        if folder.parts and start.is_file() and (found or folder == path):
+            found.add((folder / "__init__.py").as_posix())
+            if start.stat().st_size:
+                found |= {file.relative_to(root).as_posix() for file in (root / folder).glob("*.py")}
+    return found

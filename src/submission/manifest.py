@@ -1,20 +1,24 @@
-"""The protected files: what a course hands out fixed, by their SHA-256.
+"""Which files are not the student's: what a course hands out fixed, and the kit's own code, both known by their SHA-256.
 
-    python -m src.submission.manifest        # after a change of the kit: writes manifest.json anew
+    python -m src.submission.manifest        # after a change of the kit: writes manifest.json and kit_files.txt anew
 
-Who grades puts the kit's own copies in place before anything of a submission runs, so a changed one only misleads its author.
+Who grades puts the kit's own copies of the protected files in place before anything of a submission runs, so a changed one only
+misleads its author. The originals of the course that this kit serves are as good as the kit's.
 """
 
 import hashlib
 import json
 import shutil
+from functools import lru_cache
 from pathlib import Path
 
 from src.common.cli import run_script
 from src.common.files import PROJECT_ROOT, load_json, write_whole
 
 MANIFEST = Path(__file__).with_name("manifest.json")
-PROTECTED = (
+KIT_FILES = Path(__file__).with_name("kit_files.txt")
+DIGEST_LENGTH = 32  # hexadecimal digits of a line of kit_files.txt
+PROTECTED = (  # the course's files, and all that its scripts import of ours
     "sampling.py",
     "measure_fid.py",
     "dataset.py",
@@ -23,41 +27,61 @@ PROTECTED = (
     "src/base_model.py",
     "src/network.py",
     "src/module.py",
+    "src/common/__init__.py",
     "src/common/checkpoints.py",
     "src/common/cli.py",
     "src/common/devices.py",
     "src/common/files.py",
     "src/common/images.py",
     "src/common/sampling.py",
+    "src/datasets/__init__.py",
+    "src/datasets/_toon_base.py",
+    "src/datasets/_toon_wear.py",
     "src/datasets/images.py",
+    "src/datasets/toon.py",
+    "src/evaluation/__init__.py",
     "src/evaluation/features.py",
     "src/evaluation/fid.py",
     "src/evaluation/inception.py",
     "src/evaluation/weights.py",
+    "src/training/__init__.py",
     "src/training/distributed.py",
 )
 
 
 def hash_file(path: str | Path) -> str:
-    """SHA-256 of a text file in hex, whether its lines end in LF or, as some systems write them, in CRLF."""
-    return hashlib.sha256(Path(path).read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+    """SHA-256 of a text file in hex, whatever its line ends, and with or without a byte order mark."""
+    data = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
+    return hashlib.sha256(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")).hexdigest()
 
 
-def read_manifest() -> dict[str, str]:
-    """Protected file -> SHA-256, as manifest.json has it."""
+def read_manifest() -> dict[str, dict[str, str]]:
+    """Protected file -> whose ("kit", and "course" where the course has one) -> SHA-256, as manifest.json has it."""
     return load_json(MANIFEST)
 
 
-def differences(folder: str | Path) -> dict[str, str]:
-    """The protected files of a folder that are not the kit's: file -> "changed" or "absent"."""
+def states(folder: str | Path) -> dict[str, str]:
+    """What a folder has of each protected file: "kit", "course" for its original, "changed" or "absent"."""
     found = {}
-    for name, digest in read_manifest().items():
+    for name, digests in read_manifest().items():
         path = Path(folder) / name
-        if not path.is_file():
+        if path.is_file():
+            digest = hash_file(path)
+            found[name] = next((whose for whose, known in digests.items() if known == digest), "changed")
+        else:
             found[name] = "absent"
-        elif hash_file(path) != digest:
-            found[name] = "changed"
     return found
+
+
+@lru_cache(maxsize=1)
+def kit_digests() -> frozenset[str]:
+    """Digests of the Python files of this release of the kit and of all earlier ones."""
+    return frozenset(KIT_FILES.read_text().split())
+
+
+def is_kit_file(path: str | Path) -> bool:
+    """Whether a file's content is that of a file of the kit, in whichever release and under whichever name."""
+    return hash_file(path)[:DIGEST_LENGTH] in kit_digests()
 
 
 def restore(folder: str | Path) -> list[str]:
@@ -66,7 +90,7 @@ def restore(folder: str | Path) -> list[str]:
     Everything else stays. A link or a folder that stands in a file's place is removed, not followed.
     """
     folder = Path(folder)
-    replaced = list(differences(folder))
+    replaced = [name for name, state in states(folder).items() if state in ("changed", "absent")]
     for name in PROTECTED:
         target = folder
         for part in Path(name).parent.parts:
@@ -82,11 +106,23 @@ def restore(folder: str | Path) -> list[str]:
     return replaced
 
 
+def kit_files() -> list[Path]:
+    """The Python files of the kit that a submission may hold."""
+    return sorted([*PROJECT_ROOT.glob("*.py"), *(PROJECT_ROOT / "src").rglob("*.py")])
+
+
 def main() -> None:
-    hashes = {name: hash_file(PROJECT_ROOT / name) for name in PROTECTED}
+    course = {name: digests["course"] for name, digests in read_manifest().items() if "course" in digests}
+    manifest = {
+        name: {"kit": hash_file(PROJECT_ROOT / name), **({"course": course[name]} if name in course else {})}
+        for name in PROTECTED
+    }
+    digests = sorted(kit_digests() | {hash_file(path)[:DIGEST_LENGTH] for path in kit_files()})
     with write_whole(MANIFEST) as partial:
-        partial.write_text(json.dumps(hashes, indent=2) + "\n")
-    print(f"{len(hashes)} protected files: {MANIFEST}")
+        partial.write_text(json.dumps(manifest, indent=2) + "\n")
+    with write_whole(KIT_FILES) as partial:
+        partial.write_text("\n".join(digests) + "\n")
+    print(f"{len(manifest)} protected files: {MANIFEST}; {len(digests)} files of the kit, of all releases: {KIT_FILES}")
 
 
 if __name__ == "__main__":

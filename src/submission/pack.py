@@ -16,13 +16,14 @@ from src.common.files import PROJECT_ROOT, load_json, load_torch, save_torch, wr
 from src.common.images import image_seeds, to_uint8
 from src.common.sampling import sample_batch
 from src.submission.archive import content_hash
-from src.submission.contents import CHECKPOINT, CODE, CONFIG, source_files
-from src.submission.manifest import differences
+from src.submission.contents import CHECKPOINT, CODE, CONFIG, SAMPLED, closure, foreign_imports, source_files
+from src.submission.manifest import states
 
 CHECKPOINT_NAMES = ("last.ckpt", "best_model.pt")
 RESULTS = ("log.jsonl", "training_config.json", "training_curves.png", "metrics.json")
 DATE = (1980, 1, 1, 0, 0, 0)  # of every member, so that the same files make the same zip
 FLOAT16_BOUND = 0.5
+LARGE = 1024  # numbers of a tensor that is worth leaving out
 NFES, PROBE_IMAGES = (1, 2, 4), 4
 
 
@@ -36,7 +37,15 @@ class Packed:
     sha256: str
 
 
-def pack(run: Path, out: Path, writeup: Path | None, float16: bool = False, bound: float = FLOAT16_BOUND) -> list[Packed]:
+def pack(
+    run: Path,
+    out: Path,
+    writeup: Path | None,
+    float16: bool = False,
+    bound: float = FLOAT16_BOUND,
+    slim: bool = False,
+    root: Path = PROJECT_ROOT,
+) -> list[Packed]:
     """Write the zip `out` and return what is in it, in order.
 
     Args:
@@ -44,35 +53,40 @@ def pack(run: Path, out: Path, writeup: Path | None, float16: bool = False, boun
         writeup: the PDF; None leaves it out.
         float16: store the weights in half the bytes, if images change by less than bound.
         bound: the largest mean absolute change of a pixel at any NFE, in steps of 1/255.
+        slim: store tensors that sampling never uses in no bytes of their own, if all images stay as they are.
+        root: the project whose code is packed.
 
-    Raises UserError where something is missing, a protected file was changed, the checkpoint fits no model of
-    custom_model.py, float16 changes the images too much, or the disk refuses.
+    Raises UserError where something is missing, what sampling imports is not there, the checkpoint fits no model of
+    custom_model.py, weights that were made smaller change the images too much, or the disk refuses.
     """
     checkpoint = next((run / name for name in CHECKPOINT_NAMES if (run / name).is_file()), None)
     if checkpoint is None:
         raise UserError(f"{run} holds no {' or '.join(CHECKPOINT_NAMES)}: give the folder of a finished run")
-    if changed := [f"{name} ({how})" for name, how in differences(PROJECT_ROOT).items()]:
-        raise UserError(f"protected files differ from the course's: {', '.join(changed)}; put the originals back")
     if writeup is not None and not writeup.is_file():
         raise UserError(f"no write-up at {writeup}: make it with python -m src.report {run}, or name yours with --writeup")
     if not out.name.endswith(".zip"):
         raise UserError(f"--out {out}: expected a name that ends in .zip")
+    files = [*CODE, "requirements.txt", *source_files(root)]
+    check_code(root, files)
     model = load_model(checkpoint, create_custom_model)
 
-    sources = {name: PROJECT_ROOT / name for name in (*CODE, "requirements.txt", *source_files(PROJECT_ROOT))}
+    sources = {name: root / name for name in files}
     sources |= {f"results/{name}": run / name for name in RESULTS if (run / name).is_file()}
     sources[CONFIG] = run / "model_config.json"
     if writeup is not None:
         sources[writeup.name] = writeup
-    halved = out.with_name(f".{out.name}.weights")
+    smaller = out.with_name(f".{out.name}.weights")
     try:
         sources[CHECKPOINT] = checkpoint
-        if float16:
-            save_torch({"state_dict": _halve(model, checkpoint, bound)}, halved)
-            sources[CHECKPOINT] = halved
-        files = [Packed(name, path, path.stat().st_size, content_hash(path)) for name, path in sorted(sources.items())]
+        if float16 or slim:
+            saved = load_torch(checkpoint)
+            state = saved.get("state_dict", saved)
+            state = share_unused(model, state) if slim else state
+            save_torch({"state_dict": halve(model, state, bound) if float16 else state}, smaller)
+            sources[CHECKPOINT] = smaller
+        packed = [Packed(name, path, path.stat().st_size, content_hash(path)) for name, path in sorted(sources.items())]
         with write_whole(out) as partial, zipfile.ZipFile(partial, "w") as archive:
-            for file in files:
+            for file in packed:
                 member = zipfile.ZipInfo(file.name, DATE)
                 member.external_attr = 0o644 << 16
                 stored = file.name == CHECKPOINT  # weights do not shrink
@@ -81,19 +95,44 @@ def pack(run: Path, out: Path, writeup: Path | None, float16: bool = False, boun
                     while block := source.read(1 << 20):
                         target.write(block)
     finally:
-        halved.unlink(missing_ok=True)
-    return files
+        smaller.unlink(missing_ok=True)
+    return packed
+
+
+def check_code(root: Path, files: list[str]) -> None:
+    """Say what the staff will replace, and what does not go along. Raises UserError where sampling would lack something."""
+    found = states(root)
+    if absent := [name for name, state in found.items() if state == "absent"]:
+        raise UserError(f"files of the course are absent: {', '.join(absent)}; put the originals back")
+    if changed := [name for name, state in found.items() if state == "changed"]:
+        print(f"note: changed, the staff will put their own in place: {', '.join(changed)}")
+    sampled = closure(root, SAMPLED)
+    foreign = foreign_imports(root, sampled, needed_only=True)
+    if foreign:
+        told = "; ".join(f"{module} (in {', '.join(names)})" for module, names in foreign.items())
+        raise UserError(
+            f"sampling imports what is neither in this project nor in the course's environment: {told}; copy it into the "
+            "project, remove the import, or guard it by try"
+        )
+    others = foreign_imports(root, set(files) - sampled, needed_only=True)
+    if others:
+        print(f"note: not in the course's environment, and not needed for sampling: {', '.join(others)}")
+    packages = {(root / name).parent for name in sampled - set(SAMPLED) if not name.startswith("src/")} - {root}
+    data = [
+        path.relative_to(root).as_posix()
+        for package in sorted(packages)
+        for path in sorted(package.iterdir())
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
+    if data:
+        print(f"note: only Python files are sampled with; these do not go along: {', '.join(data)}")
 
 
 @torch.no_grad()
-def _halve(model: torch.nn.Module, checkpoint: Path, bound: float) -> dict[str, torch.Tensor]:
-    """The checkpoint's weights in float16, once the images that they make are near those of the full weights."""
-    saved = load_torch(checkpoint)
-    state = saved.get("state_dict", saved)
+def halve(model: torch.nn.Module, state: dict[str, torch.Tensor], bound: float) -> dict[str, torch.Tensor]:
+    """The weights in float16, once the images that they make are near those of the full weights."""
     half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    full = _probe(model)
-    model.load_state_dict(half)
-    changes = {nfe: (images - full[nfe]).abs().mean().item() for nfe, images in _probe(model).items()}
+    changes = compare(model, half)
     told = ", ".join(f"{change:.3f} at NFE {nfe}" for nfe, change in changes.items())
     if not max(changes.values()) < bound:
         raise UserError(
@@ -103,7 +142,49 @@ def _halve(model: torch.nn.Module, checkpoint: Path, bound: float) -> dict[str, 
     return half
 
 
-def _probe(model: torch.nn.Module) -> dict[int, torch.Tensor]:
+@torch.no_grad()
+def share_unused(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same names and shapes, where the large tensors of modules that sampling never calls are views of one storage.
+
+    A file holds a storage once, so they take no bytes of their own, and the file loads as strictly as before. Raises UserError
+    where images change: then sampling uses them otherwise than by a call.
+    """
+    called: set[str] = set()
+    hooks = [module.register_forward_pre_hook(lambda *_, name=name: called.add(name)) for name, module in model.named_modules()]
+    probe(model)
+    for hook in hooks:
+        hook.remove()
+    names = [
+        name
+        for name, value in state.items()
+        if value.is_floating_point() and value.numel() >= LARGE and name.rpartition(".")[0] not in called
+    ]
+    if not names:
+        print("sampling uses every large tensor: --slim leaves the weights as they are")
+        return state
+    zeros = {
+        dtype: torch.zeros(max(state[name].numel() for name in names if state[name].dtype == dtype), dtype=dtype)
+        for dtype in {state[name].dtype for name in names}
+    }
+    slim = dict(state)
+    for name in names:
+        slim[name] = zeros[state[name].dtype][: state[name].numel()].view(state[name].shape)
+    if any(compare(model, slim).values()):
+        raise UserError("images change without the tensors that sampling calls nothing of: leave out --slim")
+    saved = sum(state[name].numel() * state[name].element_size() for name in names) / 1e6
+    told = f"{len(names)} tensors ({saved:,.1f} MB, such as {names[0]})"
+    print(f"{told} are left out: sampling does not use them, and no image changes")
+    return slim
+
+
+def compare(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[int, float]:
+    """How much images of the model change when it gets this state: NFE -> mean absolute change in steps of 1/255."""
+    before = probe(model)
+    model.load_state_dict(state)
+    return {nfe: (images - before[nfe]).abs().mean().item() for nfe, images in probe(model).items()}
+
+
+def probe(model: torch.nn.Module) -> dict[int, torch.Tensor]:
     """A few images (B, 3, 64, 64) at each NFE from fixed noise, in 0..255."""
     shape, seeds = (PROBE_IMAGES, 3, 64, 64), image_seeds(0, 0, PROBE_IMAGES)
     return {nfe: to_uint8(sample_batch(model.eval(), shape, nfe, seeds)).float() for nfe in NFES}
@@ -120,9 +201,11 @@ def main(argv: list[str]) -> None:
     )
     bound_help = "what --float16 may change: the mean absolute change of a pixel in steps of 1/255"
     parser.add_argument("--float16_bound", type=number(float, 0), default=FLOAT16_BOUND, help=bound_help)
+    slim_help = "leave out of the file what sampling never uses, such as a teacher, if the images stay as they are"
+    parser.add_argument("--slim", action="store_true", help=slim_help)
     args = parser.parse_args(argv)
     writeup = None if args.no_writeup else args.writeup or args.run / "writeup.pdf"
-    files = pack(args.run, args.out, writeup, args.float16, args.float16_bound)
+    files = pack(args.run, args.out, writeup, args.float16, args.float16_bound, args.slim)
     for file in files:
         print(f"{file.sha256}  {file.size:>12,}  {file.name}")
     method = load_json(args.run / "model_config.json").get("method", "custom")

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from src.common.cli import UserError, run_script
 from src.common.devices import resolve_device, resolve_precision
@@ -27,17 +26,17 @@ from src.common.files import PROJECT_ROOT, load_json, write_whole
 from src.common.images import contact_sheet, image_seeds
 from src.submission import audit
 from src.submission.archive import content_hash, copy_code, unpack
-from src.submission.broker import Broker, Model, Shift
+from src.submission.broker import Broker, Model
 from src.submission.failures import Failed, one_line
 from src.submission.judge import Judge, check_public, load_judge, noise_fid, summary
-from src.submission.manifest import differences, restore
+from src.submission.manifest import restore, states
+from src.submission.readable import check_readable
 from src.submission.sandbox import Limits
 from src.submission.weights import read_weights
 
 IMAGE_SHAPE = (3, 64, 64)
 CPU_BATCH_SIZE = 8
 CHECK = 1 << 20  # beside the numbers of the runs, for what the secret decides of the checks
-SHIFT = 0.15  # of the deviation of the network's answers
 SHEET = (4, 8)  # rows and columns of the picture of samples
 NOISE_SHARE = 0.9  # of noise's FID; images that are doubted and score better than it are accused
 PRIVATE = (".ssh", ".aws", ".config", ".netrc", ".kaggle", ".gitconfig", ".cache")  # of the home folder
@@ -211,11 +210,11 @@ def prepare(submission: Path, work: Path, network_options: dict[str, Any]) -> tu
     unpack(submission, top)
     audit.check_files(top)
     names = copy_code(top, code)
-    changed = [name for name, how in differences(top).items() if how == "changed"]
+    changed = [name for name, state in states(top).items() if state == "changed"]
     restore(code)
-    audit.check_code(code, names)
     config = audit.read_config(top)
     weights = read_weights(top, network_options)
+    check_readable(code, names, config, weights)
     cost = audit.measure_cost(next(iter(weights.networks.values())), IMAGE_SHAPE)
     shutil.rmtree(top)  # where there is no bubblewrap a sandbox sees the machine's files
     return Model(code, config, weights, cost), changed, weights.remarks
@@ -235,7 +234,7 @@ class Run:
 def sample(model: Model, job: Job, nfe: int, seed: int, fields: dict[int, torch.Tensor] | None = None) -> Run:
     """One run in a fresh process of the submission, which knows nothing of what others of it have made.
 
-    fields: by the number of a batch, what shifts the networks' answers in it: see shift_by.
+    fields: by the number of a batch, what shifts the networks' answers in it: see audit.shift_by.
     """
     settings = job.settings
     device = torch.device(settings.device)
@@ -246,29 +245,10 @@ def sample(model: Model, job: Job, nfe: int, seed: int, fields: dict[int, torch.
     with Broker(model, settings.limits, settings.sandbox, IMAGE_SHAPE, dtype, hidden) as broker:
         for number, seeds in enumerate(batches(seed, settings)):
             shifted = fields is not None and number in fields
-            broker.shift = shift_by(fields[number].to(device)) if shifted else None
+            broker.shift = audit.shift_by(fields[number].to(device)) if shifted else None
             made.append(broker.sample(nfe, seeds))
     images, shares = (np.concatenate([getattr(batch, name) for batch in made]) for name in ("images", "shares"))
     return Run(images, shares, broker.calls, broker.method)
-
-
-def smooth_fields(count: int, seed: int) -> torch.Tensor:
-    """One random field for each of count images, smooth in space, of deviation 1: (count, 3, H, W)."""
-    coarse = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
-    fields = F.interpolate(coarse, IMAGE_SHAPE[1:], mode="bilinear")
-    return fields / fields.std(dim=(1, 2, 3), keepdim=True)
-
-
-def shift_by(fields: torch.Tensor) -> Shift:
-    """What shifts each image's answers by its field (B, 3, H, W), SHIFT of the answers' deviation in size.
-
-    An image made of such answers has another shading, and is otherwise as good as before.
-    """
-
-    def shift(answer: torch.Tensor) -> torch.Tensor:
-        return answer + (SHIFT * answer.float().std() * fields[: len(answer)]).to(answer.dtype)
-
-    return shift
 
 
 def batches(seed: int, settings: Settings) -> list[list[int]]:
@@ -293,7 +273,9 @@ def sample_again(
     index = int(draw.integers(len(seeds)))
     groups = batches(seeds[index], job.settings)
     chosen = draw.permutation(len(groups))[: (len(groups) + 1) // 2]
-    fields = {int(number): smooth_fields(len(groups[number]), int(draw.integers(2**63))) for number in chosen}
+    fields = {
+        int(number): audit.smooth_fields(len(groups[number]), int(draw.integers(2**63)), IMAGE_SHAPE) for number in chosen
+    }
     first, again, start = runs[index].images, sample(model, job, nfe, seeds[index], fields), 0
     shifted = np.zeros(len(first), dtype=bool)
     for number, group in enumerate(groups):

@@ -70,11 +70,8 @@ def other_weights():
         ("required files", {CONFIG: None}, f"absent: {CONFIG}"),
         ("required files", {"requirements.txt": None}, "absent: requirements.txt"),
         ("required files", {"src/network.py": None}, "absent: src/network.py"),
-        ("protected files", {"dataset.py": b"print('mine')\n"}, "changed: dataset.py"),
-        ("protected files", {"src/network.py": b"class UNet: pass\n", "src/module.py": b""}, "src/network.py, src/module.py"),
         ("imports", {"src/methods/mine.py": b"import diffusers\n"}, "diffusers in src/methods/mine.py"),
         ("imports", {"src/methods/mine.py": b"def (\n"}, "not a Python file"),
-        ("requirements.txt", {"requirements.txt": b"torch\nxformers==0.0.1  # faster\n"}, "further packages: xformers"),
         ("code", {"src/methods/mine.py": b"FACES = '" + b"a" * 5000 + b"'\n"}, "a literal of 5000 characters"),
         ("weights", {CHECKPOINT: b"not a checkpoint"}, CHECKPOINT),
         ("weights", {CHECKPOINT: other_weights()}, "it has in another shape"),
@@ -84,6 +81,32 @@ def other_weights():
 def test_a_fault_is_named_by_its_check(honest, tmp_path, name, changes, message):
     result = found(altered(honest, tmp_path, changes), tmp_path, name)[name]
     assert message in result.found and result.todo
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("protected files", {"dataset.py": b"print('mine')\n"}, "changed, the staff put their own in place: dataset.py"),
+        ("protected files", {"src/network.py": b"class UNet: pass\n", "src/module.py": b""}, "src/network.py, src/module.py"),
+        ("imports", {"train.py": b"import torch_xla\n"}, "not needed for sampling: torch_xla in train.py"),
+        ("imports", {"custom_model.py": b"try:\n    import lpips, xformers\nexcept Exception:\n    pass\n"}, "xformers in"),
+        ("training starts", {"train.py": b"import torch_xla\n"}, "not started: train.py needs"),
+        ("requirements.txt", {"requirements.txt": b"\xef\xbb\xbftorch\nxformers==0.0.1  # faster\n"}, ": xformers"),
+    ],
+    ids=["protected", "two protected", "train", "guarded", "start", "requirements"],
+)
+def test_what_costs_nothing_is_a_note(honest, tmp_path, name, changes, message):
+    result = found(altered(honest, tmp_path, changes), tmp_path, name)[name]
+    assert result.verdict == "note" and message in result.found and not result.todo
+
+
+def test_a_zip_from_windows_passes(honest, tmp_path):
+    """All of its text files with CRLF line ends: the kit's own code stays the kit's."""
+    with zipfile.ZipFile(honest) as archive:
+        text = [name for name in archive.namelist() if name.endswith((".py", ".txt", ".json"))]
+        changes = {name: archive.read(name).replace(b"\n", b"\r\n") for name in text}
+    results = found(altered(honest, tmp_path, changes), tmp_path, *FAST).values()
+    assert [result.verdict for result in results] == ["pass"] * len(FAST)
 
 
 @pytest.mark.parametrize("name", REQUIRED)

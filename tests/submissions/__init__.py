@@ -5,6 +5,7 @@ and its first words are the reason it is to fail for. Cheats of the archive and 
 """
 
 import io
+import json
 import os
 import shutil
 import stat
@@ -234,11 +235,30 @@ def much_data_in_code(folder: Path) -> None:
     (folder / "table.py").write_text(f"TABLE = {list(range(3000))}")
 
 
+def pictures_in_file_names(folder: Path) -> None:
+    """A megabyte and a half in the names of empty Python files, which no count of code would see."""
+    data = np.random.default_rng(0).bytes(700_000).hex()
+    for at in range(0, len(data), 240):
+        (folder / f"{data[at : at + 240]}.py").touch()
+
+
+def pictures_in_a_tensor_name(folder: Path) -> None:
+    change_checkpoint(folder, lambda state: state.update({stored_pictures(120).numpy().tobytes().hex(): torch.zeros(1)}))
+
+
+def pictures_in_the_options(folder: Path) -> None:
+    (folder / CONFIG).write_text(json.dumps({"method": "custom", "x": os.urandom(30_000).hex()}))
+    (folder / "more.py").write_text("\n".join(f"# {os.urandom(50).hex()}" for _ in range(800)))
+
+
 CHECKPOINTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "pickle_code": (pickle_code, "unsafe_pickle"),
     "stored_buffer": (stored_buffer, "stored_images"),
     "other_width": (other_width, "wrong_architecture"),
     "absent_tensor": (absent_tensor, "wrong_architecture"),
+    "pictures_in_file_names": (pictures_in_file_names, "stored_images"),
+    "pictures_in_a_tensor_name": (pictures_in_a_tensor_name, "stored_images"),
+    "pictures_in_the_options": (pictures_in_the_options, "stored_images"),
     "sparse_weights": (sparse_weights, "bad_checkpoint"),
     "meta_weights": (meta_weights, "bad_checkpoint"),
     "float8_weights": (float8_weights, "bad_checkpoint"),
