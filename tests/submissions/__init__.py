@@ -237,13 +237,13 @@ def much_data_in_code(folder: Path) -> None:
 
 def pictures_in_file_names(folder: Path) -> None:
     """A megabyte and a half in the names of empty Python files, which no count of code would see."""
-    data = np.random.default_rng(0).bytes(700_000).hex()
+    data = np.random.default_rng(0).bytes(570_000).hex()
     for at in range(0, len(data), 240):
         (folder / f"{data[at : at + 240]}.py").touch()
 
 
 def pictures_in_a_tensor_name(folder: Path) -> None:
-    change_checkpoint(folder, lambda state: state.update({stored_pictures(120).numpy().tobytes().hex(): torch.zeros(1)}))
+    change_checkpoint(folder, lambda state: state.update({stored_pictures(250).numpy().tobytes().hex(): torch.zeros(1)}))
 
 
 def pictures_in_the_options(folder: Path) -> None:
