@@ -92,11 +92,11 @@ def test_json_and_csv_agree(board, entries):
     assert next(row["team"] for row in rows if "1+1" in row["team"]) == "'=1+1"
 
 
-@pytest.mark.parametrize("value", ["=1", "+1", "-1", "@a", "|a", "%a", "\t=1", "\r=1", "\uff1d1", "\uff20a"])
+@pytest.mark.parametrize("value", ["=1", "+1", "-1", "@a", "|a", "%a", "\uff1d1", "\uff20a"])
 def test_spreadsheets_see_no_formula(value):
     """At the start of a cell, and behind a semicolon, where Excel cuts cells in half of Europe."""
-    assert no_formula(value).lstrip() == "'" + value.lstrip() or no_formula(value) == "'" + value
-    assert no_formula(f"a;{value}") in (f"a;'{value}", f"a;{value[0]}'{value[1:]}")
+    assert no_formula(value) == f"'{value}" and no_formula(f"a;{value}") == f"a;'{value}"
+    assert no_formula(f"\t{value}") == f"\t'{value}" and no_formula("\ta") == "'\ta"
     assert no_formula(" =1; +2;b;=3") == " '=1; '+2;b;'=3"
     assert no_formula(float(-1)) == -1.0 and no_formula("a=1; b-2") == "a=1; b-2"
 
