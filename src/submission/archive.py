@@ -2,20 +2,27 @@
 
 import hashlib
 import os
+import re
 import shutil
 import stat
+import tempfile
+import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from src.submission.failures import Failed
+from src.submission.failures import Failed, one_line
 
 BLOCK = 1 << 20
-IGNORED = {"__MACOSX", "__pycache__", ".DS_Store", ".git"}  # what archivers and Python leave behind; never unpacked
+CLUTTER = {"__macosx", ".ds_store", "thumbs.db", "desktop.ini", "__pycache__", ".ipynb_checkpoints", ".git"}
 MARKER = "custom_model.py"  # stands in the top folder of every submission
+NAME_BYTES, PATH_BYTES = 255, 1000  # of one file or folder, as file systems have it; of a whole path
+SHOWN = 4  # of the names in a list, at least
+ENCODINGS = ("utf-8", "cp949", "gb18030")  # of names and texts that do not say theirs; macOS, Korean and Chinese Windows
+DAMAGED = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error)  # what zipfile raises
 
 
 @dataclass(frozen=True)
@@ -23,30 +30,54 @@ class ArchiveLimits:
     """What a submission may be at most: files, bytes in all, and bytes unpacked for one packed (of what is over a MiB)."""
 
     files: int = 5000
-    bytes: int = 1 << 30
+    bytes: int = 2 << 30
     ratio: float = 200.0
 
 
-def unpack(source: Path, folder: Path, limits: ArchiveLimits | None = None) -> None:
-    """Copy the files of a zip file or folder into `folder`, which is made.
+def unpack(source: Path, folder: Path, limits: ArchiveLimits | None = None) -> list[str]:
+    """Copy the files of a zip file or folder into `folder`, which is made, and return remarks: what was not taken as it stands.
 
-    custom_model.py stands at its top afterwards: where all is in one folder more, that one is left out. Files become plain,
-    readable and not executable, whatever the archive says.
+    custom_model.py stands at its top afterwards: where it is in a folder below, that one is the submission. What lies beside
+    is left out, but for PDFs. A folder without custom_model.py that holds one zip file stands for that, and a zip file that
+    holds one zip file is unpacked twice, within the same limits. Files become plain, readable and not executable, whatever the
+    archive says; what archivers and systems leave behind (is_clutter) is no part of a submission.
 
-    Raises Failed: unsafe_archive for a link or special file, a path that is absolute or leads out, a name that comes twice,
-    too many files or bytes; missing_file where `source` is absent, no zip or damaged.
+    Raises Failed: unsafe_archive for a link or special file, a path that is absolute, leads out, is too long or has
+    backslashes, a name that comes twice, too many files or bytes; missing_file where `source` is absent, no zip or damaged,
+    where custom_model.py is in two folders, and where there are two zip files in its place.
     """
-    limits = limits or ArchiveLimits()
     if source.is_symlink():
         raise Failed("unsafe_archive", f"{source.name} is a link")
     folder.mkdir(parents=True)
     if not source.is_dir() and not source.is_file():
         raise Failed("missing_file", f"{source.name}: no such zip file or folder")
+    budget, remarks = _Budget(limits or ArchiveLimits()), []
     try:
-        (_copy_folder if source.is_dir() else _unpack_zip)(source, folder, limits)
+        packed = _zip_inside(source, remarks) if source.is_dir() else source
+        if packed is None:
+            _copy_folder(source, folder, budget)
+        else:
+            _unpack_zip(packed, folder, budget)
+            _unpack_again(folder, budget, remarks)
     except PermissionError as error:
         raise Failed("missing_file", f"{Path(error.filename).name} cannot be read") from error
-    _lift(folder)
+    _lift(folder, remarks)
+    return remarks
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder of this name is what archivers, systems, editors and Python leave behind."""
+    return name.startswith("._") or name.casefold() in CLUTTER
+
+
+def readable(data: bytes) -> str:
+    """Text that does not say its encoding: UTF-8, or else what Korean and Chinese systems write, or else DOS's first."""
+    for encoding in ENCODINGS:
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return data.decode("cp437")  # has a letter for every byte
 
 
 def content_hash(source: Path) -> str:
@@ -101,26 +132,27 @@ class _Budget:
                 out.write(block)
 
 
-def _unpack_zip(source: Path, folder: Path, limits: ArchiveLimits) -> None:
-    budget = _Budget(limits)
+def _unpack_zip(source: Path, folder: Path, budget: _Budget) -> None:
+    limits = budget.limits
     try:
         with zipfile.ZipFile(source) as archive:
             members = archive.infolist()
             if len(members) > 2 * limits.files:
                 raise Failed("unsafe_archive", f"{len(members)} members, at most {limits.files} files are allowed")
             for member in members:
-                path = _safe_path(member.filename)
+                path = _member_path(member)
+                if any(map(is_clutter, path.parts)):
+                    continue
                 kind = stat.S_IFMT(member.external_attr >> 16)
                 if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                    what = "a link" if kind == stat.S_IFLNK else "no plain file"
-                    raise Failed("unsafe_archive", f"{member.filename} is {what}")
-                if member.is_dir() or IGNORED & set(path.parts):
+                    raise Failed("unsafe_archive", f"{path} is {'a link' if kind == stat.S_IFLNK else 'no plain file'}")
+                if member.is_dir():
                     continue
                 budget.add_file()
                 if member.file_size > BLOCK and member.file_size > limits.ratio * max(member.compress_size, 1):
                     raise Failed(
                         "unsafe_archive",
-                        f"{member.filename} unpacks to {member.file_size / 1e6:,.0f} MB from {member.compress_size} bytes",
+                        f"{path} unpacks to {member.file_size / 1e6:,.0f} MB from {member.compress_size} bytes",
                     )
                 with archive.open(member) as stream:
                     budget.copy(stream, folder / path)
@@ -128,12 +160,38 @@ def _unpack_zip(source: Path, folder: Path, limits: ArchiveLimits) -> None:
         raise Failed("unsafe_archive", f"{Path(error.filename).name} comes twice") from error
     except (NotADirectoryError, IsADirectoryError) as error:
         raise Failed("unsafe_archive", f"{Path(error.filename).name} is both a file and a folder") from error
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error) as error:
+    except DAMAGED as error:
         raise Failed("missing_file", f"{source.name} is no zip file that can be unpacked ({error})") from error
 
 
-def _copy_folder(source: Path, folder: Path, limits: ArchiveLimits) -> None:
-    budget = _Budget(limits)
+def _unpack_again(folder: Path, budget: _Budget, remarks: list[str]) -> None:
+    """Where all that was unpacked into folder is a zip file, put that one's content in its place."""
+    packed = _zip_inside(folder, remarks)
+    if packed is None:
+        return
+    with tempfile.TemporaryDirectory(dir=folder.parent) as outside:
+        packed = packed.rename(Path(outside) / packed.name)
+        shutil.rmtree(folder)
+        folder.mkdir()
+        _unpack_zip(packed, folder, budget)
+
+
+def _zip_inside(folder: Path, remarks: list[str]) -> Path | None:
+    """The zip file that a folder stands for, having one and no custom_model.py. Failed where it has several."""
+    files = [path for path in _walk(folder) if stat.S_ISREG(path.lstat().st_mode)]
+    zips = [path for path in files if path.suffix.lower() == ".zip"]
+    if not zips or any(path.name == MARKER for path in files):
+        return None
+    if len(zips) > 1:
+        raise Failed(
+            "missing_file", f"{_listed(path.name for path in zips)}: {len(zips)} zip files and no {MARKER}; hand in one of them"
+        )
+    beside = [path.relative_to(folder).as_posix() for path in files if path != zips[0]]
+    remarks.append(f"the submission is {zips[0].name} inside of it" + (f"; left out: {_listed(beside)}" if beside else ""))
+    return zips[0]
+
+
+def _copy_folder(source: Path, folder: Path, budget: _Budget) -> None:
     for path in _walk(source):
         mode, name = path.lstat().st_mode, path.relative_to(source)
         if stat.S_ISLNK(mode):
@@ -148,30 +206,69 @@ def _copy_folder(source: Path, folder: Path, limits: ArchiveLimits) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Everything below a folder, links not followed, what is IGNORED left out."""
+    """Everything below a folder, links not followed, clutter left out."""
     for parent, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = sorted(name for name in folders if name not in IGNORED)
-        for name in folders + sorted(name for name in files if name not in IGNORED):
+        folders[:] = sorted(name for name in folders if not is_clutter(name))
+        for name in folders + sorted(name for name in files if not is_clutter(name)):
             yield Path(parent) / name
 
 
-def _safe_path(name: str) -> PurePosixPath:
-    """The relative path of a member's name; Failed where it is absolute, leads upwards or is of no system of ours."""
+def _member_path(member: zipfile.ZipInfo) -> PurePosixPath:
+    """The relative path of a zip file's member, composed (NFC); Failed where it is absolute, leads upwards or is of no use.
+
+    Names that are not marked as UTF-8 were read as code page 437 and are read anew from their bytes.
+    """
+    name = member.orig_filename  # of a system with backslashes too as it stands in the file
+    if not member.flag_bits & 0x800:
+        name = readable(name.encode("cp437"))
+    name = unicodedata.normalize("NFC", name)
     path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
+    if not name or path.is_absolute() or ".." in re.split(r"[/\\]", name) or re.match(r"[A-Za-z]:", name) or "\0" in name:
         raise Failed("unsafe_archive", f"{name!r} is no relative path inside the archive")
-    if len(name) > 200:
-        raise Failed("unsafe_archive", f"{name[:40]!r}... is a path of {len(name)} characters, at most 200 are allowed")
+    if "\\" in name:
+        raise Failed(
+            "unsafe_archive",
+            f"{name} has backslashes for folders, as an old Windows tool wrote them: zip it again with Explorer (Send to, "
+            "Compressed folder), 7-Zip or python -m src.submission pack",
+        )
+    if len(os.fsencode(name)) > PATH_BYTES or any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
+        raise Failed(
+            "unsafe_archive",
+            f"{name[:40]}... is too long: at most {NAME_BYTES} bytes a name ({NAME_BYTES // 3} Korean letters) and "
+            f"{PATH_BYTES} a path are allowed; give it a shorter one",
+        )
     return path
 
 
-def _lift(folder: Path) -> None:
-    """Where the only thing in folder is a folder with custom_model.py in it, put that one's content in its place."""
-    entries = list(folder.iterdir())
-    if len(entries) == 1 and (entries[0] / MARKER).is_file():
-        inner = entries[0].rename(folder.with_name(f".{folder.name}.inner"))
-        folder.rmdir()
+def _lift(folder: Path, remarks: list[str]) -> None:
+    """Where custom_model.py stands in a folder below, put that one's content in folder's place, and the PDFs beside it."""
+    tops = sorted({path.parent for path in folder.rglob(MARKER) if path.is_file()}, key=lambda top: (len(top.parts), top))
+    if not tops or tops[0] == folder:
+        return
+    top = tops[0]
+    level = [other.relative_to(folder).as_posix() for other in tops if len(other.parts) == len(top.parts)]
+    if len(level) > 1:
+        raise Failed("missing_file", f"{MARKER} stands in {_listed(level)}: hand in one folder that has it")
+    beside = [path for path in _walk(folder) if path.is_file() and top not in path.parents]
+    left = []
+    for path in beside:
+        if path.suffix.lower() == ".pdf" and not (top / path.name).exists():
+            path.rename(top / path.name)
+        else:
+            left.append(path)
+    told = f"; left out beside it: {_listed(path.relative_to(folder).as_posix() for path in left)}" if left else ""
+    remarks.append(f"the submission is the folder {level[0]} inside of it{told}")
+    with tempfile.TemporaryDirectory(dir=folder.parent) as outside:
+        inner = top.rename(Path(outside) / "inner")
+        shutil.rmtree(folder)
         inner.rename(folder)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """A few names, told as such."""
+    names = list(names)
+    shown = names[:SHOWN] if len(names) > SHOWN + 1 else names
+    return ", ".join(map(one_line, shown)) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
 
 
 def _feed(digest: "hashlib._Hash", path: Path) -> None:

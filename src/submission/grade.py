@@ -1,13 +1,13 @@
 """Grade a folder of submissions: `python -m src.submission grade SUBMISSIONS/ --out board/`.
 
-Every zip file and folder in SUBMISSIONS is a team. Each is graded in a process of its own, and one's failure stops no other.
-Given again, the command grades only what is new or has changed. docs/grading.md says what is checked and how.
+Every zip file and folder in SUBMISSIONS is a team's (teams.py). Each is graded in a process of its own, and one's failure stops
+no other. Given again, the command grades only what is new or has changed. docs/grading.md says what is checked and how.
 """
 
 import os
 import queue
-import re
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from src.submission.archive import content_hash
 from src.submission.leaderboard import Reference, write_board
 from src.submission.sandbox import SCRATCH, find_kind
 from src.submission.team import Job, Settings, new_result, run_job, settings_key, write_result
+from src.submission.teams import find_submissions
 
 REFERENCES = {  # rows of the board that are no team: FID clean-fid, 1,000 vs 1,000 images
     "simpsons": (
@@ -31,11 +32,14 @@ REFERENCES = {  # rows of the board that are no team: FID clean-fid, 1,000 vs 1,
     ),
     "toon": (),
 }
+INTERRUPTED = (130, -signal.SIGINT)  # exit codes of a process that had Ctrl-C
 
 
 def make_parser() -> Parser:
     parser = Parser(prog="python -m src.submission grade", description="grade a folder of submissions")
     parser.add_argument("submissions", type=Path, help="a folder of zip files and folders, one a team; or one submission")
+    teams_help = "a table of two columns, comma or semicolon: a submission's file, person or id, and its team's name"
+    parser.add_argument("--teams", type=Path, metavar="FILE", help=teams_help)
     parser.add_argument("--out", type=Path, default=Path("board"), help="leaderboard.html, .json, .csv and teams/ go here")
     parser.add_argument("--nfe", type=number(int, 1), nargs="+", default=[1, 2, 4], help="network calls an image")
     parser.add_argument("--seeds", type=number(int, 1), default=3, help="secret seeds, each sampled and measured")
@@ -68,7 +72,8 @@ def indices(text: str) -> list[int]:
 
 def main(argv: Sequence[str]) -> None:
     args = make_parser().parse_args(argv)
-    found = find_submissions(args.submissions)
+    sys.stdout.reconfigure(errors="replace")  # names of teams may have letters that a terminal lacks
+    found = find_submissions(args.submissions, args.teams)
     reference = args.reference_dir or Path(REFERENCE_DIRS[args.data])
     kind = find_kind(args.sandbox)
     if not reference.exists():
@@ -87,7 +92,7 @@ def main(argv: Sequence[str]) -> None:
         public_seed=None if args.skip_public else 42,
         inception=args.inception and str(Path(args.inception).resolve()),
     )
-    jobs = [Job(team, path.resolve(), args.out.resolve(), seed_file, settings) for team, path in found.items()]
+    jobs = [Job(one.team, one.path, args.out.resolve(), seed_file, settings, one.remarks) for one in found]
     waiting = [job for job in jobs if args.again or not has_result(job)]
     print(f"submissions: {len(jobs)}, to grade: {len(waiting)}, sandbox: {kind}", flush=True)
     if args.submitit:
@@ -99,31 +104,6 @@ def main(argv: Sequence[str]) -> None:
     write_board(results, args.out, REFERENCES[args.data], nfes=settings.nfe)
     failed = sum(result["status"] == "failed" for result in results)
     print(f"{len(results) - failed} graded, {failed} failed: {args.out / 'leaderboard.html'}")
-
-
-def find_submissions(path: Path) -> dict[str, Path]:
-    """Team -> its zip file or folder, by name. A team's name is that of its file without .zip.
-
-    Raises UserError where there is none, or where two have the same name.
-    """
-    if not path.exists():
-        raise UserError(f"no folder {path}")
-    path = path.resolve()
-    single = path.is_file() or (path / "custom_model.py").is_file()
-    entries = [path] if single else sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    teams: dict[str, Path] = {}
-    for entry in entries:
-        if entry.is_symlink() or not (entry.is_dir() or (entry.is_file() and entry.suffix.lower() == ".zip")):
-            print(f"{entry.name}: left out, it is no zip file and no folder")
-            continue
-        name = entry.name if entry.is_dir() else entry.stem
-        team = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:80].lstrip(".") or "_"
-        if team in teams:
-            raise UserError(f"{entry.name} and {teams[team].name} are both team {team}: rename one")
-        teams[team] = entry
-    if not teams:
-        raise UserError(f"{path} holds no submission: expected zip files or folders")
-    return teams
 
 
 def make_secret(file: Path, board: Path) -> None:
@@ -158,7 +138,7 @@ def read_results(teams: Path, key: str) -> list[dict[str, Any]]:
 
 
 def run_here(jobs: list[Job], devices: list[str], count: int) -> None:
-    """Grade on this machine, `count` teams at a time, the devices taking turns."""
+    """Grade on this machine, `count` teams at a time, the devices taking turns. A team interrupted keeps its earlier result."""
     free: queue.Queue[str] = queue.Queue()
     for index in range(count):
         free.put(devices[index % len(devices)])
@@ -166,10 +146,10 @@ def run_here(jobs: list[Job], devices: list[str], count: int) -> None:
     def run(job: Job) -> None:
         device = free.get()
         try:
-            file = work_folder(job.board) / f"{job.team}.json"
+            file = work_folder(job.board) / f"{job.folder.name}.json"
             job.write(file)
             done = subprocess.run([sys.executable, "-m", "src.submission.team", str(file), device], cwd=PROJECT_ROOT)
-            if done.returncode:
+            if done.returncode and done.returncode not in INTERRUPTED:
                 write_fault(job, f"the team's process ended with code {done.returncode}")
         finally:
             free.put(device)

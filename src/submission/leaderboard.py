@@ -11,6 +11,7 @@ import html
 import io
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ from src.common.files import write_whole
 NAME_LENGTH, REASON_LENGTH = 60, 240  # characters that are shown
 SHEET_PIXELS = 640  # the longer side of a picture on the page
 MOST_PIXELS = 50_000_000  # of a picture that is opened at all
+FORMULA = re.compile(r"((?:^|[;\t\r\n])\s*)(?=[=+\-@|%\t\r\uff1d\uff0b\uff0d\uff20])")  # the last four are wide = + - @
 HERE = Path(__file__).parent
 
 
@@ -83,7 +85,7 @@ def write_board(
     plain = [{name: value for name, value in asdict(entry).items() if name != "samples"} for entry in entries]
     files = {
         "leaderboard.json": json.dumps({**told, "entries": plain, "failures": failures}, indent=2, allow_nan=False) + "\n",
-        "leaderboard.csv": as_csv(plain, failures),
+        "leaderboard.csv": "\ufeff" + as_csv(plain, failures),  # by the mark Excel knows UTF-8
         "leaderboard.html": as_html(title, latest, entries, failures, references, nfes),
     }
     for name, content in files.items():
@@ -199,8 +201,8 @@ def as_csv(entries: list[dict[str, Any]], failures: list[dict[str, str]]) -> str
 
 
 def no_formula(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@|%\t\r") and value else value
+    """Text that a spreadsheet would take for a formula, at its start or behind what it may cut cells at, gets an apostrophe."""
+    return FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
 
 
 def as_html(

@@ -32,6 +32,7 @@ from src.submission.judge import Judge, check_public, load_judge, noise_fid, sum
 from src.submission.manifest import restore, states
 from src.submission.readable import check_readable
 from src.submission.sandbox import Limits
+from src.submission.teams import folder_name
 from src.submission.weights import read_weights
 
 IMAGE_SHAPE = (3, 64, 64)
@@ -70,17 +71,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """One team's submission, where its result goes (board/teams/TEAM/), and the file of the secret."""
+    """One team's submission, the board its result goes to, the file of the secret, and remarks that the result is to hold."""
 
     team: str
     submission: Path
     board: Path
     seed_file: Path
     settings: Settings
+    remarks: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
-        return self.board / "teams" / self.team
+        return self.board / "teams" / folder_name(self.team)
 
     def write(self, path: Path) -> None:
         values = {**vars(self), **{name: str(getattr(self, name)) for name in ("submission", "board", "seed_file")}}
@@ -91,7 +93,8 @@ class Job:
     def read(cls, path: Path) -> "Job":
         values = load_json(path)
         paths = {name: Path(values[name]) for name in ("submission", "board", "seed_file")}
-        return cls(team=values["team"], settings=Settings.from_json(values["settings"]), **paths)
+        settings, remarks = Settings.from_json(values["settings"]), tuple(values["remarks"])
+        return cls(team=values["team"], settings=settings, remarks=remarks, **paths)
 
 
 def run_job(job: Job) -> dict[str, Any]:
@@ -127,7 +130,7 @@ def new_result(job: Job) -> dict[str, Any]:
         "method": None,
         "nfe": {},
         "failures": {},
-        "remarks": [],
+        "remarks": list(job.remarks),
         "seeds": job.settings.seeds,
         "num_images": job.settings.num_images,
         "replaced": [],
@@ -152,7 +155,7 @@ def grade(job: Job, result: dict[str, Any]) -> None:
     settings, secret, device = job.settings, read_secret(job.seed_file), torch.device(job.settings.device)
     torch.backends.cudnn.deterministic = True
     with tempfile.TemporaryDirectory(prefix="grade-") as work:
-        model, result["replaced"], result["remarks"] = prepare(job.submission, Path(work), settings.network)
+        model, result["replaced"] = prepare(job.submission, Path(work), settings.network, result["remarks"])
         model.to(device)
         judge = load_judge(settings.reference_dir, settings.inception, device, settings.batch_size)
         failed = []
@@ -201,13 +204,13 @@ def grade_nfe(model: Model, job: Job, judge: Judge, nfe: int, secret: int, resul
 # ------------------------------------------------------------------------------------------------------------- sampling
 
 
-def prepare(submission: Path, work: Path, network_options: dict[str, Any]) -> tuple[Model, list[str], list[str]]:
-    """Unpack and check a submission without running it: its model, the protected files that it had changed, and remarks.
+def prepare(submission: Path, work: Path, network_options: dict[str, Any], remarks: list[str]) -> tuple[Model, list[str]]:
+    """Unpack and check a submission without running it: its model, and the protected files that it had changed.
 
-    The course's own are in their place. Raises Failed.
+    The course's own are in their place. remarks are added to. Raises Failed.
     """
     top, code = work / "submission", work / "code"
-    unpack(submission, top)
+    remarks += unpack(submission, top)
     audit.check_files(top)
     names = copy_code(top, code)
     changed = [name for name, state in states(top).items() if state == "changed"]
@@ -217,7 +220,8 @@ def prepare(submission: Path, work: Path, network_options: dict[str, Any]) -> tu
     check_readable(code, names, config, weights)
     cost = audit.measure_cost(next(iter(weights.networks.values())), IMAGE_SHAPE)
     shutil.rmtree(top)  # where there is no bubblewrap a sandbox sees the machine's files
-    return Model(code, config, weights, cost), changed, weights.remarks
+    remarks += weights.remarks
+    return Model(code, config, weights, cost), changed
 
 
 @dataclass(frozen=True)
@@ -333,6 +337,7 @@ def main() -> None:
     job = Job.read(Path(sys.argv[1]))
     job = replace(job, settings=replace(job.settings, device=sys.argv[2]))
     result = run_job(job)
+    sys.stdout.reconfigure(errors="replace")  # a team's name may have letters that a terminal lacks
     print(f"{job.team}: {result['reason'] or 'graded'} ({result['seconds']:.0f} s)", flush=True)
 
 

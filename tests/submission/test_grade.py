@@ -1,8 +1,10 @@
 """Honest submissions are graded; cheats and faults end with the right reason, and none stops another."""
 
 import json
+import signal
 import stat
 import struct
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from src.evaluation.features import read_images
 from src.network import UNet
 from src.submission import audit, grade, team
 from src.submission.failures import CODES, Failed
-from src.submission.grade import find_submissions, make_secret
+from src.submission.grade import make_secret, run_here
 from src.submission.sandbox import SCRATCH, Limits, find_kind, seccomp_program
 from src.submission.team import Job, Settings, read_secret, run_job, run_seed
 from src.submission.weights import read_weights
@@ -287,20 +289,33 @@ def test_secrets(tmp_path):
         make_secret(tmp_path / "board" / "seed", tmp_path / "board")
 
 
-def test_find_submissions(tmp_path, capsys):
-    for name in ("b.zip", "a team.zip", "notes.txt", ".hidden.zip"):
-        (tmp_path / name).touch()
-    (tmp_path / "folder").mkdir()
-    assert list(find_submissions(tmp_path)) == ["a_team", "b", "folder"]
-    assert capsys.readouterr().out.startswith("notes.txt: left out")
-    (tmp_path / "a_team").mkdir()
-    with pytest.raises(UserError, match="rename one"):
-        find_submissions(tmp_path)
-
-
 def test_job_description(job, tmp_path):
+    job = replace(job, team="a/나", remarks=("late",))
     job.write(tmp_path / "job.json")
-    assert Job.read(tmp_path / "job.json") == job
+    assert Job.read(tmp_path / "job.json") == job and job.folder.parent == job.board / "teams"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(130, None), (-signal.SIGINT, None), (1, "grader_error: "), (-9, "grader_error: ")]
+)
+def test_what_is_interrupted_keeps_its_result(code, reason, job, monkeypatch):
+    """Of a team's process: 130 after Ctrl-C, the signal where it came early; other ends are faults."""
+    job.submission.mkdir()
+    team.write_result(job, team.new_result(job))
+    done = subprocess.CompletedProcess([], code)
+    monkeypatch.setattr(grade.subprocess, "run", lambda *_, **__: done)
+    run_here([job], ["cpu"], 1)
+    found = json.loads((job.folder / "result.json").read_text())["reason"]
+    assert found is None if reason is None else found.startswith(reason)
+
+
+def test_remarks_of_how_it_was_packed(job, no_measuring):
+    """Where it was found, how it was handed in, and what fails then."""
+    (job.submission / "팀" / "src").mkdir(parents=True)
+    (job.submission / "팀" / "custom_model.py").touch()
+    result = run_job(replace(job, remarks=("handed in late",)))
+    assert result["reason"].startswith("missing_file: checkpoints/best_model.pt")
+    assert result["remarks"] == ["handed in late", "the submission is the folder 팀 inside of it"]
 
 
 @pytest.mark.parametrize("flags", [["--jobs", "2"], pytest.param(["--submitit", "debug"], marks=pytest.mark.slow)])
@@ -310,11 +325,11 @@ def test_a_board(flags, tmp_path, reference, kind, capfd):
         pytest.importorskip("submitit")
     submissions, board = tmp_path / "submissions", tmp_path / "board"
     submissions.mkdir()
-    (submissions / "broken.zip").write_bytes(b"no zip")
+    (submissions / "망가진 팀.zip").write_bytes(b"no zip")
     (submissions / "empty").mkdir()
     command = [str(submissions), "--out", str(board), "--reference_dir", str(reference), "--device", "cpu", *flags]
     grade.main(command)
-    results = {name: json.loads((board / "teams" / name / "result.json").read_text()) for name in ("broken", "empty")}
+    results = {name: json.loads((board / "teams" / name / "result.json").read_text()) for name in ("망가진 팀", "empty")}
     assert {result["reason"].split(":")[0] for result in results.values()} == {"missing_file"}
     assert (board / "leaderboard.html").is_file() and not list(board.rglob("*seed*"))
     assert "submissions: 2, to grade: 2," in capfd.readouterr().out
@@ -322,7 +337,7 @@ def test_a_board(flags, tmp_path, reference, kind, capfd):
     grade.main([str(submissions / "empty"), *command[1:]])
     assert "submissions: 1, to grade: 1," in capfd.readouterr().out
     assert {failure["team"] for failure in json.loads((board / "leaderboard.json").read_text())["failures"]} == {
-        "broken",
+        "망가진 팀",
         "empty",
     }
     grade.main(command)

@@ -1,0 +1,254 @@
+"""Whose submissions are whose: names by hand, exports of Moodle and Canvas, tables of teams, and names that clash."""
+
+import os
+import unicodedata
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from src.common.cli import UserError
+from src.submission.leaderboard import NAME_LENGTH, text
+from src.submission.teams import FOLDER_BYTES, display_name, find_submissions, folder_name, read_teams
+
+KOREAN = "딥러닝 3조 김철수"
+
+
+def lay(folder: Path, *names: str) -> Path:
+    """Zip files and, for names that end in a slash, folders."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        if name.endswith("/"):
+            (folder / name).mkdir()
+        else:
+            (folder / name).write_bytes(name.encode(errors="surrogateescape"))
+    return folder
+
+
+def teams(folder: Path, table: Path | None = None) -> dict[str, str]:
+    """Team -> its file."""
+    found = find_submissions(folder, table)
+    assert len({folder_name(one.team).casefold() for one in found}) == len(found)
+    assert all(text(one.team, NAME_LENGTH) == one.team for one in found), "the board shows them as they are"
+    return {one.team: one.path.name for one in found}
+
+
+def test_names_stay(tmp_path, capsys):
+    names = ["b.zip", "a team.zip", f"{KOREAN}.zip", "équipe n°1.ZIP", "小组 四.zip", "v1.2 final/"]
+    lay(tmp_path, *names)
+    assert set(teams(tmp_path)) == {"b", "a team", KOREAN, "équipe n°1", "小组 四", "v1.2 final"}
+    assert all(folder_name(name) == name for name in teams(tmp_path))
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_left_out(tmp_path, capsys):
+    clutter = ["._a.zip", ".hidden.zip", ".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX/"]
+    lay(tmp_path, "a.zip", "notes.txt", "b.rar", *clutter)
+    (tmp_path / "link.zip").symlink_to(tmp_path / "a.zip")
+    assert teams(tmp_path) == {"a": "a.zip"}
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["b.rar", "link.zip", "notes.txt"] and all(
+        "left out" in line for line in lines
+    )
+
+
+def test_none(tmp_path):
+    with pytest.raises(UserError, match="holds no submission"):
+        find_submissions(lay(tmp_path / "empty", "__MACOSX/"))
+    with pytest.raises(UserError, match="no file or folder"):
+        find_submissions(tmp_path / "absent")
+
+
+def test_one_submission(tmp_path):
+    lay(tmp_path, "a.zip", "b/", "Kim_12_assignsubmission_file_/")
+    (tmp_path / "b" / "custom_model.py").touch()
+    lay(tmp_path / "Kim_12_assignsubmission_file_", "x.zip")
+    for name, team in {"a.zip": "a", "b": "b", "Kim_12_assignsubmission_file_": "Kim"}.items():
+        assert teams(tmp_path / name) == {team: name}
+
+
+# ------------------------------------------------------------------------------------------------------------ clashes
+
+
+def test_a_clash_stops_nobody(tmp_path, capsys):
+    """The zip file has the name; the others have a hash that stays the same whatever else lies there."""
+    lay(tmp_path, "team1/", "team1.zip", "TEAM1.zip", "other.zip")
+    found = teams(tmp_path)
+    marked = {file: team for team, file in found.items()}
+    assert marked["other.zip"] == "other" and len(found) == 4
+    assert marked["TEAM1.zip"] == "TEAM1", "the first by name"
+    assert marked["team1.zip"].startswith("team1 #") and marked["team1"].startswith("team1 #")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all("is that of TEAM1.zip already, graded as team1 #" in line for line in lines)
+    (tmp_path / "other.zip").unlink()
+    assert marked["team1"] in teams(tmp_path)
+
+
+def test_a_folder_beside_its_zip(tmp_path, capsys):
+    lay(tmp_path, "team1/", "team1.zip")
+    found = teams(tmp_path)
+    assert found["team1"] == "team1.zip" and set(found.values()) == {"team1", "team1.zip"}
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_composed_and_decomposed_names(tmp_path):
+    """macOS hands out decomposed names: the same to the eye, and on some file systems."""
+    other = unicodedata.normalize("NFD", KOREAN)
+    lay(tmp_path, f"{KOREAN}.zip", f"{other}.zip")
+    if len(list(tmp_path.iterdir())) == 1:
+        pytest.skip("this file system does not tell the two apart")
+    first, second = teams(tmp_path)
+    assert first == KOREAN and second.startswith(f"{KOREAN} #")
+    assert display_name(other) == KOREAN
+
+
+@pytest.mark.parametrize("letter", ["x", "가", "🙂"])
+def test_names_as_long_as_a_file_system_takes(letter, tmp_path):
+    count = 251 // len(letter.encode())
+    names = [letter * (count - 1) + end for end in "ab"]
+    lay(tmp_path, *(f"{name}.zip" for name in names))
+    found = teams(tmp_path)
+    assert len(found) == 2 and all(name.startswith(letter * 40) and "… #" in name for name in found)
+    for name in found:
+        assert len(folder_name(name).encode()) <= FOLDER_BYTES
+        (tmp_path / f".{folder_name(name)}.json.{2**22}.partial").touch()
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "..", ".hidden", "C:x", 'a"<b>', "a\nb", "a\u202eb", "end. ", "\udcff", ""])
+def test_folders_of_unsafe_names(name, tmp_path):
+    safe = folder_name(name)
+    assert safe != name and not set(safe) & set('/\\:<>"\n\u202e') and not safe.startswith(".") and safe.strip(" .") == safe
+    assert (tmp_path / safe).parent == tmp_path and safe != folder_name(f"{name}?")
+    (tmp_path / safe).mkdir()
+
+
+def test_names_in_bytes_of_another_system(tmp_path, capsys):
+    """Unpacked on Linux, zips of Korean Windows leave names that are no UTF-8."""
+    name = os.fsdecode(KOREAN.encode("cp949") + b".zip")
+    try:
+        lay(tmp_path, name, f"{KOREAN}.zip")
+    except OSError:
+        pytest.skip("this file system takes only UTF-8")
+    found = find_submissions(tmp_path)
+    assert {one.team.partition(" #")[0] for one in found} == {KOREAN} and len(found) == 2
+    assert KOREAN in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------------------ exports
+
+
+def test_moodle(tmp_path, capsys):
+    """A folder or a file for each person. Two persons of one name keep it, the second with the number."""
+    lay(
+        tmp_path,
+        "김철수_1234567_assignsubmission_file_/",
+        "김철수_1234568_assignsubmission_file_/",
+        "Group A-Anna_Lee_77_assignsubmission_file/",
+        "J. Doe_88_assignsubmission_file_model v1.2.zip",
+        "J. Doe_88_assignsubmission_file_report.pdf",
+        "J. Doe_88_assignsubmission_onlinetext_/",
+        "Participant_99_assignsubmission_file_/",
+        "_100_assignsubmission_file_/",
+    )
+    assert set(teams(tmp_path)) == {"김철수", "김철수 #1234568", "Group A-Anna_Lee", "J. Doe", "99", "100"}
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and "onlinetext_: left out, it holds no files" in "\n".join(lines)
+
+
+def test_canvas(tmp_path, capsys):
+    lay(
+        tmp_path,
+        "kimchulsoo_12345_67890_my original_name-1.zip",
+        "leeyoung_LATE_12346_67891_submission.zip",
+        "anon_12347_67892_submission.zip",
+        "team_1_2_final.zip",
+    )
+    found = {one.team: one.remarks for one in find_submissions(tmp_path)}
+    late = found.pop("leeyoung")
+    assert found == {"kimchulsoo": (), "12347": (), "team_1_2_final": ()}
+    assert len(late) == 1 and "late" in late[0] and capsys.readouterr().out == ""
+
+
+def test_an_export_that_is_packed(tmp_path, capsys):
+    """Alone it is an error; among submissions it is left out, and so is a folder of it."""
+    persons = ("kim_12345_67890_x.zip", "lee_12346_67891_x.zip")
+    with zipfile.ZipFile(tmp_path / "submissions.zip", "w") as archive:
+        for person in persons:
+            archive.writestr(person, b"")
+    with pytest.raises(UserError, match="export of many submissions: unpack it"):
+        find_submissions(tmp_path / "submissions.zip")
+    lay(tmp_path / "unpacked", *persons)
+    lay(tmp_path, "team.zip")
+    assert teams(tmp_path) == {"team": "team.zip"}
+    assert capsys.readouterr().out.count("left out, it is an export of many submissions") == 2
+    assert set(teams(tmp_path / "unpacked")) == {"kim", "lee"}
+
+
+# ------------------------------------------------------------------------------------------------------ tables of teams
+
+
+def test_a_table_wins(tmp_path, capsys):
+    """Whatever it calls a submission: file, name without .zip, person or number."""
+    folder = lay(
+        tmp_path / "all",
+        "a.zip",
+        "B team.zip",
+        "김철수_1234567_assignsubmission_file_/",
+        "lee_12346_67891_x.zip",
+        "lee_12347_67892_x.zip",
+        "own.zip",
+    )
+    table = tmp_path / "teams.csv"
+    table.write_text("file;team\nA.zip;가\nb TEAM;Team, two\n\n김철수;Three\n12346;Four\nnobody;Five\nlee;Six\n", "utf-8-sig")
+    found = teams(folder, table)
+    assert {team: name[:5] for team, name in found.items()} == {
+        "가": "a.zip",
+        "Team, two": "B tea",
+        "Three": "김철수_1",
+        "Four": "lee_1",
+        "Six": "lee_1",
+        "own": "own.z",
+    }
+    out = capsys.readouterr().out
+    assert "no submission has the file, name or id nobody\n" in out and "does not name own.zip; their own names" in out
+    assert out.count("\n") == 2
+    assert teams(folder / "a.zip", table) == {"가": "a.zip"} and capsys.readouterr().out == "", "of one, no word of the others"
+
+
+def test_partners(tmp_path, capsys):
+    """Both hand in: the same files count once, others are graded beside."""
+    folder = lay(tmp_path / "all", "kim_12345_67890_x.zip", "lee_12346_67891_x.zip", "park_12347_67892_x.zip")
+    (folder / "lee_12346_67891_x.zip").write_bytes((folder / "kim_12345_67890_x.zip").read_bytes())
+    table = tmp_path / "teams.csv"
+    table.write_text("kim,One\nlee,One\npark,One\n")
+    assert teams(folder, table) == {"One": "kim_12345_67890_x.zip", "One #12347": "park_12347_67892_x.zip"}
+    out = capsys.readouterr().out
+    assert "lee_12346_67891_x.zip: left out, team One has handed in the same as kim" in out and out.count("\n") == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp949"])
+@pytest.mark.parametrize("separator", ",;\t")
+def test_tables(encoding, separator, tmp_path):
+    table = tmp_path / "teams.csv"
+    lines = ["학번,팀", '20241234,"세 번째, 조"', " a.zip , 하나,", ",,"]
+    heading = lines[0].replace(",", separator)
+    quoted = f'20241234{separator}"세 번째{separator} 조"'
+    table.write_bytes("\r\n".join([heading, quoted, *(line.replace(",", separator) for line in lines[2:])]).encode(encoding))
+    assert read_teams(table) == {"학번": "팀", "20241234": f"세 번째{separator} 조", "a.zip": "하나"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a.zip\n", "line 1: expected two columns"),
+        ("x,team\na,b,c\n", "line 2: expected two columns"),
+        (",b\n", "line 1: expected two columns"),
+        ("a.zip,One\nA.ZIP,Two\n", "line 2: A.ZIP has another team above"),
+    ],
+)
+def test_tables_with_mistakes(content, message, tmp_path):
+    (tmp_path / "teams.csv").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_teams(tmp_path / "teams.csv")
+    with pytest.raises(UserError, match="no such file"):
+        read_teams(tmp_path / "none.csv")
