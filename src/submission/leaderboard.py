@@ -22,6 +22,7 @@ from PIL import Image
 
 from src.common.files import write_whole
 
+SCORES = ("fid", "fid_spread", "kid", "kid_error", "calls", "network_share")
 NAME_LENGTH, REASON_LENGTH = 60, 240  # characters that are shown
 SHEET_PIXELS = 640  # the longer side of a picture on the page
 MOST_PIXELS = 50_000_000  # of a picture that is opened at all
@@ -53,6 +54,7 @@ class Entry:
     kid: float | None
     kid_error: float | None
     calls: float | None
+    network_share: float | None  # of the images, that comes from the network: see lineage.py
     seeds: int | None
     num_images: int | None
     graded_at: str
@@ -79,14 +81,16 @@ def write_board(
     entries = [entry for result in results for entry in read_entries(result, folder, nfes)]
     for nfe in nfes:
         give_ranks([entry for entry in entries if entry.nfe == nfe])
-    failures = [read_failure(result) for result in results if result.get("status") != "graded" or result.get("reason")]
+    failures = [failure for result in results for failure in read_failures(result)]
+    remarks = [remark for result in results for remark in read_remarks(result)]
     latest = max((text(result.get("graded_at"), 32) for result in results), default="")
     told = {"title": title, "updated": latest, "references": [asdict(reference) for reference in references]}
     plain = [{name: value for name, value in asdict(entry).items() if name != "samples"} for entry in entries]
+    lists = {"entries": plain, "failures": failures, "remarks": remarks}
     files = {
-        "leaderboard.json": json.dumps({**told, "entries": plain, "failures": failures}, indent=2, allow_nan=False) + "\n",
+        "leaderboard.json": json.dumps({**told, **lists}, indent=2, allow_nan=False) + "\n",
         "leaderboard.csv": "\ufeff" + as_csv(plain, failures),  # by the mark Excel knows UTF-8
-        "leaderboard.html": as_html(title, latest, entries, failures, references, nfes),
+        "leaderboard.html": as_html(title, latest, entries, failures, remarks, references, nfes),
     }
     for name, content in files.items():
         with write_whole(folder / name) as partial:
@@ -135,7 +139,7 @@ def read_entries(result: dict[str, Any], folder: Path, nfes: Sequence[int]) -> l
                 sha256=text(result.get("sha256"), 64),
                 nfe=nfe,
                 fid_seeds=[seed for seed in values.get("fid_seeds") or [] if number(seed) is not None],
-                **{name: number(values.get(name)) for name in ("fid", "fid_spread", "kid", "kid_error", "calls")},
+                **{name: number(values.get(name)) for name in SCORES},
                 **{name: number(result.get(name)) for name in ("seeds", "num_images")},
                 graded_at=text(result.get("graded_at"), 32),
                 samples=picture(folder, values.get("samples")),
@@ -144,15 +148,28 @@ def read_entries(result: dict[str, Any], folder: Path, nfes: Sequence[int]) -> l
     return found
 
 
-def read_failure(result: dict[str, Any]) -> dict[str, str]:
-    """A team and why it failed; the reason is `code: one line`."""
-    code, _, line = str(result.get("reason") or "failed: no reason was given").partition(":")
+def read_failures(result: dict[str, Any]) -> list[dict[str, str]]:
+    """Why a team failed, at each NFE where it did or once for all; a reason is `code: one line`."""
+    reasons = list((result.get("failures") or {}).values())
+    if result.get("status") != "graded" or result.get("reason"):
+        reasons = reasons or [result.get("reason") or "failed: no reason was given"]
+    rows = []
+    for reason in dict.fromkeys(map(str, reasons)):
+        code, _, line = reason.partition(":")
+        rows.append({**read_team(result), "code": text(code, 40), "reason": text(line, REASON_LENGTH)})
+    return rows
+
+
+def read_remarks(result: dict[str, Any]) -> list[dict[str, str]]:
+    """What the staff and the team should know of a submission, and what costs it nothing."""
+    return [{**read_team(result), "remark": text(remark, REASON_LENGTH)} for remark in result.get("remarks") or []]
+
+
+def read_team(result: dict[str, Any]) -> dict[str, str]:
     return {
         "team": text(result.get("team"), NAME_LENGTH) or "(no name)",
         "submission": text(result.get("submission"), NAME_LENGTH),
         "sha256": text(result.get("sha256"), 64),
-        "code": text(code, 40),
-        "reason": text(line, REASON_LENGTH),
         "graded_at": text(result.get("graded_at"), 32),
     }
 
@@ -190,6 +207,7 @@ def picture(folder: Path, path: Any) -> str:
 def as_csv(entries: list[dict[str, Any]], failures: list[dict[str, str]]) -> str:
     """A row for each team and NFE, then one for each failure."""
     columns = ["nfe", "rank", "team", "submission", "method", "fid", "fid_spread", "fid_seeds", "kid", "kid_error", "calls"]
+    columns += ["network_share"]
     columns += ["seeds", "num_images", "graded_at", "sha256", "code", "reason"]
     stored = io.StringIO()
     writer = csv.DictWriter(stored, columns, lineterminator="\r\n")
@@ -210,6 +228,7 @@ def as_html(
     latest: str,
     entries: list[Entry],
     failures: list[dict[str, str]],
+    remarks: list[dict[str, str]],
     references: Sequence[Reference],
     nfes: Sequence[int],
 ) -> str:
@@ -228,6 +247,7 @@ def as_html(
     sections = "".join(nfe_section(nfe, entries, references) for nfe in nfes)
     calls = " and ".join(filter(None, (", ".join(map(str, nfes[:-1])), str(nfes[-1]))))
     links = "".join(f'<a href="#nfe{nfe}">NFE {nfe}</a>' for nfe in nfes) + '<a href="#failures">Failures</a>' * bool(failures)
+    links += '<a href="#remarks">Remarks</a>' * bool(remarks)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -241,16 +261,17 @@ def as_html(
 <body>
 <header>
 <h1>{html.escape(title)}</h1>
-<p>{teams} {"team" if teams == 1 else "teams"} ranked by FID, lower is better, at {calls} network calls an image (NFE).</p>
+<p>{teams} {"team" if teams == 1 else "teams"} ranked by FID, lower is better, at {calls} network calls per image (NFE).</p>
 <p class="soft">{html.escape(measured)}</p>
 <nav aria-label="Parts of this page">{links}</nav>
 </header>
 <main>
-{sections}{failure_section(failures)}
+{sections}{failure_section(failures)}{remark_section(remarks)}
 </main>
 <footer>
 <p>FID is the mean over the seeds, with their standard deviation; differences within it say nothing. KID is given times 1,000
-with its standard error. Rows with a tinted ground are for comparison and have no rank.</p>
+with its standard error. "From network" is the share of the images that is made of noise and of the network's answers: honest
+samplers have 99.7 % and more. Rows with a tinted ground are for comparison and have no rank.</p>
 </footer>
 <dialog aria-label="Samples, enlarged"><img alt=""><form method="dialog"><p></p><button>Close</button></form></dialog>
 <script>{script}</script>
@@ -307,8 +328,8 @@ def nfe_section(nfe: int, entries: list[Entry], references: Sequence[Reference])
     head = (
         heading("Rank", "number") + heading("Team", "text") + heading("FID", "number", "ascending") + heading("KID", "number")
     )
-    head += heading("Calls", "number") + heading("Samples")
-    caption = f"{'One network call' if nfe == 1 else f'{nfe} network calls'} an image. Press a heading to sort."
+    head += heading("Calls", "number") + heading("From network", "number") + heading("Samples")
+    caption = f"{'One network call' if nfe == 1 else f'{nfe} network calls'} per image. Press a heading to sort."
     return f"""<section id="nfe{nfe}" aria-label="NFE {nfe}">
 <h2>NFE {nfe}</h2>
 <table>
@@ -337,7 +358,8 @@ def entry_row(entry: Entry, full: float) -> str:
             "FID", entry.fid, f'<span title="{seeds}">{plus_minus(entry.fid, entry.fid_spread, 2)}</span>{bar(entry.fid, full)}'
         ),
         cell("KID x 1,000", kid, plus_minus(kid, error, 2)),
-        cell("Calls an image", entry.calls, "" if entry.calls is None else f"{entry.calls:g}"),
+        cell("Calls per image", entry.calls, "" if entry.calls is None else f"{entry.calls:g}"),
+        cell("From network", entry.network_share, "" if entry.network_share is None else f"{entry.network_share:.2%}"),
         f'<td class="wide">{sheet}</td>',
     ]
     return f'<tr class="rank{entry.rank}">{"".join(cells)}</tr>'
@@ -349,7 +371,7 @@ def reference_row(reference: Reference, nfe: int, full: float) -> str:
         '<td class="number rank" data-label="Rank">\u2013</td>',
         name_cell(reference.name, [reference.note]),
         cell("FID", value, f"{value:.1f}{bar(value, full)}"),
-        '<td class="number"></td>' * 2,
+        '<td class="number"></td>' * 3,
         '<td class="wide"></td>',
     ]
     return f'<tr class="reference">{"".join(cells)}</tr>'
@@ -357,21 +379,34 @@ def reference_row(reference: Reference, nfe: int, full: float) -> str:
 
 def failure_section(failures: list[dict[str, str]]) -> str:
     """The table of what could not be graded; empty without any."""
-    if not failures:
-        return ""
-    rows = "\n".join(
-        f"<tr>{name_cell(failure['team'], [failure['submission'], failure['sha256'][:8]])}"
+    rows = [
         f'<td data-value="{html.escape(failure["code"], quote=True)}"><code>{html.escape(failure["code"])}</code></td>'
-        f'<td class="reason wide"><bdi>{html.escape(failure["reason"])}</bdi></td></tr>'
+        f'<td class="reason wide"><bdi>{html.escape(failure["reason"])}</bdi></td>'
         for failure in failures
-    )
-    return f"""<section id="failures" aria-label="Failures">
-<h2>Failures</h2>
+    ]
+    caption = "Submissions that were not graded, or not at every NFE, and why."
+    return team_section("Failures", caption, heading("Reason", "text") + heading("What happened"), failures, rows)
+
+
+def remark_section(remarks: list[dict[str, str]]) -> str:
+    """The table of what was noticed and costs nothing; empty without any."""
+    rows = [f'<td class="reason wide"><bdi>{html.escape(remark["remark"])}</bdi></td>' for remark in remarks]
+    return team_section("Remarks", "What was noticed, and costs nothing.", heading("Remark"), remarks, rows)
+
+
+def team_section(title: str, caption: str, head: str, about: list[dict[str, str]], rows: list[str]) -> str:
+    """A table of teams, the cells of a row after the team's name given as HTML; empty without rows."""
+    if not rows:
+        return ""
+    names = [name_cell(each["team"], [each["submission"], each["sha256"][:8]]) for each in about]
+    body = "\n".join(f"<tr>{name}{row}</tr>" for name, row in zip(names, rows, strict=True))
+    return f"""<section id="{title.lower()}" aria-label="{title}">
+<h2>{title}</h2>
 <table>
-<caption>Submissions that were not graded, or not at every NFE, and why.</caption>
-<thead><tr>{heading("Team", "text")}{heading("Reason", "text")}{heading("What happened")}</tr></thead>
+<caption>{caption}</caption>
+<thead><tr>{heading("Team", "text")}{head}</tr></thead>
 <tbody>
-{rows}
+{body}
 </tbody>
 </table>
 </section>

@@ -103,6 +103,21 @@ def test_spreadsheets_see_no_formula(value):
     assert no_formula(float(-1)) == -1.0 and no_formula("a=1; b-2") == "a=1; b-2"
 
 
+def test_remarks_and_failures_of_single_nfes(tmp_path):
+    """A failure at one NFE has a row of its own and leaves the other ranks; a remark costs nothing."""
+    some = {"failures": {"4": "wrong_output: not finite"}, "remarks": ["2 networks", "<b>x</b>"]}
+    write_board([result("A", {1: 50.0, 2: 40.0}, **some), result("B", {1: 60.0})], tmp_path, ())
+    told = json.loads((tmp_path / "leaderboard.json").read_text())
+    assert [(row["team"], row["nfe"], row["rank"]) for row in told["entries"]] == [("A", 1, 1), ("A", 2, 1), ("B", 1, 2)]
+    assert [(row["team"], row["code"], row["reason"]) for row in told["failures"]] == [("A", "wrong_output", "not finite")]
+    assert [(row["team"], row["remark"]) for row in told["remarks"]] == [("A", "2 networks"), ("A", "<b>x</b>")]
+    page = (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;x&lt;/b&gt;" in page and 'id="remarks"' in page and 'id="failures"' in page
+    both = {"failures": {"1": "crashed: a", "2": "crashed: a"}}
+    write_board([result("C", {}, "failed", "crashed: a", **both)], tmp_path, ())
+    assert len(json.loads((tmp_path / "leaderboard.json").read_text())["failures"]) == 1, "one reason is told once"
+
+
 def test_names_are_one_short_line():
     assert text(LONG, 60) == "x" * 59 + "\u2026"
     assert text(TURNED, 60) == "good maet dab team"
@@ -203,7 +218,7 @@ def test_sorting(page):
     assert column(page, ".rank") == ["1", "2", "2", "4", "5", "6", "7", "\u2013", "\u2013"]
     page.evaluate(press.format(0))
     assert column(page, ".rank") == ["7", "6", "5", "4", "2", "2", "1", "\u2013", "\u2013"]
-    assert page.evaluate(sorts) == ["descending", "none", "none", "none", "none"]
+    assert page.evaluate(sorts) == ["descending", *["none"] * 5]
     page.evaluate(press.format(1))
     names = column(page, ".name bdi")
     assert sorted(names, key=str.casefold)[2:] == names[2:] and page.evaluate(sorts)[1] == "ascending"
