@@ -102,6 +102,25 @@ def test_presets_are_flags_and_are_printed(name, toon, tmp_path, monkeypatch, ca
     assert vars(train.parse(["--preset", name])).items() >= PRESETS[name].flags.items()
 
 
+@pytest.mark.parametrize("flag", ["--resume", "--auto_resume"])
+def test_a_continued_run_keeps_its_precision(flag, toon, tmp_path, monkeypatch, capsys):
+    """On a processor where auto is another one too; another that is asked for is refused."""
+    flags = [*TOON, "--save_dir", tmp_path, "--save_interval", 2]
+    monkeypatch.setenv("CHALLENGE_PRECISION", "bf16")
+    assert call(train, monkeypatch, *flags, "--num_iterations", 2, "--run_name", "run") == 0
+    monkeypatch.setenv("CHALLENGE_PRECISION", "fp32")
+    again = ["--resume", tmp_path / "run"] if flag == "--resume" else ["--auto_resume", "--run_name", "run"]
+    message = "--precision bfloat16 there, fp32 here"
+    capsys.readouterr()
+    assert message in fails(train, monkeypatch, capsys, *flags, *again, "--num_iterations", 4, "--precision", "fp32")
+    steps = [] if flag == "--resume" else ["--num_iterations", 2]
+    assert call(train, monkeypatch, *flags, *again, *(steps or ["--num_iterations", 4]), "--precision", "bf16") == 0
+    assert call(train, monkeypatch, *flags, *again, *(steps or ["--num_iterations", 6])) == 0
+    said = capsys.readouterr().out
+    assert "cpu, bfloat16" in said and "float32" not in said.replace("bfloat16", "")
+    assert json.loads((tmp_path / "run" / "training_config.json").read_text())["precision"] == "bfloat16"
+
+
 def test_auto_resume(toon, tmp_path, monkeypatch, capsys):
     """The same command goes on with what it began, and begins anew where there is nothing of its own."""
     flags = [*TOON, "--num_iterations", 4, "--auto_resume", "--save_interval", 2, "--save_dir", tmp_path]

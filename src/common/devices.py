@@ -1,6 +1,7 @@
 """Devices, the precision that they compute in, and the random state of all of them."""
 
 import contextlib
+import os
 import random
 import warnings
 from pathlib import Path
@@ -49,11 +50,23 @@ def has_native_bfloat16(device: torch.device) -> bool:
     return bool(words & {"amx_bf16", "avx512_bf16", "bf16"})
 
 
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """auto | bf16 | fp32 -> the dtype of the network's matrix products; auto is bf16 where the processor has it."""
-    if name == "auto":
-        return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+    """auto | bf16 | fp32 -> the dtype of the network's matrix products; auto is bf16 where the processor has it.
+
+    The environment variable CHALLENGE_PRECISION, bf16 or fp32, says what auto is instead: both work on every processor.
+    Raises UserError where it is set to anything else.
+    """
+    if name != "auto":
+        return PRECISIONS[name]
+    asked = os.environ.get("CHALLENGE_PRECISION")
+    if asked:
+        if asked not in PRECISIONS:
+            raise UserError(f"CHALLENGE_PRECISION is {asked!r}, expected {' or '.join(PRECISIONS)}")
+        return PRECISIONS[asked]
+    return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
 
 
 def precision_name(dtype: torch.dtype) -> str:

@@ -204,12 +204,24 @@ def test_devices(capsys):
 
 
 def test_precision_follows_the_processor(monkeypatch):
+    monkeypatch.delenv("CHALLENGE_PRECISION", raising=False)
     cpu = torch.device("cpu")
     for words, expected in (("fpu avx512_bf16 amx_bf16", torch.bfloat16), ("fpu avx512f", torch.float32)):
         monkeypatch.setattr(devices.Path, "read_text", lambda self, words=words: f"flags : {words}")
         assert devices.resolve_precision("auto", cpu) == expected
         assert devices.resolve_precision("bf16", cpu) == torch.bfloat16
         assert devices.resolve_precision("fp32", cpu) == torch.float32
+
+
+def test_the_environment_says_what_auto_is(monkeypatch):
+    cpu = torch.device("cpu")
+    for value, expected in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        monkeypatch.setenv("CHALLENGE_PRECISION", value)
+        assert devices.resolve_precision("auto", cpu) == expected
+        assert devices.resolve_precision("fp32", cpu) == torch.float32
+    monkeypatch.setenv("CHALLENGE_PRECISION", "float16")
+    with pytest.raises(UserError, match="CHALLENGE_PRECISION is 'float16', expected bf16 or fp32"):
+        devices.resolve_precision("auto", cpu)
 
 
 def test_contact_sheet():

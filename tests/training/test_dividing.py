@@ -95,21 +95,43 @@ def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path, layout):
     assert by_time[0] == pytest.approx(by_time[1], rel=1e-3) and max(by_time[0]) > 0
 
 
-def test_two_processes_train_and_sample_as_one(tmp_path):
+def distance(a, b):
+    """The mean distance of two sets of weights."""
+    pairs = [(a[name] - b[name]).abs().flatten() for name in a if not name.endswith("proj_k.bias")]
+    return torch.cat(pairs).mean().item()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_two_processes_train_and_sample_as_one(precision, tmp_path):
+    """In bfloat16 a gradient is off by roundings of 2^-9 in some 30 layers, there and back: about 1 %, as they add up at random.
+
+    Adam hands that on: weights are off by a few per cent of the way that they went. Other batches lead elsewhere, by as much as
+    that way is long.
+    """
     train = f"{SMALL} --num_iterations 20 --batch_size 4 --save_dir {tmp_path} --memory_format contiguous --save_interval 10"
+    train += f" --precision {precision}"
     run_script("train.py", f"{train} --run_name one")
     run_script("train.py", f"{train} --run_name two", processes=2)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    assert largest_difference(one, two) < 1e-5
+    if precision == "fp32":
+        assert largest_difference(one, two) < 1e-5
+    else:
+        run_script("train.py", f"{train} --run_name start --lr 0")
+        run_script("train.py", f"{train} --run_name other --seed 43")
+        start, other = weights(tmp_path / "start"), weights(tmp_path / "other")
+        assert distance(one, two) < 0.05 * distance(one, start) and distance(one, other) > 0.5 * distance(one, start)
     assert json.loads((tmp_path / "two" / "training_config.json").read_text())["processes"] == 2
     sample = f"--ckpt_path {tmp_path}/one/last.ckpt --device cpu --num_samples 5 --nfe_list 2 --save_dir {tmp_path}"
-    run_script("sampling.py", f"{sample}/s1")
-    run_script("sampling.py", f"{sample}/s2", processes=2)
+    run_script("sampling.py", f"{sample}/s1 --precision {precision}")
+    run_script("sampling.py", f"{sample}/s2 --precision {precision}", processes=2)
     files = sorted(path.name for path in (tmp_path / "s2" / "nfe=2").iterdir())
     assert files == [f"{index:04d}.png" for index in range(5)]
     for name in files:
         a, b = (np.asarray(Image.open(tmp_path / folder / "nfe=2" / name)).astype(int) for folder in ("s1", "s2"))
-        assert np.abs(a - b).max() <= 1, "a pixel differs by more than rounding"
+        if precision == "fp32":
+            assert np.abs(a - b).max() <= 1, "a pixel differs by more than rounding"
+        else:
+            assert np.abs(a - b).mean() < 0.01 * a.std(), "images differ by more than rounding"
 
 
 def test_two_processes_measure_as_one(tmp_path, package_file):
