@@ -103,7 +103,7 @@ def distance(a, b):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_two_processes_train_and_sample_as_one(precision, tmp_path):
-    """In bfloat16 a gradient is off by roundings of 2^-9 in some 30 layers, there and back: about 1 %, as they add up at random.
+    """In bfloat16 a gradient is off by roundings of 2^-9 in some 30 layers: about 1 %, as they add up at random.
 
     Adam hands that on: weights are off by a few per cent of the way that they went. Other batches lead elsewhere, by as much as
     that way is long.
