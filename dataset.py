@@ -145,7 +145,7 @@ def prepare_reference(data: str, data_root: str | Path, reference_dir: str | Pat
     reference_dir = Path(reference_dir)
     images = load_split("val", data_root, data)[:count]
     print(f"writing {len(images)} validation images to {reference_dir}")
-    with write_whole(reference_dir) as partial:
+    with write_whole(reference_dir, folder=True) as partial:
         partial.mkdir()
         for index, pixels in enumerate(images):
             Image.fromarray(pixels.transpose(1, 2, 0)).save(partial / f"{index:04d}.png")

@@ -18,7 +18,7 @@ import torch
 from dataset import DATA_NAMES, DEFAULT_ROOT, REFERENCE_DIRS, prepare_reference
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import resolve_device
-from src.common.files import write_whole
+from src.common.files import check_output, write_whole
 from src.evaluation.features import MODES, cached_features, differences, extract_features, read_images
 from src.evaluation.fid import frechet_distance
 from src.evaluation.weights import load_inception
@@ -89,8 +89,7 @@ def check(args: argparse.Namespace) -> None:
         args.reference_dir = REFERENCE_DIRS["toon"]
     if "clean" not in args.modes:
         raise UserError("--modes must hold clean: fid_score is the FID of clean-fid's default mode")
-    if Path(args.output_path).is_dir():
-        raise UserError(f"--output_path {args.output_path} is a folder; expected the name of a JSON file")
+    check_output(args.output_path)
     if args.inception and not Path(args.inception).is_file():
         raise UserError(f"--inception {args.inception}: no such file")
 

@@ -82,7 +82,7 @@ def write_samples(
 ) -> None:
     """Write what generate yields as 0000.png, 0001.png ... into folder, replacing it whole; the team shares the images."""
     mine = team.share(num_samples)
-    with write_whole(folder) if team.is_first else contextlib.nullcontext() as partial:
+    with write_whole(folder, folder=True) if team.is_first else contextlib.nullcontext() as partial:
         if team.is_first:
             partial.mkdir()
         partial = team.first_says(partial)

@@ -7,6 +7,7 @@ On several GPUs: `torchrun --nproc_per_node=4 train.py ...`.
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, asdict, fields
@@ -322,7 +323,10 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
         about=about,
         noise_seeds=noise_seeds,
     )
-    if trainer.run(resume):
+    finished = trainer.run(resume)
+    if not finished and trainer.stopped_by:
+        sys.exit(128 + trainer.stopped_by)  # as shells and schedulers expect
+    if finished:
         team.say(f"checkpoint: {run_dir / 'last.ckpt'}")
 
 

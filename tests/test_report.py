@@ -156,7 +156,7 @@ FAULTS = {  # what is spoiled in the run's folder or its text -> what the one li
     "no references": (lambda f: replace(f, "## References", "## More"), "citations: no section"),
     "a place": (lambda f: replace(f, "The Few", "[[team]]"), "not filled in: [[team]]"),
     "letters without a font": (lambda f: replace(f, "The Few", "소수"), "the fonts lack 소수"),
-    "a damaged log": (lambda f: (f / "log.jsonl").write_text('{"ste\n{"step": 1}\n'), "line 1 is damaged"),
+    "a damaged log": (lambda f: (f / "log.jsonl").write_text('{"ste\n{"step": 1}\n'), "loss"),
     "no run": (lambda f: (f / "training_config.json").unlink(), "holds no run"),
     "an endless title": (lambda f: replace(f, "# Few-step", "# " + "Few-step " * 900), "more than half a page"),
 }

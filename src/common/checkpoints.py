@@ -1,7 +1,7 @@
 """A model's weights and its options beside them: written, and read without trust."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import torch
 
 from src.common.cli import UserError
 from src.common.files import load_json, load_torch, save_torch, write_whole
+
+WRAPPERS = {"_orig_mod", "module"}
 
 
 def save_model(
@@ -33,28 +35,65 @@ def load_model(
 ) -> torch.nn.Module:
     """Build create_model_fn(device=device, **model_config) and load the checkpoint strictly into it.
 
-    The configuration is read from config_path, by default model_config.json beside the checkpoint. Only tensors are
-    unpickled (weights_only), so a checkpoint cannot run code. Raises UserError where a file is absent, damaged or of
-    another model.
+    The configuration is read from config_path, by default model_config.json beside the checkpoint; where that is absent, the
+    model has its defaults. Only tensors are unpickled (weights_only), so a checkpoint cannot run code. Raises UserError where
+    a file is absent, damaged or of another model.
     """
     checkpoint_path = Path(checkpoint_path)
-    config_path = Path(config_path) if config_path else checkpoint_path.parent / "model_config.json"
-    checkpoint = load_torch(checkpoint_path, map_location=device)
-    model_config = load_json(config_path)
+    state = state_of(load_torch(checkpoint_path, map_location=device), checkpoint_path)
+    beside = checkpoint_path.parent / "model_config.json"
+    model_config = load_json(config_path or beside) if config_path or beside.is_file() else {}
+    told = config_path or beside
+    if not config_path and not beside.is_file():
+        print(f"no {beside}: the model has its default options")
     if not isinstance(model_config, dict):
-        raise UserError(f"{config_path}: expected a JSON object of options, got {type(model_config).__name__}")
+        raise UserError(f"{told}: expected a JSON object of options, got {type(model_config).__name__}")
 
     try:
         model = create_model_fn(device=device, **model_config)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{config_path}: these options build no model: {error}") from error
+        raise UserError(f"{told}: these options build no model: {error}") from error
 
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{checkpoint_path}: not a model checkpoint (no tensors under 'state_dict')")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).replace("\n", " ").replace("\t", "")
-        raise UserError(f"{checkpoint_path} does not fit the model of {config_path}: {reason[:300]}") from error
+    own = model.state_dict()
+    state = fit_names(state, own)
+    if differ := differences(state, own):
+        raise UserError(f"{checkpoint_path} does not fit the model of {told}: {differ}")
+    model.load_state_dict(state)
     return model
+
+
+def state_of(checkpoint: Any, path: str | Path) -> dict[str, torch.Tensor]:
+    """The names and tensors of a loaded checkpoint: under "state_dict", or the whole of it. UserError where it holds none."""
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{path}: not a model checkpoint (no tensors under 'state_dict')")
+    return state
+
+
+def plain_name(name: str) -> str:
+    """The name of a tensor without what torch.compile (_orig_mod) and DataParallel (module) put into it."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def fit_names(state: dict[str, torch.Tensor], own: Iterable[str]) -> dict[str, torch.Tensor]:
+    """The state with the names of a model, `own`, where they differ only by what torch.compile and DataParallel add."""
+    own = list(own)
+    names = {plain_name(name): name for name in own}
+    known = set(own)
+    return {name if name in known else names.get(plain_name(name), name): value for name, value in state.items()}
+
+
+def differences(state: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> str:
+    """How a checkpoint's names and shapes differ from a model's own, in words; empty where they do not."""
+    missing = [name for name in own if name not in state]
+    strange = [name for name in state if name not in own]
+    other = [name for name in own if name in state and state[name].shape != own[name].shape]
+    parts = [
+        f"{words} {len(names)} (such as {names[0]})"
+        for words, names in (("tensors missing:", missing), ("tensors that it has not:", strange))
+        if names
+    ]
+    if other:
+        given, expected = (tuple(each[other[0]].shape) for each in (state, own))
+        parts.append(f"tensors of another shape: {len(other)} ({other[0]} is {given}, expected {expected})")
+    return "; ".join(parts)

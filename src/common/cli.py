@@ -1,9 +1,11 @@
 """What every command shares: its parser, errors a user can act on, and how a script ends."""
 
 import argparse
+import contextlib
 import math
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 
@@ -22,15 +24,39 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main: a UserError ends in one line and exit code 2, Ctrl-C in one line and exit code 130."""
+    """Run a script's main: a UserError ends in one line and exit code 2, Ctrl-C in one line and exit code 130.
+
+    SIGTERM and SIGHUP end it as Ctrl-C does, so that nothing half-written is left, with the exit codes 143 and 129.
+    """
     try:
-        main()
+        with _ended_by(signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def _ended_by(*numbers: int) -> Iterator[None]:
+    """Inside the block these signals raise SystemExit with the exit code that shells expect, but for those that are ignored."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        print(f"\nended by {signal.Signals(number).name}", file=sys.stderr)
+        sys.exit(128 + number)
+
+    previous = {}
+    with contextlib.suppress(ValueError):  # not the main thread: no signals arrive here
+        for number in set(numbers):
+            if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
+                previous[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def number(kind: type[int] | type[float], minimum: float = -math.inf) -> Callable[[str], int | float]:

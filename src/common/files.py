@@ -4,12 +4,15 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import shutil
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from src.common.cli import UserError
@@ -23,15 +26,17 @@ def cache_dir() -> Path:
 
 
 @contextlib.contextmanager
-def write_whole(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside path for a file or folder, and rename it to path if the block ends well.
+def write_whole(path: str | Path, folder: bool = False) -> Iterator[Path]:
+    """Give a temporary name beside path for a file, or a folder, and rename it to path if the block ends well.
 
-    What stood at path before is replaced. Nothing half-written is left behind.
+    What stood at path before is replaced; a link is followed. Nothing half-written is left behind.
 
-    Raises UserError where the disk refuses (full, read-only, no permission).
+    Raises UserError, before the block where it can be told, where the disk refuses (full, read-only, no permission), or what
+    stands at path is something else.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path = check_output(path, folder)
+    name = os.fsencode(path.name)[:200].decode(errors="ignore")  # with what is added still a name that a disk takes
+    partial = path.with_name(f".{name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -45,6 +50,20 @@ def write_whole(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
+
+
+def check_output(path: str | Path, folder: bool = False) -> Path:
+    """Where a file, or a folder, of this name is written: path, or what it is a link to. To be asked before hours of work.
+
+    Raises UserError where something else stands there: a folder, a file, a device, a pipe.
+    """
+    path = Path(path)
+    target = path.resolve() if path.is_symlink() else path
+    wanted = "folder" if folder else "file"
+    if target.exists() and not (target.is_dir() if folder else target.is_file()):
+        there = "a folder" if target.is_dir() else "a file" if target.is_file() else "no regular file"
+        raise UserError(f"cannot write the {wanted} {path}: {there} stands there; name another, or remove it")
+    return target
 
 
 def save_torch(value: Any, path: str | Path) -> None:
@@ -73,19 +92,70 @@ def tensor_bytes(value: Any) -> int:
 
 
 def load_torch(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
-    """torch.load with weights_only=True. Raises UserError where path is absent, damaged or holds more than tensors."""
+    """torch.load with weights_only=True; NumPy's numbers and arrays are taken beside tensors.
+
+    Raises UserError where path is absent, damaged, something else, or holds more than that.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}")
+    if what := _no_checkpoint(path):
+        raise UserError(f"{path}: not a checkpoint: {what}")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_types()):
             warnings.simplefilter("ignore", UserWarning)  # about an odd pickle, which ends in the error below
             return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: refused, it is not a plain checkpoint of tensors (it may run code when loaded)") from error
+        named = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+        holds = f"it holds a {named[1]}" if named else "it is not a plain checkpoint of tensors"
+        todo = "save tensors and numbers alone, as model.state_dict() has them"
+        raise UserError(f"{path}: refused, {holds} and may run code when loaded; {todo}") from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]  # an empty file's EOFError has no words
         raise UserError(f"{path}: damaged or not a checkpoint ({reason})") from error
+
+
+def _no_checkpoint(path: Path) -> str:
+    """What a file is that was taken for a checkpoint, and what to do; empty for one that may be a checkpoint."""
+    with path.open("rb") as file:
+        start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not start:
+        return "the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS, not the file itself; fetch it with git lfs pull"
+    if start[:14].lower().startswith((b"<!doctype html", b"<html")):
+        return "it is an HTML page, such as a login or warning that came in the place of a download"
+    if start.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if not any(name.endswith("data.pkl") for name in archive.namelist()):
+                    return "it is a zip file of something else; if the checkpoint is in it, unpack it"
+        except zipfile.BadZipFile:
+            return "it is cut off or damaged; copy or download it again"
+    return ""
+
+
+def _numpy_types() -> list[Any]:
+    """What pickles of NumPy's numbers and arrays name, under its names of before and after version 2."""
+    core = np._core if hasattr(np, "_core") else np.core
+    made = [getattr(core.multiarray, name) for name in ("scalar", "_reconstruct")]
+    named = [
+        (function, f"{home}.multiarray.{function.__name__}") for function in made for home in ("numpy.core", "numpy._core")
+    ]
+    numbers = (np.float64, np.float32, np.float16, np.int64, np.int32, np.int16, np.int8, np.uint8, np.bool_)
+    return [*named, np.dtype, np.ndarray, *(type(np.dtype(number)) for number in numbers)]
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a user's file, UTF-8 with or without a byte order mark. Raises UserError for another encoding."""
+    path = Path(path)
+    data = path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{path} is in UTF-16; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not in UTF-8 ({error}); save it as UTF-8") from error
 
 
 def load_json(path: str | Path) -> Any:
@@ -94,23 +164,26 @@ def load_json(path: str | Path) -> Any:
     if not path.is_file():
         raise UserError(f"no file {path}")
     try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path}: malformed JSON ({error})") from error
 
 
-def load_json_lines(path: str | Path) -> list[Any]:
-    """The values of a file of one JSON value a line, as a log is; of an absent file none.
+def load_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The objects of a file of one JSON object a line, as a log is; of an absent file none.
 
-    A last line that a killed run left unfinished is dropped. Raises UserError for another that is damaged.
+    A last line that a killed run left unfinished is dropped. Other damaged lines are told, and left out.
     """
     path = Path(path)
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = path.read_bytes().splitlines() if path.is_file() else []
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(f"{path}: line {number} is damaged: {error}") from error
+            row = json.loads(line)
+        except ValueError:  # UnicodeDecodeError is one too
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        elif number < len(lines):
+            print(f"warning: {path}: line {number} is damaged, and left out")
     return rows

@@ -1,10 +1,38 @@
 """Images as tensors, as bytes and as pictures, and the seeds that their noise follows from."""
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, UnidentifiedImageError
+
+from src.common.cli import UserError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")  # endings of picture files
+
+
+def read_picture(source: Path | IO[bytes], name: str) -> Image.Image:
+    """A picture file as RGB with 8 bits a channel, whatever it holds; 16-bit values are scaled. name: for errors.
+
+    Raises UserError where it is no picture, is cut off, or has more pixels than any image here may.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(source) as image:
+                if image.mode.startswith("I"):  # 16 bits; Pillow would clip them to 8
+                    values = np.asarray(image).astype(np.float64)
+                    return Image.fromarray(np.clip(values / 257, 0, 255).round().astype(np.uint8)).convert("RGB")
+                if image.mode == "F":
+                    raise ValueError("pixels of floating point; expected 8 or 16 bits")
+                return image.convert("RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"{name}: too large a picture ({str(error).partition(' exceeds')[0]})") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:  # SyntaxError: Pillow's for a broken PNG
+        raise UserError(f"{name}: not a readable image ({error})") from error
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:

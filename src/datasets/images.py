@@ -11,18 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torchvision.transforms import Resize
 from tqdm import tqdm
 
 from src.common.cli import UserError
 from src.common.files import cache_dir, write_whole
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+from src.common.images import PICTURES, read_picture
 
 
 class ImageSource:
-    """The images `ID.(png|jpg|jpeg|webp)` of a folder or zip file, in its root or in `cropped/`, by their ID.
+    """The images `ID.png (or jpg, webp, bmp, tif)` of a folder or zip file, in its root or in `cropped/`, by their ID.
 
     Attributes:
         root: the folder or file.
@@ -43,12 +41,12 @@ class ImageSource:
             raise UserError(f"no data at {self.root}: expected a folder or zip file of images named ID.png (--data_root)")
         self.names = {Path(name).stem: name for name in entries}
         if not self.names:
-            raise UserError(f"{self.root}: no images ID.(png|jpg|jpeg|webp) in it or in cropped/")
+            raise UserError(f"{self.root}: no images ID.png (or jpg, webp, bmp, tif) in it or in cropped/")
         self.fingerprint = hashlib.sha256(json.dumps(sorted(entries.items())).encode()).hexdigest()
 
     def _folder_entries(self) -> dict[str, list[int]]:
         def scan(folder: Path) -> dict[str, list[int]]:
-            found = [entry for entry in os.scandir(folder) if entry.name.lower().endswith(SUFFIXES) and entry.is_file()]
+            found = [entry for entry in os.scandir(folder) if entry.name.lower().endswith(PICTURES) and entry.is_file()]
             stats = [(os.path.relpath(entry.path, self.root), entry.stat()) for entry in found]
             return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats}
 
@@ -58,7 +56,7 @@ class ImageSource:
     def _zip_entries(self) -> dict[str, list[int]]:
         try:
             with zipfile.ZipFile(self.root) as archive:
-                infos = [info for info in archive.infolist() if info.filename.lower().endswith(SUFFIXES)]
+                infos = [info for info in archive.infolist() if info.filename.lower().endswith(PICTURES)]
         except (zipfile.BadZipFile, OSError) as error:
             raise UserError(f"{self.root}: not a readable zip file ({error})") from error
         for folder in ("", "cropped"):
@@ -98,11 +96,7 @@ class ImageSource:
 
 def decode_image(data: bytes, name: str, size: int) -> np.ndarray:
     """An encoded image as RGB (3, size, size) uint8, resized by torchvision's Resize on the PIL image."""
-    try:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot decode image {name} ({error})") from error
-    return np.asarray(Resize((size, size))(image)).transpose(2, 0, 1)
+    return np.asarray(Resize((size, size))(read_picture(io.BytesIO(data), name))).transpose(2, 0, 1)
 
 
 def load_images(root: str | Path, ids: Sequence[str], size: int = 64) -> np.ndarray:
@@ -127,7 +121,7 @@ def cached_array(key: object, make: Callable[[], np.ndarray]) -> np.ndarray:
     if path.is_file():
         try:
             return np.load(path, mmap_mode="r")
-        except ValueError as error:
+        except (OSError, EOFError, ValueError) as error:
             print(f"{path} is damaged ({error}): making it again")
     array = make()
     with write_whole(path) as partial, open(partial, "wb") as file:

@@ -13,20 +13,20 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from src.common.cli import UserError
 from src.common.files import cache_dir, write_whole
+from src.common.images import PICTURES, read_picture
 from src.evaluation.inception import FEATURES, INPUT_SIZE, Inception
 
 MODES = ("clean", "pytorch")
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
 CPU_BATCH_SIZE = 8  # larger batches only cost the CPU memory, and a sixth of its time to have it cleared
 
 
 def read_images(folder: str | Path) -> np.ndarray:
-    """All png, jpg and webp images directly in a folder, by sorted name, as RGB: uint8 (N, 3, H, W), N at least 2.
+    """All pictures directly in a folder, by sorted name, as RGB: uint8 (N, 3, H, W), N at least 2. Says what files are none.
 
     Raises UserError where the folder is absent, holds fewer than two images, or an image is unreadable or of another
     size than the first.
@@ -34,9 +34,12 @@ def read_images(folder: str | Path) -> np.ndarray:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"no folder {folder}")
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in EXTENSIONS and not file.name.startswith("."))
+    entries = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    files = [file for file in entries if file.suffix.lower() in PICTURES]
     if len(files) < 2:
-        raise UserError(f"{folder} holds {len(files)} images ({', '.join(EXTENSIONS)}); FID needs at least two")
+        raise UserError(f"{folder} holds {len(files)} images ({', '.join(PICTURES)}); FID needs at least two")
+    if others := [file.name for file in entries if file not in set(files)]:
+        print(f"{folder}: {len(others)} files that are no pictures are left out, such as {others[0]}")
     first = _read_image(files[0])
     images = np.empty((len(files), *first.shape), dtype=np.uint8)
     for i, file in enumerate(files):
@@ -165,11 +168,7 @@ def _exact_float32() -> Iterator[None]:
 
 def _read_image(file: Path) -> np.ndarray:
     """One image as uint8 (H, W, 3)."""
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:  # SyntaxError: Pillow's for a broken PNG
-        raise UserError(f"{file}: not a readable image ({error})") from error
+    return np.asarray(read_picture(file, str(file)))
 
 
 def _size(image: np.ndarray) -> str:

@@ -9,7 +9,7 @@ it. Edit the text and call again, until nothing is missing. `python -m src.repor
 from pathlib import Path
 
 from src.common.cli import Parser, UserError, run_script
-from src.common.files import write_whole
+from src.common.files import read_text, write_whole
 from src.report.check import check_writeup
 from src.report.draft import draft
 from src.report.figures import drawings
@@ -54,7 +54,7 @@ def make(run_dir: Path, metrics: list[Path] | None, samples: Path | None, previe
             partial.write_text(text, encoding="utf-8")
         print(f"{source} written: edit it, then give the same command again")
     try:
-        text = source.read_text(encoding="utf-8")
+        text = read_text(source)
     except UnicodeDecodeError as error:
         raise UserError(f"{source}: expected text in UTF-8 ({error})") from error
     draws, problems = drawings(run)

@@ -40,7 +40,7 @@ def read_config(top: Path) -> dict[str, Any]:
     if file.stat().st_size > CONFIG_BYTES:
         raise Failed("stored_images", f"{CONFIG} has {file.stat().st_size} bytes, at most {CONFIG_BYTES} are allowed")
     try:
-        config = json.loads(file.read_text())
+        config = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise Failed("missing_file", f"{CONFIG} is no JSON ({error})") from error
     if not isinstance(config, dict) or "device" in config:

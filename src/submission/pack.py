@@ -12,7 +12,7 @@ import torch
 from custom_model import create_custom_model
 from src.common.checkpoints import load_model
 from src.common.cli import Parser, UserError, number
-from src.common.files import PROJECT_ROOT, load_json, load_torch, save_torch, write_whole
+from src.common.files import PROJECT_ROOT, check_output, load_json, load_torch, save_torch, write_whole
 from src.common.images import image_seeds, to_uint8
 from src.common.sampling import sample_batch
 from src.submission.archive import content_hash
@@ -66,6 +66,7 @@ def pack(
         raise UserError(f"no write-up at {writeup}: make it with python -m src.report {run}, or name yours with --writeup")
     if not out.name.endswith(".zip"):
         raise UserError(f"--out {out}: expected a name that ends in .zip")
+    check_output(out)
     files = [*CODE, "requirements.txt", *source_files(root)]
     check_code(root, files)
     model = load_model(checkpoint, create_custom_model)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from src.common.checkpoints import plain_name, state_of
 from src.common.cli import UserError
 from src.common.files import load_torch
 from src.network import UNet
@@ -24,7 +25,6 @@ EXTRA_BYTES = 128 << 10  # those of them that the sandbox sees
 PICKLE_BYTES = 2 << 20  # the file's list of tensors; each takes some 150 bytes
 MOST_NETWORKS = 8
 MARK = "head.weight"  # a name that only the challenge's network has, at its top
-WRAPPERS = {"_orig_mod", "module"}  # what torch.compile and DataParallel put into names
 OLD_FORMAT = b"\x80"
 PLAIN = (
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
@@ -84,11 +84,6 @@ def read_weights(top: Path, network_options: dict[str, Any] | None = None) -> We
     return Weights(networks, extras, zeros, remarks)
 
 
-def plain_name(name: str) -> str:
-    """The name of a tensor without what torch.compile and DataParallel add to it."""
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
-
-
 # ------------------------------------------------------------------------------------------------------------ parts
 
 
@@ -96,18 +91,12 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
     """The names and tensors of the file. Raises Failed where it is too large, damaged, or holds anything else."""
     _check_file(file)
     try:
-        checkpoint = load_torch(file)
+        return dict(state_of(load_torch(file), CHECKPOINT))
     except UserError as error:
         code = "unsafe_pickle" if "refused" in str(error) else "missing_file"
         raise Failed(code, f"{CHECKPOINT}: {str(error).partition(': ')[2] or error}") from error
     except (pickle.PickleError, AttributeError, TypeError, AssertionError, LookupError, ArithmeticError) as error:
         raise Failed("missing_file", f"{CHECKPOINT}: damaged ({type(error).__name__}: {error})") from error
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
-    ):
-        raise Failed("missing_file", f"{CHECKPOINT}: no tensors under 'state_dict'; write it with save_model of src/utils.py")
-    return dict(state)
 
 
 def _check_file(file: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from src.common.checkpoints import load_model
+from src.common.checkpoints import load_model, plain_name, state_of
 from src.common.cli import UserError
 from src.common.files import load_json, load_torch, save_torch
 from src.methods._base import Method, take_weights
@@ -98,13 +98,16 @@ def load_teacher(source: Path, image_shape: Sequence[int], create_model: Callabl
 def init_network(network: nn.Module, source: Path) -> None:
     """Start from the network of another run, of whatever method: source is its folder or one of its checkpoints.
 
-    The layers of the additional condition keep their fresh weights where the source has none, and are left out where it has
-    more. Raises UserError where the source is no checkpoint or its network has another shape.
+    A bare state dict is taken too, and a network under another name where it is the only one. The layers of the additional
+    condition keep their fresh weights where the source has none, and are left out where it has more. Raises UserError where the
+    source is no checkpoint or its network has another shape.
     """
     path = source / "last.ckpt" if source.is_dir() else source
-    saved = load_torch(path)
-    state = saved.get("state_dict", {}) if isinstance(saved, dict) else {}
-    given = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
+    state = {plain_name(name): value for name, value in state_of(load_torch(path), path).items()}
+    mark = next(iter(network.state_dict()))  # stands at the top of every network
+    prefixes = [name.removesuffix(mark) for name in state if name == mark or name.endswith(f".{mark}")]
+    prefix = prefixes[0] if len(prefixes) == 1 else "network."
+    given = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     try:
         take_weights(network, given)
     except ValueError as error:

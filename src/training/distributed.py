@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from src.common.cli import UserError
 from src.common.devices import resolve_device
 
 
@@ -89,11 +90,17 @@ def join(device_name: str) -> Iterator[tuple[Team, torch.device]]:
     Without torchrun a team of one. With it, device "cuda" gives each process of a machine a GPU of its own (NCCL), the CPU is
     shared by all (gloo). Raises UserError where a machine has fewer GPUs than processes.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = _number("WORLD_SIZE", 1)
     if size == 1:
         yield Team(), resolve_device(device_name)
         return
-    local = int(os.environ["LOCAL_RANK"])
+    absent = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if absent:
+        raise UserError(
+            f"the environment has WORLD_SIZE={size}, but not {', '.join(absent)}: start several processes with torchrun "
+            f"--nproc_per_node={size}, or a single one without WORLD_SIZE"
+        )
+    local = _number("LOCAL_RANK", 0)
     device = resolve_device(f"cuda:{local}" if device_name == "cuda" else device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -102,3 +109,11 @@ def join(device_name: str) -> Iterator[tuple[Team, torch.device]]:
         yield Team(dist.get_rank(), size), device
     finally:
         dist.destroy_process_group()
+
+
+def _number(name: str, default: int) -> int:
+    """A whole number of the environment. Raises UserError for anything else."""
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        raise UserError(f"the environment has {name}={text!r}, expected a whole number as torchrun sets it")
+    return int(text)

@@ -1,6 +1,7 @@
 """What a run tells: log.jsonl, training curves, preview sheets, TensorBoard."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class RunLog:
 
     def __init__(self, run_dir: Path, keep_until: int = 0, tensorboard: bool = False):
         self.path = run_dir / "log.jsonl"
-        self.rows = [row for row in load_json_lines(self.path) if row["step"] <= keep_until]
+        self.rows = [row for row in load_json_lines(self.path) if row.get("step", math.inf) <= keep_until]
         with write_whole(self.path) as partial:
             partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         self.tensorboard = _summary_writer(run_dir, keep_until) if tensorboard else None

@@ -85,6 +85,7 @@ class Trainer:
         self.half_life: float | None = None  # of the average that is saved; None: the first
         self.longest = {"save": 0.0, "preview": 0.0, "measure": 0.0}  # seconds that each took so far
         self.last_good = 0  # the step of the last checkpoint
+        self.stopped_by = 0  # the signal that ended the run before its last step
 
     # --------------------------------------------------------------------------------------------------- the run
 
@@ -131,6 +132,7 @@ class Trainer:
         try:
             with stop_signals() as stopped:
                 finished = self._steps(stopped)
+                self.stopped_by = stopped()
         finally:
             self.model.on_losses = None
         if finished:
@@ -154,7 +156,7 @@ class Trainer:
         mine = faster_layout(self.model.network, self.image_shape, size, self.dtype) if self.team.is_first else None
         return self.team.first_says(mine)
 
-    def _steps(self, stopped: Callable[[], bool]) -> bool:
+    def _steps(self, stopped: Callable[[], int]) -> bool:
         """Make the steps that are left; False if told to stop before the last."""
         config, first = self.config, self.state.step + 1
         self.run_start = self.window_start = step_start = time.perf_counter()
@@ -181,7 +183,7 @@ class Trainer:
                 early = step in EARLY_PREVIEWS and step < config.save_interval and not last
                 if not last and (self.team.size == 1 or logs or saves or evaluates or early):
                     due = {"save": saves or milestone, "preview": saves or early, "measure": evaluates}
-                    stop = self.team.any(stopped() or not self._time_for(2 * slowest, due), self.device)
+                    stop = self.team.any(bool(stopped()) or not self._time_for(2 * slowest, due), self.device)
                 if logs or saves or evaluates or milestone or early or stop or last:
                     self._report(step, progress)
                 if evaluates and not (last or stop):

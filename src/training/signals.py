@@ -7,8 +7,8 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Inside the block, SIGTERM and the first Ctrl-C are noted instead of killing. Gives a function: has one come?
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """Inside the block, SIGTERM and the first Ctrl-C are noted instead of killing. Gives a function: which came, 0 for none?
 
     A second Ctrl-C interrupts as usual. Outside the main thread nothing is changed.
     """
@@ -24,7 +24,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         for number in (signal.SIGTERM, signal.SIGINT):
             previous[number] = signal.signal(number, note)
     try:
-        yield lambda: bool(received)
+        yield lambda: received[0] if received else 0
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,10 +1,15 @@
+import argparse
+import io
 import json
 import os
 import pickle
 import random
 import resource
+import signal
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,9 +118,9 @@ class Malicious:
     ("how", "message"),
     [
         ("absent", "no checkpoint at"),
-        ("truncated", "damaged or not a checkpoint"),
+        ("truncated", "cut off or damaged"),
         ("text", "not a"),
-        ("empty", "damaged or not a checkpoint"),
+        ("empty", "the file is empty"),
         ("foreign", "does not fit the model"),
         ("no tensors", "not a model checkpoint"),
         ("runs code", "may run code"),
@@ -133,7 +138,6 @@ def test_bad_checkpoints(saved, how, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "no file"),
         ('{"method": "custom", ', "malformed JSON"),
         ("[1, 2]", "expected a JSON object"),
         ('{"method": "nothing"}', "unknown method 'nothing'"),
@@ -142,8 +146,7 @@ def test_bad_checkpoints(saved, how, message):
     ],
 )
 def test_bad_configs(saved, text, message):
-    path = saved.parent / "model_config.json"
-    path.unlink() if text is None else path.write_text(text)
+    (saved.parent / "model_config.json").write_text(text)
     with pytest.raises(UserError, match=message):
         load_model(saved, create_custom_model)
 
@@ -168,14 +171,199 @@ def test_a_full_disk_leaves_the_old_checkpoint(saved):
 
 def test_write_whole_replaces_a_folder_only_when_done(tmp_path):
     for text in ("old", "new"):
-        with files.write_whole(tmp_path / "folder") as partial:
+        with files.write_whole(tmp_path / "folder", folder=True) as partial:
             partial.mkdir()
             (partial / f"{text}.txt").write_text(text)
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new.txt"]
-    with pytest.raises(KeyError), files.write_whole(tmp_path / "folder") as partial:
+    with pytest.raises(KeyError), files.write_whole(tmp_path / "folder", folder=True) as partial:
         partial.mkdir()
         raise KeyError
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "new.txt"]
+
+
+def test_an_absent_config_means_the_defaults(tmp_path, capsys):
+    """As the course's load_model has it."""
+    created = []
+
+    def create(device, **options):
+        created.append(options)
+        return tiny_model()
+
+    torch.save({"state_dict": tiny_model().state_dict()}, tmp_path / "model.pt")
+    load_model(tmp_path / "model.pt", create)
+    assert created == [{}] and "the model has its default options" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no file"):
+        load_model(tmp_path / "model.pt", create, config_path=tmp_path / "named.json")
+
+
+WHAT = {  # the beginning of a file that was taken for a checkpoint -> what it is
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 235\n": "a pointer of Git LFS",
+    b"<!DOCTYPE html><html><head><title>Sign in</title>": "an HTML page",
+    b"\xef\xbb\xbf\n<html>": "an HTML page",
+    b"\n\n": "the file is empty",
+    b"PK\x03\x04 and no more": "cut off or damaged",
+}
+
+
+@pytest.mark.parametrize("data", WHAT)
+def test_what_is_no_checkpoint_is_named(data, saved):
+    saved.write_bytes(data)
+    with pytest.raises(UserError, match=WHAT[data]):
+        load_model(saved, create_custom_model)
+
+
+def test_a_zip_of_something_else_is_no_checkpoint(saved):
+    with zipfile.ZipFile(saved, "w") as archive:
+        archive.writestr("checkpoints/best_model.pt", b"")
+    with pytest.raises(UserError, match="a zip file of something else"):
+        load_model(saved, create_custom_model)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_names_of_wrappers_are_taken_out(prefix, saved):
+    """Of torch.compile and DataParallel, before the whole name or within it."""
+    state = tiny_model().state_dict()
+    for names in ({name: prefix + name for name in state}, {name: name.replace(".", f".{prefix}", 1) for name in state}):
+        torch.save({"state_dict": {names[name]: value for name, value in state.items()}}, saved)
+        loaded = load_model(saved, create_custom_model).state_dict()
+        assert all(torch.equal(loaded[name], value) for name, value in state.items())
+
+
+def test_missing_and_unexpected_names_are_told_apart(saved):
+    state = tiny_model().state_dict()
+    state["network.extra"] = state.pop("network.head.bias")
+    state["network.head.weight"] = torch.zeros(2)
+    torch.save({"state_dict": state}, saved)
+    with pytest.raises(UserError) as caught:
+        load_model(saved, create_custom_model)
+    for words in (
+        r"tensors missing: 1 (such as network.head.bias)",
+        r"tensors that it has not: 1 (such as network.extra)",
+        r"of another shape: 1 (network.head.weight is (2,), expected (8, 3, 3, 3))",
+    ):
+        assert words in str(caught.value)
+
+
+def test_numbers_of_numpy_beside_the_weights(saved):
+    beside = {"fid": np.float64(3.2), "step": np.int64(7), "losses": np.arange(3.0, dtype=np.float32), "lr": 1e-4}
+    torch.save({"state_dict": tiny_model().state_dict(), **beside}, saved)
+    load_model(saved, create_custom_model)
+    assert files.load_torch(saved)["fid"] == 3.2
+    torch.save({"state_dict": tiny_model().state_dict(), "args": argparse.Namespace(lr=1)}, saved)
+    with pytest.raises(UserError, match=r"refused, it holds a argparse\.Namespace"):
+        load_model(saved, create_custom_model)
+
+
+def test_texts_of_users_may_begin_with_a_mark(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"a": 1}\r\n')
+    assert files.load_json(path) == {"a": 1}
+    path.write_text('{"a": 1}', encoding="utf-16")
+    with pytest.raises(UserError, match="UTF-16; save it as UTF-8"):
+        files.load_json(path)
+    path.write_bytes(b'{"a": "\xe9"}')
+    with pytest.raises(UserError, match="not in UTF-8"):
+        files.load_json(path)
+
+
+def test_damaged_lines_of_a_log_are_told_and_left_out(tmp_path, capsys):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"step": 1}\n\xff\xfe{"step": 2}\n[3]\n{"step": 4}\n{"st')
+    assert files.load_json_lines(path) == [{"step": 1}, {"step": 4}]
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[-1] for line in said] == [f"line {n} is damaged, and left out" for n in (2, 3)]
+
+
+def test_write_whole_follows_links(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link.txt").symlink_to(tmp_path / "elsewhere" / "real.txt")
+    with files.write_whole(tmp_path / "link.txt") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "elsewhere" / "real.txt").read_text() == "new"
+    (tmp_path / "nfe=1").symlink_to(tmp_path / "elsewhere")
+    with files.write_whole(tmp_path / "nfe=1", folder=True) as partial:
+        partial.mkdir()
+    assert (tmp_path / "nfe=1").is_symlink() and not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "file"])
+def test_what_is_no_file_is_refused_before_the_work(kind, tmp_path):
+    path = tmp_path / "out"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path(os.devnull)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.touch()
+    before = path.stat()
+    with pytest.raises(UserError, match="stands there"), files.write_whole(path, folder=kind == "file"):
+        pytest.fail("the work was begun")
+    assert path.stat().st_mode == before.st_mode
+
+
+def test_names_as_long_as_a_disk_takes(tmp_path):
+    name = "한" * 84 + ".md"
+    assert len(name.encode()) == 255
+    with files.write_whole(tmp_path / name) as partial:
+        partial.write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def picture(mode, values):
+    """A PNG file of these values (H, W) or (H, W, C)."""
+    file = io.BytesIO()
+    Image.fromarray(values, mode).save(file, "PNG") if mode else Image.fromarray(values).save(file, "PNG")
+    return io.BytesIO(file.getvalue())
+
+
+def test_pictures_of_every_mode_are_read_as_rgb():
+    grey16 = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    read = np.asarray(images.read_picture(picture(None, grey16), "a"))
+    assert read.shape == (8, 8, 3) and read[0, 0, 0] == 0 and read[-1, -1, 0] == 255
+    assert np.abs(read[..., 0] - grey16 / 257).max() <= 0.5, "scaled, not clipped"
+    colours = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    whole = Image.fromarray(colours)
+    for mode in ("RGBA", "RGB", "L", "LA", "P", "1", "CMYK", "YCbCr"):
+        file = io.BytesIO()
+        image = whole.convert(mode) if mode != "LA" else whole.convert("L").convert("LA")
+        image.save(file, "TIFF" if mode in ("CMYK", "YCbCr") else "PNG")
+        file.seek(0)
+        assert np.array_equal(np.asarray(images.read_picture(file, "a")), np.asarray(image.convert("RGB"))), mode
+
+
+def test_a_picture_that_is_a_bomb_or_none_is_one_line():
+    file = io.BytesIO()
+    Image.new("1", (20000, 20000)).save(file, "PNG")
+    file.seek(0)
+    with pytest.raises(UserError, match=r"bomb\.png: too large a picture \(Image size \(400000000 pixels\)\)"):
+        images.read_picture(file, "bomb.png")
+    with pytest.raises(UserError, match=r"a\.png: not a readable image"):
+        images.read_picture(io.BytesIO(b"GIF8"), "a.png")
+    floats = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(floats, "TIFF")
+    with pytest.raises(UserError, match="pixels of floating point"):
+        images.read_picture(floats, "a.tif")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_signal_leaves_nothing_half_written(number, code, tmp_path):
+    script = f"""
+import os, time
+from src.common.cli import run_script
+from src.common.files import write_whole
+def main():
+    with write_whole({str(tmp_path / "nfe=1")!r}, folder=True) as partial:
+        partial.mkdir()
+        (partial / "0000.png").touch()
+        os.kill(os.getpid(), {int(number)})
+        time.sleep(20)
+run_script(main)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=files.PROJECT_ROOT, capture_output=True, text=True)
+    assert done.returncode == code and len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_scripts_end_in_one_line(capsys):

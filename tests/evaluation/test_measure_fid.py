@@ -112,7 +112,7 @@ def test_absent_reference_is_made_from_the_split(folders, run, monkeypatch):
         (["--generated_dir", "gen", "--modes", "legacy"], "invalid choice: 'legacy'"),
         (["--generated_dir", "gen", "--batch_size", "0"], "--batch_size: expected a whole number of at least 1, got '0'"),
         (["--generated_dir", "gen", "--batch_size", "many"], "got 'many'"),
-        (["--generated_dir", "gen", "--output_path", "ref"], "--output_path ref is a folder"),
+        (["--generated_dir", "gen", "--output_path", "ref"], "cannot write the file ref: a folder stands there"),
         (["--generated_dir", "gen", "--inception", "absent.pt"], "--inception absent.pt: no such file"),
         (["--generated_dir", "gen", "--device", "abacus"], "unknown device 'abacus'"),
         (["--gen", "gen"], "required: --generated_dir"),

@@ -35,7 +35,8 @@ def test_the_grader_samples_what_sampling_samples(name, tmp_path, kind):  # noqa
         works = [nfe for nfe in NFES if (name, nfe) != ("nan_at_four", 4)]
         expected = {nfe: to_uint8(next(generate(own, nfe, 2, 2, 42, torch.float32))).numpy() for nfe in works}
     (tmp_path / "work").mkdir()
-    model, _, remarks = prepare(folder, tmp_path / "work", NETWORK)
+    remarks: list[str] = []
+    model, _ = prepare(folder, tmp_path / "work", NETWORK, remarks)
     model.to(torch.device("cpu"))
     assert remarks == [remark for remark, names in REMARKS.items() if name in names]
     with Broker(model, Limits(), kind) as broker:
