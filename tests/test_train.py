@@ -1,6 +1,8 @@
 """train.py as a user meets it: flags, presets, continuing, and what it refuses."""
 
 import json
+import os
+import signal
 from functools import partial
 
 import pytest
@@ -197,3 +199,46 @@ def test_init_from_another_run(toon, tmp_path, monkeypatch, capsys):
     wide = fails(train, monkeypatch, capsys, *flags, "--ch", 16, "--init_from", tmp_path / "a")
     assert "is of another network: it has in another shape" in wide
     assert "no checkpoint at" in fails(train, monkeypatch, capsys, *flags, "--init_from", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("kind", ["bare", "one network", "model", "compiled", "with an average"])
+def test_init_from_what_sampling_takes(kind, tmp_path):
+    """A state dict without a wrapping, a network alone or under another name, names of torch.compile; network. of several."""
+    source, fresh = tiny_model().network.state_dict(), tiny_model().network
+    prefixes = {"one network": ("",), "model": ("model.unet.",), "compiled": ("network._orig_mod.",)}
+    saved = {prefix + name: value for prefix in prefixes.get(kind, ("network.",)) for name, value in source.items()}
+    if kind == "with an average":
+        saved |= {f"ema_network.{name}": value + 1 for name, value in source.items()}
+    torch.save(saved if kind == "bare" else {"state_dict": saved}, tmp_path / "model.pt")
+    for parameter in fresh.parameters():
+        torch.nn.init.zeros_(parameter)
+    init_network(fresh, tmp_path / "model.pt")
+    assert all(torch.equal(value, source[name]) for name, value in fresh.state_dict().items())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_training_ends_with_the_code_that_shells_expect(number, code, toon, tmp_path, monkeypatch, capsys):
+    """With everything saved; a run that was over does not."""
+    step = train.Trainer.training_step
+
+    def stopped(trainer, at):
+        step(trainer, at)
+        if at == 2:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(train.Trainer, "training_step", stopped)
+    flags = [*TOON, "--save_dir", tmp_path, "--run_name", "run"]
+    assert call(train, monkeypatch, *flags, "--num_iterations", 9) == code
+    assert "everything saved: continue it with --resume" in capsys.readouterr().out
+    assert call(train, monkeypatch, "--resume", tmp_path / "run", "--device", "cpu") == 0
+
+
+def test_a_damaged_log_stops_no_resume(toon, tmp_path, monkeypatch, capsys):
+    flags = [*TOON, "--save_dir", tmp_path, "--run_name", "run", "--log_interval", 1]
+    assert call(train, monkeypatch, *flags, "--num_iterations", 3) == 0
+    log = tmp_path / "run" / "log.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(lines[0] + b"\xff\xfe" + lines[1] + lines[2])
+    assert call(train, monkeypatch, "--resume", tmp_path / "run", "--device", "cpu", "--num_iterations", 5) == 0
+    assert "line 2 is damaged, and left out" in capsys.readouterr().out
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 3, 4, 5]

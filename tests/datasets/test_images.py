@@ -74,10 +74,11 @@ def test_a_changed_source_is_decoded_again(folder):
     np.testing.assert_array_equal(after[1:], before[1:])
 
 
-def test_a_damaged_cache_is_made_again(folder, tmp_path, capsys):
+@pytest.mark.parametrize("size", [0, 50, 1000])
+def test_a_damaged_cache_is_made_again(folder, tmp_path, capsys, size):
     expected = load_images(folder, IDS).copy()
     (path,) = (tmp_path / "cache" / "images").iterdir()
-    path.write_bytes(path.read_bytes()[:1000])
+    path.write_bytes(path.read_bytes()[:size])
     np.testing.assert_array_equal(load_images(folder, IDS), expected)
     assert "damaged" in capsys.readouterr().out
 

@@ -21,17 +21,21 @@ def bicubic_by_pillow(image):
 # ---------------------------------------------------------------------------------------------------- read_images
 
 
-def test_reads_all_kinds_in_sorted_order_as_rgb(tmp_path):
+def test_reads_all_kinds_in_sorted_order_as_rgb(tmp_path, capsys):
     Image.new("RGB", (5, 4), (1, 2, 3)).save(tmp_path / "b.png")
     Image.new("L", (5, 4), 7).save(tmp_path / "a.PNG")
     Image.new("RGBA", (5, 4), (9, 8, 7, 0)).save(tmp_path / "c.webp", lossless=True, exact=True)
     Image.new("RGB", (5, 4), (128, 128, 128)).save(tmp_path / "d.jpg")
+    Image.new("RGB", (5, 4), (4, 5, 6)).save(tmp_path / "e.bmp")
+    Image.fromarray(np.full((4, 5), 25700, dtype=np.uint16)).save(tmp_path / "f.png")
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "deeper").mkdir()
     images = read_images(tmp_path)
-    assert images.shape == (4, 3, 4, 5)
+    assert images.shape == (6, 3, 4, 5)
     assert images.dtype == np.uint8
-    assert images[:, :, 0, 0].tolist() == [[7, 7, 7], [1, 2, 3], [9, 8, 7], [128, 128, 128]]
+    pixels = [[7, 7, 7], [1, 2, 3], [9, 8, 7], [128, 128, 128], [4, 5, 6], [100, 100, 100]]
+    assert images[:, :, 0, 0].tolist() == pixels
+    assert "1 files that are no pictures are left out, such as notes.txt" in capsys.readouterr().out
 
 
 def test_names_what_is_wrong_with_a_folder(tmp_path):

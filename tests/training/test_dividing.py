@@ -14,7 +14,7 @@ from PIL import Image
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.training.config import TrainingConfig, micro_batches
-from src.training.distributed import Team
+from src.training.distributed import Team, join
 from src.training.draws import DrawAsOneBatch
 from tests.battery import run_loop
 from tests.helpers import random_images, tiny_model
@@ -145,6 +145,26 @@ def test_two_processes_measure_as_one(tmp_path, package_file):
     one, two = (json.loads((tmp_path / f"{processes}.json").read_text()) for processes in (1, 2))
     assert one["fid_score"] > 1
     assert [two[key] for key in ("fid_clean", "fid_pytorch")] == pytest.approx([one["fid_clean"], one["fid_pytorch"]], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2, but not RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT: start several processes with"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE='two', expected a whole number"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "but not LOCAL_RANK:"),
+    ],
+)
+def test_what_torchrun_sets_in_part(variables, message, monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message), join("cpu"):
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with join("cpu") as (team, _):
+        assert team.size == 1
 
 
 def test_shares_cover_all():
