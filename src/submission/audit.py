@@ -24,7 +24,7 @@ NEAR_SHARE = 0.1
 SHIFT = 0.15  # of the deviation of the network's answers
 LEAST_SHARE = 0.95  # of an image, that comes from the network: honest samplers have 0.997 and more, 20 % of a picture 0.9
 LEAST_CHANGE = 1.0  # of 255, by which an image changes at least when the network's answers are shifted
-ALLOWED_SHARE = 0.1  # of the images, that may have less of either
+ALLOWED_STRANGE, ALLOWED_STILL = 0.02, 0.1  # of the images, that may have less of the one or the other
 
 
 def check_files(top: Path) -> None:
@@ -94,7 +94,7 @@ def shift_by(fields: torch.Tensor) -> Shift:
 def doubt_lineage(shares: np.ndarray) -> list[str]:
     """A line where too many images have a share (N,) that does not come from the network; else none."""
     few = int((shares < LEAST_SHARE).sum())
-    if few <= ALLOWED_SHARE * len(shares):
+    if few <= ALLOWED_STRANGE * len(shares):
         return []
     return [
         f"{few} of {len(shares)} images are not made of noise and the network's answers (on average {shares.mean():.1%} are); "
@@ -106,7 +106,7 @@ def doubt_change(images: np.ndarray, shifted: np.ndarray) -> list[str]:
     """A line where images (N, 3, H, W) hardly change when the network's answers are shifted; else none."""
     changes = np.abs(images.astype(np.int16) - shifted).reshape(len(images), -1).mean(axis=1)
     same = int((changes < LEAST_CHANGE).sum())
-    if same <= ALLOWED_SHARE * len(images):
+    if same <= ALLOWED_STILL * len(images):
         return []
     return [
         f"{same} of {len(images)} images hardly depend on the network (other answers change a pixel by {changes.mean():.2f} of "
