@@ -318,7 +318,7 @@ _ARCHITECTURES = {  # audit number, then system calls by name; those an architec
          "umount2": 166, "pivot_root": 155, "bpf": 321, "add_key": 248, "request_key": 249, "keyctl": 250,
          "perf_event_open": 298, "userfaultfd": 323, "process_vm_readv": 310, "process_vm_writev": 311,
          "init_module": 175, "finit_module": 313, "kexec_load": 246, "memfd_create": 319, "kill": 62, "tkill": 200,
-         "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "prlimit64": 302},
+         "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "prlimit64": 302, "shmget": 29, "mmap": 9},
     ),
     "aarch64": (
         0xC00000B7,
@@ -326,7 +326,7 @@ _ARCHITECTURES = {  # audit number, then system calls by name; those an architec
          "pivot_root": 41, "bpf": 280, "add_key": 217, "request_key": 218, "keyctl": 219, "perf_event_open": 241,
          "userfaultfd": 282, "process_vm_readv": 270, "process_vm_writev": 271, "init_module": 105, "finit_module": 273,
          "kexec_load": 104, "memfd_create": 279, "kill": 129, "tkill": 130, "tgkill": 131, "rt_sigqueueinfo": 138,
-         "rt_tgsigqueueinfo": 240, "prlimit64": 261},
+         "rt_tgsigqueueinfo": 240, "prlimit64": 261, "shmget": 194, "mmap": 222},
     ),
 }  # fmt: skip
 _NEW_CALLS = {  # of the numbers that all architectures share
@@ -334,7 +334,7 @@ _NEW_CALLS = {  # of the numbers that all architectures share
     "fsmount": 432, "fspick": 433, "clone3": 435, "mount_setattr": 442,
 }  # fmt: skip
 _X32 = 0x40000000  # x86_64's second numbering of its calls
-_CLONE_THREAD = 0x10000
+_CLONE_THREAD, _MAP_SHARED, _MAP_ANONYMOUS = 0x10000, 0x01, 0x20
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _REFUSE, _NO_SUCH_CALL = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026  # EPERM, ENOSYS
 
@@ -342,8 +342,9 @@ _ALLOW, _KILL, _REFUSE, _NO_SUCH_CALL = 0x7FFF0000, 0x80000000, 0x00050001, 0x00
 def seccomp_program(machine: str | None = None) -> bytes:
     """A BPF program that refuses new processes, sockets, signals, traces, mounts, namespaces and kernel facilities.
 
-    clone is let where it makes a thread, prlimit64 where it is about the process itself. clone3, whose flags a filter cannot
-    read, "does not exist": the C library then falls back to clone. Raises UserError on a processor whose call numbers are not
+    clone is let where it makes a thread, prlimit64 where it is about the process itself, mmap but for anonymous memory that can
+    be shared: that and shmget's segments do not count as data of the process. clone3, whose flags a filter cannot read, "does
+    not exist": the C library then falls back to clone. Raises UserError on a processor whose call numbers are not
     known here.
     """
     machine = machine or platform.machine()
@@ -354,6 +355,10 @@ def seccomp_program(machine: str | None = None) -> bytes:
     program += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _REFUSE)]
     conditions = {"clone": (_ANY_BIT, 1, 0, _CLONE_THREAD), "prlimit64": (_EQUAL, 1, 0, 0)}  # true: one line is passed over
     for name, call in {**calls, **_NEW_CALLS}.items():
+        if name == "mmap":  # on the low half of the fourth argument, at byte 40
+            shared = [(_LOAD, 0, 0, 40), (_ANY_BIT, 0, 2, _MAP_ANONYMOUS), (_ANY_BIT, 0, 1, _MAP_SHARED)]
+            program += [(_EQUAL, 0, 5, call), *shared, (_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)]
+            continue
         refusal = (_RETURN, 0, 0, _NO_SUCH_CALL if name == "clone3" else _REFUSE)
         if name in conditions:  # on the low half of the first argument, at byte 16
             program += [(_EQUAL, 0, 4, call), (_LOAD, 0, 0, 16), conditions[name], refusal, (_RETURN, 0, 0, _ALLOW)]

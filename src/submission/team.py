@@ -176,8 +176,8 @@ def grade_nfe(model: Model, job: Job, judge: Judge, nfe: int, secret: int, resul
     public = [] if settings.public_seed is None else [settings.public_seed]
     runs = [sample(model, job, nfe, seed) for seed in (*seeds, *public)]
     result["method"] = runs[0].method
-    again_shares, doubts = sample_again(model, job, nfe, seeds, runs, secret)
-    doubts += audit.doubt_lineage(np.concatenate([*(run.shares for run in runs), again_shares]))
+    again_shares, still = sample_again(model, job, nfe, seeds, runs, secret)
+    doubts = audit.doubt_lineage(np.concatenate([*(run.shares for run in runs), again_shares])) + still
     together = np.concatenate([run.images for run in runs])
     duplicates = audit.check_distinct(together)
     near = audit.check_not_reference(together, judge.reference)

@@ -106,7 +106,7 @@ def test_cheats_that_are_found_without_running_them(name, job, no_measuring, mon
     assert not (job.submission / "executed").exists()
 
 
-ELSEWHERE = ("seed_tuned", "refused_by_the_kernel", "stored_pictures")  # have tests of their own
+ELSEWHERE = ("seed_tuned", "refused_by_the_kernel", "stored_pictures", "shared_memory")  # have tests of their own
 
 
 def marked(names: list[str]) -> list:
@@ -251,22 +251,26 @@ def test_filter_of_system_calls(machine):
     """The program, run by hand: what it says to a call and its first argument."""
     lines = list(struct.iter_unpack("<HBBI", seccomp_program(machine)))
     audit_number = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}[machine]
-    calls = {"x86_64": (0, 56, 57, 41, 435, 302), "aarch64": (63, 220, None, 198, 435, 261)}[machine]
+    calls = {"x86_64": (0, 56, 57, 41, 435, 302, 9), "aarch64": (63, 220, None, 198, 435, 261, 222)}[machine]
 
-    def answer(call: int, argument: int = 0, architecture: int = audit_number) -> str:
+    def answer(call: int, argument: int = 0, architecture: int = audit_number, fourth: int = 0) -> str:
         value, at = 0, 0
         while True:
             code, true, false, constant = lines[at]
             at += 1
             if code == 0x20:
-                value = {0: call, 4: architecture, 16: argument}[constant]
+                value = {0: call, 4: architecture, 16: argument, 40: fourth}[constant]
             elif code == 0x06:
                 return {0x7FFF0000: "allow", 0x80000000: "kill", 0x00050001: "refuse", 0x00050026: "none"}[constant]
             else:
                 holds = {0x15: value == constant, 0x35: value >= constant, 0x45: value & constant != 0}[code]
                 at += true if holds else false
 
-    read, clone, fork, socket, clone3, prlimit = calls
+    read, clone, fork, socket, clone3, prlimit, mmap = calls
+    shared, anonymous = 0x01, 0x20
+    assert [answer(mmap, fourth=flags) for flags in (shared, 0x02 | anonymous, shared | anonymous)] == [
+        *("allow", "allow", "refuse")
+    ]
     assert answer(read) == "allow" and answer(read, architecture=1) == "kill"
     assert answer(clone, 0x10000) == "allow" and answer(clone, 0x11) == "refuse" and answer(clone3) == "none"
     assert answer(socket) == "refuse" and answer(prlimit) == "allow" and answer(prlimit, 7) == "refuse"
@@ -342,3 +346,23 @@ def test_a_board(flags, tmp_path, reference, kind, capfd):
     }
     grade.main(command)
     assert "submissions: 2, to grade: 0," in capfd.readouterr().out
+
+
+def test_what_libraries_do_while_they_are_imported(job, no_measuring):
+    """matplotlib asks a program for the fonts, and torch.compile for a compiler: neither is there, and both go on."""
+    honest(job.submission)
+    code = (job.submission / "custom_model.py").read_text()
+    head = "import matplotlib.pyplot as plt\nplt.figure()\n"
+    tail = (
+        "\nmake = create_custom_model\n\n\ndef create_custom_model(*given, **options):\n    model = make(*given, **options)\n"
+    )
+    tail += "    model.network = torch.compile(model.network)\n    return model\n"
+    (job.submission / "custom_model.py").write_text(head + code + tail)
+    result = run_job(job)
+    assert result["status"] == "graded", result
+
+
+def test_shared_memory_is_no_way_around_the_limit(job, no_measuring):
+    """What RLIMIT_DATA does not count: anonymous memory that could be shared, and segments of System V."""
+    cheat(job.submission, "shared_memory")
+    assert run_job(job)["reason"] == "crashed: RuntimeError: let through: []"
