@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -91,27 +91,36 @@ def shift_by(fields: torch.Tensor) -> Shift:
     return shift
 
 
-def doubt_lineage(shares: np.ndarray) -> list[str]:
-    """A line where too many images have a share (N,) that does not come from the network; else none."""
+class Doubt(NamedTuple):
+    """What is strange of some images: unless they score like noise they are not taken for the network's. code: for remarks."""
+
+    code: str
+    text: str
+
+
+def doubt_lineage(shares: np.ndarray) -> list[Doubt]:
+    """A doubt where too many images have a share (N,) that does not come from the network; else none."""
     few = int((shares < LEAST_SHARE).sum())
     if few <= ALLOWED_STRANGE * len(shares):
         return []
-    return [
+    text = (
         f"{few} of {len(shares)} images are not made of noise and the network's answers (on average {shares.mean():.1%} are); "
         "sample() may add, scale and clamp them, and nothing else"
-    ]
+    )
+    return [Doubt("other_content", text)]
 
 
-def doubt_change(images: np.ndarray, shifted: np.ndarray) -> list[str]:
-    """A line where images (N, 3, H, W) hardly change when the network's answers are shifted; else none."""
+def doubt_change(images: np.ndarray, shifted: np.ndarray) -> list[Doubt]:
+    """A doubt where images (N, 3, H, W) hardly change when the network's answers are shifted; else none."""
     changes = np.abs(images.astype(np.int16) - shifted).reshape(len(images), -1).mean(axis=1)
     same = int((changes < LEAST_CHANGE).sum())
     if same <= ALLOWED_STILL * len(images):
         return []
-    return [
+    text = (
         f"{same} of {len(images)} images hardly depend on the network (other answers change a pixel by {changes.mean():.2f} of "
-        "255): the last step of sample() multiplies the prediction by almost nothing"
-    ]
+        "255): it answers almost nothing, or the last step of sample() multiplies the answer by almost nothing"
+    )
+    return [Doubt("weak_network", text)]
 
 
 def check_distinct(images: np.ndarray) -> float:

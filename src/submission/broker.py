@@ -126,7 +126,7 @@ class Broker:
             made += 1
             if made > nfe:
                 raise Failed("too_many_calls", f"NFE {nfe}: the model made a network call number {made}")
-            self._answer(header, payload, len(seeds))
+            self._answer(header, payload, len(seeds), nfe)
         self.waited += wait - self.confined.wait_left
         self._check_flop(header)
         images = _tensors(header, payload, {"images": FLOAT_TYPES})["images"]
@@ -183,7 +183,7 @@ class Broker:
             raise Failed("wrong_output", f"{payload_length} bytes in one message, at most {most_bytes} are expected")
         return header, self.confined.receive(payload_length)
 
-    def _answer(self, header: dict[str, Any], payload: bytes, batch: int) -> None:
+    def _answer(self, header: dict[str, Any], payload: bytes, batch: int, nfe: int) -> None:
         """Compute one call of a network, in the precision of the autocast that it stands in, count it, and send its result."""
         named = [header.get(key) for key in ("network", "precision")]
         if not all(isinstance(name, str) for name in named) or named[0] not in self.networks or named[1] not in PRECISIONS:
@@ -222,7 +222,7 @@ class Broker:
             raise Failed("crashed", f"a network call on {x.dtype}: {error}") from error
         call = Call(x.float(), answer.float().cpu())
         if not (torch.isfinite(call.x).all() and torch.isfinite(call.answer).all()):
-            raise Failed("wrong_output", "a network call on, or an answer of, values that are not finite")
+            raise Failed("wrong_output", f"NFE {nfe}: a network call on values that are not finite, or its answer is not")
         self.calls += rows
         self.lineage.append(call)
         self._send({"kind": "answer"}, {"answer": answer})

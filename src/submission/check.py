@@ -205,10 +205,10 @@ def network_calls(submission: Submission) -> str:
                 broker.shift = None
                 made = broker.sample(nfe, seeds)
                 counts.append(f"{(broker.calls - before) / PROBE_IMAGES:g} at NFE {nfe}")
-                strange += [f"NFE {nfe}: {doubt}" for doubt in doubt_lineage(made.shares)]
+                strange += [f"NFE {nfe}: {doubt.text}" for doubt in doubt_lineage(made.shares)]
                 broker.shift = shift_by(smooth_fields(PROBE_IMAGES, nfe, IMAGE_SHAPE).to(device))
                 shifted = broker.sample(nfe, seeds)
-                weak += [f"NFE {nfe}: {doubt}" for doubt in doubt_change(made.images, shifted.images)]
+                weak += [f"{doubt.code}: NFE {nfe}: {doubt.text}" for doubt in doubt_change(made.images, shifted.images)]
     if strange:
         raise NotPassed("; ".join(strange), "the staff's grader fails such images unless they score like noise")
     told = f"calls of the network per image: {', '.join(counts)}"

@@ -184,8 +184,8 @@ def grade_nfe(model: Model, job: Job, judge: Judge, nfe: int, secret: int, resul
     scores = [judge.measure(run.images) for run in runs]
     for doubt in doubts:
         if min(score["fid"] for score in scores) < NOISE_SHARE * noise_fid(judge, settings.num_images):
-            raise Failed("stored_images", f"NFE {nfe}: {doubt}")
-        result["remarks"].append(f"NFE {nfe}: {doubt}; its score is that of noise, so it is graded")
+            raise Failed("stored_images", f"NFE {nfe}: {doubt.text}")
+        result["remarks"].append(f"{doubt.code}: NFE {nfe}: {doubt.text}; the score is that of noise, so it is graded")
     check_public(nfe, scores[: settings.seeds], scores[settings.seeds :])
     picture = write_sheet(job, nfe, runs[0].images)
     calls = sum(run.calls for run in runs) / len(together)
@@ -265,7 +265,7 @@ def batches(seed: int, settings: Settings) -> list[list[int]]:
 
 def sample_again(
     model: Model, job: Job, nfe: int, seeds: list[int], runs: list[Run], secret: int
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[np.ndarray, list[audit.Doubt]]:
     """Sample one of the secret runs in a second process: its images' shares, and what is to be doubted of it.
 
     Raises Failed where the same seeds give other images.

@@ -9,7 +9,7 @@ import torch
 from sampling import generate
 from src.common.checkpoints import load_model
 from src.common.images import image_seeds, to_uint8
-from src.submission import team
+from src.submission import check, team
 from src.submission.broker import Broker
 from src.submission.failures import Failed
 from src.submission.sandbox import Limits
@@ -68,3 +68,36 @@ def test_images_that_hardly_depend_on_the_network(noise_fid, job, no_measuring, 
         assert any("hardly depend on the network" in remark for remark in result["remarks"])
     else:
         assert result["reason"].startswith("stored_images: NFE 4: ") and "hardly depend" in result["reason"]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_check_passes_a_foreign_hand_in(name, tmp_path):
+    """The course's own scripts, packages that only training needs, several networks: notes at most."""
+    names = (
+        "required files",
+        "protected files",
+        "imports",
+        "requirements.txt",
+        "code",
+        "weights",
+        "training starts",
+        "network calls",
+    )
+    folder = lay_out(tmp_path / "team", name)
+    results = {result.name: result for result in check.check(folder, tmp_path / "unpacked", names, network=NETWORK)}
+    failed = [result for result in results.values() if result.todo]
+    assert [result.name for result in failed] == (["network calls"] if name == "nan_at_four" else [])
+    assert results["imports"].verdict == "note" and "torch_xla" in results["imports"].found
+    assert results["training starts"].verdict == "note"
+    if name == "nan_at_four":
+        assert "NFE 4: a network call on values that are not finite" in results["network calls"].found
+    if name == "ddpm_wide":
+        assert "weak_network: NFE 4" in results["network calls"].found
+
+
+def test_the_staffs_sampling_runs_on_a_foreign_hand_in(tmp_path):
+    """In a process of its own, with a src/utils.py of the student's and a network that is compiled."""
+    for name in ("own_utils", "package"):
+        folder = lay_out(tmp_path / name, name)
+        [result] = check.check(folder, tmp_path / f"{name}_unpacked", ["sampling"], network=NETWORK, num_samples=2)
+        assert result.verdict == "pass", result
