@@ -19,6 +19,8 @@ NEEDED = ("custom_model.py", CHECKPOINT, CONFIG)
 CONFIG_BYTES = 64 << 10
 
 SAME = 3.0  # two images whose pixels differ by less than this on average (of 255) are one
+MOVED = 2  # pixels, by which a copy may be moved
+CANDIDATES, ALIKE = 4, 25.0  # small copies that are looked at, and how far from one they may be
 DUPLICATE_SHARE = 0.05
 NEAR_SHARE = 0.1
 SHIFT = 0.15  # of the deviation of the network's answers
@@ -133,17 +135,40 @@ def check_distinct(images: np.ndarray) -> float:
 
 
 def check_not_reference(images: np.ndarray, reference: np.ndarray) -> float:
-    """The share of images (N, 3, H, W) that are a reference image (M, 3, H, W) but for noise; Failed above NEAR_SHARE.
+    """The share of images (N, 3, H, W) that are a reference image (M, 3, H, W); Failed above NEAR_SHARE.
 
-    Compared are pixels; the nearest reference image by Euclidean distance stands for all.
+    One that is mirrored, moved by up to MOVED pixels, brighter or tinted, or has a little noise is the same image. Compared is
+    the nearest by their small copies.
     """
-    flat, targets = (values.reshape(len(values), -1).astype(np.float32) for values in (images, reference))
-    squares = (targets**2).sum(axis=1)
+    targets = np.concatenate([reference, reference[..., ::-1]])
+    small, wanted = _small(images), _small(targets)
+    squares = (wanted**2).sum(axis=1)
     near = 0
-    for image in flat:
-        nearest = np.argmin(squares - 2 * (targets @ image))
-        near += np.abs(targets[nearest] - image).mean() < SAME
+    for image, copy in zip(images, small, strict=True):
+        nearest = np.argsort(squares - 2 * (wanted @ copy))[:CANDIDATES]
+        alike = [index for index in nearest if np.abs(wanted[index] - copy).mean() < ALIKE]
+        near += any(_distance(image, targets[index]) < SAME for index in alike)
     share = near / len(images)
     if share > NEAR_SHARE:
         raise Failed("stored_images", f"{near} of {len(images)} images are validation images")
     return share
+
+
+def _small(images: np.ndarray) -> np.ndarray:
+    """Images (N, 3, H, W) reduced to 8x8 without their mean colours: (N, 192), float32."""
+    reduced = F.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(images)).float(), 8)
+    return (reduced - reduced.mean(dim=(2, 3), keepdim=True)).flatten(1).numpy()
+
+
+def _distance(image: np.ndarray, other: np.ndarray) -> float:
+    """The mean difference of two images (3, H, W) where they overlap, without their mean colours, at the best offset."""
+    height, width = image.shape[1:]
+    found = []
+    for down in range(-MOVED, MOVED + 1):
+        for right in range(-MOVED, MOVED + 1):
+            rows, columns = height - abs(down), width - abs(right)
+            a = image[:, max(down, 0) :, max(right, 0) :][:, :rows, :columns].astype(np.float32)
+            b = other[:, max(-down, 0) :, max(-right, 0) :][:, :rows, :columns].astype(np.float32)
+            difference = a - b
+            found.append(np.abs(difference - difference.mean(axis=(1, 2), keepdims=True)).mean())
+    return float(min(found))

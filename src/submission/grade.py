@@ -32,7 +32,7 @@ REFERENCES = {  # rows of the board that are no team: FID clean-fid, 1,000 vs 1,
     ),
     "toon": (),
 }
-INTERRUPTED = (130, -signal.SIGINT)  # exit codes of a process that had Ctrl-C
+INTERRUPTED = (130, -signal.SIGINT, 143, -signal.SIGTERM)  # exit codes of a process that was told to stop
 
 
 def make_parser() -> Parser:

@@ -16,6 +16,7 @@ from PIL import Image
 from sampling import generate
 from src.common.cli import UserError
 from src.common.images import to_uint8
+from src.datasets.toon import toon_faces
 from src.evaluation.features import read_images
 from src.network import UNet
 from src.submission import audit, grade, team
@@ -238,6 +239,24 @@ def test_images_are_compared():
     noisy = np.clip(reference[:3].astype(int) + rng.integers(-2, 3, reference[:3].shape), 0, 255).astype(np.uint8)
     with pytest.raises(Failed, match="stored_images: 3 of 23 images are validation"):
         audit.check_not_reference(np.concatenate([images, noisy]), reference)
+
+
+CHANGES = {
+    "brighter": lambda image: np.clip(image.astype(int) + 4, 0, 255),
+    "tinted": lambda image: np.clip(image.astype(int) + np.array([6, 0, -6])[:, None, None], 0, 255),
+    "mirrored": lambda image: image[..., ::-1],
+    "moved": lambda image: np.roll(image, (1, -2), axis=(1, 2)),
+    "all of it": lambda image: np.clip(np.roll(image[..., ::-1], (-2, 2), axis=(1, 2)).astype(int) - 5, 0, 255),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_copies_of_the_reference_are_known(change):
+    faces = toon_faces(40, seed=2)
+    copies = np.stack([CHANGES[change](face) for face in faces[:5]]).astype(np.uint8)
+    assert audit.check_not_reference(toon_faces(20, seed=3), faces) == 0, "other faces are no copies"
+    with pytest.raises(Failed, match="stored_images: 5 of 25 images are validation"):
+        audit.check_not_reference(np.concatenate([toon_faces(20, seed=3), copies]), faces)
 
 
 def test_cost():
