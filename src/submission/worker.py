@@ -197,30 +197,35 @@ def build(channel: Channel) -> "torch.nn.Module":
     from custom_model import create_custom_model
 
     model = create_custom_model(device="cpu", **header["model_config"])
-    from src.network import UNet
-
-    modules = {plain_name(f"{name}.") if name else "": module for name, module in model.named_modules() if type(module) is UNet}
+    places = {plain_name(f"{name}." if name else ""): name for name, _ in model.named_modules()}
+    own, state = model.state_dict(), {}
     for prefix, shapes in header["networks"].items():
-        network = modules.get(plain_name(prefix))
-        if network is None:
-            place = f"model.{prefix.rstrip('.')}"
-            found = type(model.get_submodule(prefix.rstrip("."))).__name__ if has_submodule(model, prefix) else "absent"
-            fail(channel, "wrong_architecture", f"{place} is {found}, expected src.network.UNet, as in the checkpoint")
-        if {name: list(tensor.shape) for name, tensor in network.state_dict().items()} != shapes:
-            fail(channel, "wrong_architecture", f"model.{prefix.rstrip('.')} has not the shapes of the checkpoint's network")
+        place = places.get(plain_name(prefix))
+        network = find_network(channel, prefix, shapes, None if place is None else model.get_submodule(place))
         network.forward = asking(channel, prefix)
-
-    given = {**extras, **{name: torch.zeros(shape, dtype=getattr(torch, dtype)) for name, dtype, shape in header["zeros"]}}
-    own = model.state_dict()
+        state |= {f"{place}.{name}" if place else name: tensor for name, tensor in network.state_dict().items()}
+    zeros = {name: torch.zeros(shape, dtype=getattr(torch, dtype)) for name, dtype, shape in header["zeros"]}
     names = {plain_name(name): name for name in own}
-    inside = tuple(f"{name}." for name, module in model.named_modules() if name and type(module) is UNet)
-    state = {name: tensor for name, tensor in own.items() if name.startswith(inside) or type(model) is UNet}
-    state |= {name if name in own else names.get(plain_name(name), name): tensor for name, tensor in given.items()}
+    for name, tensor in {**extras, **zeros}.items():
+        state[name if name in own else names.get(plain_name(name), name)] = tensor
     model.load_state_dict(state)
     model.eval()
     method = header["model_config"].get("method") or header["model_config"].get("model_type")
     channel.send("ready", method=str(method or type(model).__name__)[:100])
     return model
+
+
+def find_network(channel: Channel, prefix: str, shapes: dict, found: "torch.nn.Module | None") -> "torch.nn.Module":
+    """What stands in the model where the checkpoint has a network of this prefix: the challenge's, or the process ends."""
+    from src.network import UNet
+
+    place = f"model.{prefix.rstrip('.')}"
+    if type(found) is not UNet:
+        what = "absent" if found is None else type(found).__name__
+        fail(channel, "wrong_architecture", f"{place} is {what}, expected src.network.UNet, as in the checkpoint")
+    if {name: list(tensor.shape) for name, tensor in found.state_dict().items()} != shapes:
+        fail(channel, "wrong_architecture", f"{place} has not the shapes of the checkpoint's network")
+    return found
 
 
 def asking(channel: Channel, prefix: str) -> object:
@@ -239,10 +244,6 @@ def asking(channel: Channel, prefix: str) -> object:
 def plain_name(name: str) -> str:
     """A name without what torch.compile and DataParallel add to it."""
     return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "module"))
-
-
-def has_submodule(model: "torch.nn.Module", prefix: str) -> bool:
-    return prefix.rstrip(".") in dict(model.named_modules())
 
 
 def skip_downloads() -> None:
