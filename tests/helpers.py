@@ -4,6 +4,7 @@ import sys
 import zlib
 
 import numpy as np
+import pytest
 import torch
 
 from custom_model import create_custom_model
@@ -13,6 +14,7 @@ from src.methods import Method
 TINY = {"ch": 8, "ch_mult": (1, 2), "attn": (1,), "num_res_blocks": 1}
 TINY_FLAGS = ["--ch", "8", "--ch_mult", "1", "2", "--attn", "1", "--num_res_blocks", "1", "--device", "cpu"]
 SHAPE = (3, 16, 16)
+PRECISIONS = pytest.mark.parametrize("precision", ["fp32", "bf16"])  # both, whatever auto means on this machine
 
 
 @torch.no_grad()
@@ -35,6 +37,28 @@ def tiny_model(method: str = "custom", **options) -> Method:
     if model.needs_teacher:
         model.set_teacher(tiny_model("edm"))
     return model.eval()
+
+
+def bfloat16_error(network: torch.nn.Module) -> float:
+    """How far a network's output in bfloat16 may be from the one in float32, as a share of its norm.
+
+    bfloat16 has 8 significant bits: rounding to it is off by up to 2^-8 of a value, by 2^-8 / sqrt(6) in the root mean square
+    over values spread evenly between two powers of two. Each layer with weights rounds these and its result; errors that do
+    not know of each other add as squares; and normalised layers enlarge none. An image, which is a weighted mean of noise and
+    outputs, is off by no more; a wrong image by about its whole norm.
+    """
+    layers = sum(bool(list(module.parameters(recurse=False))) for module in network.modules())
+    return 2**-8 * (2 * layers / 6) ** 0.5
+
+
+def assert_images_agree(images: torch.Tensor, expected: torch.Tensor, precision: str, network: torch.nn.Module, **fp32) -> None:
+    """Within the bounds atol and rtol for fp32; for bf16 each image within what bfloat16 explains, both being off by it."""
+    if precision == "fp32":
+        torch.testing.assert_close(images, expected, **fp32)
+    else:
+        share = ((images - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max().item()
+        bound = 2**0.5 * bfloat16_error(network)
+        assert share < bound, f"an image differs by {share:.4f} of its norm, bfloat16 explains {bound:.4f}"
 
 
 def random_images(count: int, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
