@@ -16,7 +16,7 @@ from src.common.files import PROJECT_ROOT
 from src.common.images import image_seeds
 from src.datasets import pairs
 from src.methods._base import draw_noise
-from tests.helpers import PRECISIONS, SHAPE, TINY, assert_images_agree, call, fails, tiny_model
+from tests.helpers import BOTH_PRECISIONS, SHAPE, TINY, assert_images_agree, call, fails, tiny_model
 
 CPU = torch.device("cpu")
 
@@ -53,7 +53,7 @@ def assert_equal_pairs(images, expected, precision):
     assert_images_agree(images, expected, precision, tiny_model().network, atol=2e-3, rtol=1e-7)
 
 
-@PRECISIONS
+@BOTH_PRECISIONS
 def test_an_image_is_what_the_teacher_makes_of_its_noise(teacher, tmp_path, monkeypatch, precision):
     assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p", 10, 2, "--precision", precision)) == 0
     images, seeds = pairs.load_pairs(tmp_path / "p")
@@ -109,7 +109,7 @@ def test_a_killed_making_goes_on_where_it_was(teacher, tmp_path, monkeypatch, ca
     assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0 and calls == []
 
 
-@PRECISIONS
+@BOTH_PRECISIONS
 def test_a_folder_is_the_beginning_of_an_endless_list(teacher, tmp_path, monkeypatch, precision):
     assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "whole", 10, 2, "--precision", precision)) == 0
     calls = counted(monkeypatch)
@@ -165,7 +165,7 @@ def test_a_teacher_that_is_not_there_or_of_another_resolution(teacher, tmp_path,
     assert call(pairs, monkeypatch, *flags(silent, tmp_path / "p", 4, 2, "--image_size", 16)) == 0
 
 
-@PRECISIONS
+@BOTH_PRECISIONS
 @pytest.mark.parametrize("method", ["edm", "ddpm", "consistency", "reflow"])
 def test_every_method_makes_pairs(method, tmp_path, monkeypatch, precision):
     teacher = make_teacher(tmp_path / "teacher", method)
@@ -176,7 +176,7 @@ def test_every_method_makes_pairs(method, tmp_path, monkeypatch, precision):
     assert_images_agree(torch.from_numpy(images).float(), expected, precision, model.network, atol=5e-3, rtol=2e-3)
 
 
-@PRECISIONS
+@BOTH_PRECISIONS
 def test_a_folder_keeps_its_precision(teacher, tmp_path, monkeypatch, capsys, precision):
     """Added to where auto means the other one, the pairs are those of one making; another precision is refused by name."""
     named, auto = ["--precision", precision], {"fp32": "bf16", "bf16": "fp32"}[precision]
@@ -192,7 +192,7 @@ def test_a_folder_keeps_its_precision(teacher, tmp_path, monkeypatch, capsys, pr
     )
 
 
-@PRECISIONS
+@BOTH_PRECISIONS
 def test_two_processes_make_the_pairs_of_one(teacher, tmp_path, monkeypatch, precision):
     """Files of four pairs: the first process makes one of them, the second two."""
     named = ["--precision", precision]
