@@ -20,7 +20,7 @@ import torch
 from custom_model import NETWORK_OPTIONS, create_custom_model
 from dataset import DATA_NAMES, DEFAULT_ROOT, load_split
 from src.common.cli import Parser, UserError, number, run_script
-from src.common.devices import PRECISIONS, precision_name, resolve_precision, seed_everything
+from src.common.devices import precision_flag, precision_name, resolve_precision, seed_everything
 from src.common.files import load_json
 from src.datasets.pairs import describe_pairs, load_pairs
 from src.evaluation.development import DevelopmentFID
@@ -83,7 +83,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     run.add_argument("--dry_run", action="store_true", help="print what the run would be and take, and exit")
     run.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
-    run.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="bf16 where the processor has it")
+    run.add_argument(
+        "--precision",
+        choices=("auto", "bf16", "fp32"),
+        default="auto",
+        help="auto is bf16 where the processor has it, and that of the run that is continued",
+    )
     run.add_argument("--data", choices=DATA_NAMES, default="simpsons", help="toon faces are drawn, not downloaded")
     run.add_argument("--data_root", default=DEFAULT_ROOT, help="folder or zip file of the faces")
     run.add_argument(
@@ -127,28 +132,20 @@ def saved_flags(run_dir: Path) -> dict[str, Any]:
     """The flags that the run in this folder was started with."""
     training, model = load_json(run_dir / "training_config.json"), load_json(run_dir / "model_config.json")
     kept = {item.name for item in fields(TrainingConfig)} | set(DATA_FLAGS) | {"teacher"}
-    return {**{name: value for name, value in training.items() if name in kept}, **model}
-
-
-def saved_precision(run_dir: Path) -> torch.dtype:
-    """The dtype that the run in this folder is trained in: a continued run keeps it on any processor."""
-    return getattr(torch, load_json(run_dir / "training_config.json")["precision"])
+    precision = precision_flag(training["precision"])
+    return {**{name: value for name, value in training.items() if name in kept}, "precision": precision, **model}
 
 
 def differences(
-    run_dir: Path, config: TrainingConfig, model_config: dict[str, Any], about: dict[str, Any], precision: str
+    run_dir: Path, precision: str, config: TrainingConfig, model_config: dict[str, Any], about: dict[str, Any]
 ) -> list[str]:
-    """How the run in this folder differs from the one asked for, in what a continued run cannot change.
-
-    precision: as --precision has it; auto is whatever the run has.
-    """
+    """How the run in this folder differs from the one asked for, in what a continued run cannot change."""
     there = saved_flags(run_dir)
     found = config.differences(there)
     mine = {**json.loads(json.dumps(model_config)), "data": about["data"]}
+    if precision != "auto":
+        mine["precision"] = precision
     found += [f"--{name} {there.get(name)} there, {value} here" for name, value in mine.items() if there.get(name) != value]
-    has = saved_precision(run_dir)
-    if precision != "auto" and PRECISIONS[precision] != has:
-        found.append(f"--precision {precision_name(has)} there, {precision} here")
     before, now = load_json(run_dir / "training_config.json").get("trained_on"), about["trained_on"]
     return found + ([f"trained on {before or 'images'} there, {now or 'images'} here (--pairs)"] if before != now else [])
 
@@ -162,7 +159,7 @@ def choose_run(
     """
     if args.resume:
         run_dir = Path(args.resume)
-        if found := differences(run_dir, config, model_config, about, args.precision):
+        if found := differences(run_dir, args.precision, config, model_config, about):
             raise UserError(f"{run_dir} cannot be continued with other settings: {'; '.join(found)}")
         return run_dir, True
     save_dir = Path(args.save_dir)
@@ -172,7 +169,7 @@ def choose_run(
             if not ((run_dir / "training_config.json").is_file() and has_resume(run_dir)):
                 continue
             there = load_json(run_dir / "training_config.json")
-            found = differences(run_dir, config, model_config, about, args.precision)
+            found = differences(run_dir, args.precision, config, model_config, about)
             if not found and there["num_iterations"] == config.num_iterations:
                 return run_dir, True
             if args.run_name and found:
@@ -292,8 +289,9 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
     if args.init_from:
         init_network(model.network, Path(args.init_from))
     dtype = resolve_precision(args.precision, device)
-    torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
-    torch.backends.cudnn.benchmark = True
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
+        torch.backends.cudnn.benchmark = True
     if args.dry_run:
         team.say(json.dumps({**asdict(config), **model_config, "precision": precision_name(dtype)}, indent=2))
         team.say(describe(model, config, team, image_shape, dtype))
@@ -302,7 +300,8 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
     about = {name: getattr(args, name) for name in (*DATA_FLAGS, "init_from", "teacher")}
     about["trained_on"] = describe_pairs(args.pairs, args.drop_longest) if args.pairs else None
     run_dir, resume = team.first_says(choose_run(args, config, model_config, about) if team.is_first else None)
-    dtype = saved_precision(run_dir) if resume else dtype
+    if resume:
+        dtype = resolve_precision(saved_flags(run_dir)["precision"], device)
     processes = f", {team.size} processes" if team.size > 1 else ""
     kind = "images" if noise_seeds is None else "pairs"
     team.say(

@@ -24,7 +24,14 @@ from custom_model import create_custom_model
 from dataset import DEFAULT_ROOT, split_ids
 from src.common.checkpoints import load_model
 from src.common.cli import Parser, UserError, number, run_script
-from src.common.devices import autocast, precision_name, resolve_device, resolve_precision, seed_everything
+from src.common.devices import (
+    autocast,
+    precision_flag,
+    precision_name,
+    resolve_device,
+    resolve_precision,
+    seed_everything,
+)
 from src.common.files import PROJECT_ROOT, load_json, load_json_lines, write_whole
 from src.common.images import contact_sheet, image_seeds, to_uint8
 from src.datasets.images import load_images
@@ -163,8 +170,11 @@ def train_one(name: str, out: Path, images: np.ndarray, count: int, device: torc
             model.start_from(teacher)
     if start and not resume:
         init_network(model.network, out / start)
-    print(f"== {name}: {steps} steps of {config.batch_size}{' (continued)' if resume else ''}", flush=True)
-    trainer = Trainer(model, images, config, model_config, folder, device, resolve_precision("auto", device), noise_seeds=seeds)
+    precision = precision_flag(load_json(folder / "training_config.json")["precision"]) if resume else "auto"
+    dtype = resolve_precision(precision, device)
+    words = f"{steps} steps of {config.batch_size}, {precision_name(dtype)}"
+    print(f"== {name}: {words}{' (continued)' if resume else ''}", flush=True)
+    trainer = Trainer(model, images, config, model_config, folder, device, dtype, noise_seeds=seeds)
     if not trainer.run(resume):
         raise KeyboardInterrupt
     (folder / "done").touch()
@@ -224,7 +234,7 @@ def write_report(args: argparse.Namespace, num_reference: int) -> None:
     results = {name: load_json(out / name / "result.json") for name in rows if (out / name / "result.json").is_file()}
     if not results:
         return
-    precision = next(iter(results.values()))["precision"]
+    precision = " and ".join(sorted({result["precision"] for result in results.values()}))
     threads = torch.get_num_threads()
     about = (
         f"{date.today()}, torch {torch.__version__}, {platform.machine()}, {threads} thread{'s' * (threads > 1)}, {precision}"

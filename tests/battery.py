@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from src.common.checkpoints import load_model, save_model
+from src.common.devices import PRECISIONS
 from src.methods import Method
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
@@ -159,7 +160,7 @@ def check_condition(make: Make) -> None:
     assert (outputs[0] - outputs[1]).abs().mean() > 1e-4, "the network's output does not depend on the condition"
 
 
-def run_loop(model: Method, folder, steps: int = 4, **config) -> None:
+def run_loop(model: Method, folder, steps: int = 4, precision: str = "fp32", resume: bool = False, **config) -> None:
     """Train for a few steps on random images, in a layout that no measurement decides, so that two runs can be compared."""
     settings = TrainingConfig(
         **{
@@ -173,7 +174,8 @@ def run_loop(model: Method, folder, steps: int = 4, **config) -> None:
             **config,
         }
     )
-    Trainer(model, random_images(32), settings, {"method": "custom", **TINY}, folder, torch.device("cpu")).run()
+    options, cpu = {"method": "custom", **TINY}, torch.device("cpu")
+    Trainer(model, random_images(32), settings, options, folder, cpu, PRECISIONS[precision]).run(resume)
 
 
 def check_noise_of_the_loop(make: Make, folder) -> None:

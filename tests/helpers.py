@@ -2,17 +2,22 @@
 
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 from custom_model import create_custom_model
 from src.common.cli import run_script
+from src.common.devices import PRECISIONS
 from src.methods import Method
 
 TINY = {"ch": 8, "ch_mult": (1, 2), "attn": (1,), "num_res_blocks": 1}
 TINY_FLAGS = ["--ch", "8", "--ch_mult", "1", "2", "--attn", "1", "--num_res_blocks", "1", "--device", "cpu"]
 SHAPE = (3, 16, 16)
+BOTH_PRECISIONS = pytest.mark.parametrize("precision", PRECISIONS)  # whatever auto means on this machine
 
 
 @torch.no_grad()
@@ -35,6 +40,60 @@ def tiny_model(method: str = "custom", **options) -> Method:
     if model.needs_teacher:
         model.set_teacher(tiny_model("edm"))
     return model.eval()
+
+
+def bfloat16_error(network: torch.nn.Module) -> float:
+    """How far a network's output in bfloat16 may be from the one in float32, as a share of its norm.
+
+    bfloat16 has 8 significant bits: rounding to it is off by up to 2^-8 of a value, by 2^-8 / sqrt(6) in the root mean square
+    over values spread evenly between two powers of two. Each layer with weights rounds these and its result; errors that do
+    not know of each other add as squares; and normalised layers enlarge none. An image, which is a weighted mean of noise and
+    outputs, is off by no more; a wrong image by about its whole norm.
+    """
+    layers = sum(bool(list(module.parameters(recurse=False))) for module in network.modules())
+    return 2**-8 * (2 * layers / 6) ** 0.5
+
+
+def assert_images_agree(images: torch.Tensor, expected: torch.Tensor, precision: str, network: torch.nn.Module, **fp32) -> None:
+    """Within the bounds atol and rtol for fp32; for bf16 each image within what bfloat16 explains, both being off by it."""
+    if precision == "fp32":
+        torch.testing.assert_close(images, expected, **fp32)
+    else:
+        share = ((images - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max().item()
+        bound = 2**0.5 * bfloat16_error(network)
+        assert share < bound, f"an image differs by {share:.4f} of its norm, bfloat16 explains {bound:.4f}"
+
+
+def read_pngs(folder: Path) -> np.ndarray:
+    """The folder's images, int (N, H, W, 3), in the order of their names."""
+    return np.stack([np.asarray(Image.open(path)).astype(int) for path in sorted(folder.iterdir())])
+
+
+def assert_pngs_agree(folder: Path, expected: Path, precision: str, network: torch.nn.Module) -> None:
+    """As assert_images_agree for what was written; for fp32 rounding may tip a pixel to the next of its 256 levels."""
+    images, others = (torch.from_numpy(read_pngs(path) / 127.5 - 1) for path in (folder, expected))
+    assert_images_agree(images, others, precision, network, atol=1.001 / 127.5, rtol=0)
+
+
+def assert_runs_agree(run_dir, other_dir, start: dict, precision: str, network: torch.nn.Module, fp32: float) -> None:
+    """That two runs from the weights `start`, which computed the same in another order, ended in the same weights.
+
+    For fp32 no weight of last.ckpt may differ by more than this bound. In bfloat16 Adam makes rounding of a small gradient as
+    large as any step, so that single weights say nothing; the difference as a share of the way that the weights went does. A
+    gradient has the roundings of a forward and a backward pass, and two runs are off: four times the squares of an output.
+
+    The biases of attention's keys are left out: they shift all logits of a softmax alike, so that their gradient is zero but
+    for rounding.
+    """
+    states = [torch.load(folder / "last.ckpt", weights_only=True)["state_dict"] for folder in (run_dir, other_dir)]
+    names = [name for name in states[0] if not name.endswith("proj_k.bias")]
+    one, two, begin = (torch.cat([state[name].flatten() for name in names]) for state in (*states, start))
+    share = ((one - two).norm() / (one - begin).norm()).item()
+    if precision == "fp32":
+        assert (one - two).abs().max() < fp32
+    else:
+        bound = 2 * bfloat16_error(network)
+        assert share < bound, f"the runs ended {share:.4f} of their way apart, bfloat16 explains {bound:.4f}"
 
 
 def random_images(count: int, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:

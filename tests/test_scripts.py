@@ -6,9 +6,7 @@ import os
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,7 +15,7 @@ import sampling
 import train
 from src.common.checkpoints import save_model
 from src.common.files import PROJECT_ROOT
-from tests.helpers import TINY, TINY_FLAGS, call, fails, tiny_model
+from tests.helpers import BOTH_PRECISIONS, TINY, TINY_FLAGS, assert_pngs_agree, call, fails, read_pngs, tiny_model
 
 
 @pytest.fixture
@@ -44,26 +42,30 @@ def test_train_then_sample(toon, tmp_path, monkeypatch, capsys):
         assert all(Image.open(file).size == (64, 64) and Image.open(file).mode == "RGB" for file in files)
 
 
-def images(folder: Path) -> np.ndarray:
-    return np.stack([np.asarray(Image.open(path)).astype(int) for path in sorted(folder.iterdir())])
-
-
-def test_images_do_not_depend_on_the_batch_size(checkpoint, tmp_path, monkeypatch):
+@BOTH_PRECISIONS
+def test_images_do_not_depend_on_the_batch_size(checkpoint, tmp_path, monkeypatch, precision):
     for size in (1, 4, 7):
         flags = ["--ckpt_path", checkpoint, "--save_dir", tmp_path / str(size), "--num_samples", 7, "--batch_size", size]
-        assert call(sampling, monkeypatch, *flags, "--precision", "fp32", "--device", "cpu") == 0
+        assert call(sampling, monkeypatch, *flags, "--precision", precision, "--device", "cpu") == 0
+    network = tiny_model().network
     for nfe in (1, 2, 4):
-        one, four, seven = (images(tmp_path / size / f"nfe={nfe}") for size in "147")
-        assert abs(one - seven).max() <= 1 and abs(four - seven).max() <= 1, "equal but for rounding"
-        assert abs(one[0] - one[1]).mean() > 5
+        one, four, seven = (tmp_path / size / f"nfe={nfe}" for size in "147")
+        assert_pngs_agree(one, seven, precision, network)
+        assert_pngs_agree(four, seven, precision, network)
+        first, second = read_pngs(one)[:2]
+        assert abs(first - second).mean() > 5
 
 
 def test_seed_and_precision(checkpoint, tmp_path, monkeypatch):
     base = ["--ckpt_path", checkpoint, "--num_samples", 2, "--nfe_list", 2, "--device", "cpu"]
-    for name, flags in (("a", []), ("b", []), ("seed", ["--seed", 1]), ("bf16", ["--precision", "bf16"])):
+    runs = {"a": ("fp32", 42), "b": ("fp32", 42), "seed": ("fp32", 1), "bf16": ("bf16", 42), "bf16 again": ("bf16", 42)}
+    for name, (precision, seed) in runs.items():
+        flags = ["--precision", precision, "--seed", seed]
         assert call(sampling, monkeypatch, *base, "--save_dir", tmp_path / name, *flags) == 0
-    a, b, seed, bf16 = (images(tmp_path / name / "nfe=2") for name in ("a", "b", "seed", "bf16"))
-    assert (a == b).all() and abs(a - seed).mean() > 5 and abs(a - bf16).mean() < 3
+    a, b, seed, bf16, again = (read_pngs(tmp_path / name / "nfe=2") for name in runs)
+    assert (a == b).all() and (bf16 == again).all() and abs(a - seed).mean() > 5
+    assert (a != bf16).any(), "bfloat16 was not used"
+    assert_pngs_agree(tmp_path / "bf16" / "nfe=2", tmp_path / "a" / "nfe=2", "bf16", tiny_model().network)
 
 
 def test_sampling_again_replaces_the_folder(checkpoint, tmp_path, monkeypatch):
@@ -85,7 +87,7 @@ def test_a_model_without_seeds_is_sampled_too(checkpoint, tmp_path, monkeypatch)
     monkeypatch.setattr(sampling, "load_model", lambda *args: Plain())
     for name in "ab":
         call(sampling, monkeypatch, "--save_dir", tmp_path / name, "--num_samples", 2, "--nfe_list", 1, "--device", "cpu")
-    assert (images(tmp_path / "a" / "nfe=1") == images(tmp_path / "b" / "nfe=1")).all()
+    assert (read_pngs(tmp_path / "a" / "nfe=1") == read_pngs(tmp_path / "b" / "nfe=1")).all()
 
 
 @pytest.mark.parametrize(
@@ -129,4 +131,4 @@ def test_the_full_network_end_to_end(toon, tmp_path, monkeypatch):
     run = tmp_path / "full"
     assert 234e6 < (run / "last.ckpt").stat().st_size < 236e6
     assert call(sampling, monkeypatch, "--ckpt_path", run / "last.ckpt", "--save_dir", run, "--num_samples", 2) == 0
-    assert len(images(run / "nfe=4")) == 2
+    assert len(read_pngs(run / "nfe=4")) == 2

@@ -112,7 +112,7 @@ def test_a_continued_run_keeps_its_precision(flag, toon, tmp_path, monkeypatch, 
     assert call(train, monkeypatch, *flags, "--num_iterations", 2, "--run_name", "run") == 0
     monkeypatch.setenv("CHALLENGE_PRECISION", "fp32")
     again = ["--resume", tmp_path / "run"] if flag == "--resume" else ["--auto_resume", "--run_name", "run"]
-    message = "--precision bfloat16 there, fp32 here"
+    message = "--precision bf16 there, fp32 here"
     capsys.readouterr()
     assert message in fails(train, monkeypatch, capsys, *flags, *again, "--num_iterations", 4, "--precision", "fp32")
     steps = [] if flag == "--resume" else ["--num_iterations", 2]

@@ -11,6 +11,9 @@ import torch
 
 from src.common.cli import UserError
 
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}  # the dtype of each --precision but auto
+AUTO_PRECISION = "CHALLENGE_PRECISION"  # the environment variable that says what auto is
+
 
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch (all devices)."""
@@ -50,28 +53,34 @@ def has_native_bfloat16(device: torch.device) -> bool:
     return bool(words & {"amx_bf16", "avx512_bf16", "bf16"})
 
 
-PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
-
-
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """auto | bf16 | fp32 -> the dtype of the network's matrix products; auto is bf16 where the processor has it.
+    """auto | bf16 | fp32 -> the dtype of the network's matrix products.
 
-    The environment variable CHALLENGE_PRECISION, bf16 or fp32, says what auto is instead: both work on every processor.
-    Raises UserError where it is set to anything else.
+    auto is what the environment variable CHALLENGE_PRECISION says, and bf16 where the processor has it if that is not set.
+
+    Raises UserError where the variable says neither bf16 nor fp32.
     """
     if name != "auto":
         return PRECISIONS[name]
-    asked = os.environ.get("CHALLENGE_PRECISION")
-    if asked:
-        if asked not in PRECISIONS:
-            raise UserError(f"CHALLENGE_PRECISION is {asked!r}, expected {' or '.join(PRECISIONS)}")
-        return PRECISIONS[asked]
-    return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
+    told = os.environ.get(AUTO_PRECISION)
+    if not told:
+        return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
+    if told not in PRECISIONS:
+        raise UserError(f"{AUTO_PRECISION}={told}: expected {' or '.join(PRECISIONS)}; mend or unset the variable")
+    return PRECISIONS[told]
 
 
 def precision_name(dtype: torch.dtype) -> str:
     """float32, bfloat16."""
     return str(dtype).removeprefix("torch.")
+
+
+def precision_flag(name: str) -> str:
+    """The --precision of what precision_name says: bfloat16 -> bf16. Raises UserError where it says no such thing."""
+    flags = {precision_name(dtype): flag for flag, dtype in PRECISIONS.items()}
+    if name not in flags:
+        raise UserError(f"unknown precision {name!r}; expected {' or '.join(flags)}")
+    return flags[name]
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from custom_model import create_custom_model
 from src.common.cli import Parser, UserError, number, run_script
-from src.common.devices import autocast, precision_name, resolve_precision
+from src.common.devices import autocast, precision_flag, precision_name, resolve_precision
 from src.common.files import load_json, write_whole
 from src.common.images import image_seeds
 from src.methods._base import Method, draw_noise
@@ -210,7 +210,12 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--image_size", type=number(int, 1), help="height and width, where the teacher's run does not say it")
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
-    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="bf16 where the processor has it")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "bf16", "fp32"),
+        default="auto",
+        help="auto is that of the pairs in the folder, in a new one bf16 where the processor has it",
+    )
     parser.add_argument("--seed", type=number(int, 0), default=0, help="fixes every pair's noise")
     return parser.parse_args()
 
@@ -228,7 +233,9 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
         raise UserError(f"--teacher {source}: no checkpoint at {checkpoint}")
     shape = image_shape(source, args.image_size)
     model = load_teacher(source, shape, create_custom_model, device).eval().to(memory_format=torch.channels_last)
-    dtype = resolve_precision(args.precision, device)
+    precision = args.precision
+    if precision == "auto" and (folder / ABOUT).is_file():
+        precision = precision_flag(read_about(folder)["precision"])
     about = {
         "teacher": str(source),
         "teacher_sha256": file_sha256(checkpoint) if team.is_first else None,
@@ -236,10 +243,11 @@ def run(args: argparse.Namespace, team: Team, device: torch.device) -> None:
         "steps": args.steps,
         "seed": args.seed,
         "image_shape": shape,
-        "precision": precision_name(dtype),
+        "precision": precision_name(resolve_precision(precision, device)),
         "count": args.count,
     }
     about = team.first_says(about)
+    dtype = resolve_precision(precision_flag(about["precision"]), device)
     if team.is_first:
         begin_folder(folder, about)
     missing = team.first_says(missing_pairs(folder, about) if team.is_first else None)

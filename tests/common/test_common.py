@@ -408,7 +408,7 @@ def test_the_environment_says_what_auto_is(monkeypatch):
         assert devices.resolve_precision("auto", cpu) == expected
         assert devices.resolve_precision("fp32", cpu) == torch.float32
     monkeypatch.setenv("CHALLENGE_PRECISION", "float16")
-    with pytest.raises(UserError, match="CHALLENGE_PRECISION is 'float16', expected bf16 or fp32"):
+    with pytest.raises(UserError, match="CHALLENGE_PRECISION=float16: expected bf16 or fp32"):
         devices.resolve_precision("auto", cpu)
 
 

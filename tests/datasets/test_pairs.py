@@ -16,7 +16,7 @@ from src.common.files import PROJECT_ROOT
 from src.common.images import image_seeds
 from src.datasets import pairs
 from src.methods._base import draw_noise
-from tests.helpers import SHAPE, TINY, call, fails, tiny_model
+from tests.helpers import BOTH_PRECISIONS, SHAPE, TINY, assert_images_agree, call, fails, tiny_model
 
 CPU = torch.device("cpu")
 
@@ -37,8 +37,7 @@ def make_teacher(folder, method="rectified_flow", told=True):
 
 
 def flags(teacher, out, count=10, steps=2, *more):
-    always = ["--batch_size", 3, "--device", "cpu", "--precision", "fp32"]
-    return ["--teacher", teacher, "--out", out, "--count", count, "--steps", steps, *always, *more]
+    return ["--teacher", teacher, "--out", out, "--count", count, "--steps", steps, "--batch_size", 3, "--device", "cpu", *more]
 
 
 def counted(monkeypatch):
@@ -48,29 +47,23 @@ def counted(monkeypatch):
     return calls
 
 
-def read_precision(folder):
-    return pairs.read_about(folder)["precision"]
+def assert_equal_pairs(images, expected, precision):
+    """Images float16 (N, 3, H, W) of the same noises, made in other batches."""
+    images, expected = (torch.from_numpy(array).float() for array in (images, expected))
+    assert_images_agree(images, expected, precision, tiny_model().network, atol=2e-3, rtol=1e-7)
 
 
-def difference(images, expected):
-    """The mean distance of images from those expected, in their deviation: 1 and more for images of other noise."""
-    return ((torch.from_numpy(images).float() - expected).abs().mean() / expected.std()).item()
-
-
-# A network's answer in bfloat16 is off by some roundings of 2^-9 in each of its 15 layers, and the errors add up as a random
-# walk: by 2^-9 times sqrt(15), or 0.8 % of the answer. In float32, images are off by their storage in float16, 2^-11.
-BOUNDS = {"fp32": 0.001, "bf16": 0.01}
-
-
-@pytest.mark.parametrize("precision", BOUNDS)
-def test_an_image_is_what_the_teacher_makes_of_its_noise(precision, teacher, tmp_path, monkeypatch):
+@BOTH_PRECISIONS
+def test_an_image_is_what_the_teacher_makes_of_its_noise(teacher, tmp_path, monkeypatch, precision):
     assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p", 10, 2, "--precision", precision)) == 0
     images, seeds = pairs.load_pairs(tmp_path / "p")
     assert images.shape == (10, *SHAPE) and images.dtype == np.float16 and seeds.dtype == np.int64
     assert seeds.tolist() == image_seeds(0, 0, 10) and len(set(seeds.tolist())) == 10
-    expected = tiny_model("rectified_flow").sample((10, *SHAPE), 2, seeds=seeds.tolist())
-    assert difference(images, expected) < BOUNDS[precision] and difference(np.roll(images, 1, 0), expected) > 0.1
-    assert read_precision(tmp_path / "p") == {"fp32": "float32", "bf16": "bfloat16"}[precision]
+    images, model = torch.from_numpy(images).float(), tiny_model("rectified_flow")
+    expected = model.sample((10, *SHAPE), 2, seeds=seeds.tolist())
+    assert_images_agree(images, expected, precision, model.network, atol=2e-3, rtol=2e-3)
+    with pytest.raises(AssertionError):
+        assert_images_agree(images.roll(1, 0), expected, precision, model.network, atol=0.1, rtol=0)
     assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["pairs.json", *(f"pairs_0000{i}.npz" for i in range(3))]
 
 
@@ -116,17 +109,18 @@ def test_a_killed_making_goes_on_where_it_was(teacher, tmp_path, monkeypatch, ca
     assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0 and calls == []
 
 
-def test_a_folder_is_the_beginning_of_an_endless_list(teacher, tmp_path, monkeypatch):
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "whole", 10)) == 0
+@BOTH_PRECISIONS
+def test_a_folder_is_the_beginning_of_an_endless_list(teacher, tmp_path, monkeypatch, precision):
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "whole", 10, 2, "--precision", precision)) == 0
     calls = counted(monkeypatch)
     for count, made in ((6, 6), (10, 4), (5, 0), (7, 0)):
         calls.clear()
-        assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p", count)) == 0
+        assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p", count, 2, "--precision", precision)) == 0
         assert sum(calls) == made
         images, seeds = pairs.load_pairs(tmp_path / "p")
         whole_images, whole_seeds = pairs.load_pairs(tmp_path / "whole")
         assert np.array_equal(seeds, whole_seeds[:count])
-        np.testing.assert_allclose(images.astype(float), whole_images[:count].astype(float), atol=2e-3)
+        assert_equal_pairs(images, whole_images[:count], precision)
 
 
 def test_a_damaged_file_is_named_and_made_again(teacher, tmp_path, monkeypatch, capsys):
@@ -171,19 +165,38 @@ def test_a_teacher_that_is_not_there_or_of_another_resolution(teacher, tmp_path,
     assert call(pairs, monkeypatch, *flags(silent, tmp_path / "p", 4, 2, "--image_size", 16)) == 0
 
 
-@pytest.mark.parametrize("precision", BOUNDS)
+@BOTH_PRECISIONS
 @pytest.mark.parametrize("method", ["edm", "ddpm", "consistency", "reflow"])
-def test_every_method_makes_pairs(method, precision, tmp_path, monkeypatch):
+def test_every_method_makes_pairs(method, tmp_path, monkeypatch, precision):
     teacher = make_teacher(tmp_path / "teacher", method)
     assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p", 3, 1, "--precision", precision)) == 0
     images, seeds = pairs.load_pairs(tmp_path / "p")
-    expected = tiny_model(method).sample((3, *SHAPE), 1, seeds=seeds.tolist())
-    assert difference(images, expected) < BOUNDS[precision]
+    model = tiny_model(method)
+    expected = model.sample((3, *SHAPE), 1, seeds=seeds.tolist())
+    assert_images_agree(torch.from_numpy(images).float(), expected, precision, model.network, atol=5e-3, rtol=2e-3)
 
 
-def test_two_processes_make_the_pairs_of_one(teacher, tmp_path, monkeypatch):
+@BOTH_PRECISIONS
+def test_a_folder_keeps_its_precision(teacher, tmp_path, monkeypatch, capsys, precision):
+    """Added to where auto means the other one, the pairs are those of one making; another precision is refused by name."""
+    named, auto = ["--precision", precision], {"fp32": "bf16", "bf16": "fp32"}[precision]
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "whole", 10, 2, *named)) == 0
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p", 3, 2, *named)) == 0
+    monkeypatch.setenv("CHALLENGE_PRECISION", auto)
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
+    for mine, whole in zip(pairs.load_pairs(tmp_path / "p"), pairs.load_pairs(tmp_path / "whole"), strict=True):
+        assert np.array_equal(mine, whole)
+    capsys.readouterr()
+    assert "holds other pairs: precision " in fails(
+        pairs, monkeypatch, capsys, *flags(teacher, tmp_path / "p", 10, 2, "--precision", auto)
+    )
+
+
+@BOTH_PRECISIONS
+def test_two_processes_make_the_pairs_of_one(teacher, tmp_path, monkeypatch, precision):
     """Files of four pairs: the first process makes one of them, the second two."""
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "one")) == 0
+    named = ["--precision", precision]
+    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "one", 10, 2, *named)) == 0
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -192,10 +205,10 @@ def test_two_processes_make_the_pairs_of_one(teacher, tmp_path, monkeypatch):
     for rank in range(2):
         env = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
         env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        command = [sys.executable, "-c", code, *map(str, flags(teacher, tmp_path / "two"))]
+        command = [sys.executable, "-c", code, *map(str, flags(teacher, tmp_path / "two", 10, 2, *named))]
         processes.append(subprocess.Popen(command, cwd=PROJECT_ROOT, env=env, stderr=subprocess.PIPE, text=True))
     errors = [process.communicate()[1] for process in processes]
     assert all(process.returncode == 0 for process in processes), errors
     one, two = pairs.load_pairs(tmp_path / "one"), pairs.load_pairs(tmp_path / "two")
     assert np.array_equal(one[1], two[1])
-    np.testing.assert_allclose(one[0].astype(float), two[0].astype(float), atol=2e-3)
+    assert_equal_pairs(one[0], two[0], precision)
