@@ -100,7 +100,7 @@ def load_torch(path: str | Path, map_location: str | torch.device = "cpu") -> An
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}")
     if what := _no_checkpoint(path):
-        raise UserError(f"{path}: not a checkpoint: {what}")
+        raise UserError(f"{path}: damaged or not a checkpoint: {what}")
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_types()):
             warnings.simplefilter("ignore", UserWarning)  # about an odd pickle, which ends in the error below

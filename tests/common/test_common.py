@@ -350,7 +350,7 @@ def test_a_picture_that_is_a_bomb_or_none_is_one_line():
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_signal_leaves_nothing_half_written(number, code, tmp_path):
     script = f"""
-import os, time
+import os, signal, time
 from src.common.cli import run_script
 from src.common.files import write_whole
 def main():
@@ -359,6 +359,7 @@ def main():
         (partial / "0000.png").touch()
         os.kill(os.getpid(), {int(number)})
         time.sleep(20)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in the background ignore it
 run_script(main)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=files.PROJECT_ROOT, capture_output=True, text=True)
