@@ -168,7 +168,7 @@ class Method(BaseGenerativeModel):
 
         Args:
             shape: (B, 3, H, W).
-            seeds: one a image, which fix all noise of that image, whatever the batch; else torch's global generator is used.
+            seeds: one per image, which fix all noise of that image, whatever the batch; else torch's global generator is used.
             kwargs: handed to sampling_step.
 
         Returns images of this shape, or with return_traj the list of all states, the first one and the images included. The
@@ -244,13 +244,13 @@ def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 def draw_noise(shape: Sequence[int], device: torch.device, seeds: Sequence[int] | None = None, draw: int = 0) -> torch.Tensor:
     """Standard normal noise (B, C, H, W), float32.
 
-    With seeds, one a image, image i depends on seeds[i] and `draw` alone: neither on the batch it is in nor on the device.
+    With seeds, one per image, image i depends on seeds[i] and `draw` alone: neither on the batch it is in nor on the device.
     `draw` numbers the draws of a sampler that adds noise more than once. Without seeds, torch's global generator is used.
     """
     if seeds is None:
         return torch.randn(*shape, device=device)
     if len(seeds) != shape[0]:
-        raise ValueError(f"expected {shape[0]} seeds, one a image, got {len(seeds)}")
+        raise ValueError(f"expected {shape[0]} seeds, one per image, got {len(seeds)}")
     images = []
     for seed in seeds:
         generator = torch.Generator().manual_seed((int(seed) + draw * 0x9E3779B97F4A7C15) % 2**63)

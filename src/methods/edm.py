@@ -100,7 +100,7 @@ class EDM(Method):
         Heun's method spends the calls beyond one a step on corrections. Every step but the last, to noise level 0, has one; of
         an even number of calls the first step, the noisiest, has none either.
 
-        Returns images (B, 3, H, W), or with return_traj the list of the states at all noise levels. `seeds`, one a image, fix
+        Returns images (B, 3, H, W), or with return_traj the list of the states at all noise levels. `seeds`, one per image, fix
         each image's noise, also that of S_churn. The state is float32, whatever the network computes in.
         """
         levels = self.noise_levels(num_inference_timesteps)

@@ -70,7 +70,7 @@ class Broker:
         dtype: of the autocast around sample(), as `sampling.py` has it.
         hidden: files and folders that a sandbox without bubblewrap has to cover.
 
-    `shift`, where it is not None, changes the networks' answers: see team.shift_by. After the start `method` is the
+    `shift`, where it is not None, changes the networks' answers: see audit.shift_by. After the start `method` is the
     submission's name for its method. `calls` counts calls of all networks times images; one image's part of it is its NFE.
     """
 

@@ -41,7 +41,7 @@ def make_parser() -> Parser:
     teams_help = "a table of two columns, comma or semicolon: a submission's file, person or id, and its team's name"
     parser.add_argument("--teams", type=Path, metavar="FILE", help=teams_help)
     parser.add_argument("--out", type=Path, default=Path("board"), help="leaderboard.html, .json, .csv and teams/ go here")
-    parser.add_argument("--nfe", type=number(int, 1), nargs="+", default=[1, 2, 4], help="network calls an image")
+    parser.add_argument("--nfe", type=number(int, 1), nargs="+", default=[1, 2, 4], help="network calls per image")
     parser.add_argument("--seeds", type=number(int, 1), default=3, help="secret seeds, each sampled and measured")
     parser.add_argument("--num_images", type=number(int, 2), default=1000, help="images for each seed and NFE")
     parser.add_argument("--batch_size", type=number(int, 2), default=32, help="images at a time (CPU: at most 8)")
