@@ -102,11 +102,9 @@ def test_two_processes_train_and_sample_as_one(tmp_path, precision):
         run_script("train.py", f"{train} --precision {dtype} --run_name {name}", processes)
     assert_runs_agree(tmp_path / "one", tmp_path / "two", precision, tmp_path / "exact", fp32=1e-5)
     assert json.loads((tmp_path / "two" / "training_config.json").read_text())["processes"] == 2
-    sample = (
-        f"--ckpt_path {tmp_path}/one/last.ckpt --device cpu --num_samples 5 --nfe_list 2 --precision {precision} --save_dir"
-    )
-    run_script("sampling.py", f"{sample} {tmp_path}/s1")
-    run_script("sampling.py", f"{sample} {tmp_path}/s2", processes=2)
+    sample = f"--ckpt_path {tmp_path}/one/last.ckpt --device cpu --precision {precision} --num_samples 5 --nfe_list 2"
+    for processes in (1, 2):
+        run_script("sampling.py", f"{sample} --save_dir {tmp_path}/s{processes}", processes)
     files = sorted(path.name for path in (tmp_path / "s2" / "nfe=2").iterdir())
     assert files == [f"{index:04d}.png" for index in range(5)]
     assert_pngs_agree(tmp_path / "s2" / "nfe=2", tmp_path / "s1" / "nfe=2", precision, tiny_model().network)
