@@ -6,11 +6,11 @@ from contextlib import contextmanager
 import torch
 
 from src.common.checkpoints import load_model, save_model
-from src.common.devices import PRECISIONS
+from src.common.devices import PRECISIONS, autocast
 from src.methods import Method
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
-from tests.helpers import SHAPE, TINY, random_images
+from tests.helpers import SHAPE, TINY, assert_images_agree, random_images
 
 Make = Callable[[], Method]
 SEEDS = list(range(100, 106))
@@ -137,6 +137,23 @@ def check_loss(make: Make) -> None:
             loss.backward()
             idle = [p.shape for p in parameters if p.grad is None or not torch.isfinite(p.grad).all()]
             assert not idle, f"parameters without a finite gradient: {idle}"
+
+
+def check_bfloat16_images(make: Make) -> None:
+    """Under autocast the images are those of float32 but for what rounding to bfloat16 explains, and not the same to a bit."""
+    model = make()
+    for nfe in (1, 2, 4):
+        expected = sample(model, nfe)
+        with autocast(torch.device("cpu"), torch.bfloat16):
+            images = sample(model, nfe)
+        assert not torch.equal(images, expected), "bfloat16 was not used"
+        assert_images_agree(images.float(), expected, "bf16", model.network)
+
+
+def check_bfloat16_loss(make: Make) -> None:
+    """check_loss under autocast, as training computes it: finite, and reaching every parameter."""
+    with autocast(torch.device("cpu"), torch.bfloat16):
+        check_loss(make)
 
 
 def check_condition(make: Make) -> None:

@@ -33,6 +33,12 @@ def test_battery(method, check):
     check(lambda: tiny_model(method))
 
 
+@pytest.mark.parametrize("check", [battery.check_bfloat16_images, battery.check_bfloat16_loss])
+@pytest.mark.parametrize("method", method_names())
+def test_in_bfloat16(method, check):
+    check(lambda: tiny_model(method))
+
+
 @pytest.mark.parametrize("method", method_names())
 def test_save_and_load(method, tmp_path):
     battery.check_save_and_load(lambda: tiny_model(method), create_custom_model, {"method": method, **TINY}, tmp_path)

@@ -13,13 +13,26 @@ from src.common.cli import UserError
 from src.evaluation.weights import load_inception
 from src.training.checkpoint import init_network
 from src.training.presets import PRESETS
-from tests.helpers import TINY_FLAGS, call, fails, tiny_model
+from tests.helpers import BOTH_PRECISIONS, TINY_FLAGS, call, fails, tiny_model
 
 TOON = [*TINY_FLAGS, "--data", "toon", "--batch_size", 4]
 
 
 def log_of(run):
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def stop_at_first_save(monkeypatch, *flags):
+    """Begin a run with these flags, and end it as soon as it has saved."""
+    save = train.Trainer._save
+
+    def stop(trainer, *args, **kwargs):
+        save(trainer, *args, **kwargs)
+        raise UserError(f"stopped by the test at step {trainer.state.step}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "_save", stop)
+        assert call(train, patch, *flags) == 2
 
 
 def test_resume_continues_the_run(toon, tmp_path, monkeypatch, capsys):
@@ -33,6 +46,29 @@ def test_resume_continues_the_run(toon, tmp_path, monkeypatch, capsys):
     line = fails(train, monkeypatch, capsys, *flags, "--resume", tmp_path / "a", "--method", "rectified_flow")
     assert "--method custom there, rectified_flow here" in line
     assert "holds a run already" in fails(train, monkeypatch, capsys, *flags, "--run_name", "a")
+
+
+@BOTH_PRECISIONS
+@pytest.mark.parametrize("given", ["--resume", "--auto_resume", "--auto_resume --precision auto"])
+def test_a_continued_run_keeps_its_precision(toon, tmp_path, monkeypatch, capsys, precision, given):
+    """Where auto means the other one the steps that are left are those of the uninterrupted run; it is refused by name."""
+    run, other = tmp_path / "parts", {"fp32": "bf16", "bf16": "fp32"}[precision]
+    flags = [*TOON, "--memory_format", "contiguous", "--save_dir", tmp_path, "--num_iterations", 4, "--save_interval", 2]
+    named = [*flags, "--precision", precision, "--run_name"]
+    assert call(train, monkeypatch, *named, "whole") == 0
+    stop_at_first_save(monkeypatch, *named, "parts")
+    again = ["--resume", run, "--device", "cpu"] if given == "--resume" else [*flags, "--run_name", "parts", *given.split()]
+    capsys.readouterr()
+    assert "cannot be continued with other settings: --precision" in fails(
+        train, monkeypatch, capsys, *again, "--precision", other
+    )
+    monkeypatch.setenv("CHALLENGE_PRECISION", other)
+    assert call(train, monkeypatch, *again) == 0
+    name = {"fp32": "float32", "bf16": "bfloat16"}[precision]
+    assert f"cpu, {name} -> {run} (continued)" in capsys.readouterr().out
+    assert json.loads((run / "training_config.json").read_text())["precision"] == name
+    whole, parts = (torch.load(tmp_path / folder / "resume.pt", weights_only=True) for folder in ("whole", "parts"))
+    assert parts["step"] == 4 and all(torch.equal(value, parts["model"][key]) for key, value in whole["model"].items())
 
 
 def test_preset_is_a_default_that_flags_override(monkeypatch):
@@ -83,12 +119,12 @@ def test_help_lists_the_options_of_the_method(monkeypatch, capsys):
 
 
 def test_dry_run_tells_and_writes_nothing(toon, tmp_path, monkeypatch, capsys):
-    flags = [*TOON, "--num_iterations", 3, "--save_dir", tmp_path / "r", "--micro_batch", 2]
+    flags = [*TOON, "--num_iterations", 3, "--save_dir", tmp_path / "r", "--micro_batch", 2, "--precision", "fp32"]
     assert call(train, monkeypatch, *flags, "--dry_run") == 0
     out = capsys.readouterr().out
     config, _ = json.JSONDecoder().raw_decode(out)
     assert config["num_iterations"] == 3 and config["micro_batch"] == 2 and config["ch_mult"] == [1, 2]
-    assert config["precision"] in ("float32", "bfloat16")
+    assert config["precision"] == "float32"
     for words in ("parameters: ", "GFLOP an image", "memory a process, estimated: ", "activations of 2 images", "s a step"):
         assert words in out
     assert not (tmp_path / "r").exists()
@@ -104,41 +140,11 @@ def test_presets_are_flags_and_are_printed(name, toon, tmp_path, monkeypatch, ca
     assert vars(train.parse(["--preset", name])).items() >= PRESETS[name].flags.items()
 
 
-@pytest.mark.parametrize("flag", ["--resume", "--auto_resume"])
-def test_a_continued_run_keeps_its_precision(flag, toon, tmp_path, monkeypatch, capsys):
-    """On a processor where auto is another one too; another that is asked for is refused."""
-    flags = [*TOON, "--save_dir", tmp_path, "--save_interval", 2]
-    monkeypatch.setenv("CHALLENGE_PRECISION", "bf16")
-    assert call(train, monkeypatch, *flags, "--num_iterations", 2, "--run_name", "run") == 0
-    monkeypatch.setenv("CHALLENGE_PRECISION", "fp32")
-    again = ["--resume", tmp_path / "run"] if flag == "--resume" else ["--auto_resume", "--run_name", "run"]
-    message = "--precision bf16 there, fp32 here"
-    capsys.readouterr()
-    assert message in fails(train, monkeypatch, capsys, *flags, *again, "--num_iterations", 4, "--precision", "fp32")
-    steps = [] if flag == "--resume" else ["--num_iterations", 2]
-    assert call(train, monkeypatch, *flags, *again, *(steps or ["--num_iterations", 4]), "--precision", "bf16") == 0
-    assert call(train, monkeypatch, *flags, *again, *(steps or ["--num_iterations", 6])) == 0
-    said = capsys.readouterr().out
-    assert "cpu, bfloat16" in said and "float32" not in said.replace("bfloat16", "")
-    assert json.loads((tmp_path / "run" / "training_config.json").read_text())["precision"] == "bfloat16"
-
-
 def test_auto_resume(toon, tmp_path, monkeypatch, capsys):
     """The same command goes on with what it began, and begins anew where there is nothing of its own."""
     flags = [*TOON, "--num_iterations", 4, "--auto_resume", "--save_interval", 2, "--save_dir", tmp_path]
     assert call(train, monkeypatch, *flags, "--run_name", "other", "--lr", 1e-3) == 0
-    stop = train.Trainer._save
-    calls = []
-
-    def stop_at_first(trainer, *args, **kwargs):
-        stop(trainer, *args, **kwargs)
-        calls.append(trainer.state.step)
-        raise UserError("stopped by the test")
-
-    monkeypatch.setattr(train.Trainer, "_save", stop_at_first)
-    assert call(train, monkeypatch, *flags) == 2 and calls == [2]
-    monkeypatch.undo()
-    monkeypatch.setattr("dataset.TOON_SPLITS", {"train": (12, 1), "val": (6, 2)})
+    stop_at_first_save(monkeypatch, *flags)
     capsys.readouterr()
     assert call(train, monkeypatch, *flags) == 0
     assert "(continued)" in capsys.readouterr().out

@@ -22,7 +22,7 @@ from src.common import cli, devices, files, images
 from src.common.checkpoints import load_model, save_model
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
-from tests.helpers import TINY, tiny_model
+from tests.helpers import BOTH_PRECISIONS, TINY, tiny_model
 
 CONFIG = {"method": "custom", **TINY}
 
@@ -402,15 +402,22 @@ def test_precision_follows_the_processor(monkeypatch):
         assert devices.resolve_precision("fp32", cpu) == torch.float32
 
 
-def test_the_environment_says_what_auto_is(monkeypatch):
+@BOTH_PRECISIONS
+def test_the_environment_says_what_auto_means(precision, monkeypatch):
+    """On whatever processor, and of auto alone; a value that is neither ends in one line."""
     cpu = torch.device("cpu")
-    for value, expected in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        monkeypatch.setenv("CHALLENGE_PRECISION", value)
-        assert devices.resolve_precision("auto", cpu) == expected
+    monkeypatch.setenv("CHALLENGE_PRECISION", precision)
+    for native in (True, False):
+        monkeypatch.setattr(devices, "has_native_bfloat16", lambda device, native=native: native)
+        assert devices.resolve_precision("auto", cpu) == devices.PRECISIONS[precision]
         assert devices.resolve_precision("fp32", cpu) == torch.float32
-    monkeypatch.setenv("CHALLENGE_PRECISION", "float16")
-    with pytest.raises(UserError, match="CHALLENGE_PRECISION=float16: expected bf16 or fp32"):
+        assert devices.resolve_precision("bf16", cpu) == torch.bfloat16
+    assert devices.precision_flag(devices.precision_name(devices.PRECISIONS[precision])) == precision
+    monkeypatch.setenv("CHALLENGE_PRECISION", "half")
+    with pytest.raises(UserError, match="CHALLENGE_PRECISION=half: expected bf16 or fp32"):
         devices.resolve_precision("auto", cpu)
+    with pytest.raises(UserError, match="unknown precision 'float16'; expected bfloat16 or float32"):
+        devices.precision_flag("float16")
 
 
 def test_contact_sheet():

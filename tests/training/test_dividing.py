@@ -11,9 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from custom_model import create_custom_model
 from src.common.cli import UserError
-from src.common.devices import seed_everything
 from src.common.files import PROJECT_ROOT
 from src.training.config import TrainingConfig, micro_batches
 from src.training.distributed import Team, join
@@ -21,7 +19,6 @@ from src.training.draws import DrawAsOneBatch
 from tests.battery import run_loop
 from tests.helpers import (
     BOTH_PRECISIONS,
-    TINY,
     assert_pngs_agree,
     assert_runs_agree,
     bfloat16_error,
@@ -29,7 +26,7 @@ from tests.helpers import (
     tiny_model,
 )
 
-SMALL = "--data toon --ch 8 --ch_mult 1 2 --attn 1 --num_res_blocks 1 --dropout 0.1 --lr 1e-3 --lr_warmup 0"
+SMALL = "--data toon --device cpu --ch 8 --ch_mult 1 2 --attn 1 --num_res_blocks 1 --dropout 0.1 --lr 1e-3 --lr_warmup 0"
 
 
 def run_script(script: str, flags: str, processes: int = 1) -> None:
@@ -84,14 +81,14 @@ def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path, layout, precis
     for micro_batch in (0, 2, 1):
         run_loop(tiny_model(dropout=0.1), tmp_path / str(micro_batch), micro_batch=micro_batch, **settings)
     run_loop(tiny_model(dropout=0.1), tmp_path / "other", seed=1, **settings)
-    model = tiny_model()
-    agree = partial(assert_runs_agree, start=model.state_dict(), precision=precision, network=model.network, fp32=lr / 10)
-    agree(tmp_path / "0", tmp_path / "2")
-    agree(tmp_path / "0", tmp_path / "1")
+    run_loop(tiny_model(dropout=0.1), tmp_path / "exact", **{**settings, "precision": "fp32"})
+    agree = partial(assert_runs_agree, tmp_path / "0", precision=precision, exact=tmp_path / "exact", fp32=lr / 10)
+    agree(tmp_path / "2")
+    agree(tmp_path / "1")
     with pytest.raises(AssertionError):
-        agree(tmp_path / "0", tmp_path / "other")
+        agree(tmp_path / "other")
     rows = [json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1]) for name in ("0", "2")]
-    square = 2 * bfloat16_error(model.network)  # a square is off by twice as much as its root
+    square = 2 * bfloat16_error(tiny_model().network)  # a square is off by twice as much as its root
     of_all, by_time = {"fp32": (1e-4, 1e-3), "bf16": (square, square)}[precision]
     assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=of_all)
     losses = [[value or 0.0 for value in row["loss_by_time"]] for row in rows]
@@ -100,20 +97,17 @@ def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path, layout, precis
 
 @BOTH_PRECISIONS
 def test_two_processes_train_and_sample_as_one(tmp_path, precision):
-    named = f"--device cpu --precision {precision}"
-    train = f"{SMALL} {named} --num_iterations 20 --batch_size 4 --save_dir {tmp_path} --memory_format contiguous"
-    run_script("train.py", f"{train} --run_name one")
-    run_script("train.py", f"{train} --run_name two", processes=2)
-    seed_everything(42)
-    model = create_custom_model(**TINY, dropout=0.1)
-    assert_runs_agree(tmp_path / "one", tmp_path / "two", model.state_dict(), precision, model.network, fp32=1e-5)
+    train = f"{SMALL} --num_iterations 20 --batch_size 4 --save_dir {tmp_path} --memory_format contiguous"
+    for name, dtype, processes in (("exact", "fp32", 1), ("one", precision, 1), ("two", precision, 2)):
+        run_script("train.py", f"{train} --precision {dtype} --run_name {name}", processes)
+    assert_runs_agree(tmp_path / "one", tmp_path / "two", precision, tmp_path / "exact", fp32=1e-5)
     assert json.loads((tmp_path / "two" / "training_config.json").read_text())["processes"] == 2
-    sample = f"--ckpt_path {tmp_path}/one/last.ckpt {named} --num_samples 5 --nfe_list 2 --save_dir {tmp_path}"
-    run_script("sampling.py", f"{sample}/s1")
-    run_script("sampling.py", f"{sample}/s2", processes=2)
+    sample = f"--ckpt_path {tmp_path}/one/last.ckpt --device cpu --precision {precision} --num_samples 5 --nfe_list 2"
+    for processes in (1, 2):
+        run_script("sampling.py", f"{sample} --save_dir {tmp_path}/s{processes}", processes)
     files = sorted(path.name for path in (tmp_path / "s2" / "nfe=2").iterdir())
     assert files == [f"{index:04d}.png" for index in range(5)]
-    assert_pngs_agree(tmp_path / "s2" / "nfe=2", tmp_path / "s1" / "nfe=2", precision, model.network)
+    assert_pngs_agree(tmp_path / "s2" / "nfe=2", tmp_path / "s1" / "nfe=2", precision, tiny_model().network)
 
 
 def test_two_processes_measure_as_one(tmp_path, package_file):

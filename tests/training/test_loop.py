@@ -15,7 +15,7 @@ from src.training.data import Batches
 from src.training.ema import EMA
 from src.training.loop import Trainer
 from tests.battery import run_loop
-from tests.helpers import TINY, random_images, tiny_model
+from tests.helpers import BOTH_PRECISIONS, random_images, tiny_model
 
 CPU = torch.device("cpu")
 
@@ -87,13 +87,11 @@ def test_it_learns(tmp_path):
     assert abs(samples.mean().item() - (200 / 127.5 - 1)) < 0.15
 
 
-def test_resumed_run_is_the_uninterrupted_one(tmp_path):
-    run_loop(tiny_model(), tmp_path / "whole", steps=7, save_interval=100)
-    run_loop(tiny_model(), tmp_path / "parts", steps=3)
-    model = tiny_model()
-    settings = {"batch_size": 8, "lr": 1e-2, "lr_warmup": 0, "log_interval": 2, "save_interval": 100}
-    config = TrainingConfig(**settings, num_iterations=7, memory_format="contiguous")
-    Trainer(model, random_images(32), config, {"method": "custom", **TINY}, tmp_path / "parts", CPU).run(resume=True)
+@BOTH_PRECISIONS
+def test_resumed_run_is_the_uninterrupted_one(tmp_path, precision):
+    run_loop(tiny_model(), tmp_path / "whole", steps=7, precision=precision)
+    run_loop(tiny_model(), tmp_path / "parts", steps=3, precision=precision)
+    run_loop(tiny_model(), tmp_path / "parts", steps=7, precision=precision, resume=True)
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]

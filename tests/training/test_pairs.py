@@ -1,6 +1,7 @@
 """Training on pairs: each image keeps its own noise, whatever the order, the mirroring and the interruptions."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,13 +9,14 @@ import torch
 
 import train
 from dataset import load_split
+from src.common.devices import PRECISIONS
 from src.common.images import image_seeds
 from src.datasets import pairs
 from src.methods._base import draw_noise
 from src.training.config import TrainingConfig
 from src.training.data import Batches, development_split
 from src.training.loop import Trainer
-from tests.helpers import SHAPE, TINY_FLAGS, call, fails, tiny_model
+from tests.helpers import BOTH_PRECISIONS, SHAPE, TINY_FLAGS, assert_runs_agree, call, fails, tiny_model
 
 CPU = torch.device("cpu")
 
@@ -49,7 +51,7 @@ def test_noise_is_that_of_its_image(flip):
     assert not torch.equal(batches.rows(0, slice(0, 4)), batches.rows(5, slice(0, 4)))
 
 
-def trainer(folder, seen=None, **settings):
+def trainer(folder, seen=None, precision="fp32", **settings):
     model = tiny_model("reflow", dropout=0.1)
     images, seeds = half_noise(12)
     compute_loss = model.compute_loss
@@ -62,35 +64,35 @@ def trainer(folder, seen=None, **settings):
         model.compute_loss = recording
     options = {"batch_size": 4, "num_iterations": 6, "lr": 1e-3, "lr_warmup": 0, "log_interval": 2, **settings}
     config = TrainingConfig(**options, memory_format="contiguous")
-    return Trainer(model, images, config, {}, folder, CPU, noise_seeds=seeds)
+    return Trainer(model, images, config, {}, folder, CPU, PRECISIONS[precision], noise_seeds=seeds)
 
 
 def weights(folder):
     return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
 
 
-def test_the_loss_gets_the_pairs_and_a_resumed_run_the_same(tmp_path):
+@BOTH_PRECISIONS
+def test_the_loss_gets_the_pairs_and_a_resumed_run_the_same(tmp_path, precision):
     seen = []
-    trainer(tmp_path / "whole", seen).run()
+    trainer(tmp_path / "whole", seen, precision).run()
     assert len(seen) == 6 and all(torch.allclose(data, noise / 2, atol=2e-3) for data, noise in seen)
-    trainer(tmp_path / "parts", num_iterations=3).run()
-    trainer(tmp_path / "parts").run(resume=True)
+    trainer(tmp_path / "parts", precision=precision, num_iterations=3).run()
+    trainer(tmp_path / "parts", precision=precision).run(resume=True)
     assert all(torch.equal(value, weights(tmp_path / "parts")[key]) for key, value in weights(tmp_path / "whole").items())
 
 
-def test_micro_batches_of_pairs_give_the_step_of_the_whole_batch(tmp_path):
+@BOTH_PRECISIONS
+def test_micro_batches_of_pairs_give_the_step_of_the_whole_batch(tmp_path, precision):
     for micro_batch in (0, 1):
-        trainer(tmp_path / str(micro_batch), micro_batch=micro_batch, num_iterations=3).run()
-    other = trainer(tmp_path / "other", num_iterations=3)
+        trainer(tmp_path / str(micro_batch), precision=precision, micro_batch=micro_batch, num_iterations=3).run()
+    other = trainer(tmp_path / "other", precision=precision, num_iterations=3)
     other.noise_seeds = None
     other.run()
-    names = [name for name in weights(tmp_path / "0") if not name.endswith("proj_k.bias")]  # gradient zero but for rounding
-
-    def difference(folder):
-        return max((weights(tmp_path / "0")[name] - weights(folder)[name]).abs().max().item() for name in names)
-
-    assert difference(tmp_path / "1") < 5e-5
-    assert difference(tmp_path / "other") > 1e-3, "fresh noise makes no difference"
+    trainer(tmp_path / "exact", num_iterations=3).run()
+    agree = partial(assert_runs_agree, tmp_path / "0", precision=precision, exact=tmp_path / "exact")
+    agree(tmp_path / "1", fp32=5e-5)
+    with pytest.raises(AssertionError):  # fresh noise makes a difference
+        agree(tmp_path / "other", fp32=1e-3)
 
 
 # -------------------------------------------------------------------------------------------------- through train.py
