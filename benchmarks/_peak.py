@@ -4,6 +4,29 @@ import time
 
 import torch
 
+from src.common.devices import precision_name
+
+
+def network_peak(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
+    """The peak FLOP/s of the format in which a network of this dtype is computed, and that format's name.
+
+    The name is precision_name's, but for float32 on GPUs whose convolutions are made in TF32, as PyTorch has it by default.
+    """
+    tf32 = (
+        device.type == "cuda"
+        and dtype == torch.float32
+        and torch.backends.cudnn.allow_tf32
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+    if not tf32:
+        return matrix_peak(device, dtype), precision_name(dtype)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        return matrix_peak(device, dtype), "TF32"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
 
 def matrix_peak(device: str | torch.device, dtype: torch.dtype, seconds: float = 2) -> float:
     """FLOP/s of the fastest square matrix product found in about `seconds`, over three sizes; compilation not counted."""

@@ -170,14 +170,18 @@ def train_one(name: str, out: Path, images: np.ndarray, count: int, device: torc
             model.start_from(teacher)
     if start and not resume:
         init_network(model.network, out / start)
-    precision = precision_flag(load_json(folder / "training_config.json")["precision"]) if resume else "auto"
-    dtype = resolve_precision(precision, device)
+    dtype = resolve_precision(precision_of(folder) if resume else "auto", device)
     words = f"{steps} steps of {config.batch_size}, {precision_name(dtype)}"
     print(f"== {name}: {words}{' (continued)' if resume else ''}", flush=True)
     trainer = Trainer(model, images, config, model_config, folder, device, dtype, noise_seeds=seeds)
     if not trainer.run(resume):
         raise KeyboardInterrupt
     (folder / "done").touch()
+
+
+def precision_of(folder: Path) -> str:
+    """The --precision that the training in this folder was begun in."""
+    return precision_flag(load_json(folder / "training_config.json")["precision"])
 
 
 def make_pairs(teacher: Path, folder: Path, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
@@ -196,9 +200,9 @@ def train_seconds(name: str, out: Path) -> float:
 
 
 def measure(folder: Path, reference: np.ndarray, device: torch.device) -> dict[str, Any]:
-    """FID of the folder's checkpoint, and the images of its row of the sheet."""
+    """FID of the folder's checkpoint in the precision of its training, and the images of its row of the sheet."""
     model = load_model(folder / "last.ckpt", create_custom_model, device).eval()
-    dtype = resolve_precision("auto", device)
+    dtype = resolve_precision(precision_of(folder), device)
     evaluate = DevelopmentFID(reference, load_inception(device=device), NFES, batch_size=8 if device.type == "cpu" else 250)
     with torch.no_grad(), autocast(device, dtype):
         shape, seeds = (SHEET_COLUMNS, 3, SIZE, SIZE), image_seeds(42, 0, SHEET_COLUMNS)

@@ -10,11 +10,11 @@ from datetime import date
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._peak import matrix_peak
+from benchmarks._peak import network_peak
 from custom_model import create_custom_model
 from sampling import IMAGE_SHAPE, fitting_batch_size, generate
 from src.common.cli import Parser, number, run_script
-from src.common.devices import precision_name, resolve_device, resolve_precision
+from src.common.devices import resolve_device, resolve_precision
 
 
 def images_per_second(model: torch.nn.Module, batch_size: int, batches: int, dtype: torch.dtype) -> float:
@@ -48,8 +48,7 @@ def main() -> None:
     model.to(memory_format=torch.channels_last)
     shipped = images_per_second(model, fitting_batch_size(args.batch_size, device), 4 * args.batches, dtype)
     for name, rate, kind in (("plain float32", plain, torch.float32), ("as shipped", shipped, dtype)):
-        peak = matrix_peak(device, kind)
-        label = precision_name(kind)
+        peak, label = network_peak(device, kind)
         print(f"{name:14} {rate:7.2f} images/s a network call, {label}: {rate * flop / 1e9:,.0f} GFLOP/s, ", end="")
         print(f"{rate * flop / peak:.0%} of the {label} matrix peak of this run, {peak / 1e9:,.0f} GFLOP/s")
     print(f"ratio {shipped / plain:.2f}")

@@ -23,7 +23,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks._peak import matrix_peak
+from benchmarks._peak import network_peak
 from custom_model import create_custom_model
 from dataset import get_data_iterator
 from src.common.cli import Parser, number, run_script
@@ -90,7 +90,7 @@ class TimedTrainer(Trainer):
         """The median over the lines of the log, but for the first two."""
         return float(np.median([row["images_per_second"] for row in self.log.rows[2:]]))
 
-    def _timed(self, name: str, action: Callable[[], Any]) -> None:
+    def _clock(self, name: str, action: Callable[[], Any]) -> None:
         synchronize(self.device)
         start = time.perf_counter()
         action()
@@ -98,10 +98,10 @@ class TimedTrainer(Trainer):
         self.seconds[name].append(time.perf_counter() - start)
 
     def _report(self, *args: Any) -> None:
-        self._timed("report", lambda: super(TimedTrainer, self)._report(*args))
+        self._clock("report", lambda: super(TimedTrainer, self)._report(*args))
 
     def _save(self, *args: Any) -> None:
-        self._timed("save", lambda: super(TimedTrainer, self)._save(*args))
+        self._clock("save", lambda: super(TimedTrainer, self)._save(*args))
 
 
 def synchronize(device: torch.device) -> None:
@@ -151,7 +151,8 @@ def memory_of_batch(queue: Any, device: torch.device, batch_size: int, micro_bat
 
 def print_memory(device: torch.device, batch_sizes: list[int], micro_batch: int, dtype: torch.dtype) -> None:
     context = multiprocessing.get_context("spawn")
-    print("\nmemory of a training step of the full network, weights, optimizer and one EMA included")
+    how = f"{precision_name(dtype)}, channels_last"
+    print(f"\nmemory of a training step of the full network, weights, optimizer and one EMA included, {how}")
     for batch_size in batch_sizes:
         for micro in (0, micro_batch):
             if micro and (micro >= batch_size or batch_size % micro):
@@ -184,14 +185,16 @@ def main() -> None:
     batch_size, steps = args.batch_size or (8 if on_cpu else 128), args.steps or (6 if on_cpu else 60)
     images = toon_faces(max(IMAGES, batch_size), seed=1)
     config = TrainingConfig(batch_size=batch_size, num_iterations=steps, log_interval=max(steps // 6, 1), save_interval=10**6)
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}"
+    name = platform.machine()
+    if device.type == "cuda":  # as train.py does, for both loops
+        name = torch.cuda.get_device_name(device)
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
     print(f"{date.today()}, torch {torch.__version__}, {name}, {torch.get_num_threads()} threads, batch {batch_size}")
     flop = estimate_step(create_custom_model(device), images.shape[1:], 1, 1, 1, torch.float32).flop
     print(f"{flop / 1e9:,.0f} GFLOP a training image of the full network")
 
-    peaks = {kind: matrix_peak(device, kind) for kind in {torch.float32, dtype}}
+    peaks = {kind: network_peak(device, kind) for kind in {torch.float32, dtype}}
     plain = plain_speed(device, images, config)
     print_speed("plain loop", plain, torch.float32, flop, peaks)
     for compiled in (False, True) if args.compile else (False,):
@@ -209,12 +212,11 @@ def main() -> None:
         print_memory(device, args.memory, args.micro_batch, dtype)
 
 
-def print_speed(label: str, rate: float, dtype: torch.dtype, flop: float, peaks: dict[torch.dtype, float]) -> None:
-    kind = precision_name(dtype)
-    share = rate * flop / peaks[dtype]
+def print_speed(label: str, rate: float, dtype: torch.dtype, flop: float, peaks: dict[torch.dtype, tuple[float, str]]) -> None:
+    peak, kind = peaks[dtype]
     print(
-        f"{label:19}{rate:9.2f} images/s, {kind}: {rate * flop / 1e9:,.0f} GFLOP/s, {share:.0%} of this run's {kind} matrix "
-        f"peak of {peaks[dtype] / 1e9:,.0f} GFLOP/s",
+        f"{label:19}{rate:9.2f} images/s, {kind}: {rate * flop / 1e9:,.0f} GFLOP/s, {rate * flop / peak:.0%} of this run's "
+        f"{kind} matrix peak of {peak / 1e9:,.0f} GFLOP/s",
         flush=True,
     )
 

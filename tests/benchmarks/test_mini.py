@@ -9,7 +9,7 @@ from PIL import Image
 from benchmarks import mini
 from benchmarks.mini import ENTRIES, Entry
 from src.training.loop import Trainer
-from tests.helpers import TINY, call, fails, random_images
+from tests.helpers import BOTH_PRECISIONS, TINY, call, fails, random_images
 
 
 class PixelDistance:
@@ -71,7 +71,10 @@ def test_students_and_pairs(bench, tmp_path, monkeypatch):
     assert "| `cmt` | " in text and "| edm |" in text and "| rectified_flow |" in text
 
 
-def test_an_interrupted_row_goes_on(bench, tmp_path, monkeypatch, capsys):
+@BOTH_PRECISIONS
+def test_an_interrupted_row_goes_on(bench, tmp_path, monkeypatch, capsys, precision):
+    """In the precision in which it was begun, where auto means the other one now; the report names what was trained in."""
+    monkeypatch.setenv("CHALLENGE_PRECISION", precision)
     monkeypatch.setitem(mini.TRAINING, "save_interval", 4)
     make_step, calls = Trainer.training_step, []
 
@@ -84,8 +87,11 @@ def test_an_interrupted_row_goes_on(bench, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Trainer, "training_step", stop_at_five)
     assert bench("--methods", "rectified_flow") != 0
     assert not (tmp_path / "docs").exists()
+    monkeypatch.setenv("CHALLENGE_PRECISION", {"fp32": "bf16", "bf16": "fp32"}[precision])
     assert bench("--methods", "rectified_flow") == 0
-    assert "(continued)" in capsys.readouterr().out
+    name = {"fp32": "float32", "bf16": "bfloat16"}[precision]
+    assert f"== rectified_flow: 8 steps of 8, {name} (continued)" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "rectified_flow" / "result.json").read_text())["precision"] == name
     assert calls == [1, 2, 3, 4, 5, 5, 6, 7, 8]
     assert np.load(tmp_path / "out" / "rectified_flow" / "sheet.npy").shape == (3, mini.SHEET_COLUMNS, 3, mini.SIZE, mini.SIZE)
 
