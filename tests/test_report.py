@@ -176,6 +176,17 @@ def test_what_is_missing_is_named(run, edited, monkeypatch, capsys, fault):
     assert words in fails(report, monkeypatch, capsys, run)
 
 
+def test_a_write_up_saved_by_notepad(run, edited, monkeypatch, capsys):
+    """Its byte order mark and its line ends change nothing; UTF-16 is told."""
+    assert call(report, monkeypatch, run) == 0
+    text, before = edited.read_text(encoding="utf-8"), pypdf.PdfReader(run / "writeup.pdf").pages[0].extract_text()
+    edited.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert call(report, monkeypatch, run) == 0
+    assert pypdf.PdfReader(run / "writeup.pdf").pages[0].extract_text() == before
+    edited.write_text(text, encoding="utf-16")
+    assert "UTF-16; save it as UTF-8" in fails(report, monkeypatch, capsys, run)
+
+
 def test_flags_name_what_lies_elsewhere(run, edited, tmp_path, monkeypatch, capsys):
     for name in ("fid", "samples", "previews"):
         (run / name).rename(tmp_path / name)

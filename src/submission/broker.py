@@ -125,7 +125,8 @@ class Broker:
                 break
             made += 1
             if made > nfe:
-                raise Failed("too_many_calls", f"NFE {nfe}: the model made a network call number {made}")
+                told = f"NFE {nfe}: the model made a network call number {made}"
+                raise Failed("too_many_calls", f"{told}; sample() may make {nfe} for all images together, of all its networks")
             self._answer(header, payload, len(seeds), nfe)
         self.waited += wait - self.confined.wait_left
         self._check_flop(header)
