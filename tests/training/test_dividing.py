@@ -75,13 +75,15 @@ def test_draws_for_some_rows_are_those_of_the_whole_batch(rows):
 
 @BOTH_PRECISIONS
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path, layout, precision):
+def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path, layout, precision, monkeypatch):
     """With dropout, random times and an EMA: 20 steps. Adam enlarges rounding of small gradients: to a tenth of its step."""
+    monkeypatch.setattr("src.training.loop.save_preview", lambda *args: None)
     settings = {"steps": 20, "lr": (lr := 1e-3), "memory_format": layout, "precision": precision}
     for micro_batch in (0, 2, 1):
         run_loop(tiny_model(dropout=0.1), tmp_path / str(micro_batch), micro_batch=micro_batch, **settings)
     run_loop(tiny_model(dropout=0.1), tmp_path / "other", seed=1, **settings)
-    run_loop(tiny_model(dropout=0.1), tmp_path / "exact", **{**settings, "precision": "fp32"})
+    if precision == "bf16":
+        run_loop(tiny_model(dropout=0.1), tmp_path / "exact", **{**settings, "precision": "fp32"})
     agree = partial(assert_runs_agree, tmp_path / "0", precision=precision, exact=tmp_path / "exact", fp32=lr / 10)
     agree(tmp_path / "2")
     agree(tmp_path / "1")
@@ -98,8 +100,10 @@ def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path, layout, precis
 @BOTH_PRECISIONS
 def test_two_processes_train_and_sample_as_one(tmp_path, precision):
     train = f"{SMALL} --num_iterations 20 --batch_size 4 --save_dir {tmp_path} --memory_format contiguous"
-    for name, dtype, processes in (("exact", "fp32", 1), ("one", precision, 1), ("two", precision, 2)):
-        run_script("train.py", f"{train} --precision {dtype} --run_name {name}", processes)
+    run_script("train.py", f"{train} --precision {precision} --run_name one")
+    run_script("train.py", f"{train} --precision {precision} --run_name two", processes=2)
+    if precision == "bf16":
+        run_script("train.py", f"{train} --precision fp32 --run_name exact")
     assert_runs_agree(tmp_path / "one", tmp_path / "two", precision, tmp_path / "exact", fp32=1e-5)
     assert json.loads((tmp_path / "two" / "training_config.json").read_text())["processes"] == 2
     sample = f"--ckpt_path {tmp_path}/one/last.ckpt --device cpu --precision {precision} --num_samples 5 --nfe_list 2"
