@@ -249,7 +249,7 @@ def _environment(scratch: str) -> dict[str, str]:
     """The whole environment of the process: no tokens, proxies, paths or home of ours."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     # code is compiled by other processes, which the sandbox has none of: torch.compile gives what it is given
-    more = {"TORCHDYNAMO_DISABLE": "1", "MPLBACKEND": "Agg"}
+    more = {"TORCHDYNAMO_DISABLE": "1", "MPLBACKEND": "Agg", "USER": "sandbox"}  # torch asks who the user is
     return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": scratch, "TMPDIR": scratch, **threads, **more}
 
 
