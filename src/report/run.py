@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from src.common.cli import UserError
 from src.common.files import load_json, load_json_lines
+from src.common.images import read_picture
 
 NFES = (1, 2, 4)
 EARLY_SHARE = 0.25  # of the steps: previews up to there show the early phases
@@ -133,17 +133,13 @@ def early_previews(run: Run, most: int = 8) -> dict[int, Path]:
 
 
 def cut_sheet(path: Path, height: int, width: int) -> np.ndarray:
-    """The samples of a preview sheet, uint8 (rows, columns, H, W, 3): a row a NFE, the same noise a column.
+    """The samples of a preview sheet, uint8 (rows, columns, H, W, 3): a row per NFE, the same noise in a column.
 
     The labels on the left are narrower than an image of the sheet, which holds from 22 pixels a sample on.
 
     Raises UserError where the file is no sheet of samples of this size.
     """
-    try:
-        with Image.open(path) as image:
-            sheet = np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise UserError(f"{path}: not a picture ({error})") from error
+    sheet = np.asarray(read_picture(path, str(path)))
     rows, columns = sheet.shape[0] // (SHEET_SCALE * height), sheet.shape[1] // (SHEET_SCALE * width)
     if not rows or not columns or sheet.shape[0] % (SHEET_SCALE * height):
         raise UserError(f"{path}: {sheet.shape[1]}x{sheet.shape[0]} is no sheet of samples of {width}x{height} pixels")
@@ -153,13 +149,7 @@ def cut_sheet(path: Path, height: int, width: int) -> np.ndarray:
 
 def first_samples(folder: Path, count: int) -> np.ndarray:
     """The first images of a folder of samples, uint8 (n, H, W, 3) with n at most count."""
-    images = []
-    for path in sorted(folder.glob("*.png"))[:count]:
-        try:
-            with Image.open(path) as image:
-                images.append(np.asarray(image.convert("RGB")))
-        except OSError as error:
-            raise UserError(f"{path}: not a picture ({error})") from error
+    images = [np.asarray(read_picture(path, str(path))) for path in sorted(folder.glob("*.png"))[:count]]
     if not images:
         raise UserError(f"no PNG files in {folder}")
     if len({image.shape for image in images}) > 1:
