@@ -1,10 +1,8 @@
-"""The challenge's data: Simpsons faces by the published split, and the embedded toon faces.
+"""The course's data under the course's names: Simpsons faces by the published split, as data sets and loaders of PyTorch.
 
-Source: kostastokis/simpsons-faces on Kaggle, 200x200 faces, resized once to 64x64. The first use downloads it with kagglehub
-into ./data; a folder or zip file of the same images given as root needs no download.
+The data themselves are read by the challenge, `src/challenges/simpsons.py`; train.py takes them from there.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,61 +12,17 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from src.common.cli import UserError
-from src.common.files import PROJECT_ROOT, write_whole
+from src.challenges import get_challenge
+from src.challenges._faces import DEFAULT_ROOT, split_ids
 from src.common.images import from_uint8
-from src.datasets.images import cached_array, load_images
-
-IMAGE_SIZE = 64
-KAGGLE_DATASET = "kostastokis/simpsons-faces"
-DEFAULT_ROOT = "./data/datasets/kostastokis/simpsons-faces/versions/1/cropped"
-DATA_NAMES = ("simpsons", "toon")
-REFERENCE_DIRS = {name: f"./data/{name}_64x64/val" for name in DATA_NAMES}
-TOON_SPLITS = {"train": (4000, 1), "val": (300, 2)}  # number of images, seed
-
-
-def split_ids(split: str) -> list[str]:
-    """The image ids of the published split: 8,877 for "train", 1,000 for "val"."""
-    if split not in ("train", "val"):
-        raise ValueError(f"unknown split {split!r}; expected train or val")
-    return (PROJECT_ROOT / "data" / f"{split}_split.txt").read_text().split()
 
 
 def load_split(split: str, root: str | Path = DEFAULT_ROOT, data: str = "simpsons") -> np.ndarray:
-    """All images of a split: a read-only memory-mapped array (N, 3, 64, 64), uint8.
+    """All images of a split ("train" or "val") of a challenge: a read-only array (N, 3, H, W), uint8.
 
-    data "simpsons" reads root (downloaded if it is the default and absent), in the order of the split file; "toon" draws.
-    Raises UserError where the source is absent, incomplete or damaged.
+    The faces at the default root are downloaded if they are absent. Raises UserError where root lacks them.
     """
-    if data == "toon":
-        from src.datasets import toon
-
-        count, seed = TOON_SPLITS[split]
-        return cached_array(["toon", toon.VERSION, count, seed], lambda: toon.toon_faces(count, seed))
-    ids = split_ids(split)
-    if Path(root) == Path(DEFAULT_ROOT) and not Path(root).exists():
-        root = download_simpsons()
-    return load_images(root, ids, IMAGE_SIZE)
-
-
-def download_simpsons() -> Path:
-    """Download the data set with kagglehub, its cache in ./data, and return the folder of the faces."""
-    try:
-        os.environ.setdefault("KAGGLEHUB_CACHE", "./data")
-        import kagglehub
-    except ImportError as error:
-        raise UserError(
-            f"no data at {DEFAULT_ROOT} and kagglehub is not installed: pip install kagglehub, or give --data_root"
-        ) from error
-    print(f"downloading {KAGGLE_DATASET} from Kaggle ...")
-    try:
-        folder = kagglehub.dataset_download(KAGGLE_DATASET)
-    except Exception as error:  # kagglehub raises a dozen unrelated types
-        raise UserError(
-            f"no data at {DEFAULT_ROOT}, and the download from Kaggle failed ({type(error).__name__}: {str(error)[:150]}); "
-            "give a folder or zip file of the faces with --data_root"
-        ) from error
-    return Path(folder) / "cropped"
+    return get_challenge(data).load(split, root)[0]
 
 
 class SimpsonsDataset(Dataset):
@@ -138,14 +92,3 @@ def get_data_iterator(iterable: Iterable) -> Iterator:
             yield item
         if empty:
             raise ValueError("the data loader is empty: is the batch size larger than the data set?")
-
-
-def prepare_reference(data: str, data_root: str | Path, reference_dir: str | Path, count: int | None = None) -> None:
-    """Write the validation images, or the first count, as 0000.png, 0001.png ... in the split's order, all or none."""
-    reference_dir = Path(reference_dir)
-    images = load_split("val", data_root, data)[:count]
-    print(f"writing {len(images)} validation images to {reference_dir}")
-    with write_whole(reference_dir, folder=True) as partial:
-        partial.mkdir()
-        for index, pixels in enumerate(images):
-            Image.fromarray(pixels.transpose(1, 2, 0)).save(partial / f"{index:04d}.png")

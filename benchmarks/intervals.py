@@ -11,7 +11,7 @@ from datetime import date
 
 import numpy as np
 
-from dataset import DEFAULT_ROOT, load_split
+from src.challenges import get_challenge
 from src.common.cli import Parser, number, run_script
 from src.common.devices import resolve_device
 from src.evaluation.confidence import random_halves, standard_error
@@ -22,12 +22,13 @@ from src.evaluation.weights import load_inception
 
 def main() -> None:
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_root", default=DEFAULT_ROOT, help="the data set")
+    parser.add_argument("--data_root", default=get_challenge().default_root, help="the data set")
     parser.add_argument("--sets", type=number(int, 3), default=16, help="sets of draws that FID's deviation is taken over")
     parser.add_argument("--device", default="cuda", help="cpu, cuda ...")
     args = parser.parse_args()
     inception = load_inception(device=resolve_device(args.device))
-    reference = cached_features(load_split("val", args.data_root), inception, description="validation").astype(np.float64)
+    images, _ = get_challenge().load("val", args.data_root)
+    reference = cached_features(images, inception, description="validation").astype(np.float64)
     rng, count = np.random.default_rng(0), len(reference)
     mean = reference.mean(axis=0)
     root = (reference - mean) / np.sqrt(count - 1)

@@ -12,16 +12,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._peak import network_peak
 from custom_model import create_custom_model
-from sampling import IMAGE_SHAPE, fitting_batch_size, generate
+from src.challenges import get_challenge
 from src.common.cli import Parser, number, run_script
 from src.common.devices import resolve_device, resolve_precision
+from src.common.sampling import fitting_batch_size, generate
+
+IMAGE_SHAPE = get_challenge().shape
 
 
 def images_per_second(model: torch.nn.Module, batch_size: int, batches: int, dtype: torch.dtype) -> float:
-    """Speed of sampling.generate at NFE 1, the best of `batches` batches after one to warm up."""
+    """Speed of sampling at NFE 1, the best of `batches` batches after one to warm up."""
     best = 0.0
     start = None
-    for samples in generate(model, 1, batch_size * (batches + 1), batch_size, seed=0, dtype=dtype):
+    for samples in generate(model, IMAGE_SHAPE, 1, batch_size * (batches + 1), batch_size, seed=0, dtype=dtype):
         samples.sum().item()  # wait for the device
         now = time.perf_counter()
         if start is not None:

@@ -7,12 +7,14 @@ loss.item() at every step.
 """
 
 import argparse
+import contextlib
+import itertools
 import multiprocessing
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,15 +27,18 @@ from torchvision import transforms
 
 from benchmarks._peak import network_peak
 from custom_model import create_custom_model
-from dataset import get_data_iterator
+from src.challenges import get_challenge
 from src.common.cli import Parser, number, run_script
 from src.common.devices import peak_memory, precision_name, resolve_device, resolve_precision, seed_everything
 from src.datasets.toon import toon_faces
 from src.methods import Method
+from src.training.clock import Clock
 from src.training.config import TrainingConfig
-from src.training.estimate import estimate_step
+from src.training.cost_estimate import estimate_step
 from src.training.loop import Trainer
+from src.training.saving import Previews
 
+CHALLENGE = get_challenge()
 PHOTO_SIZE = 200  # of the published faces
 IMAGES = 256
 
@@ -43,7 +48,7 @@ class PngFolder(Dataset):
 
     def __init__(self, folder: Path):
         self.paths = sorted(folder.iterdir())
-        steps = [transforms.Resize((64, 64)), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+        steps = [transforms.Resize(CHALLENGE.shape[1:]), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
         self.transform = transforms.Compose([*steps, transforms.Normalize([0.5] * 3, [0.5] * 3)])
 
     def __len__(self) -> int:
@@ -74,34 +79,25 @@ def plain_speed(device: torch.device, images: np.ndarray, config: TrainingConfig
             Image.fromarray(pixels.transpose(1, 2, 0)).resize((PHOTO_SIZE,) * 2).save(Path(folder) / f"{index:04d}.png")
         workers = min(4, os.cpu_count() or 1)
         loader = DataLoader(PngFolder(Path(folder)), config.batch_size, shuffle=True, drop_last=True, num_workers=workers)
-        steps = plain_steps(create_custom_model(device), get_data_iterator(loader), config)
+        epochs = (batch for _ in itertools.count() for batch in loader)
+        steps = plain_steps(create_custom_model(device), epochs, config)
         ends = [time.perf_counter() for _, _ in zip(range(config.num_iterations), steps, strict=False)]
     return config.batch_size / float(np.median(np.diff(ends[1:])))
 
 
-class TimedTrainer(Trainer):
-    """train.py's loop, with a clock on what it does beside the steps."""
+class DeviceClock(Clock):
+    """A clock that waits for the device before it looks."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.seconds: dict[str, list[float]] = {"report": [], "save": []}
+    def __init__(self, device: torch.device):
+        super().__init__()
+        self.device = device
 
-    def images_per_second(self) -> float:
-        """The median over the lines of the log, but for the first two."""
-        return float(np.median([row["images_per_second"] for row in self.log.rows[2:]]))
-
-    def _clock(self, name: str, action: Callable[[], Any]) -> None:
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
         synchronize(self.device)
-        start = time.perf_counter()
-        action()
-        synchronize(self.device)
-        self.seconds[name].append(time.perf_counter() - start)
-
-    def _report(self, *args: Any) -> None:
-        self._clock("report", lambda: super(TimedTrainer, self)._report(*args))
-
-    def _save(self, *args: Any) -> None:
-        self._clock("save", lambda: super(TimedTrainer, self)._save(*args))
+        with super().timed(name):
+            yield
+            synchronize(self.device)
 
 
 def synchronize(device: torch.device) -> None:
@@ -109,16 +105,23 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def shipped(device: torch.device, images: np.ndarray, config: TrainingConfig, dtype: torch.dtype) -> TimedTrainer:
+def shipped(device: torch.device, images: np.ndarray, config: TrainingConfig, dtype: torch.dtype) -> Trainer:
     """Train as train.py does, into a folder that is thrown away; the trainer afterwards."""
     seed_everything(config.seed)
+    previews = Previews(CHALLENGE.nfe, CHALLENGE.to_array, CHALLENGE.picture)
+    more = {"previews": previews, "clock": DeviceClock(device)}
     with tempfile.TemporaryDirectory() as folder:
-        trainer = TimedTrainer(create_custom_model(device), images, config, {}, Path(folder), device, dtype)
+        trainer = Trainer(create_custom_model(device), images, config, {}, Path(folder), device, dtype, **more)
         trainer.run()
     return trainer
 
 
-def overheads(trainer: TimedTrainer) -> dict[str, float]:
+def images_per_second(trainer: Trainer) -> float:
+    """The median over the lines of the log, but for the first two."""
+    return float(np.median([row["images_per_second"] for row in trainer.log.rows[2:]]))
+
+
+def overheads(trainer: Trainer) -> dict[str, float]:
     """Seconds a step of what is not training itself, at the default intervals."""
     synchronize(trainer.device)
     start = time.perf_counter()
@@ -128,8 +131,8 @@ def overheads(trainer: TimedTrainer) -> dict[str, float]:
     defaults = TrainingConfig()
     return {
         "EMA": (time.perf_counter() - start) / 5,
-        "logging": float(np.median(trainer.seconds["report"])) / defaults.log_interval,
-        "checkpoint, curves and preview": max(trainer.seconds["save"]) / defaults.save_interval,
+        "logging": float(np.median(trainer.clock.seconds["report"])) / defaults.log_interval,
+        "checkpoint, curves and preview": sum(map(trainer.clock.longest, ("save", "preview"))) / defaults.save_interval,
     }
 
 
@@ -138,7 +141,7 @@ def memory_of_batch(queue: Any, device: torch.device, batch_size: int, micro_bat
     config = TrainingConfig(batch_size=batch_size, micro_batch=micro_batch, num_iterations=2, memory_format="channels_last")
     try:
         start = peak_memory(device) if device.type == "cpu" else 0
-        images = np.zeros((batch_size, 3, 64, 64), dtype=np.uint8)
+        images = np.zeros((batch_size, *CHALLENGE.shape), dtype=np.uint8)
         with tempfile.TemporaryDirectory() as folder:
             trainer = Trainer(create_custom_model(device), images, config, {}, Path(folder), device, dtype)
             trainer.begin()
@@ -201,7 +204,7 @@ def main() -> None:
         config.compile = compiled
         trainer = shipped(device, images, config, dtype)
         label = "train.py --compile" if compiled else "train.py"
-        rate = trainer.images_per_second()
+        rate = images_per_second(trainer)
         print_speed(label, rate, dtype, flop, peaks)
         print(f"{'':19}layout {trainer.state.settings['layout']}; {rate / plain:.2f} times the plain loop")
         if not compiled:

@@ -48,11 +48,11 @@ flags_of() {
 if [ -n "$smoke" ]; then
   out=${out:-results/simpsons_smoke} batch=8 minutes=1
   common=(--ch 8 --ch_mult 1 2 --attn 1 --num_res_blocks 1 --data toon --log_interval 5 --dev_images 16)
-  measured=(--batch_size "$batch" --repeats 1)
+  measured=(--challenge simpsons32 --batch_size "$batch" --repeats 1)
 else
   out=${out:-results/simpsons} batch=128
   common=(--precision auto --dev_images 500 --ema_half_lives 0.05 0.01 0.1 "${data[@]}")
-  measured=(--challenge --size 64 --batch_size "$batch" --repeats 5)
+  measured=(--challenge simpsons --batch_size "$batch" --repeats 5)
 fi
 [ -n "$fid" ] || common+=(--dev_images 0)
 
@@ -61,7 +61,7 @@ fi
 mkdir -p "$out"
 if [ ! -f "$out/seconds.json" ]; then
   echo "== measure the throughput of every stage"
-  "$python" -m benchmarks.cost "${measured[@]}" --methods "${stages[@]}" --json "$out/seconds.json"
+  "$python" -m recipes.step_seconds "${measured[@]}" --methods "${stages[@]}" --json "$out/seconds.json"
 fi
 if [ ! -f "$out/plan.txt" ] || [ ! -d "$out/${stages[0]}" ]; then
   echo "minutes $minutes" > "$out/.plan.partial"

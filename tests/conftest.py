@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import dataset
+from src.challenges import toon as toon_file
 from src.evaluation import weights
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +36,7 @@ def simpsons_root() -> Path:
 def toon(tmp_path_factory, monkeypatch):
     """A toon data set of 12 + 6 images."""
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path_factory.getbasetemp() / "toon_cache"))
-    monkeypatch.setattr(dataset, "TOON_SPLITS", {"train": (12, 1), "val": (6, 2)})
+    monkeypatch.setattr(toon_file, "SPLITS", {"train": (12, 1), "val": (6, 2)})
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import io
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,10 @@ import torch
 from PIL import Image
 
 import dataset
-from dataset import SimpsonsDataModule, SimpsonsDataset, get_data_iterator, load_split, prepare_reference, split_ids
+from dataset import SimpsonsDataModule, SimpsonsDataset, get_data_iterator, load_split
+from src.challenges import _faces, get_challenge
+from src.challenges import toon as toon_file
+from src.challenges._faces import split_ids
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.datasets import toon
@@ -26,7 +30,8 @@ def tiny_split(tmp_path, monkeypatch):
     for index in range(10):
         Image.new("RGB", (64, 64), (10 * index,) * 3).save(root / f"{index}.png")
     ids = {"train": [str(index) for index in range(7)], "val": ["9", "7", "8"]}
-    monkeypatch.setattr(dataset, "split_ids", ids.__getitem__)
+    for module in (dataset, _faces):
+        monkeypatch.setattr(module, "split_ids", ids.__getitem__)
     return root
 
 
@@ -62,7 +67,7 @@ def test_iterator_goes_on_for_ever():
 
 
 def test_reference_folder(tiny_split, tmp_path):
-    prepare_reference("simpsons", tiny_split, tmp_path / "ref" / "val")
+    get_challenge("simpsons").write_reference(tiny_split, tmp_path / "ref" / "val")
     files = sorted((tmp_path / "ref" / "val").iterdir())
     assert [file.name for file in files] == ["0000.png", "0001.png", "0002.png"]
     assert [Image.open(file).getpixel((0, 0)) for file in files] == [(90,) * 3, (70,) * 3, (80,) * 3]
@@ -78,13 +83,13 @@ def test_no_half_reference_folder(tiny_split, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", failing)
     with pytest.raises(UserError, match="No space left"):
-        prepare_reference("simpsons", tiny_split, tmp_path / "ref")
+        get_challenge("simpsons").write_reference(tiny_split, tmp_path / "ref")
     assert not list(tmp_path.glob("*ref*"))
 
 
 def test_toon_split(tmp_path, monkeypatch):
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path))
-    monkeypatch.setattr(dataset, "TOON_SPLITS", {"train": (6, 1), "val": (4, 2)})
+    monkeypatch.setattr(toon_file, "SPLITS", {"train": (6, 1), "val": (4, 2)})
     train, val = load_split("train", data="toon"), load_split("val", data="toon")
     assert train.shape == (6, 3, 64, 64) and val.shape == (4, 3, 64, 64)
     np.testing.assert_array_equal(val, toon.toon_faces(4, 2))
@@ -113,7 +118,7 @@ def test_first_use_downloads(tiny_split, tmp_path, monkeypatch):
     monkeypatch.delenv("KAGGLEHUB_CACHE", raising=False)
     assert len(load_split("train")) == 7
     assert asked == ["kostastokis/simpsons-faces"]
-    assert dataset.os.environ["KAGGLEHUB_CACHE"] == "./data"
+    assert os.environ["KAGGLEHUB_CACHE"] == "./data"
 
 
 def test_a_failed_download_says_why_and_what_to_do(tmp_path, monkeypatch):
@@ -138,7 +143,7 @@ def test_kagglehub_is_imported_only_for_a_download():
 def test_real_faces(simpsons_root, tmp_path):
     train, val = load_split("train", simpsons_root), load_split("val", simpsons_root)
     assert train.shape == (8877, 3, 64, 64) and val.shape == (1000, 3, 64, 64)
-    prepare_reference("simpsons", simpsons_root, tmp_path / "val")
+    get_challenge("simpsons").write_reference(simpsons_root, tmp_path / "val")
     start = time.perf_counter()
     load_split("train", simpsons_root)
     assert time.perf_counter() - start < 2, "a later start takes under two seconds"

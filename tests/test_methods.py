@@ -11,8 +11,8 @@ from src.methods import get_method, method_names
 from src.network import UNet
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
-from tests import battery
 from tests.helpers import TINY, tiny_model
+from tests.methods import battery
 
 CHECKS = [
     battery.check_ends_of_forward_process,
@@ -22,6 +22,7 @@ CHECKS = [
     battery.check_nfe_differ,
     battery.check_seeds,
     battery.check_trajectory,
+    battery.check_unknown_keywords,
     battery.check_loss,
     battery.check_condition,
 ]
@@ -61,7 +62,9 @@ def test_twenty_iterations_of_the_full_network(method, tmp_path):
     learning = {id(parameter) for parameters in model.optim_groups().values() for parameter in parameters}
     before = [parameter.detach().clone() for parameter in model.parameters()]
     config = TrainingConfig(batch_size=2, num_iterations=20, lr_warmup=0, log_interval=5, memory_format="channels_last")
-    Trainer(model, toon_faces(16, seed=1), config, {"method": method}, tmp_path, torch.device("cpu")).run()
+    Trainer(
+        model, toon_faces(16, seed=1), config, {"method": method}, tmp_path, torch.device("cpu"), previews=battery.PREVIEWS
+    ).run()
     for (name, new), old in zip(model.named_parameters(), before, strict=True):
         assert torch.equal(old, new) != (id(new) in learning), name
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

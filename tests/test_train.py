@@ -3,12 +3,12 @@
 import json
 import os
 import signal
-from functools import partial
 
 import pytest
 import torch
 
 import train
+from src.challenges._images import ImageChallenge
 from src.common.cli import UserError
 from src.evaluation.weights import load_inception
 from src.training.checkpoint import init_network
@@ -24,14 +24,14 @@ def log_of(run):
 
 def stop_at_first_save(monkeypatch, *flags):
     """Begin a run with these flags, and end it as soon as it has saved."""
-    save = train.Trainer._save
+    save = train.Trainer.save
 
     def stop(trainer, *args, **kwargs):
         save(trainer, *args, **kwargs)
         raise UserError(f"stopped by the test at step {trainer.state.step}")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Trainer, "_save", stop)
+        patch.setattr(train.Trainer, "save", stop)
         assert call(train, patch, *flags) == 2
 
 
@@ -154,7 +154,7 @@ def test_auto_resume(toon, tmp_path, monkeypatch, capsys):
 
 
 def test_fid_on_the_development_split(toon, tmp_path, monkeypatch, package_file):
-    monkeypatch.setattr(train, "load_inception", partial(load_inception, package_file))
+    monkeypatch.setattr(ImageChallenge, "load_judge", lambda challenge, device: load_inception(package_file, device))
     flags = [*TOON, "--num_iterations", 4, "--save_dir", tmp_path, "--run_name", "r"]
     assert call(train, monkeypatch, *flags, "--dev_images", 5, "--eval_interval", 2, "--ema_half_lives", 0.1, 0.5) == 0
     rows = [row for row in log_of(tmp_path / "r") if "ema_half_life" in row]

@@ -1,73 +1,233 @@
 """What a challenge is to the rest of the kit: its data, its fixed network, what is sampled, what is measured, what passes."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import argparse
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
 from torch import nn
+
+from src.common.checkpoints import read_model_config
+from src.common.cli import UserError
+from src.common.processes import Processes
+from src.common.registry import Registry
+from src.network import UNet
+
+DEFAULT = "simpsons"
+CONDITION = "use_additional_condition"  # of every network: decided by the method, no option of the challenge
+UNET_OPTIONS = {
+    "ch": {"help": "channels of the U-Net's first level", "minimum": 1},
+    "ch_mult": {"help": "channels of each level, times ch", "minimum": 0},
+    "attn": {"help": "levels with self-attention", "minimum": 0},
+    "num_res_blocks": {"help": "blocks a level", "minimum": 1},
+    "dropout": {"help": "in residual blocks", "minimum": 0},
+}
+
+Load = Callable[[str, str | Path], tuple[np.ndarray, np.ndarray | None]]
 
 
 @dataclass(frozen=True)
-class Requirement:
-    """A figure that has to be reached: `metric` of `method` on the data set `data`, in `nfe` network calls, under `below`.
+class Mark:
+    """What a course asks for: a metric below a bound at one number of network calls (NFE).
 
-    who: whose bound it is, as the table of results names it.
+    Args:
+        who: whose bound it is.
+        root: of which data (--data_root), where the challenge has several; otherwise empty.
+        method: by which method, where that is prescribed; otherwise empty.
     """
 
-    method: str
-    data: str
-    nfe: int
     metric: str
     below: float
+    nfe: int
     who: str
+    root: str = ""
+    method: str = ""
 
     def passes(self, value: float) -> bool:
         return value < self.below
 
     def __str__(self) -> str:
-        return f"{self.method} on {self.data}, NFE {self.nfe}: {self.metric} under {self.below:g} ({self.who})"
+        about = " on ".join(filter(None, (self.method, self.root)))
+        return f"{about}{', ' if about else ''}NFE {self.nfe}: {self.metric} under {self.below:g} ({self.who})"
 
 
 @dataclass(frozen=True)
+class Published:
+    """A row of the leaderboard that is no team: published figures, or what real data reach. scores: NFE -> the first metric."""
+
+    name: str
+    note: str
+    scores: Mapping[int, float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Challenge:
-    """A task with everything fixed but the method.
+    """A task with everything fixed but the method. The base of ImageChallenge, and of challenges whose samples are no images.
 
     Args:
-        data: name -> a function of (count, seed) that gives the array of that many samples; seeds differ in the draw alone.
-        network: builds the fixed network; it takes use_additional_condition, and what else the challenge's network offers.
+        shape: of one sample: (3, H, W) of an image.
+        load: (split, root) -> samples (N, *shape) and labels (N,) or None. split is "train" or "val"; samples are uint8, or
+            floating-point in the units of the network. Raises UserError where root has no such data.
         nfe: the numbers of network calls that are sampled.
-        num_samples: how many samples are compared with as many real ones.
-        metrics: names of what is measured, the first the one that ranks.
-        passes: what has to be reached.
+        num_samples: how many samples are made for each of them.
+        metrics: name -> what it is called in print; the first one ranks. Less is better.
+        default_root: where the data are if --data_root does not say it.
+        network: builds the fixed network; takes use_additional_condition, and the options that train.py shows as flags.
+        network_defaults: of these options, where they differ from the network's own.
+        network_options: option -> metadata as of a field of Options: help, minimum ...
+        training: defaults of train.py's flags that differ from those of TrainingConfig.
+        method_options: method -> defaults of its options that differ for these data.
+        num_classes: of the labels; 0 where there are none.
+        marks: what a course asks for.
+        published: rows of the leaderboard for comparison.
     """
 
     name: str
     about: str
-    data: Mapping[str, Callable[[int, int], np.ndarray]]
-    network: Callable[..., nn.Module]
+    shape: tuple[int, ...]
+    load: Load
     nfe: tuple[int, ...]
     num_samples: int
-    metrics: tuple[str, ...]
-    passes: tuple[Requirement, ...] = ()
+    metrics: Mapping[str, str]
+    default_root: str = ""
+    network: Callable[..., nn.Module] = UNet
+    network_defaults: Mapping[str, Any] = field(default_factory=dict)
+    network_options: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: UNET_OPTIONS)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    num_classes: int = 0
+    marks: tuple[Mark, ...] = ()
+    published: tuple[Published, ...] = ()
+
+    graded = False  # whether submissions are packed, checked and graded
+
+    @property
+    def metric(self) -> str:
+        """The metric that ranks."""
+        return next(iter(self.metrics))
+
+    @property
+    def score_name(self) -> str:
+        """The first metric in logs, before _nfeK: "fid"."""
+        return self.metric.partition("_")[0]
+
+    # ------------------------------------------------------------------------------------------------------ the network
+
+    def network_fields(self) -> list[Field]:
+        """The options of the network with their defaults and metadata, as fields of a dataclass."""
+        fields = []
+        for name, parameter in inspect.signature(self.network).parameters.items():
+            if name != CONDITION:
+                default = self.network_defaults.get(name, parameter.default)
+                item = field(default=default, metadata=dict(self.network_options.get(name, {})))
+                item.name = name
+                fields.append(item)
+        return fields
+
+    def build_network(self, **options: Any) -> nn.Module:
+        """The network with these options, and the challenge's defaults for all others."""
+        return self.network(**{**self.network_defaults, **options})
+
+    # --------------------------------------------------------------------------------------------- samples and their files
+
+    def to_array(self, samples: torch.Tensor) -> np.ndarray:
+        """Samples (B, *shape) of a model as they are stored and measured."""
+        raise NotImplementedError
+
+    def write(self, samples: torch.Tensor, folder: Path, first: int = 0) -> None:
+        """Write samples (B, *shape) of a model into a folder as it is handed in: they are number first, first + 1 ..."""
+        raise NotImplementedError
+
+    def read(self, folder: Path) -> np.ndarray:
+        """The samples that write wrote, or the user's own: (N, *shape). Raises UserError for a folder without them."""
+        raise NotImplementedError
+
+    def check(self, folder: Path, count: int) -> None:
+        """Raise UserError, naming the first fault, unless a folder holds `count` samples as they are handed in."""
+        raise NotImplementedError
+
+    def picture(self, rows: Sequence[np.ndarray], labels: Sequence[str]) -> Image.Image:
+        """A picture of labelled rows of samples, as to_array gives them."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------------------------------------------------- measuring
+
+    def reference_dir(self) -> str:
+        """Where the reference lies if --reference_dir does not say it; empty where it needs no folder."""
+        return ""
+
+    def read_reference(self, root: str | Path, folder: str | Path) -> np.ndarray:
+        """What samples are measured against: (M, *shape), from a folder, or from the validation split of the data at root."""
+        raise NotImplementedError
+
+    def load_judge(self, device: torch.device, file: str | None = None) -> Any:
+        """What `measure` needs beside arrays, such as a feature network; None where it needs nothing."""
+        return None
+
+    def measure(
+        self,
+        samples: np.ndarray,
+        reference: np.ndarray,
+        judge: Any,
+        *,
+        metrics: Sequence[str] | None = None,
+        batch_size: int = 64,
+        processes: Processes | None = None,
+        verbose: bool = False,
+    ) -> dict[str, float]:
+        """The metrics of samples (N, *shape) against the reference (M, *shape), by name; those asked for, or all.
+
+        Args:
+            judge: what load_judge gave.
+            processes: share the work; every one of them gets the result.
+            verbose: show progress bars.
+        """
+        raise NotImplementedError
 
 
-_REGISTRY: dict[str, Challenge] = {}
+CHALLENGES: Registry[Challenge] = Registry("challenge")
 
 
 def register(challenge: Challenge) -> Challenge:
     """Make a challenge known by its name. Raises ValueError if another one has it."""
-    if challenge.name in _REGISTRY:
-        raise ValueError(f"challenge {challenge.name!r} is registered twice")
-    _REGISTRY[challenge.name] = challenge
+    CHALLENGES.add(challenge.name, challenge)
     return challenge
 
 
-def get_challenge(name: str) -> Challenge:
-    """The challenge of this name; ValueError naming all of them if there is none."""
-    if name not in _REGISTRY:
-        raise ValueError(f"unknown challenge {name!r}; expected one of {', '.join(challenge_names())}")
-    return _REGISTRY[name]
+def get_challenge(name: str | None = None) -> Challenge:
+    """The challenge of this name, or the default one. Raises ValueError naming all of them if there is none."""
+    return CHALLENGES.get(name or DEFAULT)
 
 
-def challenge_names() -> list[str]:
-    return sorted(_REGISTRY)
+def add_challenge_flag(parser: argparse.ArgumentParser | argparse._ArgumentGroup, default: str | None = DEFAULT) -> None:
+    """Add --challenge, also known as --data."""
+    text = "the task: data, network, what is sampled and measured"
+    parser.add_argument("--challenge", "--data", choices=CHALLENGES.names(), default=default, help=text)
+
+
+def find_challenge(asked: str | None, checkpoint_path: str | Path, config_path: str | Path | None = None) -> Challenge:
+    """The challenge asked for, or else the one that a checkpoint's model_config.json names, or else the default one.
+
+    Raises UserError where the file is malformed or names one that is not known here.
+    """
+    config = (None if asked else read_model_config(checkpoint_path, config_path)) or {}
+    try:
+        return get_challenge(asked or config.get("challenge"))
+    except ValueError as error:
+        raise UserError(f"the configuration of {checkpoint_path}: {error}") from error
+
+
+def graded_challenge(name: str | None) -> Challenge:
+    """The challenge of this name. Raises UserError where there is none, or where its submissions are not graded."""
+    try:
+        challenge = get_challenge(name)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if not challenge.graded:
+        raise UserError(f"challenge {challenge.name} is for practice: what it makes is neither packed nor graded")
+    return challenge

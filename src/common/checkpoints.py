@@ -1,6 +1,5 @@
 """A model's weights and its options beside them: written, and read without trust."""
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 import torch
 
 from src.common.cli import UserError
-from src.common.files import load_json, load_torch, save_torch, write_whole
+from src.common.files import load_json, load_torch, save_json, save_torch
 
+MODEL_CONFIG = "model_config.json"  # stands beside a checkpoint
 WRAPPERS = {"_orig_mod", "module"}
 
 
@@ -21,10 +21,9 @@ def save_model(
     Both files appear whole or not at all. Raises UserError if the disk refuses them.
     """
     checkpoint_path = Path(checkpoint_path)
-    config_path = Path(config_path) if config_path else checkpoint_path.parent / "model_config.json"
+    config_path = Path(config_path) if config_path else checkpoint_path.parent / MODEL_CONFIG
     save_torch({"state_dict": model.state_dict()}, checkpoint_path)
-    with write_whole(config_path) as partial:
-        partial.write_text(json.dumps(model_config, indent=2) + "\n")
+    save_json(model_config, config_path)
 
 
 def load_model(
@@ -39,15 +38,12 @@ def load_model(
     model has its defaults. Only tensors are unpickled (weights_only), so a checkpoint cannot run code. Raises UserError where
     a file is absent, damaged or of another model.
     """
-    checkpoint_path = Path(checkpoint_path)
     state = state_of(load_torch(checkpoint_path, map_location=device), checkpoint_path)
-    beside = checkpoint_path.parent / "model_config.json"
-    model_config = load_json(config_path or beside) if config_path or beside.is_file() else {}
-    told = config_path or beside
-    if not config_path and not beside.is_file():
-        print(f"no {beside}: the model has its default options")
-    if not isinstance(model_config, dict):
-        raise UserError(f"{told}: expected a JSON object of options, got {type(model_config).__name__}")
+    told = config_path or Path(checkpoint_path).parent / MODEL_CONFIG
+    model_config = read_model_config(checkpoint_path, config_path)
+    if model_config is None:
+        print(f"no {told}: the model has its default options")
+        model_config = {}
 
     try:
         model = create_model_fn(device=device, **model_config)
@@ -56,10 +52,24 @@ def load_model(
 
     own = model.state_dict()
     state = fit_names(state, own)
-    if differ := differences(state, own):
+    if differ := describe_mismatch(state, own):
         raise UserError(f"{checkpoint_path} does not fit the model of {told}: {differ}")
     model.load_state_dict(state)
     return model
+
+
+def read_model_config(checkpoint_path: str | Path, config_path: str | Path | None = None) -> dict[str, Any] | None:
+    """The options in config_path, or in model_config.json beside a checkpoint; None where neither is there.
+
+    Raises UserError where config_path is absent, or the file is malformed.
+    """
+    told = config_path or Path(checkpoint_path).parent / MODEL_CONFIG
+    if not config_path and not Path(told).is_file():
+        return None
+    config = load_json(told)
+    if not isinstance(config, dict):
+        raise UserError(f"{told}: expected a JSON object of options, got {type(config).__name__}")
+    return config
 
 
 def state_of(checkpoint: Any, path: str | Path) -> dict[str, torch.Tensor]:
@@ -83,7 +93,7 @@ def fit_names(state: dict[str, torch.Tensor], own: Iterable[str]) -> dict[str, t
     return {name if name in known else names.get(plain_name(name), name): value for name, value in state.items()}
 
 
-def differences(state: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> str:
+def describe_mismatch(state: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> str:
     """How a checkpoint's names and shapes differ from a model's own, in words; empty where they do not."""
     missing = [name for name in own if name not in state]
     strange = [name for name in state if name not in own]
@@ -97,3 +107,19 @@ def differences(state: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) ->
         given, expected = (tuple(each[other[0]].shape) for each in (state, own))
         parts.append(f"tensors of another shape: {len(other)} ({other[0]} is {given}, expected {expected})")
     return "; ".join(parts)
+
+
+def take_weights(network: torch.nn.Module, given: dict[str, torch.Tensor]) -> None:
+    """Load another network's state_dict. Layers of the additional condition stay fresh, or are left out, where one has none.
+
+    Raises ValueError, naming a parameter, where the networks differ in anything else.
+    """
+    own = network.state_dict()
+    given = {name: value for name, value in given.items() if name in own or not name.startswith("condition_")}
+    absent = [name for name in own if name not in given and not name.startswith("condition_")]
+    strange = [name for name in given if name not in own]
+    other = [name for name in given if name in own and given[name].shape != own[name].shape]
+    for names, words in ((absent, "lacks"), (strange, "has in addition"), (other, "has in another shape")):
+        if names:
+            raise ValueError(f"of another network: it {words} {len(names)} parameters, such as {names[0]}")
+    network.load_state_dict(given, strict=False)

@@ -1,5 +1,6 @@
 """Devices, the precision that they compute in, and the random state of all of them."""
 
+import argparse
 import contextlib
 import os
 import random
@@ -68,6 +69,11 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     if told not in PRECISIONS:
         raise UserError(f"{AUTO_PRECISION}={told}: expected {' or '.join(PRECISIONS)}; mend or unset the variable")
     return PRECISIONS[told]
+
+
+def add_precision_flag(parser: argparse._ActionsContainer, text: str = "bf16 where the processor has it") -> None:
+    """Add --precision. text: what auto means."""
+    parser.add_argument("--precision", choices=("auto", *PRECISIONS), default="auto", help=text)
 
 
 def precision_name(dtype: torch.dtype) -> str:

@@ -1,6 +1,7 @@
 """Files written whole or not at all, and files read with errors a user can act on."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pickle
@@ -82,6 +83,15 @@ def save_torch(value: Any, path: str | Path) -> None:
             raise OSError(f"{reason} (needed {needed:,.1f} MB, {free:,.1f} MB are free on the disk)") from error
 
 
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def tensor_bytes(value: Any) -> int:
     """The bytes of all tensors in nested dicts and lists."""
     if isinstance(value, torch.Tensor):
@@ -156,6 +166,12 @@ def read_text(path: str | Path) -> str:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not in UTF-8 ({error}); save it as UTF-8") from error
+
+
+def save_json(value: Any, path: str | Path) -> None:
+    """Write a value as indented JSON, whole or not at all. Raises UserError where the disk refuses."""
+    with write_whole(path) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def load_json(path: str | Path) -> Any:

@@ -1,4 +1,4 @@
-"""Images as tensors, as bytes and as pictures, and the seeds that their noise follows from."""
+"""Images as tensors, as bytes and as pictures."""
 
 import warnings
 from collections.abc import Sequence
@@ -54,11 +54,6 @@ def tensor_to_pil_image(tensor: torch.Tensor) -> Image.Image | list[Image.Image]
         raise ValueError(f"expected (B, 3, H, W) or (3, H, W), got {tuple(tensor.shape)}")
     pixels = to_uint8(tensor).movedim(-3, -1).cpu().numpy()
     return Image.fromarray(pixels) if tensor.ndim == 3 else [Image.fromarray(image) for image in pixels]
-
-
-def image_seeds(seed: int, first: int, count: int) -> list[int]:
-    """One 63-bit seed for each of the images first, first+1, ... of a run with this seed, whatever the batch size."""
-    return [int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] >> 1) for i in range(first, first + count)]
 
 
 def contact_sheet(rows: Sequence[np.ndarray], labels: Sequence[str], scale: int = 2) -> Image.Image:

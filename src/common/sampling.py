@@ -1,11 +1,19 @@
-"""The one way in which a model is asked for images: the course's call."""
+"""The one way in which a model is asked for images: the course's call, batch by batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from src.common.cli import UserError
-from src.common.devices import seed_everything
+from src.common.devices import autocast, seed_everything
+from src.common.noise import image_seeds
+
+CPU_BATCH_SIZE = 8  # images of the full network; larger batches spend a CPU's time on clearing fresh memory
+
+
+def fitting_batch_size(batch_size: int, device: torch.device) -> int:
+    """The number of images that is really taken at a time: on the CPU at most 8."""
+    return min(batch_size, CPU_BATCH_SIZE) if device.type == "cpu" else batch_size
 
 
 @torch.no_grad()
@@ -28,3 +36,28 @@ def sample_batch(model: torch.nn.Module, shape: tuple[int, ...], nfe: int, seeds
     if not torch.isfinite(images).all():
         raise UserError(f"the model's sample() gave values that are not finite at NFE {nfe}")
     return images
+
+
+def generate(
+    model: torch.nn.Module,
+    shape: tuple[int, ...],
+    nfe: int,
+    num_samples: int,
+    batch_size: int,
+    seed: int,
+    dtype: torch.dtype,
+    first_sample: int = 0,
+) -> Iterator[torch.Tensor]:
+    """Yield batches (B, *shape): samples first_sample .. first_sample + num_samples - 1, of nfe calls each.
+
+    Sample i of a model that takes seeds starts from noise of (seed, i), the same for every NFE and batch size. A batch of any
+    other model follows from (seed, its first sample).
+
+    Raises UserError if the model gives another shape or values that are not finite.
+    """
+    end = first_sample + num_samples
+    for first in range(first_sample, end, batch_size):
+        count = min(batch_size, end - first)
+        with autocast(model.device, dtype):
+            samples = sample_batch(model, (count, *shape), nfe, image_seeds(seed, first, count))
+        yield samples

@@ -7,7 +7,6 @@ by content, so that only what is new is computed.
 """
 
 import argparse
-import json
 import time
 from datetime import date
 from pathlib import Path
@@ -18,32 +17,44 @@ import PIL
 import scipy
 import torch
 
-from dataset import DATA_NAMES, DEFAULT_ROOT, REFERENCE_DIRS, load_split, prepare_reference
+from src.challenges import Challenge, add_challenge_flag, get_challenge
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import resolve_device
-from src.common.files import write_whole
+from src.common.files import save_json, write_whole
 from src.evaluation import second_opinion
 from src.evaluation.clip import Clip, clip_scores
-from src.evaluation.confidence import HALVES, estimate, random_halves
-from src.evaluation.features import MODES, cached_features, differences, read_images
+from src.evaluation.confidence import HALVES, random_halves, with_interval
+from src.evaluation.features import MODES, cached_features, comparability_warnings, read_images
 from src.evaluation.inception import Inception
 from src.evaluation.metrics import MIN_IMAGES, feature_metrics, frechet
 from src.evaluation.neighbours import Neighbours, training_neighbours
-from src.evaluation.show import comparison, lines, nfe_of, plot_fid, plot_neighbours, short_names
+from src.evaluation.tables_and_plots import comparison, lines, plot_fid, plot_neighbours, short_names
 from src.evaluation.weights import load_inception, read_classifier
+from src.runs import nfe_of
 
 Found = dict[str, Neighbours]  # "pixels" and "features", where they were asked for
 
 
-def make_parser() -> Parser:
+def parse() -> tuple[argparse.Namespace, Challenge]:
+    """The flags, and the challenge that their defaults are of. Raises UserError for a challenge without images."""
+    first = Parser(add_help=False)
+    add_challenge_flag(first)
+    challenge = get_challenge(first.parse_known_args()[0].challenge)
+    if not challenge.reference_dir():
+        raise UserError(f"--challenge {challenge.name}: its samples are no images; measure_fid.py measures them")
+    return make_parser(challenge).parse_args(), challenge
+
+
+def make_parser(challenge: Challenge | None = None) -> Parser:
+    challenge = challenge or get_challenge()
     parser = Parser(description="every metric of folders of generated images against the validation images")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="images to judge (png, jpg, webp)")
     parser.add_argument(
-        "--reference_dir", default=REFERENCE_DIRS["simpsons"], help="folder of the validation images; made if absent"
+        "--reference_dir", default=challenge.reference_dir(), help="folder of the validation images; made if absent"
     )
-    parser.add_argument("--data_root", default=DEFAULT_ROOT, help="the data set, for --nearest and an absent reference folder")
-    data_help = f"the challenge; with toon, --reference_dir becomes {REFERENCE_DIRS['toon']} unless given"
-    parser.add_argument("--data", choices=DATA_NAMES, default="simpsons", help=data_help)
+    root_help = "the data set, for --nearest and an absent reference folder"
+    parser.add_argument("--data_root", default=challenge.default_root, help=root_help)
+    add_challenge_flag(parser)
     parser.add_argument("--device", default="cuda", help="cpu, cuda, cuda:0 ...; without a CUDA device the CPU is taken")
     parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images per call of a network (CPU: at most 8)")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["clean"], help="ways of resizing; each takes its time")
@@ -61,15 +72,13 @@ def make_parser() -> Parser:
 
 
 def main() -> None:
-    args = make_parser().parse_args()
+    args, challenge = parse()
     check(args)
     device = resolve_device(args.device)
     folders = {folder: read_images(folder) for folder in args.folders}
     reference_dir = Path(args.reference_dir)
-    if not reference_dir.exists():
-        prepare_reference(args.data, args.data_root, reference_dir)
-    reference = read_images(reference_dir)
-    train = load_split("train", args.data_root, args.data) if args.nearest else None
+    reference = challenge.read_reference(args.data_root, reference_dir)
+    train = challenge.load("train", args.data_root)[0] if args.nearest else None
     for folder, images in {**folders, reference_dir: reference}.items():
         if len(images) < MIN_IMAGES:
             raise UserError(f"{folder} holds {len(images)} images; expected at least {MIN_IMAGES} (measure_fid.py takes two)")
@@ -84,11 +93,10 @@ def main() -> None:
     networks = Networks(args, device)
     names, results = short_names(args.folders), {}
     for (folder, images), name in zip(folders.items(), names, strict=True):
-        for warning in differences(images, reference):
+        for warning in comparability_warnings(images, reference):
             print(f"warning: {folder}: {warning}")
-        result, found = networks.measure(folder, images, reference, train)
-        with write_whole(folder / "metrics.json") as partial:
-            partial.write_text(json.dumps(result, indent=2) + "\n")
+        result, found = networks.metrics_of(folder, images, reference, train)
+        save_json(result, folder / "metrics.json")
         print("\n".join([f"{folder}: {len(images)} vs {len(reference)} images", *lines(result)]))
         if found:
             write_neighbours(folder / "nearest_train.csv", found)
@@ -97,14 +105,12 @@ def main() -> None:
         results[folder] = result
     if args.compare:
         print("\n" + comparison(dict(zip(names, results.values(), strict=True))))
-    if args.plot and any(nfe_of(folder) is not None for folder in results):
+    if args.plot and any(nfe_of(folder.resolve()) is not None for folder in results):
         plot_fid(results, args.plot / "fid_by_nfe.png")
 
 
 def check(args: argparse.Namespace) -> None:
     """Refuse flags that cannot be followed, before any work."""
-    if args.data == "toon" and args.reference_dir == REFERENCE_DIRS["simpsons"]:
-        args.reference_dir = REFERENCE_DIRS["toon"]
     args.modes = list(dict.fromkeys(args.modes))
     if len({folder.resolve() for folder in args.folders}) < len(args.folders):
         raise UserError("a folder is named twice")
@@ -114,7 +120,7 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--halves 1: a spread needs at least 2; give 0 for no intervals")
     if args.clip_text and not args.clip:
         raise UserError("--clip_text needs a model: --clip MODEL:WEIGHTS")
-    if args.plot and not args.nearest and all(nfe_of(folder) is None for folder in args.folders):
+    if args.plot and not args.nearest and all(nfe_of(folder.resolve()) is None for folder in args.folders):
         raise UserError("--plot has nothing to draw: it needs folders named nfe=K, or --nearest")
 
 
@@ -131,7 +137,7 @@ class Networks:
         self.efficientnet = second_opinion.load(device) if args.second_opinion else None
         self.clip = Clip(args.clip, device) if args.clip else None
 
-    def measure(
+    def metrics_of(
         self, folder: Path, images: np.ndarray, reference: np.ndarray, train: np.ndarray | None
     ) -> tuple[dict[str, Any], Found]:
         """What metrics.json says of a folder's images, and their nearest training images."""
@@ -152,7 +158,7 @@ class Networks:
             if args.clip_text:
                 scores = clip_scores(generated, self.clip.text(args.clip_text))
                 means = np.array([scores.mean(), *(scores[half].mean() for half in halves)])
-                metrics["clip"]["score"] = {**estimate(means, len(images)), "text": args.clip_text}
+                metrics["clip"]["score"] = {**with_interval(means, len(images)), "text": args.clip_text}
             networks["clip"] = {"source": self.clip.source, "sha256": self.clip.sha256}
         found = self.neighbours(images, reference, train)
         units = {"pixels": np.sqrt(np.prod(images.shape[1:])), "features": 1.0}
@@ -164,7 +170,7 @@ class Networks:
             "num_reference": len(reference),
             **({"num_train": len(train)} if found else {}),
             "metrics": metrics,
-            **({"nearest_train": {kind: each.summary(units[kind]) for kind, each in found.items()}} if found else {}),
+            **({"nearest_train": {kind: each.figures(units[kind]) for kind, each in found.items()}} if found else {}),
             "networks": networks,
             "halves": args.halves,
             "seed": args.seed,

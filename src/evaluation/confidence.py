@@ -33,7 +33,7 @@ def standard_error(values: np.ndarray, count: int) -> float:
     return float(np.std(values, ddof=1) * np.sqrt(kept / (count - kept)))
 
 
-def estimate(values: np.ndarray, count: int, bounds: tuple[float, float] = (-np.inf, np.inf)) -> dict[str, Any]:
+def with_interval(values: np.ndarray, count: int, bounds: tuple[float, float] = (-np.inf, np.inf)) -> dict[str, Any]:
     """A number with its uncertainty from its values on all `count` samples (first) and on random halves of them (the rest).
 
     {"value", "standard_error", "interval_95"}, of which only the first is there if there are no halves. The interval is value

@@ -137,15 +137,15 @@ def resize(batch: torch.Tensor, size: int) -> torch.Tensor:
     return (rows @ batch @ columns.T).clamp(0, 255)
 
 
-def differences(generated: np.ndarray, reference: np.ndarray) -> list[str]:
-    """What makes a FID of these two sets of images (N, 3, H, W) incomparable with the challenge's."""
+def comparability_warnings(generated: np.ndarray, reference: np.ndarray) -> list[str]:
+    """What makes scores of these two sets of samples, such as images (N, 3, H, W), incomparable with the challenge's."""
     found = []
     if len(generated) != len(reference):
         found.append(
             f"{len(generated)} generated and {len(reference)} reference images; FID depends on the number of images, so "
             "compare it only with scores of the same two numbers"
         )
-    if generated.shape[1:] != reference.shape[1:]:
+    if generated.shape[1:] != reference.shape[1:] and generated.ndim == 4:
         (height, width), (rows, columns) = generated.shape[2:], reference.shape[2:]
         found.append(f"generated images are {width}x{height}, reference images {columns}x{rows}; both are resized to 299x299")
     return found

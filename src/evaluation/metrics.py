@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from src.evaluation.confidence import estimate
+from src.evaluation.confidence import with_interval
 from src.evaluation.fid import fid_infinity, frechet_distance, subset_distances
 from src.evaluation.inception_score import inception_score
 from src.evaluation.kid import sampled_kids, subset_kids
@@ -18,7 +18,7 @@ KID_SUBSET_SIZE = 1000
 def frechet(generated: np.ndarray, reference: np.ndarray, halves: np.ndarray) -> dict[str, Any]:
     """The Fréchet distance of features (N, D) and (M, D) with its uncertainty. halves: rows (S, N // 2) of generated."""
     values = np.concatenate([[frechet_distance(generated, reference)], subset_distances(generated, reference, list(halves))])
-    return estimate(values, len(generated))
+    return with_interval(values, len(generated))
 
 
 def feature_metrics(
@@ -36,7 +36,7 @@ def feature_metrics(
     result = {
         "fid": frechet(generated, reference, halves),
         "fid_infinity": {"value": fid_infinity(generated, reference, seed=seed)},
-        "kid": estimate(subset_kids(generated, reference, subsets), count),
+        "kid": with_interval(subset_kids(generated, reference, subsets), count),
         "kid_subsets": {
             "mean": float(sampled.mean()),
             "deviation": float(sampled.std()),
@@ -47,7 +47,7 @@ def feature_metrics(
     for name, values in subset_prdc(generated, reference, subsets).items():
         bounds = (0, np.inf) if name == "density" else (0, 1)
         result[name] = {
-            **estimate(values, count, bounds),
+            **with_interval(values, count, bounds),
             "k": DENSITY_NEIGHBOURS if name in ("density", "coverage") else NEIGHBOURS,
         }
     if classifier is not None:

@@ -27,7 +27,7 @@ class Neighbours:
     to_parts: np.ndarray
     expected: float
 
-    def summary(self, unit: float = 1.0) -> dict[str, Any]:
+    def figures(self, unit: float = 1.0) -> dict[str, Any]:
         """The numbers of metrics.json, distances in this unit.
 
         median, closest: of the distance to the nearest training image.

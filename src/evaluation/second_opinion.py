@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from src.common.cli import UserError
-from src.efficientnet import OUTPUTS, PACKAGE_SHA256, EfficientNetLite0, load_efficientnet
+from src.common.efficientnet import OUTPUTS, PACKAGE_SHA256, EfficientNetLite0, load_efficientnet
 from src.evaluation.features import cached_by_content, resize, run_network
 
 SIZE = 128  # pixels the images are resized to; a third of the cost of the network's own 224

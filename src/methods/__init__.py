@@ -1,12 +1,10 @@
 """Every generative method of the kit. A file put into this folder is found by itself; nothing else needs to know its name."""
 
-import importlib
-import pkgutil
+from src.common.registry import import_all
+from src.methods._base import METHODS, Method, register
 
-from src.methods._base import Method, get_method, method_names, register
+import_all(__name__, __path__)
 
-for _module in pkgutil.iter_modules(__path__):
-    if not _module.name.startswith("_"):
-        importlib.import_module(f"{__name__}.{_module.name}")
+get_method, method_names = METHODS.get, METHODS.names
 
-__all__ = ["Method", "get_method", "method_names", "register"]
+__all__ = ["METHODS", "Method", "get_method", "method_names", "register"]

@@ -1,4 +1,4 @@
-"""What students share that learn from a discriminator: the levels they train at, the discriminator's group, loss and pace."""
+"""What students share that learn from a discriminator: its options, its parameter group, its loss and its pace."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,53 +8,20 @@ from torch import nn
 
 from src.methods._augment import ADA_INTERVAL, AUGMENTATIONS, Augment
 from src.methods._base import Method
-from src.methods._consistency import ConsistencyModel, ConsistencyOptions, ConsistencyPathScheduler
 from src.methods._discriminators import DISCRIMINATORS, Logits, gradient_penalty, make_discriminator
-from src.methods._paths import KarrasLevels
-from src.methods._schedules import split_batch
-from src.utils import expand_t
-
-
-class SamplerLevelsScheduler(ConsistencyPathScheduler):
-    """The Karras path, trained at the few noise levels that the sampler visits: sigma_max and, below it, the mid levels."""
-
-    @dataclass
-    class Config(ConsistencyOptions, KarrasLevels):
-        train_levels: int = field(
-            default=4, metadata={"help": "train at the levels of a sampler of so many calls; 1: sigma_max alone", "minimum": 1}
-        )
-        mid_share: float = field(
-            default=0.5, metadata={"help": "share of the batch at levels below sigma_max, if there are any", "minimum": 0}
-        )
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.train_levels < 1:
-                raise ValueError(f"expected train_levels of at least 1, got {self.train_levels}")
-            if not 0 <= self.mid_share <= 1:
-                raise ValueError(f"expected mid_share from 0 to 1, got {self.mid_share:g}")
-
-    def sample_timesteps(self, batch_size: int, device: torch.device | str) -> torch.Tensor:
-        """sigma_max for 1 - mid_share of the batch; for the rest one of the other levels, equally likely."""
-        levels = torch.tensor(self.config.levels(self.config.train_levels), device=device)
-        sigma = levels[:1].repeat(batch_size)
-        if len(levels) > 1:
-            below = levels[torch.randint(1, len(levels), (batch_size,), device=device)]
-            mid = split_batch(batch_size, self.config.mid_share)[0].to(device)
-            sigma[mid] = below[mid]
-        return sigma
+from src.methods._student import Student
 
 
 @dataclass
 class DiscriminatorOptions:
-    """Of a discriminator and of what it sees. Whoever takes these fields in calls check_discriminator."""
+    """Of a discriminator and of what it sees; a Config lists this class before its scheduler's Config."""
 
     discriminator: str = field(
         default="unet",
         metadata={"help": "whose features it looks at: the teacher's own, or ImageNet's", "choices": DISCRIMINATORS},
     )
     feature_sigma: float = field(
-        default=0.2, metadata={"help": "unet: noise level at which the teacher looks at samples", "minimum": 0}
+        default=0.2, metadata={"help": "unet: noise level at which the teacher looks at samples", "above": 0}
     )
     feature_size: int = field(default=128, metadata={"help": "efficientnet: pixels that images are enlarged to", "minimum": 32})
     head_width: int = field(default=64, metadata={"help": "channels of the discriminator's heads", "minimum": 1})
@@ -62,34 +29,22 @@ class DiscriminatorOptions:
     r1_interval: int = field(
         default=16, metadata={"help": "steps from one R1 to the next, which weighs as much more", "minimum": 1}
     )
-    d_lr_scale: float = field(default=2.0, metadata={"help": "the discriminator's learning rate over --lr", "minimum": 0})
+    d_lr_scale: float = field(default=2.0, metadata={"help": "the discriminator's learning rate over --lr", "above": 0})
     augment: str = field(
         default="ada",
         metadata={"help": "what the discriminator sees, as often as it needs or always", "choices": AUGMENTATIONS},
     )
-    ada_target: float = field(default=0.6, metadata={"help": "ada: mean sign of the logits of data"})
+    ada_target: float = field(default=0.6, metadata={"help": "ada: mean sign of the logits of data", "above": -1, "below": 1})
     ada_images: int = field(default=500_000, metadata={"help": "ada: images over which p can go from 0 to 1", "minimum": 1})
 
-    def check_discriminator(self) -> None:
-        """Raises ValueError for an option out of its range."""
-        for name, valid in (("discriminator", DISCRIMINATORS), ("augment", AUGMENTATIONS)):
-            if getattr(self, name) not in valid:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {', '.join(valid)}")
-        for name in ("feature_sigma", "d_lr_scale"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"expected {name} above 0, got {getattr(self, name):g}")
-        if not -1 < self.ada_target < 1:
-            raise ValueError(f"expected ada_target between -1 and 1, got {self.ada_target:g}")
 
-
-class WithDiscriminator(Method):
+class WithDiscriminator(Student):
     """A method whose samples a discriminator is to take for data; its Config has DiscriminatorOptions.
 
     Two groups take turns: "network", and "discriminator", which is train-only. The subclass says by which losses, and what
     samples there are: generate. Where these are of few noise levels, it names them: judged_levels.
     """
 
-    needs_teacher = True
     judged_levels: Sequence[float] = ()  # that the discriminator is told, none: it is not
 
     @property
@@ -173,37 +128,3 @@ class WithDiscriminator(Method):
             penalty = gradient_penalty(real_logits, real_features)
             losses = losses + self.config.r1_interval * self.config.r1_gamma / 2 * penalty
         return losses.mean()
-
-
-class AdversarialModel(WithDiscriminator, ConsistencyModel):
-    """A student that begins as its teacher and learns from a discriminator at the few noise levels that its sampler visits."""
-
-    Scheduler = SamplerLevelsScheduler
-
-    @dataclass
-    class Config(DiscriminatorOptions, SamplerLevelsScheduler.Config):
-        tell_level: bool = field(
-            default=False, metadata={"help": "tell the discriminator which of the train_levels a sample was made from"}
-        )
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            self.check_discriminator()
-
-    @property
-    def judged_levels(self) -> Sequence[float]:
-        return self.levels(self.config.train_levels) if self.config.tell_level else ()
-
-    def betas(self, group: str) -> tuple[float, float]:
-        """GDD's, for both groups."""
-        return 0.0, 0.99
-
-    def generate(self, data: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Samples (B, ...) as the sampler makes them in one call from a training level, and these levels (B,).
-
-        At sigma_max that is from noise alone; below, from data with noise, in the place of the sampler's own samples.
-        """
-        sigma = self.scheduler.sample_timesteps(data.shape[0], data.device)
-        below = expand_t(sigma < self.config.sigma_max, data)
-        xt = self.scheduler.forward_process(data * below, noise, sigma)
-        return self.predict(xt, sigma).to(data.dtype), sigma

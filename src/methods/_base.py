@@ -11,9 +11,11 @@ from torch import nn
 from tqdm import tqdm
 
 from src.base_model import BaseGenerativeModel, BaseScheduler
-from src.methods._schedules import uniform_grid
+from src.common.noise import draw_noise
+from src.common.options import Options
+from src.common.registry import Registry
 
-_REGISTRY: dict[str, type["Method"]] = {}
+METHODS: Registry[type["Method"]] = Registry("method")
 MethodClass = TypeVar("MethodClass", bound=type["Method"])
 
 
@@ -23,23 +25,10 @@ def register(name: str) -> Callable[[MethodClass], MethodClass]:
     def add(cls: MethodClass) -> MethodClass:
         if not issubclass(cls, Method):
             raise TypeError(f"{cls.__name__} is registered as method {name!r} but is no subclass of Method")
-        if name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__:
-            raise ValueError(f"method {name!r} is registered twice: {_REGISTRY[name].__qualname__} and {cls.__qualname__}")
-        _REGISTRY[name] = cls
+        METHODS.add(name, cls)
         return cls
 
     return add
-
-
-def get_method(name: str) -> type["Method"]:
-    """The class registered under this name; ValueError naming all of them if there is none."""
-    if name not in _REGISTRY:
-        raise ValueError(f"unknown method {name!r}; expected one of {', '.join(method_names())}")
-    return _REGISTRY[name]
-
-
-def method_names() -> list[str]:
-    return sorted(_REGISTRY)
 
 
 class Method(BaseGenerativeModel):
@@ -49,9 +38,9 @@ class Method(BaseGenerativeModel):
         Scheduler: the scheduler's class. It declares the direction of time by `t_noise` and `t_data`, and its options by a
             dataclass `Config`.
         Config: the options of method and scheduler, a dataclass that extends `Scheduler.Config`. Every field becomes a flag of
-            train.py and a key of model_config.json. metadata may hold "help" and "choices".
+            train.py and a key of model_config.json; its metadata may hold help, bounds and choices (src/common/options.py).
         needs_condition: whether the network gets its second scalar input. None leaves it to --use_additional_condition.
-        needs_teacher: whether it learns from a trained model, which train.py's --teacher names and set_teacher receives.
+        needs_teacher: whether it learns from a trained model, which train.py's --teacher names. See _student.py.
         needs_pairs: whether data and noise must belong together: train.py then asks for --pairs. Other methods may have them.
         takes_seeds: whether sample() takes `seeds`, one per image, so that an image does not depend on the batch it is in.
     """
@@ -63,7 +52,7 @@ class Method(BaseGenerativeModel):
     takes_seeds: bool = True
 
     @dataclass
-    class Config:
+    class Config(Options):
         pass
 
     def _setup(self, **kwargs: Any) -> None:
@@ -85,13 +74,13 @@ class Method(BaseGenerativeModel):
         scheduler = cls.Scheduler(num_train_timesteps, **{name: values[name] for name in scheduler_fields})
         return cls(network, scheduler, **values)
 
-    # --------------------------------------------------------------------------------------------- teachers and students
+    # ---------------------------------------------------------------------------------------------- what a teacher gives
 
     @property
     def parameterization(self) -> str | None:
         """Names what the network's output means, where that is more than the method's own affair.
 
-        A student whose parameterization is its teacher's can start from the teacher's weights: start_from.
+        A student whose parameterization is its teacher's can start from the teacher's weights.
         """
         return None
 
@@ -102,38 +91,6 @@ class Method(BaseGenerativeModel):
         is dx / dsigma = (x - denoised(x, sigma)) / sigma, since the paths differ in the scale of x and the clock alone.
         """
         raise NotImplementedError(f"{type(self).__name__} gives no denoised data")
-
-    def set_teacher(self, teacher: "Method") -> None:
-        """Learn from this model, which is frozen, is saved with the run and never handed in.
-
-        Raises ValueError where this method needs none, or the teacher's method gives no denoised data to solve its flow with.
-        """
-        if not self.needs_teacher:
-            raise ValueError(f"{type(self).__name__} learns from data alone and takes no teacher")
-        if type(teacher).denoised is Method.denoised:
-            raise ValueError(
-                f"a model of method {type(teacher).__name__} cannot teach: its flow has no solver; teachers are "
-                f"{', '.join(name for name, cls in sorted(_REGISTRY.items()) if cls.denoised is not Method.denoised)}"
-            )
-        self.train_only["teacher"] = teacher.eval().requires_grad_(False)
-
-    def start_from(self, teacher: "Method") -> bool:
-        """Take the teacher's weights over if its network's output means what this one's does; whether it does.
-
-        Raises ValueError where the two networks differ in more than the additional condition.
-        """
-        same = self.parameterization is not None and self.parameterization == teacher.parameterization
-        if same:
-            take_weights(self.network, teacher.network.state_dict())
-        return same
-
-    @property
-    def teacher(self) -> "Method":
-        """What set_teacher was given, or a module that a subclass keeps under this name; ValueError if there is neither."""
-        kept = self._modules.get("teacher", self.train_only.get("teacher"))
-        if kept is None:
-            raise ValueError(f"{type(self).__name__} learns from a teacher: name its run with --teacher")
-        return kept
 
     # ----------------------------------------------------------------------------------------------------- sampling
 
@@ -217,42 +174,20 @@ class Method(BaseGenerativeModel):
         return {}
 
 
-def take_weights(network: nn.Module, given: dict[str, torch.Tensor]) -> None:
-    """Load another network's state_dict. Layers of the additional condition stay fresh, or are left out, where one has none.
+def uniform_grid(start: float, end: float, steps: int, device: torch.device | str) -> torch.Tensor:
+    """steps + 1 equally spaced times from start to end, both exactly included: (steps + 1,), float32."""
+    if steps < 1:
+        raise ValueError(f"expected at least 1 step, got {steps}")
+    return torch.linspace(start, end, steps + 1, device=device)
 
-    Raises ValueError, naming a parameter, where the networks differ in anything else.
+
+def split_batch(batch_size: int, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Divide the images of a batch between two losses: indices of `share` of them, and of the rest, both int64 on the CPU.
+
+    The share is met to one image, rounded up or down at random so that it is right on average, and its images are spread
+    evenly over the batch: micro-batches of a multiple of 1 / share images take the same images as the whole batch. The two
+    sizes are known without waiting for the device.
     """
-    own = network.state_dict()
-    given = {name: value for name, value in given.items() if name in own or not name.startswith("condition_")}
-    absent = [name for name in own if name not in given and not name.startswith("condition_")]
-    strange = [name for name in given if name not in own]
-    other = [name for name in given if name in own and given[name].shape != own[name].shape]
-    for names, words in ((absent, "lacks"), (strange, "has in addition"), (other, "has in another shape")):
-        if names:
-            raise ValueError(f"of another network: it {words} {len(names)} parameters, such as {names[0]}")
-    network.load_state_dict(given, strict=False)
-
-
-@torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the average, a module like the network, towards it: it keeps `decay` of itself. Buffers are copied."""
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
-    for mine, buffer in zip(average.buffers(), network.buffers(), strict=True):
-        mine.copy_(buffer)
-
-
-def draw_noise(shape: Sequence[int], device: torch.device, seeds: Sequence[int] | None = None, draw: int = 0) -> torch.Tensor:
-    """Standard normal noise (B, C, H, W), float32.
-
-    With seeds, one per image, image i depends on seeds[i] and `draw` alone: neither on the batch it is in nor on the device.
-    `draw` numbers the draws of a sampler that adds noise more than once. Without seeds, torch's global generator is used.
-    """
-    if seeds is None:
-        return torch.randn(*shape, device=device)
-    if len(seeds) != shape[0]:
-        raise ValueError(f"expected {shape[0]} seeds, one per image, got {len(seeds)}")
-    images = []
-    for seed in seeds:
-        generator = torch.Generator().manual_seed((int(seed) + draw * 0x9E3779B97F4A7C15) % 2**63)
-        images.append(torch.randn(*shape[1:], generator=generator))
-    return torch.stack(images).to(device)
+    marks = (torch.arange(batch_size + 1, dtype=torch.float64) * share + torch.rand(()).item()).floor()
+    chosen = marks[1:] > marks[:-1]
+    return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from src.methods._base import Method
-from src.methods._paths import KarrasPathScheduler, denoise
+from src.methods._karras_path import Denoiser, DenoiserOptions, KarrasPathScheduler
 from src.utils import expand_t
 
 
@@ -37,14 +36,13 @@ class ConsistencyPathScheduler(KarrasPathScheduler):
 
 
 @dataclass
-class ConsistencyOptions:
+class ConsistencyOptions(DenoiserOptions):
     """Options of the sampler; a Config lists this class before its scheduler's Config."""
 
     mid_sigma: float = field(default=0.821, metadata={"help": "noise level of the second of two calls", "minimum": 0})
     mid_span: float = field(
         default=3.0, metadata={"help": "more calls: levels between mid_sigma times and divided by this", "minimum": 1}
     )
-    time_scale: float = field(default=1.0, metadata={"help": "the time embedding sees time_scale * ln(sigma) / 4"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,7 +62,7 @@ class ConsistencyOptions:
         return [self.sigma_max] + [self.mid_sigma * self.mid_span**exponent for exponent in exponents]
 
 
-class ConsistencyModel(Method):
+class ConsistencyModel(Denoiser):
     """A network in EDM's preconditioning that names the clean image, and multistep consistency sampling.
 
     A subclass says how it learns: compute_loss.
@@ -77,12 +75,8 @@ class ConsistencyModel(Method):
         pass
 
     @property
-    def parameterization(self) -> str:
-        return f"edm, sigma_data {self.config.sigma_data:g}, time_scale {self.config.time_scale:g}"
-
-    def predict(self, xt: torch.Tensor, t: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """The clean data f(xt, t), (B, ...), from xt at noise levels t (B,)."""
-        return denoise(self.network, xt, t, self.config.sigma_data, self.scheduler.boundary, self.config.time_scale)
+    def boundary(self) -> float:
+        return self.scheduler.boundary
 
     def levels(self, steps: int) -> list[float]:
         """The noise levels of a sampler of `steps` calls."""
@@ -91,9 +85,6 @@ class ConsistencyModel(Method):
     def time_grid(self, steps: int) -> torch.Tensor:
         """The levels of a sampler of so many calls, and the boundary: (steps + 1,), float32."""
         return torch.tensor([*self.levels(steps), self.scheduler.boundary], device=self.device)
-
-    def first_state(self, noise: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-        return grid[0] * noise
 
     def sampling_step(
         self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any

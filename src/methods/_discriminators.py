@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from src.efficientnet import OUTPUTS, load_efficientnet
+from src.common.efficientnet import OUTPUTS, load_efficientnet
 from src.methods._base import Method
 from src.module import DownSample
 

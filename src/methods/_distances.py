@@ -26,7 +26,16 @@ def distance(name: str, ours: torch.Tensor, theirs: torch.Tensor, perceptual: nn
             )
         return perceptual(ours.float(), theirs.float()).flatten()
     squares = (ours - theirs).square().flatten(1).mean(dim=1)
-    return squares if name == "l2" else (squares + HUBER_C**2).sqrt() - HUBER_C
+    return squares if name == "l2" else pseudo_huber(squares, HUBER_C)
+
+
+def pseudo_huber(squares: torch.Tensor, c: float) -> torch.Tensor:
+    """sqrt(squares + c^2) - c of squared errors: their square where they are far below c, their size far above it.
+
+    c is at least 1e-6, since the root has no slope at 0.
+    """
+    c = max(c, 1e-6)
+    return (squares + c**2).sqrt() - c
 
 
 def load_lpips(device: torch.device) -> nn.Module:

@@ -1,27 +1,13 @@
-"""A solver of the probability flow that asks for denoised data alone and can be differentiated through."""
+"""Solvers of the probability flow in x = data + sigma noise: they ask for denoised data alone, as every teacher gives it."""
 
 from collections.abc import Callable
 
 import torch
 
-from src.methods._schedules import KARRAS_RHO, karras_grid
+from src.methods._base import Method
 from src.utils import expand_t
 
 ORDERS = {"euler": 1, "dpmpp": 2}  # of the solvers an option may name
-
-
-def grid_of_calls(
-    sigma_max: float, sigma_min: float, calls: int, device: torch.device | str, rho: float = KARRAS_RHO
-) -> torch.Tensor:
-    """Noise levels (calls + 1,), float32, from sigma_max to 0, both included, for a solver of one call a step.
-
-    They are EDM's grid (arXiv:2206.00364, eq. 5) of one step more, without sigma_min: the step from there changes an image by
-    less than 8 bits can hold, and would waste one of few calls. Raises ValueError where calls is below 1.
-    """
-    if calls < 1:
-        raise ValueError(f"expected at least 1 sampling step, got {calls}")
-    levels = karras_grid(sigma_max, sigma_min, calls + 1, device, rho)
-    return torch.cat([levels[:-2], levels[-1:]])
 
 
 def solve(
@@ -54,3 +40,23 @@ def solve(
         states.append(x)
         before = data
     return states
+
+
+def slope(teacher: Method, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """dx / dsigma of the teacher's probability flow at x (B, ...) and sigma (B,) above 0 (EDM, arXiv:2206.00364, eq. 3)."""
+    return (x - teacher.denoised(x, sigma)) / expand_t(sigma, x)
+
+
+@torch.no_grad()
+def euler_step(teacher: Method, x: torch.Tensor, sigma: torch.Tensor, sigma_next: torch.Tensor) -> torch.Tensor:
+    """One call of the teacher: from x (B, ...) at noise levels sigma (B,) to sigma_next (B,), which may be 0. This is DDIM."""
+    return x + expand_t(sigma_next - sigma, x) * slope(teacher, x, sigma)
+
+
+@torch.no_grad()
+def heun_step(teacher: Method, x: torch.Tensor, sigma: torch.Tensor, sigma_next: torch.Tensor) -> torch.Tensor:
+    """Two calls of the teacher, of second order; where sigma_next is 0 it is an Euler step (EDM, algorithm 1)."""
+    start = slope(teacher, x, sigma)
+    reached = x + expand_t(sigma_next - sigma, x) * start
+    end = torch.where(expand_t(sigma_next > 0, x), slope(teacher, reached, sigma_next.clamp(min=1e-6)), start)
+    return x + expand_t(sigma_next - sigma, x) * (start + end) / 2

@@ -1,16 +1,21 @@
-"""The variance-preserving path of DDPM (arXiv:2006.11239), in discrete steps, and what a network may predict on it.
+"""The variance-preserving path of DDPM (arXiv:2006.11239): its scheduler, and what all models share that follow it by DDIM.
 
 With the cosine schedule of improved DDPM (arXiv:2102.09672) and v-prediction (arXiv:2202.00512).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from src.base_model import BaseScheduler
+from src.common.options import Options
+from src.methods._base import Method
 from src.utils import expand_t
+
+Number = TypeVar("Number", int, torch.Tensor)
 
 PREDICTIONS = ("epsilon", "x0", "v")
 SCHEDULES = ("linear", "cosine")
@@ -46,25 +51,16 @@ class VPPathScheduler(BaseScheduler):
     t_data = 0.0
 
     @dataclass
-    class Config:
+    class Config(Options):
         prediction: str = field(default="v", metadata={"help": "what the network learns to predict", "choices": PREDICTIONS})
         schedule: str = field(default="cosine", metadata={"help": "how alpha_bar falls with time", "choices": SCHEDULES})
         shift: float = field(
-            default=1.0, metadata={"help": "factor of the schedule's noise levels; above 1 suits larger images", "minimum": 0}
+            default=1.0, metadata={"help": "factor of the schedule's noise levels; above 1 suits larger images", "above": 0}
         )
         eta: float = field(
-            default=0.0, metadata={"help": "noise added in sampling: 0 is DDIM, 1 is DDPM's ancestral sampling", "minimum": 0}
+            default=0.0,
+            metadata={"help": "noise added in sampling: 0 is DDIM, 1 is DDPM's ancestral sampling", "minimum": 0, "maximum": 1},
         )
-
-        def __post_init__(self) -> None:
-            if self.prediction not in PREDICTIONS:
-                raise ValueError(f"unknown prediction {self.prediction!r}; expected one of {', '.join(PREDICTIONS)}")
-            if self.schedule not in SCHEDULES:
-                raise ValueError(f"unknown schedule {self.schedule!r}; expected one of {', '.join(SCHEDULES)}")
-            if self.shift <= 0:
-                raise ValueError(f"expected shift above 0, got {self.shift:g}")
-            if not 0 <= self.eta <= 1:
-                raise ValueError(f"expected eta from 0 (DDIM) to 1 (DDPM), got {self.eta:g}")
 
     def _setup(self, **kwargs: Any) -> None:
         self.config = self.Config(**kwargs)
@@ -135,3 +131,44 @@ class VPPathScheduler(BaseScheduler):
         if self.config.eta == 0:
             return x
         return x + s_next * share.sqrt() * (torch.randn_like(xt) if noise is None else noise)
+
+
+class DDIMModel(Method):
+    """A network of the variance-preserving path and its sampler. A subclass says how it learns: compute_loss."""
+
+    Scheduler = VPPathScheduler
+
+    @dataclass
+    class Config(VPPathScheduler.Config):
+        time_scale: float = field(default=1000.0, metadata={"help": "the network's time embedding sees time_scale * t"})
+
+    def predict(self, xt: torch.Tensor, t: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The network's epsilon, x0 or v (B, ...) at xt (B, ...) and t (B,) in [0, 1]."""
+        return self.network(xt, t * self.config.time_scale, **kwargs)
+
+    @property
+    def parameterization(self) -> str:
+        config = self.config
+        return f"{config.prediction}, {config.schedule}, shift {config.shift:g}, time_scale {config.time_scale:g}"
+
+    def grid_time(self, index: Number, steps: Number) -> float | torch.Tensor:
+        """Time number index, from data (0) to noise (steps), of `steps` equal steps, rounded to a step of the path.
+
+        Both whole numbers, or int64 tensors.
+        """
+        total = self.scheduler.num_train_timesteps
+        return (2 * total * index + steps) // (2 * steps) / total
+
+    def time_grid(self, steps: int) -> torch.Tensor:
+        """steps + 1 times from 1 to 0, equally spaced to rounding, float32. ValueError unless 1..num_train_timesteps steps."""
+        total = self.scheduler.num_train_timesteps
+        if not 1 <= steps <= total:
+            raise ValueError(f"expected from 1 to num_train_timesteps = {total} sampling steps, got {steps}")
+        return torch.tensor([self.grid_time(i, steps) for i in range(steps, -1, -1)], device=self.device)
+
+    def sampling_step(
+        self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
+    ) -> torch.Tensor:
+        """One DDIM step (arXiv:2010.02502); with eta > 0 fresh noise is added, but not in the last one."""
+        pred = self.predict(x, t, **kwargs).to(x.dtype)
+        return self.scheduler.reverse_process_step(x, pred, t, t_next, noise() if self.scheduler.config.eta > 0 else None)

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from src.methods._adversarial import AdversarialModel
 from src.methods._base import register
 from src.methods._discriminators import hinge_discriminator, hinge_generator
+from src.methods._generator import AdversarialModel
 from src.utils import expand_t
 
 
@@ -23,7 +23,9 @@ class ADD(AdversarialModel):
 
     @dataclass
     class Config(AdversarialModel.Config):
-        mid_share: float = field(default=0.75, metadata={"help": "share of the batch at levels below sigma_max", "minimum": 0})
+        mid_share: float = field(
+            default=0.75, metadata={"help": "share of the batch at levels below sigma_max", "minimum": 0, "maximum": 1}
+        )
         r1_gamma: float = field(default=1e-5, metadata={"help": "weight of R1 on the features of data; 0: none", "minimum": 0})
         distill_weight: float = field(default=2.5, metadata={"help": "the paper's lambda: the teacher's part", "minimum": 0})
         distill_mean: float = field(default=-0.2, metadata={"help": "mean of the logarithm of the teacher's noise levels"})

@@ -6,18 +6,19 @@ from typing import Any
 
 import torch
 
-from src.methods._base import Method, register
+from src.methods._base import Method, register, split_batch
 from src.methods._consistency import ConsistencyModel
 from src.methods._distances import DISTANCES, distance, load_lpips
-from src.methods._schedules import split_batch
-from src.methods._solvers import ORDERS, grid_of_calls, solve
+from src.methods._karras_path import grid_of_calls
+from src.methods._solvers import ORDERS, solve
+from src.methods._student import Student
 from src.utils import expand_t
 
 WEIGHTINGS = ("uniform", "edm")
 
 
 @register("cmt")
-class CMT(ConsistencyModel):
+class CMT(Student, ConsistencyModel):
     """Learn from a teacher's solved trajectories: every point of one is mapped to its end.
 
     It is plain regression, a stage between diffusion training and consistency training: the result is a consistency model,
@@ -26,8 +27,6 @@ class CMT(ConsistencyModel):
     batch, their greatest common divisor takes its place. The teacher solves nfe calls for batch / points noises: as much as one
     call for the batch where points = nfe.
     """
-
-    needs_teacher = True
 
     @dataclass
     class Config(ConsistencyModel.Config):
@@ -52,11 +51,8 @@ class CMT(ConsistencyModel):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not 1 <= self.points <= self.nfe:
+            if self.points > self.nfe:
                 raise ValueError(f"expected points from 1 to nfe = {self.nfe}, got {self.points}")
-            for name, choices in (("solver", ORDERS), ("distance", DISTANCES), ("weighting", WEIGHTINGS)):
-                if getattr(self, name) not in choices:
-                    raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {', '.join(choices)}")
             if (self.distance, self.weighting) == ("lpips", "edm"):
                 raise ValueError("weighting edm divides images by a scale, which lpips cannot judge: take huber or l2")
 

@@ -8,7 +8,8 @@ import torch
 
 from src.methods._base import register
 from src.methods._consistency import ConsistencyModel, ConsistencyOptions, ConsistencyPathScheduler
-from src.methods._schedules import karras_grid
+from src.methods._distances import HUBER_C, pseudo_huber
+from src.methods._karras_path import karras_grid
 
 
 class ConsistencyScheduler(ConsistencyPathScheduler):
@@ -21,7 +22,7 @@ class ConsistencyScheduler(ConsistencyPathScheduler):
         variant: str = field(
             default="ect", metadata={"help": "how the gap between levels shrinks and losses weigh", "choices": ("ect", "ict")}
         )
-        q: float = field(default=2.0, metadata={"help": "ect: the gap is t / q^stage times 1 + k sigmoid(-b t)"})
+        q: float = field(default=2.0, metadata={"help": "ect: the gap is t / q^stage times 1 + k sigmoid(-b t)", "above": 1})
         stages: int = field(default=8, metadata={"help": "ect: stages of equal length; 1 keeps the gap fixed", "minimum": 1})
         k: float = field(default=8.0, metadata={"help": "ect: how much wider the gap is at low levels", "minimum": 0})
         b: float = field(default=1.0, metadata={"help": "ect: where low levels end", "minimum": 0})
@@ -30,8 +31,6 @@ class ConsistencyScheduler(ConsistencyPathScheduler):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.q <= 1:
-                raise ValueError(f"expected q above 1, got {self.q:g}")
             if self.s0 > self.s1:
                 raise ValueError(f"expected s0 of at most s1, got {self.s0} and {self.s1}")
 
@@ -90,10 +89,8 @@ class Consistency(ConsistencyModel):
             target = self.predict(self.scheduler.forward_process(data, noise, r), r)
         c = self.config.huber_c
         if c < 0:
-            c = 0.00054 * math.sqrt(data[0].numel()) if self.config.variant == "ict" else 0.0
-        c = max(c, 1e-6)  # the root has no slope at 0
-        squares = (pred - target).square().flatten(1).sum(dim=1)
-        losses = ((squares + c**2).sqrt() - c) / (t - r)
+            c = HUBER_C * math.sqrt(data[0].numel()) if self.config.variant == "ict" else 0.0
+        losses = pseudo_huber((pred - target).square().flatten(1).sum(dim=1), c) / (t - r)
         self.report_losses(t, losses)
         return losses.mean()
 

@@ -1,6 +1,5 @@
 """Consistency trajectory models (Kim et al., ICLR 2024, arXiv:2310.02279)."""
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,20 +9,27 @@ import torch
 from torch import nn
 
 from src.methods._adversarial import DiscriminatorOptions, WithDiscriminator
-from src.methods._base import Method, follow, register
+from src.methods._base import Method, register
 from src.methods._discriminators import hinge_discriminator, hinge_generator
 from src.methods._distances import DISTANCES, distance, load_lpips
-from src.methods._paths import KarrasPathScheduler, denoise
-from src.methods._schedules import KARRAS_RHO, karras_grid
-from src.methods._solvers import grid_of_calls
-from src.methods._teacher import euler_step, heun_step
+from src.methods._karras_path import (
+    KARRAS_RHO,
+    Denoiser,
+    DenoiserOptions,
+    KarrasPathScheduler,
+    denoise,
+    grid_of_calls,
+    karras_grid,
+)
+from src.methods._solvers import euler_step, heun_step
+from src.methods._target import follow, frozen_copy
 from src.utils import expand_t
 
 SOLVERS = {"heun": heun_step, "euler": euler_step}
 
 
 @register("ctm")
-class CTM(WithDiscriminator):
+class CTM(WithDiscriminator, Denoiser):
     """Learn jumps between any two noise levels t >= s of a teacher's flow: G(x, t, s) = s/t x + (1 - s/t) g(x, t, s).
 
     For s = 0 that is a consistency model, and g(x, t, t) is the denoised data. A jump from t to s shall end where the teacher's
@@ -37,18 +43,17 @@ class CTM(WithDiscriminator):
     in the network's last layer, for each part of a divided batch; the denoising loss, other than in the paper, is not.
     """
 
-    Scheduler = KarrasPathScheduler
     needs_condition = True
 
     @dataclass
-    class Config(DiscriminatorOptions, KarrasPathScheduler.Config):
+    class Config(DiscriminatorOptions, DenoiserOptions, KarrasPathScheduler.Config):
         N: int = field(default=18, metadata={"help": "noise levels of the training grid", "minimum": 2})
         solver: str = field(default="heun", metadata={"help": "the teacher's", "choices": tuple(SOLVERS)})
         solver_steps: int = field(
             default=4, metadata={"help": "most steps of the grid that the teacher solves; N is the paper's", "minimum": 1}
         )
         mu: float = field(
-            default=0.999, metadata={"help": "what the target network keeps of itself at each step", "minimum": 0}
+            default=0.999, metadata={"help": "what the target network keeps of itself at each step", "minimum": 0, "below": 1}
         )
         lambda_DSM: float = field(default=1.0, metadata={"help": "weight of the denoising loss on g(x, t, t)", "minimum": 0})
         lambda_GAN: float = field(default=0.0, metadata={"help": "of the adversarial loss; the paper's is 1", "minimum": 0})
@@ -56,36 +61,21 @@ class CTM(WithDiscriminator):
             default="huber", metadata={"help": "lpips, the authors', needs that package and 64x64", "choices": DISTANCES}
         )
         gamma: float = field(
-            default=0.0, metadata={"help": "sampling: 0 jumps from level to level, 1 to the data and back", "minimum": 0}
+            default=0.0,
+            metadata={"help": "sampling: 0 jumps from level to level, 1 to the data and back", "minimum": 0, "maximum": 1},
         )
-        rho: float = field(default=KARRAS_RHO, metadata={"help": "above 1, sampling has more of its levels near the data"})
-        time_scale: float = field(default=1.0, metadata={"help": "the time embedding sees time_scale * ln(sigma) / 4"})
+        rho: float = field(
+            default=KARRAS_RHO, metadata={"help": "above 1, sampling has more of its levels near the data", "above": 0}
+        )
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            self.check_discriminator()
-            if self.N < 2 or not 1 <= self.solver_steps <= self.N:
+            if self.solver_steps > self.N:
                 raise ValueError(f"expected solver_steps from 1 to N, and N from 2, got {self.solver_steps} and {self.N}")
-            if not 0 <= self.mu < 1:
-                raise ValueError(f"expected mu from 0 to below 1, got {self.mu:g}")
-            if not 0 <= self.gamma <= 1:
-                raise ValueError(f"expected gamma from 0 to 1, got {self.gamma:g}")
-            for name in ("lambda_DSM", "lambda_GAN"):
-                if getattr(self, name) < 0:
-                    raise ValueError(f"expected {name} of at least 0, got {getattr(self, name):g}")
-            if self.rho <= 0:
-                raise ValueError(f"expected rho above 0, got {self.rho:g}")
-            for name, choices in (("solver", SOLVERS), ("distance", DISTANCES)):
-                if getattr(self, name) not in choices:
-                    raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {', '.join(choices)}")
 
     def _setup(self, **kwargs: Any) -> None:
         super()._setup(**kwargs)
-        self.train_only["target"] = copy.deepcopy(self.network).eval().requires_grad_(False)
-
-    @property
-    def parameterization(self) -> str:
-        return f"edm, sigma_data {self.config.sigma_data:g}, time_scale {self.config.time_scale:g}"
+        self.train_only["target"] = frozen_copy(self.network)
 
     @property
     def has_discriminator(self) -> bool:
@@ -118,10 +108,12 @@ class CTM(WithDiscriminator):
             lambda x, time: network(x, time, condition, **kwargs), xt, t, config.sigma_data, time_scale=config.time_scale
         )
 
-    def jump(self, xt: torch.Tensor, t: torch.Tensor, s: torch.Tensor, network: nn.Module | None = None) -> torch.Tensor:
+    def jump(
+        self, xt: torch.Tensor, t: torch.Tensor, s: torch.Tensor, network: nn.Module | None = None, **kwargs: Any
+    ) -> torch.Tensor:
         """G(xt, t, s): where xt (B, ...) at levels t (B,) comes to at s (B,), at most t. It stays where t is 0."""
         kept = expand_t(torch.where(t > 0, s / t, 1.0), xt)
-        return kept * xt + (1 - kept) * self.predict(xt, t, s, network)
+        return kept * xt + (1 - kept) * self.predict(xt, t, s, network, **kwargs)
 
     def compute_loss(
         self, data: torch.Tensor, noise: torch.Tensor, step: int | None = None, group: str = "network", **kwargs: Any
@@ -195,22 +187,19 @@ class CTM(WithDiscriminator):
 
     def denoising_loss(self, data: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """EDM's weighted loss of g(xt, t, t) at levels of its log-normal distribution: a scalar."""
-        t, sigma_data = self.scheduler.sample_timesteps(data.shape[0], data.device), self.config.sigma_data
+        t = self.scheduler.sample_timesteps(data.shape[0], data.device)
         errors = (self.predict(self.scheduler.forward_process(data, noise, t), t) - data).square().flatten(1).mean(dim=1)
-        return ((t**2 + sigma_data**2) / (t * sigma_data) ** 2 * errors).mean()
+        return (self.edm_weight(t) * errors).mean()
 
     def time_grid(self, steps: int) -> torch.Tensor:
         """EDM's levels for a sampler of one call a step, (steps + 1,). Raises ValueError for fewer than one step."""
         config = self.config
         return grid_of_calls(config.sigma_max, config.sigma_min, steps, self.device, config.rho)
 
-    def first_state(self, noise: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-        return grid[0] * noise
-
     def sampling_step(
         self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
     ) -> torch.Tensor:
         """gamma-sampling: jump to sqrt(1 - gamma^2) of the next level, then add gamma of it as noise."""
         gamma = self.config.gamma
-        x = self.jump(x, t, math.sqrt(1 - gamma**2) * t_next).to(x.dtype)
+        x = self.jump(x, t, math.sqrt(1 - gamma**2) * t_next, **kwargs).to(x.dtype)
         return x + expand_t(gamma * t_next, x) * noise() if gamma > 0 else x

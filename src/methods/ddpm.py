@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from src.methods._base import register
-from src.methods._ddim import DDIMModel
+from src.methods._vp_path import DDIMModel
 from src.utils import expand_t
 
 

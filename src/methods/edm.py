@@ -3,68 +3,46 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from src.methods._base import Method, draw_noise, register
-from src.methods._paths import KarrasPathScheduler, denoise
-from src.methods._schedules import KARRAS_RHO
-from src.methods._solvers import grid_of_calls
+from src.common.noise import draw_noise
+from src.methods._base import register
+from src.methods._karras_path import KARRAS_RHO, Denoiser, DenoiserOptions, KarrasPathScheduler, grid_of_calls
 from src.utils import expand_t
 
 SOLVERS = ("euler", "heun")
 
 
 @register("edm")
-class EDM(Method):
+class EDM(Denoiser):
     """Learn the denoised data at every noise level; follow the probability flow with Heun's or Euler's method."""
 
-    Scheduler = KarrasPathScheduler
-
     @dataclass
-    class Config(KarrasPathScheduler.Config):
+    class Config(DenoiserOptions, KarrasPathScheduler.Config):
         solver: str = field(
             default="heun", metadata={"help": "heun is the nearer one from about 20 calls on, euler below", "choices": SOLVERS}
         )
-        rho: float = field(default=KARRAS_RHO, metadata={"help": "above 1, sampling has shorter steps at low noise levels"})
+        rho: float = field(
+            default=KARRAS_RHO, metadata={"help": "above 1, sampling has shorter steps at low noise levels", "above": 0}
+        )
         S_churn: float = field(default=0.0, metadata={"help": "noise added in sampling, over all steps", "minimum": 0})
         S_min: float = field(default=0.0, metadata={"help": "least noise level at which noise is added", "minimum": 0})
         S_max: float = field(default=1e9, metadata={"help": "highest level at which noise is added", "minimum": 0})
         S_noise: float = field(default=1.0, metadata={"help": "standard deviation of added noise", "minimum": 0})
-        time_scale: float = field(default=1.0, metadata={"help": "the time embedding sees time_scale * ln(sigma) / 4"})
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.solver not in SOLVERS:
-                raise ValueError(f"unknown solver {self.solver!r}; expected one of {', '.join(SOLVERS)}")
-            if self.rho <= 0:
-                raise ValueError(f"expected rho above 0, got {self.rho:g}")
-            for name in ("S_churn", "S_min", "S_max", "S_noise"):
-                if not getattr(self, name) >= 0:
-                    raise ValueError(f"expected {name} of at least 0, got {getattr(self, name):g}")
 
     def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """Squared error of the denoised data, weighted by lambda(sigma) (eq. 2 and table 1): data, noise (B, ...) -> scalar."""
         sigma = self.scheduler.sample_timesteps(data.shape[0], data.device)
         denoised = self.predict(self.scheduler.forward_process(data, noise, sigma), sigma)
-        sigma_data = self.config.sigma_data
-        weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
-        losses = weight * (denoised - self.scheduler.get_target(data, noise, sigma)).square().flatten(1).mean(dim=1)
+        losses = self.edm_weight(sigma) * (denoised - self.scheduler.get_target(data, noise, sigma)).square().flatten(1).mean(
+            dim=1
+        )
         self.report_losses(sigma, losses)
         return losses.mean()
-
-    def predict(self, xt: torch.Tensor, t: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """The denoised data D(xt; sigma), shape and dtype of xt (B, ...), at noise levels t (B,). Eq. 7."""
-        network = partial(self.network, **kwargs) if kwargs else self.network
-        return denoise(network, xt, t, self.config.sigma_data, time_scale=self.config.time_scale)
-
-    @property
-    def parameterization(self) -> str:
-        return f"edm, sigma_data {self.config.sigma_data:g}, time_scale {self.config.time_scale:g}"
 
     def denoised(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         return self.predict(x, sigma)

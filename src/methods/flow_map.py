@@ -1,19 +1,17 @@
 """How to build a consistency model: flow maps via self-distillation (Boffi et al., NeurIPS 2025, arXiv:2505.18825)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from src.methods._base import Method, register
-from src.methods._paths import LinearPathScheduler, as_velocity
-from src.methods._schedules import split_batch
+from src.methods._base import register, split_batch
+from src.methods._straight_path import AverageVelocityModel
 from src.utils import expand_t
 
 
 @register("flow_map")
-class FlowMap(Method):
+class FlowMap(AverageVelocityModel):
     """Learn the flow map X_{s,t}(x) = x + (t - s) v_{s,t}(x), which carries a state at s to the same path's state at t.
 
     On the diagonal v_{s,s} is the velocity and learns by flow matching. Off it (s < t) the map learns from itself, by one of
@@ -28,14 +26,10 @@ class FlowMap(Method):
     the network sees; (s, t) is uniform on the triangle when training times are uniform.
     """
 
-    Scheduler = LinearPathScheduler
-    needs_condition = True
-
     @dataclass
-    class Config(LinearPathScheduler.Config):
-        time_scale: float = field(default=10.0, metadata={"help": "the network sees time_scale * s and time_scale * (t - s)"})
+    class Config(AverageVelocityModel.Config):
         diagonal_share: float = field(
-            default=0.75, metadata={"help": "share of the batch with s = t, which is flow matching", "minimum": 0}
+            default=0.75, metadata={"help": "share of the batch with s = t, which is flow matching", "minimum": 0, "maximum": 1}
         )
         variant: str = field(
             default="lagrangian", metadata={"help": "how the map learns from itself", "choices": ("lagrangian", "progressive")}
@@ -43,14 +37,6 @@ class FlowMap(Method):
         intermediate: str = field(
             default="uniform", metadata={"help": "u between s and t, if progressive", "choices": ("uniform", "midpoint")}
         )
-
-        def __post_init__(self) -> None:
-            if not 0 <= self.diagonal_share <= 1:
-                raise ValueError(f"expected diagonal_share from 0 to 1, got {self.diagonal_share:g}")
-            for name in ("variant", "intermediate"):
-                choices = self.__dataclass_fields__[name].metadata["choices"]
-                if getattr(self, name) not in choices:
-                    raise ValueError(f"expected {name} {' or '.join(choices)}, got {getattr(self, name)!r}")
 
     def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """Mean squared error of the velocity on diagonal_share of the batch and of LSD or PSD on the rest: a scalar."""
@@ -107,18 +93,3 @@ class FlowMap(Method):
             return self.predict(xs, s, interval).to(xs.dtype)
         finally:
             self.network.train(training)
-
-    def predict(self, xt: torch.Tensor, t: torch.Tensor, interval: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
-        """The paper's v_{t, t + interval}(xt), an average velocity: xt (B, ...) and t (B,) in [0, 1] -> (B, ...).
-
-        Without an interval (B,) it is 0: the instantaneous velocity.
-        """
-        interval = torch.zeros_like(t) if interval is None else interval
-        scale = self.config.time_scale
-        return as_velocity(self.network(xt, t * scale, interval * scale, **kwargs), xt, t, self.config.prediction)
-
-    def sampling_step(
-        self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
-    ) -> torch.Tensor:
-        """One jump by the flow map."""
-        return self.scheduler.reverse_process_step(x, self.predict(x, t, t_next - t, **kwargs).to(x.dtype), t, t_next)

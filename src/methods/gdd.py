@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.methods._adversarial import AdversarialModel
 from src.methods._base import register
 from src.methods._discriminators import non_saturating_discriminator, non_saturating_generator
+from src.methods._generator import AdversarialModel
 from src.module import ResBlock
 
 

@@ -9,16 +9,17 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from src.methods._base import Method, draw_noise, register
+from src.common.noise import draw_noise
+from src.methods._base import Method, register
 from src.methods._distances import DISTANCES, distance, load_lpips
-from src.methods._paths import KarrasPathScheduler, denoise
-from src.methods._schedules import KARRAS_RHO
-from src.methods._solvers import ORDERS, grid_of_calls, solve
+from src.methods._karras_path import KARRAS_RHO, Denoiser, DenoiserOptions, KarrasPathScheduler, grid_of_calls
+from src.methods._solvers import ORDERS, solve
+from src.methods._student import Student
 from src.utils import expand_t
 
 
 @register("ld3")
-class LD3(Method):
+class LD3(Student, Denoiser):
     """Keep the teacher's network and learn only the noise levels at which a solver of few calls visits it.
 
     Each number of calls in nfe_list has a grid of its own; all others use EDM's, where the learned ones start too. Calls are
@@ -28,11 +29,8 @@ class LD3(Method):
     pass in x, each computed twice so that only one's activations are held, and teacher_steps calls without.
     """
 
-    Scheduler = KarrasPathScheduler
-    needs_teacher = True
-
     @dataclass
-    class Config(KarrasPathScheduler.Config):
+    class Config(DenoiserOptions, KarrasPathScheduler.Config):
         nfe_list: list[int] = field(
             default_factory=lambda: [2, 4], metadata={"help": "numbers of calls that get a learned grid", "minimum": 2}
         )
@@ -49,21 +47,15 @@ class LD3(Method):
             default="huber", metadata={"help": "lpips, the authors', needs that package and 64x64", "choices": DISTANCES}
         )
         lr_scale: float = field(
-            default=50.0, metadata={"help": "time steps learn so many times faster than --lr says", "minimum": 0}
+            default=50.0, metadata={"help": "time steps learn so many times faster than --lr says", "above": 0}
         )
-        time_scale: float = field(default=1.0, metadata={"help": "the time embedding sees time_scale * ln(sigma) / 4"})
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not self.nfe_list or min(self.nfe_list) < 2 or len(set(self.nfe_list)) < len(self.nfe_list):
+            if not self.nfe_list or len(set(self.nfe_list)) < len(self.nfe_list):
                 raise ValueError(f"expected nfe_list of different numbers of at least 2, got {list(self.nfe_list)}")
             if self.teacher_steps < max(self.nfe_list):
                 raise ValueError(f"expected teacher_steps of at least {max(self.nfe_list)}, got {self.teacher_steps}")
-            if self.r < 0 or self.lr_scale <= 0:
-                raise ValueError(f"expected r of at least 0 and lr_scale above 0, got {self.r:g} and {self.lr_scale:g}")
-            for name, choices in (("solver", ORDERS), ("distance", DISTANCES)):
-                if getattr(self, name) not in choices:
-                    raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {', '.join(choices)}")
 
     def _setup(self, **kwargs: Any) -> None:
         super()._setup(**kwargs)
@@ -79,10 +71,6 @@ class LD3(Method):
         super().train(mode)
         self.network.eval()
         return self
-
-    @property
-    def parameterization(self) -> str:
-        return f"edm, sigma_data {self.config.sigma_data:g}, time_scale {self.config.time_scale:g}"
 
     def set_teacher(self, teacher: Method) -> None:
         """Learn from this model and take its weights over; ValueError also where its network's output means another thing."""
@@ -148,11 +136,6 @@ class LD3(Method):
             length = (values.detach() / norm).clamp(max=self.config.r)
             noise = (noise - expand_t(length / norm, noise) * slope).detach()
         return measured(ours=self.solution(noise, calls, denoised)[-1])
-
-    def predict(self, xt: torch.Tensor, t: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """The denoised data, shape and dtype of xt (B, ...), at noise levels t (B,)."""
-        network = partial(self.network, **kwargs) if kwargs else self.network
-        return denoise(network, xt, t, self.config.sigma_data, time_scale=self.config.time_scale)
 
     @torch.no_grad()
     def sample(

@@ -1,19 +1,17 @@
 """Mean Flows for One-step Generative Modeling (Geng, Deng, Bai, Kolter, He, NeurIPS 2025, arXiv:2505.13447)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from src.methods._base import Method, register
-from src.methods._paths import LinearPathScheduler, as_velocity
-from src.methods._schedules import split_batch
+from src.methods._base import register, split_batch
+from src.methods._straight_path import AverageVelocityModel
 from src.utils import expand_t
 
 
 @register("meanflow")
-class MeanFlow(Method):
+class MeanFlow(AverageVelocityModel):
     """Learn the average velocity u of the jump from t to a later r: x_r = x_t + (r - t) u(x_t, t, r).
 
     Here t rises from noise to data, the other way than in the paper. (r - t) u is the integral of the velocity v from t to r.
@@ -30,30 +28,18 @@ class MeanFlow(Method):
     as large on points in the plane.
     """
 
-    Scheduler = LinearPathScheduler
-    needs_condition = True
-
     @dataclass
-    class Config(LinearPathScheduler.Config):
+    class Config(AverageVelocityModel.Config):
         time_distribution: str = field(
             default="logit_normal", metadata={"help": "how t and r are drawn", "choices": ("uniform", "logit_normal")}
         )
         logit_mean: float = field(default=2.0, metadata={"help": "mean of the logit-normal times; above 0 is nearer the data"})
         logit_std: float = field(default=2.0, metadata={"help": "standard deviation of the logit-normal times"})
-        time_scale: float = field(default=10.0, metadata={"help": "the network sees time_scale * t and time_scale * (r - t)"})
         flow_share: float = field(
-            default=0.25, metadata={"help": "share of the batch with r = t, which is flow matching", "minimum": 0}
+            default=0.25, metadata={"help": "share of the batch with r = t, which is flow matching", "minimum": 0, "maximum": 1}
         )
         norm_p: float = field(default=0.75, metadata={"help": "power of the adaptive weight; 0 is none", "minimum": 0})
-        norm_eps: float = field(default=1e-3, metadata={"help": "added to the squared error in that weight", "minimum": 0})
-
-        def __post_init__(self) -> None:
-            if not 0 <= self.flow_share <= 1:
-                raise ValueError(f"expected flow_share from 0 to 1, got {self.flow_share:g}")
-            if self.norm_p < 0:
-                raise ValueError(f"expected norm_p of at least 0, got {self.norm_p:g}")
-            if self.norm_eps <= 0:
-                raise ValueError(f"expected norm_eps above 0, got {self.norm_eps:g}")
+        norm_eps: float = field(default=1e-3, metadata={"help": "added to the squared error in that weight", "above": 0})
 
     def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The adaptively weighted squared error w ||u - target||^2 (eq. 9 and 22): data and noise (B, ...) -> scalar.
@@ -89,18 +75,3 @@ class MeanFlow(Method):
         with torch.autocast(xt.device.type, enabled=False):
             u, du_dt = torch.func.jvp(self.predict, (xt, t, h), (velocity, torch.ones_like(t), -torch.ones_like(h)))
         return u, (velocity + expand_t(h, xt) * du_dt).detach()
-
-    def predict(self, xt: torch.Tensor, t: torch.Tensor, interval: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
-        """The average velocity u over the jump from t to t + interval: xt (B, ...) and t (B,) in [0, 1] -> (B, ...).
-
-        Without an interval (B,) it is 0: the instantaneous velocity.
-        """
-        interval = torch.zeros_like(t) if interval is None else interval
-        scale = self.config.time_scale
-        return as_velocity(self.network(xt, t * scale, interval * scale, **kwargs), xt, t, self.config.prediction)
-
-    def sampling_step(
-        self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
-    ) -> torch.Tensor:
-        """One step by the average velocity between t and t_next (algorithm 2)."""
-        return self.scheduler.reverse_process_step(x, self.predict(x, t, t_next - t, **kwargs).to(x.dtype), t, t_next)

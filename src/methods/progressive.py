@@ -1,16 +1,16 @@
 """Progressive Distillation for Fast Sampling of Diffusion Models (Salimans and Ho, ICLR 2022, arXiv:2202.00512)."""
 
-import copy
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from src.methods._base import Method, follow, register
-from src.methods._ddim import DDIMModel
-from src.methods._schedules import split_batch
+from src.methods._base import Method, register, split_batch
+from src.methods._student import Student
+from src.methods._target import follow, frozen_copy
+from src.methods._vp_path import DDIMModel
 from src.utils import expand_t
 
 PREDICTIONS, WEIGHTINGS = ("v", "x0"), ("truncated_snr", "snr_plus_1")
@@ -24,8 +24,8 @@ class Rounds(nn.Module):
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        self.teacher = copy.deepcopy(network).eval().requires_grad_(False)
-        self.average = copy.deepcopy(network).eval().requires_grad_(False)
+        self.teacher = frozen_copy(network)
+        self.average = frozen_copy(network)
         self.done = 0
 
     def get_extra_state(self) -> int:
@@ -36,7 +36,7 @@ class Rounds(nn.Module):
 
 
 @register("progressive")
-class ProgressiveDistillation(DDIMModel):
+class ProgressiveDistillation(Student, DDIMModel):
     """Halve the number of DDIM steps again and again: one step of the student goes as far as two of its teacher.
 
     A run consists of rounds, to start_steps / 2, start_steps / 4, ..., 1 steps. The first round's teacher is --teacher, any
@@ -51,8 +51,6 @@ class ProgressiveDistillation(DDIMModel):
     Memory: beside the student, its teacher and two more networks.
     """
 
-    needs_teacher = True
-
     @dataclass
     class Config(DDIMModel.Config):
         prediction: str = field(default="v", metadata={"help": "what the network learns to predict", "choices": PREDICTIONS})
@@ -63,10 +61,10 @@ class ProgressiveDistillation(DDIMModel):
             default=4, metadata={"help": "the final model is good for so many steps and fewer, a power of 2", "minimum": 1}
         )
         repeat_share: float = field(
-            default=0.25, metadata={"help": "share of the batch that repeats larger numbers of steps", "minimum": 0}
+            default=0.25, metadata={"help": "share of the batch that repeats larger numbers of steps", "minimum": 0, "below": 1}
         )
         last_rounds: float = field(
-            default=2.0, metadata={"help": "how many times longer the rounds to 2 and 1 steps are", "minimum": 0}
+            default=2.0, metadata={"help": "how many times longer the rounds to 2 and 1 steps are", "above": 0}
         )
         weighting: str = field(
             default="truncated_snr", metadata={"help": "of errors of the data: max(SNR, 1) or SNR + 1", "choices": WEIGHTINGS}
@@ -76,18 +74,10 @@ class ProgressiveDistillation(DDIMModel):
             super().__post_init__()
             if self.eta != 0:
                 raise ValueError(f"progressive distillation is of DDIM: expected eta 0, got {self.eta:g}")
-            for item in fields(self):
-                choices = item.metadata.get("choices", [getattr(self, item.name)])
-                if getattr(self, item.name) not in choices:
-                    raise ValueError(f"expected {item.name} {' or '.join(choices)}, got {getattr(self, item.name)!r}")
             for name, least in (("start_steps", 2), ("serve_steps", 1)):
                 value = getattr(self, name)
-                if value < least or value & (value - 1):
+                if value & (value - 1):
                     raise ValueError(f"expected {name} a power of 2 of at least {least}, got {value}")
-            if not 0 <= self.repeat_share < 1:
-                raise ValueError(f"expected repeat_share from 0 to below 1, got {self.repeat_share:g}")
-            if self.last_rounds <= 0:
-                raise ValueError(f"expected last_rounds above 0, got {self.last_rounds:g}")
 
     def _setup(self, **kwargs: Any) -> None:
         super()._setup(**kwargs)

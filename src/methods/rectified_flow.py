@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from src.methods._base import register
-from src.methods._flow import VelocityModel
+from src.methods._straight_path import VelocityModel
 from src.utils import expand_t
 
 

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 
 from src.methods._base import register
-from src.methods._flow import VelocityModel
-from src.methods._schedules import TIME_DISTRIBUTIONS
+from src.methods._distances import HUBER_C, pseudo_huber
+from src.methods._straight_path import TIME_DISTRIBUTIONS, VelocityModel
 
 LOSSES = ("huber", "l2")
-C = 0.00054  # of the pseudo-Huber loss, times the values of an image
 
 
 @register("reflow")
@@ -40,14 +39,8 @@ class ReFlow(VelocityModel):
         )
         loss: str = field(default="huber", metadata={"help": "huber: pseudo-Huber; l2: mean squared error", "choices": LOSSES})
         huber_c: float = field(
-            default=-1.0, metadata={"help": f"pseudo-Huber constant; below 0: {C} times the values of an image"}
+            default=-1.0, metadata={"help": f"pseudo-Huber constant; below 0: {HUBER_C} times the values of an image"}
         )
-
-        def __post_init__(self) -> None:
-            for name in ("time_distribution", "loss"):
-                choices = self.__dataclass_fields__[name].metadata["choices"]
-                if getattr(self, name) not in choices:
-                    raise ValueError(f"expected {name} {', '.join(choices)}, got {getattr(self, name)!r}")
 
     def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The distance of the velocity from data - noise (eq. 1 of Liu et al.): a pair's data and noise (B, ...) -> scalar.
@@ -61,8 +54,7 @@ class ReFlow(VelocityModel):
         losses = error.square().flatten(1).mean(dim=1)
         if self.config.loss == "huber":
             size = data[0].numel()
-            c = (self.config.huber_c if self.config.huber_c >= 0 else C * size) / math.sqrt(size)
-            c = max(c, 1e-6)  # the root has no slope at 0
-            losses = (losses + c**2).sqrt() - c
+            c = self.config.huber_c if self.config.huber_c >= 0 else HUBER_C * size
+            losses = pseudo_huber(losses, c / math.sqrt(size))
         self.report_losses(t, losses)
         return losses.mean()

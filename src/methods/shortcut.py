@@ -1,23 +1,21 @@
 """One Step Diffusion via Shortcut Models (Frans, Hafner, Levine, Abbeel, ICLR 2025, arXiv:2410.12557)."""
 
-import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from src.methods._base import Method, follow, register
-from src.methods._paths import LinearPathScheduler, as_velocity
-from src.methods._schedules import split_batch
+from src.methods._base import register, split_batch
+from src.methods._straight_path import AverageVelocityModel
+from src.methods._target import follow, frozen_copy
 from src.utils import expand_t
 
 CLIP = 4.0  # bootstrap targets and the states they pass through stay in [-CLIP, CLIP], as in the authors' code
 
 
 @register("shortcut")
-class Shortcut(Method):
+class Shortcut(AverageVelocityModel):
     """Learn s(xt, t, d), the direction of a step of size d: xt + d s(xt, t, d) is on the same path at t + d (eq. 2).
 
     d is one of 1, 1/2, ..., 1/finest_steps. The finest step is the flow case and queried as d = 0, where s is the velocity; a
@@ -25,33 +23,27 @@ class Shortcut(Method):
     the whole batch, a training step costs two without gradients for bootstrap_share of it, and memory for a second network.
     """
 
-    Scheduler = LinearPathScheduler
-    needs_condition = True
-
     @dataclass
-    class Config(LinearPathScheduler.Config):
+    class Config(AverageVelocityModel.Config):
         time_scale: float = field(default=1000.0, metadata={"help": "the network sees time_scale * t and time_scale * d"})
         finest_steps: int = field(
             default=128, metadata={"help": "steps of the finest grid, the paper's M: a power of two", "minimum": 2}
         )
         bootstrap_share: float = field(
-            default=0.125, metadata={"help": "share of the batch that learns from two half steps", "minimum": 0}
+            default=0.125, metadata={"help": "share of the batch that learns from two half steps", "minimum": 0, "maximum": 1}
         )
         target_decay: float = field(
-            default=0.999, metadata={"help": "what the target network keeps of itself at each step", "minimum": 0}
+            default=0.999, metadata={"help": "what the target network keeps of itself at each step", "minimum": 0, "below": 1}
         )
 
         def __post_init__(self) -> None:
-            if self.finest_steps < 2 or self.finest_steps & (self.finest_steps - 1):
+            super().__post_init__()
+            if self.finest_steps & (self.finest_steps - 1):
                 raise ValueError(f"expected finest_steps a power of two of at least 2, got {self.finest_steps}")
-            if not 0 <= self.bootstrap_share <= 1:
-                raise ValueError(f"expected bootstrap_share from 0 to 1, got {self.bootstrap_share:g}")
-            if not 0 <= self.target_decay < 1:
-                raise ValueError(f"expected target_decay from 0 to below 1, got {self.target_decay:g}")
 
     def _setup(self, **kwargs: Any) -> None:
         super()._setup(**kwargs)
-        self.train_only["target"] = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.train_only["target"] = frozen_copy(self.network)
 
     def on_step_end(self, step: int, total_steps: int) -> None:
         follow(self.train_only["target"], self.network, self.config.target_decay)
@@ -106,13 +98,6 @@ class Shortcut(Method):
         interval (B,) is the step size d. The finest, 1 / finest_steps, and less are queried as 0, the instantaneous velocity,
         and so is none. network: another than the model's own.
         """
-        d = torch.zeros_like(t) if interval is None else torch.where(interval < 1.5 / self.config.finest_steps, 0.0, interval)
-        scale = self.config.time_scale
-        network = self.network if network is None else network
-        return as_velocity(network(xt, t * scale, d * scale, **kwargs), xt, t, self.config.prediction)
-
-    def sampling_step(
-        self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
-    ) -> torch.Tensor:
-        """One step of size t_next - t (algorithm 2). Trained for equal steps, a power of two of them."""
-        return self.scheduler.reverse_process_step(x, self.predict(x, t, t_next - t, **kwargs).to(x.dtype), t, t_next)
+        if interval is not None:
+            interval = torch.where(interval < 1.5 / self.config.finest_steps, 0.0, interval)
+        return super().predict(xt, t, interval, network, **kwargs)

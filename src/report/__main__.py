@@ -13,8 +13,8 @@ from src.common.files import read_text, write_whole
 from src.report.check import check_writeup
 from src.report.draft import draft
 from src.report.figures import drawings
-from src.report.layout import missing_letters, parse, typeset
 from src.report.run import read_run
+from src.report.typeset import missing_letters, parse, typeset
 
 
 def make_parser() -> Parser:
@@ -62,7 +62,7 @@ def make(run_dir: Path, metrics: list[Path] | None, samples: Path | None, previe
     typeset(blocks, draws, run_dir, pdf)
     if letters := missing_letters("".join(block.text for block in blocks)):
         problems.append(f"letters: the fonts lack {letters[:20]}; write these words in Latin letters")
-    return pdf, problems + check_writeup(pdf)
+    return pdf, problems + check_writeup(pdf, run.challenge.nfe)
 
 
 if __name__ == "__main__":

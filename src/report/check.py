@@ -9,10 +9,11 @@ import logging
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.challenges import get_challenge
 from src.common.cli import UserError
 
 MAX_PAGES = 2  # before the references
@@ -61,10 +62,10 @@ def need(module: str) -> Any:
         raise UserError(f"write-ups need {module.split('.')[0]}: pip install -r requirements-report.txt") from error
 
 
-def check_writeup(pdf: Path) -> list[str]:
+def check_writeup(pdf: Path, nfes: Sequence[int] = get_challenge().nfe) -> list[str]:
     """What is wrong with a write-up, a line each; empty where nothing is.
 
-    Looked at are: at most two A4 pages before the references, every item of ITEMS, results at NFE 1, 2 and 4, pictures,
+    Looked at are: at most two A4 pages before the references, every item of ITEMS, results at every NFE of nfes, pictures,
     references to papers and code, text that can be read out, embedded fonts, at most a tenth of the characters below 9 points,
     no [[place]] left to fill in.
 
@@ -93,7 +94,7 @@ def check_writeup(pdf: Path) -> list[str]:
     return [
         *check_pages(boxes, content),
         *check_text(before),
-        *check_items(before),
+        *check_items(before, nfes),
         *([] if any(pictures[:content]) else ["pictures: none found; loss curves and samples must be shown"]),
         *check_references(after),
         *check_fonts(fonts, sizes),
@@ -203,14 +204,15 @@ def check_text(text: str) -> list[str]:
     return problems + [f"not filled in: {place[:80]}" for place in places]
 
 
-def check_items(text: str) -> list[str]:
+def check_items(text: str, nfes: Sequence[int]) -> list[str]:
     problems = [
         f"{name}: not found; {what}"
         for name, (patterns, what) in ITEMS.items()
         if not any(re.search(pattern, text, LINE | re.DOTALL if pattern.startswith(CAPTION) else LINE) for pattern in patterns)
     ]
-    missing = [nfe for nfe in ("1", "2", "4") if nfe not in told_nfes(text)]
-    return problems + [f"results: NFE {nfe} not found; give the FID at NFE 1, 2 and 4" for nfe in missing]
+    wanted = " and ".join(filter(None, (", ".join(map(str, nfes[:-1])), str(nfes[-1]))))
+    missing = [nfe for nfe in nfes if str(nfe) not in told_nfes(text)]
+    return problems + [f"results: NFE {nfe} not found; give the FID at NFE {wanted}" for nfe in missing]
 
 
 def told_nfes(text: str) -> set[str]:

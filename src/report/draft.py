@@ -8,12 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import custom_model
+from src.common.checkpoints import MODEL_CONFIG
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT, load_json
-from src.methods import get_method
-from src.report.run import Run, earlier_runs, training_seconds
+from src.report.run import Writeup, earlier_runs
+from src.runs import trained_seconds
 
-NETWORK = (*custom_model.NETWORK_OPTIONS, "use_additional_condition", "num_train_timesteps")  # options that are no method's own
+NO_METHODS = ("method", "challenge", "use_additional_condition", "num_train_timesteps")  # options that are no method's own
 ALWAYS_CITED = ("1706.08500", "2104.11222")  # FID, and the tool that measures it
 AVERAGES = "2312.02696"  # weight averages by half-life
 
@@ -74,10 +75,10 @@ def own_text(cls: type) -> tuple[str, str]:
 
 
 def find_method(config: Path) -> type:
-    """The class that model_config.json names. Raises UserError where this copy of the kit has no such method."""
+    """The class of the model that model_config.json describes. Raises UserError where custom_model.py builds none of it."""
     try:
-        return get_method(load_json(config).get("method", "custom"))
-    except ValueError as error:
+        return type(custom_model.create_custom_model(device="cpu", **load_json(config)))
+    except (ValueError, TypeError) as error:
         raise UserError(f"{config}: {error}") from error
 
 
@@ -96,15 +97,17 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {left:02d} s" if minutes else f"{left} s"
 
 
-def training_text(run: Run) -> str:
+def training_text(run: Writeup) -> str:
     """The training details in sentences, the total training time among them."""
     config = run.training
-    shape = config.get("image_shape", [3, 64, 64])
-    own = {name: value for name, value in run.model.items() if name not in (*NETWORK, "method")}
+    shape = config.get("image_shape", run.challenge.shape)
+    others = {*NO_METHODS, *(item.name for item in run.challenge.network_fields())}
+    own = {name: value for name, value in run.model.items() if name not in others}
     sentences = [
         f"The U-Net has {config['num_parameters']:,} parameters. It learned from {config['num_training_images']:,} "
-        f"{'pairs' if config.get('pairs') else 'images'} of {shape[1]}x{shape[2]} pixels ({config.get('data', 'images')}) in "
-        f"{run.steps:,} steps of batch size {config['batch_size']}, {run.steps * config['batch_size']:,} images seen in all.",
+        f"{'pairs' if config.get('pairs') else 'images'} of {shape[1]}x{shape[2]} pixels "
+        f"({config.get('challenge') or 'images'}) in {run.steps:,} steps of batch size {config['batch_size']}, "
+        f"{run.steps * config['batch_size']:,} images seen in all.",
         f"Adam had a learning rate of {config['lr']:g} after a linear warm-up of {config['lr_warmup']} steps"
         + (f", falling linearly to 0 over the last {config['lr_decay']:.0%} of the steps" if config.get("lr_decay") else "")
         + (f"; gradients were clipped at norm {config['grad_clip']:g}." if config.get("grad_clip") else "."),
@@ -120,9 +123,9 @@ def training_text(run: Run) -> str:
     return " ".join([*sentences, time_text(run)])
 
 
-def time_text(run: Run) -> str:
+def time_text(run: Writeup) -> str:
     """The total training time, that of the runs it was built on included; a place where one of them is not known."""
-    mine, earlier = training_seconds(run.folder), earlier_runs(run.training)
+    mine, earlier = trained_seconds(run.log), earlier_runs(run.training)
     unknown = [path for _, path, seconds in earlier if seconds is None]
     if mine is None or unknown:
         missing = (
@@ -134,7 +137,7 @@ def time_text(run: Run) -> str:
     return f"**Total training time: {duration(total)}**" + (f" (this run {duration(mine)}{parts})." if earlier else ".")
 
 
-def results_text(run: Run) -> str:
+def results_text(run: Writeup) -> str:
     sizes = sorted({(result.get("num_generated"), result.get("num_reference")) for result in run.fid.values()}, key=str)
     if not sizes:
         return "Table 1 gives the FID at each number of network calls (NFE)."
@@ -142,12 +145,12 @@ def results_text(run: Run) -> str:
     return f"Table 1 gives the FID at each number of network calls (NFE), of {counts}. Figure 3 shows samples."
 
 
-def references_text(run: Run, cls: type) -> str:
+def references_text(run: Writeup, cls: type) -> str:
     """A list: the papers that the files of the method and of its teacher's name, those of FID and weight averages, the code."""
     known = {reference.arxiv: reference.text for reference in read_references() if reference.arxiv}
     papers = method_papers(cls)
     for _, folder, _ in earlier_runs(run.training):
-        config = folder / "model_config.json"
+        config = folder / MODEL_CONFIG
         papers += method_papers(find_method(config)) if config.is_file() else []
     papers += [AVERAGES] if any(run.training.get("ema_half_lives", [])) else []
     unique = dict.fromkeys([*papers, *ALWAYS_CITED])
@@ -158,9 +161,9 @@ def references_text(run: Run, cls: type) -> str:
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
 
 
-def draft(run: Run) -> str:
+def draft(run: Writeup) -> str:
     """writeup.md as it is first written. Raises UserError where the run's method is not in this copy of the kit."""
-    cls, name = find_method(run.folder / "model_config.json"), run.model.get("method", "custom")
+    cls, name = find_method(run.folder / MODEL_CONFIG), run.model.get("method", "custom")
     paper, description = own_text(cls)
     return f"""# Few-step image generation: {name.replace("_", " ")}
 

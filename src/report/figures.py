@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from src.report.check import need
-from src.report.layout import COLUMN, SMALL, Drawing, markup, png, styles
-from src.report.run import NFES, Run, cut_sheet, early_previews, first_samples
+from src.report.run import Writeup, cut_sheet, early_previews, first_samples
+from src.report.typeset import COLUMN, SMALL, Drawing, markup, png, styles
+from src.runs import LOG
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -19,18 +20,22 @@ from matplotlib.ticker import EngFormatter
 LABEL = 32.0  # points, the column of row labels
 
 
-def drawings(run: Run) -> tuple[dict[str, Drawing], list[str]]:
+def drawings(run: Writeup) -> tuple[dict[str, Drawing], list[str]]:
     """Name -> what draws it (a list of flowables, empty where the run has nothing to show); what is missing, a line each."""
     problems = []
     if not any(name.startswith("loss") for name in run.curves()):
-        problems.append(f"loss curves: {run.folder / 'log.jsonl'} has no losses")
+        problems.append(f"loss curves: {run.folder / LOG} has no losses")
     if not early_previews(run):
         problems.append(f"samples from early training: no preview of the first quarter of {run.steps} steps")
     problems += [
-        f"results: no FID at NFE {nfe}; measure it with measure_fid.py (--metrics)" for nfe in NFES if nfe not in run.fid
+        f"results: no FID at NFE {nfe}; measure it with measure_fid.py (--metrics)"
+        for nfe in run.challenge.nfe
+        if nfe not in run.fid
     ]
     problems += [
-        f"samples at NFE {nfe}: none; make them with sampling.py (--samples)" for nfe in NFES if nfe not in run.samples
+        f"samples at NFE {nfe}: none; make them with sampling.py (--samples)"
+        for nfe in run.challenge.nfe
+        if nfe not in run.samples
     ]
     return {
         "curves": lambda: curves(run),
@@ -40,7 +45,7 @@ def drawings(run: Run) -> tuple[dict[str, Drawing], list[str]]:
     }, problems
 
 
-def curves(run: Run) -> list[Any]:
+def curves(run: Writeup) -> list[Any]:
     """Losses, and FID on the development split where it was measured, against the images seen."""
     found = run.curves()
     panels = [[name for name in found if name.startswith(start)] for start in ("loss", "fid_")]
@@ -110,24 +115,24 @@ def short(steps: int) -> str:
     return str(steps) if steps < 1000 else f"{steps / 1000:.1f}k" if steps < 10000 else f"{steps / 1000:.0f}k"
 
 
-def early(run: Run) -> list[Any]:
+def early(run: Writeup) -> list[Any]:
     """A column or more for each early preview, a row a NFE; as many samples of each preview as make about eight columns."""
     chosen = early_previews(run)
     if not chosen:
         return []
-    _, height, width = run.training.get("image_shape", (3, 64, 64))
+    _, height, width = run.training.get("image_shape", run.challenge.shape)
     sheets = [cut_sheet(path, height, width) for path in chosen.values()]
     span = max(1, min(8 // len(sheets), *(sheet.shape[1] for sheet in sheets)))
     count = min(sheet.shape[0] for sheet in sheets)
     rows = [[image for sheet in sheets for image in sheet[row, :span]] for row in range(count)]
-    labels = [f"NFE {nfe}" for nfe in NFES[:count]]
+    labels = [f"NFE {nfe}" for nfe in run.challenge.nfe[:count]]
     return [grid(rows, labels, [short(step) for step in chosen], span)]
 
 
-def samples(run: Run, columns: int = 8) -> list[Any]:
+def samples(run: Writeup, columns: int = 8) -> list[Any]:
     """Two rows of samples for each NFE, of the same noise in the same place."""
     rows, labels = [], []
-    for nfe in (nfe for nfe in NFES if nfe in run.samples):
+    for nfe in (nfe for nfe in run.challenge.nfe if nfe in run.samples):
         images = first_samples(run.samples[nfe], 2 * columns)
         for start in range(0, len(images) - columns + 1, columns):
             rows.append(list(images[start : start + columns]))
@@ -138,7 +143,7 @@ def samples(run: Run, columns: int = 8) -> list[Any]:
     return [grid(rows, labels)] if rows else []
 
 
-def results(run: Run) -> list[Any]:
+def results(run: Writeup) -> list[Any]:
     """A table: a column for each NFE, a row for FID, and for pytorch-fid's and KID where they were measured at each."""
     if not run.fid:
         return []
@@ -146,7 +151,7 @@ def results(run: Run) -> list[Any]:
     style = styles()
     figures = [("FID (clean-fid)", "fid_score", 1), ("FID (pytorch-fid)", "fid_pytorch", 1), ("KID x 1,000", "kid", 1000)]
     figures = [figure for figure in figures if all(figure[1] in result for result in run.fid.values())]
-    nfes = sorted({*NFES, *run.fid})
+    nfes = sorted({*run.challenge.nfe, *run.fid})
     rows = [["", *(platypus.Paragraph(f"<b>NFE {nfe}</b>", style["cell"]) for nfe in nfes)]]
     for name, key, scale in figures:
         values = [f"{scale * run.fid[nfe][key]:.2f}" if nfe in run.fid else "-" for nfe in nfes]

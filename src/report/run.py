@@ -6,26 +6,28 @@ from typing import Any
 
 import numpy as np
 
+from src.challenges import Challenge, get_challenge
 from src.common.cli import UserError
-from src.common.files import load_json, load_json_lines
+from src.common.files import load_json
 from src.common.images import read_picture
+from src.runs import PREVIEWS, SAMPLES, SCORES, TRAINING_CONFIG, Run, nfe_folders, nfe_of, numbered
 
-NFES = (1, 2, 4)
 EARLY_SHARE = 0.25  # of the steps: previews up to there show the early phases
 SHEET_SCALE = 2  # the enlargement of preview sheets
 
 
 @dataclass
-class Run:
-    """A trained run. Parts that are absent are empty; the write-up names them.
+class Writeup:
+    """What a write-up says of a trained run. Parts that are absent are empty; the write-up names them.
 
-    model, training: model_config.json and training_config.json.
+    challenge: what it was trained for. model, training: model_config.json and training_config.json.
     log: the lines of log.jsonl.
     previews: step -> sheet of samples. samples: NFE -> folder of PNG files.
     fid: NFE -> figures by name: fid_score, and where they were measured fid_pytorch, kid, num_generated, num_reference.
     """
 
     folder: Path
+    challenge: Challenge
     model: dict[str, Any]
     training: dict[str, Any]
     log: list[dict[str, Any]]
@@ -46,8 +48,10 @@ class Run:
         return {name: [(row["images_seen"], row[name]) for row in rows if name in row] for name in names}
 
 
-def read_run(folder: Path, metrics: list[Path] | None = None, samples: Path | None = None, previews: Path | None = None) -> Run:
-    """The run in this folder.
+def read_run(
+    folder: Path, metrics: list[Path] | None = None, samples: Path | None = None, previews: Path | None = None
+) -> Writeup:
+    """What the run in this folder gives.
 
     metrics: results of measure_fid.py or src.evaluation, by default fid/nfe=K.json or samples/nfe=K/metrics.json of the folder.
     samples: a folder of folders nfe=K, by default folder/samples. previews: a folder of step_NNNNNNN.png, by default
@@ -55,28 +59,28 @@ def read_run(folder: Path, metrics: list[Path] | None = None, samples: Path | No
 
     Raises UserError where there is no run, a file is malformed, or a path given is absent.
     """
-    if not (folder / "training_config.json").is_file():
-        raise UserError(f"{folder} holds no run: expected training_config.json there, which train.py writes into results/RUN")
+    run = Run(folder)
+    if not run.exists:
+        raise UserError(f"{folder} holds no run: expected {TRAINING_CONFIG} there, which train.py writes into results/RUN")
+    try:
+        challenge = get_challenge(run.challenge)
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
     for path in filter(None, (samples, previews)):
         if not path.is_dir():
             raise UserError(f"no folder {path}")
-    samples = samples or folder / "samples"
-    files = metrics or [*samples.glob("nfe=*/metrics.json"), *(folder / "fid").glob("nfe=*.json")]
-    return Run(
+    samples = samples or folder / SAMPLES
+    files = metrics or [*samples.glob("nfe=*/metrics.json"), *(folder / SCORES).glob("nfe=*.json")]
+    return Writeup(
         folder,
-        load_json(folder / "model_config.json"),
-        load_json(folder / "training_config.json"),
-        load_json_lines(folder / "log.jsonl"),
-        numbered(previews or folder / "previews", "step_*.png", "step_"),
-        numbered(samples, "nfe=*", "nfe="),
+        challenge,
+        run.model,
+        run.training,
+        run.log(),
+        numbered(previews or folder / PREVIEWS, "step_", ".png"),
+        nfe_folders(samples),
         dict(sorted(read_fid(path) for path in files)),
     )
-
-
-def numbered(folder: Path, pattern: str, prefix: str) -> dict[int, Path]:
-    """Number in the name -> path, in order of the numbers."""
-    found = {path.name.removeprefix(prefix).removesuffix(".png"): path for path in folder.glob(pattern)}
-    return {int(number): found[number] for number in sorted(filter(str.isdecimal, found), key=int)}
 
 
 def read_fid(path: Path) -> tuple[int, dict[str, Any]]:
@@ -93,16 +97,10 @@ def read_fid(path: Path) -> tuple[int, dict[str, Any]]:
         figures["fid_pytorch"] = modes["pytorch"]["fid"]["value"]
     if not isinstance(figures.get("fid_score"), (int, float)):
         raise UserError(f"{path}: expected a result of measure_fid.py, found no fid_score")
-    for name in (path.stem, path.parent.name, Path(str(figures.get("generated_dir", ""))).name):
-        number = name.removeprefix("nfe=")
-        if name.startswith("nfe=") and number.isdecimal():
-            return int(number), figures
+    for name in (path.name, path.parent, figures.get("generated_dir", "")):
+        if (nfe := nfe_of(str(name))) is not None:
+            return nfe, figures
     raise UserError(f"{path}: of which NFE? Name the file nfe=K.json, or measure a folder nfe=K")
-
-
-def training_seconds(folder: Path) -> float | None:
-    """How long the run in this folder trained, in seconds; None where its log does not say."""
-    return next((row["seconds"] for row in reversed(load_json_lines(folder / "log.jsonl")) if "seconds" in row), None)
 
 
 def earlier_runs(training: dict[str, Any]) -> list[tuple[str, Path, float | None]]:
@@ -112,20 +110,19 @@ def earlier_runs(training: dict[str, Any]) -> list[tuple[str, Path, float | None
     while waiting:
         settings = waiting.pop(0)
         for key, role in (("teacher", "teacher"), ("init_from", "first weights")):
-            source = Path(settings.get(key) or "")
-            folder = source.parent if source.is_file() or source.suffix in (".ckpt", ".pt") else source
-            if not settings.get(key) or folder.resolve() in found:
+            run = Run.of(settings.get(key) or "")
+            if not settings.get(key) or run.folder.resolve() in found:
                 continue
-            found[folder.resolve()] = (role, folder, training_seconds(folder))
-            if (folder / "training_config.json").is_file():
-                waiting.append(load_json(folder / "training_config.json"))
+            found[run.folder.resolve()] = (role, run.folder, run.seconds())
+            if run.exists:
+                waiting.append(run.training)
     return list(found.values())
 
 
 # ----------------------------------------------------------------------------------------------------------- pictures
 
 
-def early_previews(run: Run, most: int = 8) -> dict[int, Path]:
+def early_previews(run: Writeup, most: int = 8) -> dict[int, Path]:
     """Up to `most` previews of the first quarter of the steps, evenly chosen from those after a thousandth of them."""
     steps = [step for step in run.previews if run.steps / 1000 <= step <= EARLY_SHARE * run.steps]
     chosen = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(most, len(steps)))})

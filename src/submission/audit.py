@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.network import UNet
 from src.submission.broker import Cost, Shift
 from src.submission.contents import CHECKPOINT, CONFIG
 from src.submission.failures import Failed
@@ -50,7 +50,7 @@ def read_config(top: Path) -> dict[str, Any]:
     return config
 
 
-def measure_cost(network: UNet, image_shape: tuple[int, int, int]) -> Cost:
+def measure_cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
     """What one call of the network takes for one image, measured on the CPU on one thread."""
     device = next(network.parameters()).device
     network = network.to("cpu")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from src.challenges import Challenge, get_challenge
 from src.common.devices import autocast
 from src.common.images import to_uint8
 from src.submission.failures import CODES, Failed, one_line
@@ -66,7 +67,7 @@ class Broker:
     """One process of a submission and its network. A context manager, which starts and ends the process.
 
     Args:
-        image_shape: (3, H, W) of every image.
+        challenge: whose shape the images have; the course's if not given.
         dtype: of the autocast around sample(), as `sampling.py` has it.
         hidden: files and folders that a sandbox without bubblewrap has to cover.
 
@@ -79,11 +80,13 @@ class Broker:
         model: Model,
         limits: Limits,
         kind: str,
-        image_shape: tuple[int, int, int] = (3, 64, 64),
+        challenge: Challenge | None = None,
         dtype: torch.dtype = torch.float32,
         hidden: tuple[Path, ...] = (),
     ):
-        self.model, self.limits, self.kind, self.image_shape = model, limits, kind, image_shape
+        self.model, self.limits, self.kind = model, limits, kind
+        self.challenge = challenge or get_challenge()
+        self.image_shape = self.challenge.shape
         self.dtype, self.hidden = dtype, hidden
         self.networks = model.weights.networks
         self.shift: Shift | None = None
@@ -146,7 +149,9 @@ class Broker:
             for prefix, network in weights.networks.items()
         }
         zeros = [(name, str(value.dtype).removeprefix("torch."), list(value.shape)) for name, value in weights.zeros.items()]
+        kind = f"{self.challenge.network.__module__}.{self.challenge.network.__qualname__}"
         about = {"code": self._code_view(), "model_config": self.model.config, "networks": shapes, "zeros": zeros}
+        about["network_class"] = kind
         self._send({"kind": "setup", **about}, weights.extras)
         header, _ = self._receive(0, before_sampling=True)
         self.method = one_line(header.get("method", ""))

@@ -3,6 +3,7 @@
 The zip is unpacked into an empty folder, the staff's own files are put in place, and everything runs there in new processes.
 """
 
+import itertools
 import os
 import re
 import subprocess
@@ -16,22 +17,22 @@ from typing import Any
 
 import numpy as np
 
+from src.challenges import Challenge, add_challenge_flag, graded_challenge
 from src.common.cli import Parser, UserError, number
 from src.common.devices import resolve_device
-from src.common.images import image_seeds
-from src.evaluation.features import read_images
+from src.common.noise import image_seeds
 from src.report.check import check_writeup
+from src.runs import nfe_name
 from src.submission.archive import copy_code, unpack
-from src.submission.audit import doubt_change, doubt_lineage, measure_cost, read_config, shift_by, smooth_fields
-from src.submission.broker import Broker, Model
+from src.submission.audit import doubt_change, doubt_lineage, read_config, shift_by, smooth_fields
+from src.submission.broker import Broker
 from src.submission.contents import CHECKPOINT, COURSE_PACKAGES, REQUIRED, SAMPLED, closure, foreign_imports
 from src.submission.manifest import restore, states
+from src.submission.prepare import read_model
 from src.submission.readable import READABLE_BYTES, check_readable
 from src.submission.sandbox import Limits, find_kind
 from src.submission.weights import Weights, read_weights
 
-NFES = (1, 2, 4)
-IMAGE_SHAPE = (3, 64, 64)
 PROBE_IMAGES = 2
 
 
@@ -56,7 +57,8 @@ class Submission:
         states: what the submission had of the protected files before that, as `manifest.states` tells it.
         python: the interpreter of the processes.
         seconds: the most that one of them may take.
-        network: options of the challenge's UNet, for challenges with a smaller one.
+        network: options of the challenge's network, where they are not its own defaults.
+        challenge: the name of the challenge; by default the one that the submission's model_config.json names.
     """
 
     folder: Path
@@ -66,11 +68,17 @@ class Submission:
     num_samples: int = 4
     seconds: float = 1800.0
     network: dict[str, Any] = field(default_factory=dict)
+    challenge: str | None = None
+
+    @cached_property
+    def task(self) -> Challenge:
+        """The challenge. Raises UserError."""
+        return graded_challenge(self.challenge or read_config(self.folder).get("challenge"))
 
     @cached_property
     def weights(self) -> Weights:
         """What the checkpoint holds. Raises UserError."""
-        return read_weights(self.folder, self.network)
+        return read_weights(self.folder, self.network, self.task)
 
     def run(self, *command: str | Path) -> str:
         """Run Python with these arguments in the folder, without this process's own settings; its output, stdout and stderr.
@@ -172,41 +180,41 @@ def training_starts(submission: Submission) -> str:
 
 
 def sampling(submission: Submission) -> str:
-    count = submission.num_samples
-    flags = ["--num_samples", str(count), "--nfe_list", *map(str, NFES), "--device", submission.device]
+    count, challenge = submission.num_samples, submission.task
+    flags = ["--num_samples", str(count), "--nfe_list", *map(str, challenge.nfe), "--device", submission.device]
     with tempfile.TemporaryDirectory() as folder:
-        submission.run("sampling.py", "--ckpt_path", CHECKPOINT, "--save_dir", folder, *flags)
-        images = {nfe: read_images(Path(folder) / f"nfe={nfe}") for nfe in NFES}
+        flags += ["--challenge", challenge.name, "--save_dir", folder]
+        submission.run("sampling.py", "--ckpt_path", CHECKPOINT, *flags)
+        folders = {nfe: Path(folder) / nfe_name(nfe) for nfe in challenge.nfe}
+        for path in folders.values():
+            challenge.check(path, count)
+        images = {nfe: challenge.read(path) for nfe, path in folders.items()}
     for nfe, batch in images.items():
-        if batch.shape != (count, *IMAGE_SHAPE):
-            raise NotPassed(f"NFE {nfe}: images {batch.shape}, expected {(count, *IMAGE_SHAPE)}", "see sample() of your model")
         if len(np.unique(batch.reshape(count, -1), axis=0)) < count:
             raise NotPassed(f"NFE {nfe}: images of different noise are equal", "start from the noise of each image's seed")
-    for one, other in ((1, 2), (2, 4), (1, 4)):
+    for one, other in itertools.combinations(images, 2):
         if np.array_equal(images[one], images[other]):
             raise NotPassed(f"NFE {one} and {other} give the same images", "use num_inference_timesteps in sample()")
-    return f"{count} images at NFE {', '.join(map(str, NFES))}, all different"
+    return f"{count} images at NFE {', '.join(map(str, challenge.nfe))}, all different"
 
 
 def network_calls(submission: Submission) -> str:
     """As the grader counts them: the network is called outside of the process that runs the submission's code."""
     if sys.platform != "linux":
         return "not counted here: the grader's sandbox needs Linux"
-    device = resolve_device(submission.device)
+    device, challenge = resolve_device(submission.device), submission.task
     counts, strange, weak = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        copy_code(submission.folder, Path(folder))
-        cost = measure_cost(next(iter(submission.weights.networks.values())), IMAGE_SHAPE)
-        model = Model(Path(folder), read_config(submission.folder), submission.weights, cost)
+        model = read_model(submission.folder, Path(folder) / "code", submission.weights, challenge)
         model.to(device)
-        with Broker(model, Limits(), find_kind()) as broker:
-            for nfe in NFES:
+        with Broker(model, Limits(), find_kind(), challenge) as broker:
+            for nfe in challenge.nfe:
                 before, seeds = broker.calls, image_seeds(0, 0, PROBE_IMAGES)
                 broker.shift = None
                 made = broker.sample(nfe, seeds)
                 counts.append(f"{(broker.calls - before) / PROBE_IMAGES:g} at NFE {nfe}")
                 strange += [f"NFE {nfe}: {doubt.text}" for doubt in doubt_lineage(made.shares)]
-                broker.shift = shift_by(smooth_fields(PROBE_IMAGES, nfe, IMAGE_SHAPE).to(device))
+                broker.shift = shift_by(smooth_fields(PROBE_IMAGES, nfe, challenge.shape).to(device))
                 shifted = broker.sample(nfe, seeds)
                 weak += [f"{doubt.code}: NFE {nfe}: {doubt.text}" for doubt in doubt_change(made.images, shifted.images)]
     if strange:
@@ -222,7 +230,7 @@ def writeup(submission: Submission) -> str:
             f"expected one PDF at the top, found {', '.join(files) or 'none'}",
             "python -m src.report RUN makes it; if it is handed in elsewhere, --no_writeup",
         )
-    if problems := check_writeup(submission.folder / files[0]):
+    if problems := check_writeup(submission.folder / files[0], submission.task.nfe):
         raise NotPassed(f"{files[0]}: {'; '.join(problems)}", "edit writeup.md of the run and make the PDF again")
     return f"{files[0]} has every item the course asks for"
 
@@ -290,6 +298,7 @@ def main(argv: Sequence[str]) -> None:
     parser = Parser(prog="python -m src.submission check", description="prove that a submission runs")
     parser.add_argument("submission", type=Path, help="the zip, or a folder of the same files")
     parser.add_argument("--num_samples", type=number(int, 2), default=4, help="images sampled at each NFE")
+    add_challenge_flag(parser, default=None)
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     parser.add_argument("--no_writeup", action="store_true", help="the write-up is handed in elsewhere")
     parser.add_argument("--env", type=Path, metavar="FILE", help="run it in a new environment of this requirements file")
@@ -302,6 +311,7 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         python = make_environment(args.env, Path(folder) / "env") if args.env else sys.executable
         options = {"python": python, "device": args.device, "num_samples": args.num_samples, "seconds": args.seconds}
+        options["challenge"] = args.challenge
         for result in check(args.submission, Path(folder) / "submission", names, **options):
             done += 1
             print(f"{result.verdict}  {result.name}: {result.found}", flush=True)

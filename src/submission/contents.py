@@ -21,7 +21,7 @@ REQUIRED = (
     "src/utils.py",
 )
 # parts of the kit that neither training nor sampling uses; what of them the rest imports goes along
-OPTIONAL = ("src/challenges", "src/distillation", "src/evaluation", "src/submission", "src/report", "src/demo")
+OPTIONAL = ("src/distillation", "src/evaluation", "src/submission", "src/report", "src/demo")
 SCRIPTS = ("sampling.py", "measure_fid.py")  # the staff's own are put in place; they decide what else is needed
 SAMPLED = ("custom_model.py", "sampling.py")  # what runs where a submission is sampled
 MISSING = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}  # who catches one goes on without a package
@@ -66,15 +66,16 @@ def source_files(root: Path) -> list[str]:
     return sorted((chosen | closure(root, chosen | start)) - set(CODE) - set(SCRIPTS))
 
 
-def closure(root: Path, names: Iterable[str]) -> set[str]:
-    """These Python files of the project at root and all of it that they import, directly or not.
+def closure(root: Path, names: Iterable[str], without: Iterable[str] = ()) -> set[str]:
+    """These Python files of the project at root and all of it that they import, directly or not, but for those of `without`.
 
     Of a package whose __init__.py has code all modules count, since such code may import any of them.
     """
+    without = set(without)
     found, waiting = set(), [name for name in names if name.endswith(".py") and (root / name).is_file()]
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in found or name in without:
             continue
         found.add(name)
         for item in imports(root / name, root):

@@ -4,9 +4,8 @@ Every zip file and folder in SUBMISSIONS is a team's (teams.py). Each is graded 
 no other. Given again, the command grades only what is new or has changed. docs/grading.md says what is checked and how.
 """
 
-import os
+import argparse
 import queue
-import secrets
 import signal
 import subprocess
 import sys
@@ -15,42 +14,46 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from dataset import DATA_NAMES, DEFAULT_ROOT, REFERENCE_DIRS, prepare_reference
+from src.challenges import Challenge, add_challenge_flag, get_challenge, graded_challenge
 from src.common.cli import Parser, UserError, number
-from src.common.files import PROJECT_ROOT, load_json
-from src.submission.archive import content_hash
-from src.submission.leaderboard import Reference, write_board
+from src.common.devices import add_precision_flag
+from src.common.files import PROJECT_ROOT
+from src.submission.grading import run_job
+from src.submission.job import Job, Settings, has_result, make_secret, new_result, read_results, settings_key, write_result
+from src.submission.leaderboard import write_board
 from src.submission.sandbox import SCRATCH, find_kind
-from src.submission.team import Job, Settings, new_result, run_job, settings_key, write_result
 from src.submission.teams import find_submissions
 
-REFERENCES = {  # rows of the board that are no team: FID clean-fid, 1,000 vs 1,000 images
-    "simpsons": (
-        Reference("the course's baseline", "rectified flow, published", {1: 293.4, 2: 233.8, 4: 114.3}),
-        Reference("best public entry", "published", {1: 90.3, 2: 41.5, 4: 33.5}),
-        Reference("real images", "1,000 of the training images: the floor", {1: 18.2, 2: 18.2, 4: 18.2}),
-    ),
-    "toon": (),
-}
 INTERRUPTED = (130, -signal.SIGINT, 143, -signal.SIGTERM)  # exit codes of a process that was told to stop
 
 
-def make_parser() -> Parser:
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Challenge]:
+    """The flags, and the challenge that their defaults are of. Raises UserError for one that is not graded."""
+    first = Parser(add_help=False)
+    add_challenge_flag(first)
+    challenge = graded_challenge(first.parse_known_args(argv)[0].challenge)
+    return make_parser(challenge).parse_args(argv), challenge
+
+
+def make_parser(challenge: Challenge | None = None) -> Parser:
+    challenge = challenge or get_challenge()
     parser = Parser(prog="python -m src.submission grade", description="grade a folder of submissions")
     parser.add_argument("submissions", type=Path, help="a folder of zip files and folders, one a team; or one submission")
     teams_help = "a table of two columns, comma or semicolon: a submission's file, person or id, and its team's name"
     parser.add_argument("--teams", type=Path, metavar="FILE", help=teams_help)
     parser.add_argument("--out", type=Path, default=Path("board"), help="leaderboard.html, .json, .csv and teams/ go here")
-    parser.add_argument("--nfe", type=number(int, 1), nargs="+", default=[1, 2, 4], help="network calls per image")
+    parser.add_argument("--nfe", type=number(int, 1), nargs="+", default=list(challenge.nfe), help="network calls per image")
     parser.add_argument("--seeds", type=number(int, 1), default=3, help="secret seeds, each sampled and measured")
-    parser.add_argument("--num_images", type=number(int, 2), default=1000, help="images for each seed and NFE")
+    count_help = "images for each seed and NFE"
+    parser.add_argument("--num_images", type=number(int, 2), default=challenge.num_samples, help=count_help)
     parser.add_argument("--batch_size", type=number(int, 2), default=32, help="images at a time (CPU: at most 8)")
-    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="bf16 where the processor has it")
+    add_precision_flag(parser)
     seed_help = "the secret, a hexadecimal number; made beside --out if absent. Keep it: with it a grade can be repeated"
     parser.add_argument("--seed_file", type=Path, help=seed_help)
     parser.add_argument("--skip_public", action="store_true", help="do not compare with the public seed 42")
-    parser.add_argument("--data", choices=DATA_NAMES, default="simpsons", help="the challenge")
-    parser.add_argument("--data_root", default=DEFAULT_ROOT, help="the data set that an absent reference folder is made from")
+    add_challenge_flag(parser)
+    root_help = "the data set that an absent reference folder is made from"
+    parser.add_argument("--data_root", default=challenge.default_root, help=root_help)
     parser.add_argument("--reference_dir", type=Path, help="folder of the validation images; made if absent")
     parser.add_argument("--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given")
     parser.add_argument("--sandbox", choices=tuple(SCRATCH), help="the best that there is, if not given")
@@ -71,18 +74,19 @@ def indices(text: str) -> list[int]:
 
 
 def main(argv: Sequence[str]) -> None:
-    args = make_parser().parse_args(argv)
+    args, challenge = parse(argv)
     sys.stdout.reconfigure(errors="replace")  # names of teams may have letters that a terminal lacks
     found = find_submissions(args.submissions, args.teams)
-    reference = args.reference_dir or Path(REFERENCE_DIRS[args.data])
+    reference = args.reference_dir or Path(challenge.reference_dir())
     kind = find_kind(args.sandbox)
     if not reference.exists():
-        prepare_reference(args.data, args.data_root, reference)
+        challenge.write_reference(args.data_root, reference)
     seed_file = (args.seed_file or args.out.with_name(f".{args.out.name}.seed")).resolve()
     make_secret(seed_file, args.out.resolve())
     settings = Settings(
         reference_dir=str(reference.resolve()),
         sandbox=kind,
+        challenge=challenge.name,
         nfe=tuple(dict.fromkeys(args.nfe)),
         seeds=args.seeds,
         num_images=args.num_images,
@@ -101,40 +105,9 @@ def main(argv: Sequence[str]) -> None:
         devices = [f"cuda:{index}" for index in args.devices] or [args.device]
         run_here(waiting, devices, args.jobs or len(devices))
     results = read_results(args.out / "teams", settings_key(jobs[0]))
-    write_board(results, args.out, REFERENCES[args.data], nfes=settings.nfe)
+    write_board(results, args.out, challenge.published, nfes=settings.nfe)
     failed = sum(result["status"] == "failed" for result in results)
     print(f"{len(results) - failed} graded, {failed} failed: {args.out / 'leaderboard.html'}")
-
-
-def make_secret(file: Path, board: Path) -> None:
-    """Write a fresh secret where there is none, readable by its owner alone. UserError for a place that is shown around."""
-    if board in file.parents:
-        raise UserError(f"--seed_file {file} is inside of the board, which is published; give another place")
-    if file.exists():
-        return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-            stream.write(secrets.token_hex(16) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from error
-
-
-def has_result(job: Job) -> bool:
-    """Whether this very submission has been graded with these settings and this secret."""
-    file = job.folder / "result.json"
-    if not file.is_file():
-        return False
-    result = load_json(file)
-    if (result.get("reason") or "").startswith("grader_error"):
-        return False
-    return result.get("settings") == settings_key(job) and result.get("sha256") == content_hash(job.submission)
-
-
-def read_results(teams: Path, key: str) -> list[dict[str, Any]]:
-    """All results of the board with these settings and this secret, by team; those of other settings do not compare."""
-    results = [load_json(file) for file in sorted(teams.glob("*/result.json"))]
-    return [result for result in results if result.get("settings") == key]
 
 
 def run_here(jobs: list[Job], devices: list[str], count: int) -> None:
@@ -148,7 +121,7 @@ def run_here(jobs: list[Job], devices: list[str], count: int) -> None:
         try:
             file = work_folder(job.board) / f"{job.folder.name}.json"
             job.write(file)
-            done = subprocess.run([sys.executable, "-m", "src.submission.team", str(file), device], cwd=PROJECT_ROOT)
+            done = subprocess.run([sys.executable, "-m", "src.submission.grade_one", str(file), device], cwd=PROJECT_ROOT)
             if done.returncode and done.returncode not in INTERRUPTED:
                 write_fault(job, f"the team's process ended with code {done.returncode}")
         finally:

@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from src.challenges import Challenge
 from src.common.images import to_uint8
-from src.evaluation.features import cached_features, extract_features, read_images
+from src.evaluation.features import cached_features, extract_features
 from src.evaluation.fid import frechet_distance
 from src.evaluation.inception import Inception
 from src.evaluation.kid import kid
-from src.evaluation.weights import load_inception
 from src.submission.failures import Failed
 
 CONTRASTS = (0.1, 0.3, 1.0)  # of noise
@@ -28,7 +29,7 @@ class Judge:
     inception: Inception
     batch_size: int
 
-    def measure(self, images: np.ndarray) -> dict[str, float]:
+    def score(self, images: np.ndarray) -> dict[str, float]:
         """The scores of a run's images, uint8 (N, 3, H, W): FID in clean-fid's mode, and KID on the same features."""
         features = extract_features(images, self.inception, "clean", self.batch_size)
         return {"fid": frechet_distance(features, self.features), "kid": kid(features, self.features)}
@@ -38,18 +39,20 @@ class Judge:
 def noise_fid(judge: Judge, count: int) -> float:
     """The FID of `count` images of plain noise, of its best contrast: what a sampler reaches without a network."""
     noise = torch.randn(count, *judge.reference.shape[1:], generator=torch.Generator().manual_seed(0))
-    return min(judge.measure(to_uint8(contrast * noise).numpy())["fid"] for contrast in CONTRASTS)
+    return min(judge.score(to_uint8(contrast * noise).numpy())["fid"] for contrast in CONTRASTS)
 
 
 @lru_cache(maxsize=1)
-def load_judge(reference_dir: str, inception_file: str | None, device: torch.device, batch_size: int) -> Judge:
-    """Read the reference once a process. Raises UserError where images or weights are absent."""
-    reference = read_images(reference_dir)
-    inception = load_inception(inception_file, device)
+def load_judge(
+    challenge: Challenge, reference_dir: str, inception_file: str | None, device: torch.device, batch_size: int
+) -> Judge:
+    """Read the reference once per process. Raises UserError where images or weights are absent."""
+    reference = challenge.read(Path(reference_dir))
+    inception = challenge.load_judge(device, inception_file)
     return Judge(reference, cached_features(reference, inception, "clean", batch_size), inception, batch_size)
 
 
-def summary(scores: list[dict[str, float]]) -> dict[str, Any]:
+def seed_statistics(scores: list[dict[str, float]]) -> dict[str, Any]:
     """FID and KID of the secret seeds: their means, their standard deviations (of N - 1; 0 for one seed), and each FID."""
     values = {name: [score[name] for score in scores] for name in ("fid", "kid")}
     spread = {name: float(np.std(each, ddof=1)) if len(each) > 1 else 0.0 for name, each in values.items()}

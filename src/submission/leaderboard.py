@@ -16,10 +16,12 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from PIL import Image
 
+from src.challenges import Published, get_challenge
 from src.common.files import write_whole
 
 SCORES = ("fid", "fid_spread", "kid", "kid_error", "calls", "network_share")
@@ -28,15 +30,6 @@ SHEET_PIXELS = 640  # the longer side of a picture on the page
 MOST_PIXELS = 50_000_000  # of a picture that is opened at all
 FORMULA = re.compile(r"((?:^|[;\t\r\n])\s*)(?=[=+\-@|%\t\r\uff1d\uff0b\uff0d\uff20])")  # the last four are wide = + - @
 HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A row that is no submission: published figures, or what real images reach. fid: NFE -> FID."""
-
-    name: str
-    note: str
-    fid: dict[int, float]
 
 
 @dataclass
@@ -65,9 +58,9 @@ class Entry:
 def write_board(
     results: Sequence[dict[str, Any]],
     folder: Path,
-    references: Sequence[Reference] = (),
+    references: Sequence[Published] = (),
     title: str = "Few-step image generation",
-    nfes: Sequence[int] = (1, 2, 4),
+    nfes: Sequence[int] = get_challenge().nfe,
 ) -> None:
     """Write leaderboard.html, .json and .csv into folder.
 
@@ -84,7 +77,11 @@ def write_board(
     failures = [failure for result in results for failure in read_failures(result)]
     remarks = [remark for result in results for remark in read_remarks(result)]
     latest = max((text(result.get("graded_at"), 32) for result in results), default="")
-    told = {"title": title, "updated": latest, "references": [asdict(reference) for reference in references]}
+    told = {
+        "title": title,
+        "updated": latest,
+        "references": [{"name": each.name, "note": each.note, "fid": dict(each.scores)} for each in references],
+    }
     plain = [{name: value for name, value in asdict(entry).items() if name != "samples"} for entry in entries]
     lists = {"entries": plain, "failures": failures, "remarks": remarks}
     files = {
@@ -229,7 +226,7 @@ def as_html(
     entries: list[Entry],
     failures: list[dict[str, str]],
     remarks: list[dict[str, str]],
-    references: Sequence[Reference],
+    references: Sequence[Published],
     nfes: Sequence[int],
 ) -> str:
     """The page. Only the digests of its own style and script are allowed to act."""
@@ -248,36 +245,17 @@ def as_html(
     calls = " and ".join(filter(None, (", ".join(map(str, nfes[:-1])), str(nfes[-1]))))
     links = "".join(f'<a href="#nfe{nfe}">NFE {nfe}</a>' for nfe in nfes) + '<a href="#failures">Failures</a>' * bool(failures)
     links += '<a href="#remarks">Remarks</a>' * bool(remarks)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>{html.escape(title)}: leaderboard</title>
-<style>{style}</style>
-</head>
-<body>
-<header>
-<h1>{html.escape(title)}</h1>
-<p>{teams} {"team" if teams == 1 else "teams"} ranked by FID, lower is better, at {calls} network calls per image (NFE).</p>
-<p class="soft">{html.escape(measured)}</p>
-<nav aria-label="Parts of this page">{links}</nav>
-</header>
-<main>
-{sections}{failure_section(failures)}{remark_section(remarks)}
-</main>
-<footer>
-<p>FID is the mean over the seeds, with their standard deviation; differences within it say nothing. KID is given times 1,000
-with its standard error. "From network" is the share of the images that is made of noise and of the network's answers: honest
-samplers have 99.7 % and more. Rows with a tinted ground are for comparison and have no rank.</p>
-</footer>
-<dialog aria-label="Samples, enlarged"><img alt=""><form method="dialog"><p></p><button>Close</button></form></dialog>
-<script>{script}</script>
-</body>
-</html>
-"""
+    return Template((HERE / "board.html").read_text(encoding="utf-8")).substitute(
+        policy=policy,
+        title=html.escape(title),
+        style=style,
+        teams=f"{teams} team" if teams == 1 else f"{teams} teams",
+        calls=calls,
+        measured=html.escape(measured),
+        links=links,
+        sections=sections + failure_section(failures) + remark_section(remarks),
+        script=script,
+    )
 
 
 def heading(label: str, kind: str = "", order: str = "none") -> str:
@@ -317,13 +295,13 @@ def bar(value: float, full: float) -> str:
     )
 
 
-def nfe_section(nfe: int, entries: list[Entry], references: Sequence[Reference]) -> str:
+def nfe_section(nfe: int, entries: list[Entry], references: Sequence[Published]) -> str:
     """The table of one NFE, by FID."""
     mine = [entry for entry in entries if entry.nfe == nfe]
-    others = [reference for reference in references if nfe in reference.fid]
-    full = max([*(entry.fid for entry in mine), *(reference.fid[nfe] for reference in others)], default=1.0)
+    others = [reference for reference in references if nfe in reference.scores]
+    full = max([*(entry.fid for entry in mine), *(reference.scores[nfe] for reference in others)], default=1.0)
     rows = [(entry.fid, 0, entry_row(entry, full)) for entry in mine]
-    rows += [(reference.fid[nfe], 1, reference_row(reference, nfe, full)) for reference in others]
+    rows += [(reference.scores[nfe], 1, reference_row(reference, nfe, full)) for reference in others]
     body = "\n".join(row for _, _, row in sorted(rows, key=lambda row: row[:2]))
     head = (
         heading("Rank", "number") + heading("Team", "text") + heading("FID", "number", "ascending") + heading("KID", "number")
@@ -365,8 +343,8 @@ def entry_row(entry: Entry, full: float) -> str:
     return f'<tr class="rank{entry.rank}">{"".join(cells)}</tr>'
 
 
-def reference_row(reference: Reference, nfe: int, full: float) -> str:
-    value = reference.fid[nfe]
+def reference_row(reference: Published, nfe: int, full: float) -> str:
+    value = reference.scores[nfe]
     cells = [
         '<td class="number rank" data-label="Rank">\u2013</td>',
         name_cell(reference.name, [reference.note]),

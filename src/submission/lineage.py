@@ -21,9 +21,10 @@ SAMPLE = 1 << 14  # values of a channel that coefficients are found from; the sh
 TOLERANCE = 1e-12  # of a column's energy, below which it is a sum of the others
 SCALES, ANGLES, REFINEMENTS = 20, 24, 80  # the grid on which a clamped denoised image is looked for, and the steps from there
 LOW = 0.25  # of the highest frequency: below it lies almost all energy of a picture
-FLATNESS = (0.75, 1.25)  # mean power below LOW over that above it; noise has 1, to within 0.06 a deviation
-CORRELATION = 0.1  # between two channels; noise has 0
-KURTOSIS = (-1.7, 1.0)  # excess; uniform noise has -1.2, normal noise 0
+PIXELS = 64 * 64  # of the images that the next two bounds are for; of smaller ones noise varies more, by the root of the ratio
+FLATNESS = 0.25  # how far from 1 the mean power below LOW over that above it may be; of noise it deviates by 0.06
+CORRELATION = 0.1  # between two channels; of noise it deviates by 0.016
+KURTOSIS = (-1.7, 1.0)  # excess; uniform noise has -1.2, normal noise 0 with a deviation of (24 / pixels)^(1/2)
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,11 @@ def is_noise(values: torch.Tensor) -> torch.Tensor:
     kurtosis = (flat**4).mean(dim=2) / spread**2 - 3
     unit = flat / (spread.sqrt()[:, :, None] * flat.shape[2] ** 0.5)
     correlation = (unit @ unit.transpose(1, 2) - torch.eye(flat.shape[1], dtype=values.dtype)).abs().amax(dim=(1, 2))
-    sound = (flatness > FLATNESS[0]) & (flatness < FLATNESS[1]) & (correlation < CORRELATION)
-    return sound & (kurtosis > KURTOSIS[0]).all(dim=1) & (kurtosis < KURTOSIS[1]).all(dim=1)
+    pixels = flat.shape[2]
+    wider = max(1.0, (PIXELS / pixels) ** 0.5)
+    sound = ((flatness - 1).abs() < FLATNESS * wider) & (correlation < CORRELATION * wider)
+    highest = max(KURTOSIS[1], 5 * (24 / pixels) ** 0.5)
+    return sound & (kurtosis > KURTOSIS[0]).all(dim=1) & (kurtosis < highest).all(dim=1)
 
 
 # ------------------------------------------------------------------------------------------------------------ parts

@@ -7,46 +7,25 @@ misleads its author. The originals of the course that this kit serves are as goo
 """
 
 import hashlib
-import json
 import shutil
 from functools import lru_cache
 from pathlib import Path
 
 from src.common.cli import run_script
-from src.common.files import PROJECT_ROOT, load_json, write_whole
+from src.common.files import PROJECT_ROOT, load_json, save_json, write_whole
+from src.submission.contents import closure
 
 MANIFEST = Path(__file__).with_name("manifest.json")
 KIT_FILES = Path(__file__).with_name("kit_files.txt")
 DIGEST_LENGTH = 32  # hexadecimal digits of a line of kit_files.txt
-PROTECTED = (  # the course's files, and all that its scripts import of ours
-    "sampling.py",
-    "measure_fid.py",
-    "dataset.py",
-    "data/train_split.txt",
-    "data/val_split.txt",
-    "src/base_model.py",
-    "src/network.py",
-    "src/module.py",
-    "src/common/__init__.py",
-    "src/common/checkpoints.py",
-    "src/common/cli.py",
-    "src/common/devices.py",
-    "src/common/files.py",
-    "src/common/images.py",
-    "src/common/sampling.py",
-    "src/datasets/__init__.py",
-    "src/datasets/_toon_base.py",
-    "src/datasets/_toon_wear.py",
-    "src/datasets/images.py",
-    "src/datasets/toon.py",
-    "src/evaluation/__init__.py",
-    "src/evaluation/features.py",
-    "src/evaluation/fid.py",
-    "src/evaluation/inception.py",
-    "src/evaluation/weights.py",
-    "src/training/__init__.py",
-    "src/training/distributed.py",
-)
+SCRIPTS = ("sampling.py", "measure_fid.py", "dataset.py")
+FIXED = (*SCRIPTS, "data/train_split.txt", "data/val_split.txt", "src/base_model.py", "src/network.py", "src/module.py")
+
+
+def protected_files() -> list[str]:
+    """The course's files, then all that its scripts import of ours but for the model, sorted."""
+    imported = closure(PROJECT_ROOT, SCRIPTS, without=["custom_model.py"]) - {"src/__init__.py"}
+    return [*FIXED, *sorted(imported - {*FIXED})]
 
 
 def hash_file(path: str | Path) -> str:
@@ -91,7 +70,7 @@ def restore(folder: str | Path) -> list[str]:
     """
     folder = Path(folder)
     replaced = [name for name, state in states(folder).items() if state in ("changed", "absent")]
-    for name in PROTECTED:
+    for name in read_manifest():
         target = folder
         for part in Path(name).parent.parts:
             target /= part
@@ -115,11 +94,10 @@ def main() -> None:
     course = {name: digests["course"] for name, digests in read_manifest().items() if "course" in digests}
     manifest = {
         name: {"kit": hash_file(PROJECT_ROOT / name), **({"course": course[name]} if name in course else {})}
-        for name in PROTECTED
+        for name in protected_files()
     }
     digests = sorted(kit_digests() | {hash_file(path)[:DIGEST_LENGTH] for path in kit_files()})
-    with write_whole(MANIFEST) as partial:
-        partial.write_text(json.dumps(manifest, indent=2) + "\n")
+    save_json(manifest, MANIFEST)
     with write_whole(KIT_FILES) as partial:
         partial.write_text("\n".join(digests) + "\n")
     print(f"{len(manifest)} protected files: {MANIFEST}; {len(digests)} files of the kit, of all releases: {KIT_FILES}")

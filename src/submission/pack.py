@@ -10,21 +10,23 @@ from pathlib import Path
 import torch
 
 from custom_model import create_custom_model
-from src.common.checkpoints import load_model
+from src.challenges import Challenge, add_challenge_flag, graded_challenge
+from src.common.checkpoints import MODEL_CONFIG, load_model, read_model_config
 from src.common.cli import Parser, UserError, number
 from src.common.files import PROJECT_ROOT, check_output, load_json, load_torch, save_torch, write_whole
-from src.common.images import image_seeds, to_uint8
+from src.common.noise import image_seeds
 from src.common.sampling import sample_batch
+from src.runs import CURVES, LAST, LOG, TRAINING_CONFIG
 from src.submission.archive import content_hash
 from src.submission.contents import CHECKPOINT, CODE, CONFIG, SAMPLED, closure, foreign_imports, source_files
 from src.submission.manifest import states
 
-CHECKPOINT_NAMES = ("last.ckpt", "best_model.pt")
-RESULTS = ("log.jsonl", "training_config.json", "training_curves.png", "metrics.json")
+CHECKPOINT_NAMES = (LAST, Path(CHECKPOINT).name)
+RESULTS = (LOG, TRAINING_CONFIG, CURVES, "metrics.json")
 DATE = (1980, 1, 1, 0, 0, 0)  # of every member, so that the same files make the same zip
 FLOAT16_BOUND = 0.5
 LARGE = 1024  # numbers of a tensor that is worth leaving out
-NFES, PROBE_IMAGES = (1, 2, 4), 4
+PROBE_IMAGES = 4
 
 
 @dataclass
@@ -45,6 +47,7 @@ def pack(
     bound: float = FLOAT16_BOUND,
     slim: bool = False,
     root: Path = PROJECT_ROOT,
+    challenge: str | None = None,
 ) -> list[Packed]:
     """Write the zip `out` and return what is in it, in order.
 
@@ -55,6 +58,7 @@ def pack(
         bound: the largest mean absolute change of a pixel at any NFE, in steps of 1/255.
         slim: store tensors that sampling never uses in no bytes of their own, if all images stay as they are.
         root: the project whose code is packed.
+        challenge: the name of the challenge; by default the one that the run's model_config.json names.
 
     Raises UserError where something is missing, what sampling imports is not there, the checkpoint fits no model of
     custom_model.py, weights that were made smaller change the images too much, or the disk refuses.
@@ -69,11 +73,12 @@ def pack(
     check_output(out)
     files = [*CODE, "requirements.txt", *source_files(root)]
     check_code(root, files)
+    task = graded_challenge(challenge or (read_model_config(checkpoint) or {}).get("challenge"))
     model = load_model(checkpoint, create_custom_model)
 
     sources = {name: root / name for name in files}
     sources |= {f"results/{name}": run / name for name in RESULTS if (run / name).is_file()}
-    sources[CONFIG] = run / "model_config.json"
+    sources[CONFIG] = run / MODEL_CONFIG
     if writeup is not None:
         sources[writeup.name] = writeup
     smaller = out.with_name(f".{out.name}.weights")
@@ -82,8 +87,8 @@ def pack(
         if float16 or slim:
             saved = load_torch(checkpoint)
             state = saved.get("state_dict", saved)
-            state = share_unused(model, state) if slim else state
-            save_torch({"state_dict": halve(model, state, bound) if float16 else state}, smaller)
+            state = share_unused(model, state, task) if slim else state
+            save_torch({"state_dict": halve(model, state, bound, task) if float16 else state}, smaller)
             sources[CHECKPOINT] = smaller
         packed = [Packed(name, path, path.stat().st_size, content_hash(path)) for name, path in sorted(sources.items())]
         with write_whole(out) as partial, zipfile.ZipFile(partial, "w") as archive:
@@ -130,10 +135,12 @@ def check_code(root: Path, files: list[str]) -> None:
 
 
 @torch.no_grad()
-def halve(model: torch.nn.Module, state: dict[str, torch.Tensor], bound: float) -> dict[str, torch.Tensor]:
+def halve(
+    model: torch.nn.Module, state: dict[str, torch.Tensor], bound: float, challenge: Challenge
+) -> dict[str, torch.Tensor]:
     """The weights in float16, once the images that they make are near those of the full weights."""
     half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    changes = compare(model, half)
+    changes = compare(model, half, challenge)
     told = ", ".join(f"{change:.3f} at NFE {nfe}" for nfe, change in changes.items())
     if not max(changes.values()) < bound:
         raise UserError(
@@ -144,7 +151,7 @@ def halve(model: torch.nn.Module, state: dict[str, torch.Tensor], bound: float) 
 
 
 @torch.no_grad()
-def share_unused(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def share_unused(model: torch.nn.Module, state: dict[str, torch.Tensor], challenge: Challenge) -> dict[str, torch.Tensor]:
     """The same names and shapes, where the large tensors of modules that sampling never calls are views of one storage.
 
     A file holds a storage once, so they take no bytes of their own, and the file loads as strictly as before. Raises UserError
@@ -152,7 +159,7 @@ def share_unused(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict
     """
     called: set[str] = set()
     hooks = [module.register_forward_pre_hook(lambda *_, name=name: called.add(name)) for name, module in model.named_modules()]
-    probe(model)
+    probe(model, challenge)
     for hook in hooks:
         hook.remove()
     names = [
@@ -170,7 +177,7 @@ def share_unused(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict
     slim = dict(state)
     for name in names:
         slim[name] = zeros[state[name].dtype][: state[name].numel()].view(state[name].shape)
-    if any(compare(model, slim).values()):
+    if any(compare(model, slim, challenge).values()):
         raise UserError("images change without the tensors that sampling calls nothing of: leave out --slim")
     saved = sum(state[name].numel() * state[name].element_size() for name in names) / 1e6
     told = f"{len(names)} tensors ({saved:,.1f} MB, such as {names[0]})"
@@ -178,17 +185,19 @@ def share_unused(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict
     return slim
 
 
-def compare(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[int, float]:
+def compare(model: torch.nn.Module, state: dict[str, torch.Tensor], challenge: Challenge) -> dict[int, float]:
     """How much images of the model change when it gets this state: NFE -> mean absolute change in steps of 1/255."""
-    before = probe(model)
+    before = probe(model, challenge)
     model.load_state_dict(state)
-    return {nfe: (images - before[nfe]).abs().mean().item() for nfe, images in probe(model).items()}
+    return {nfe: (images - before[nfe]).abs().mean().item() for nfe, images in probe(model, challenge).items()}
 
 
-def probe(model: torch.nn.Module) -> dict[int, torch.Tensor]:
-    """A few images (B, 3, 64, 64) at each NFE from fixed noise, in 0..255."""
-    shape, seeds = (PROBE_IMAGES, 3, 64, 64), image_seeds(0, 0, PROBE_IMAGES)
-    return {nfe: to_uint8(sample_batch(model.eval(), shape, nfe, seeds)).float() for nfe in NFES}
+def probe(model: torch.nn.Module, challenge: Challenge) -> dict[int, torch.Tensor]:
+    """A few images (B, 3, H, W) at each NFE from fixed noise, in 0..255."""
+    shape, seeds = (PROBE_IMAGES, *challenge.shape), image_seeds(0, 0, PROBE_IMAGES)
+    model.eval()
+    arrays = {nfe: challenge.to_array(sample_batch(model, shape, nfe, seeds)) for nfe in challenge.nfe}
+    return {nfe: torch.from_numpy(array).float() for nfe, array in arrays.items()}
 
 
 def main(argv: list[str]) -> None:
@@ -202,14 +211,15 @@ def main(argv: list[str]) -> None:
     )
     bound_help = "what --float16 may change: the mean absolute change of a pixel in steps of 1/255"
     parser.add_argument("--float16_bound", type=number(float, 0), default=FLOAT16_BOUND, help=bound_help)
+    add_challenge_flag(parser, default=None)
     slim_help = "leave out of the file what sampling never uses, such as a teacher, if the images stay as they are"
     parser.add_argument("--slim", action="store_true", help=slim_help)
     args = parser.parse_args(argv)
     writeup = None if args.no_writeup else args.writeup or args.run / "writeup.pdf"
-    files = pack(args.run, args.out, writeup, args.float16, args.float16_bound, args.slim)
+    files = pack(args.run, args.out, writeup, args.float16, args.float16_bound, args.slim, challenge=args.challenge)
     for file in files:
         print(f"{file.sha256}  {file.size:>12,}  {file.name}")
-    method = load_json(args.run / "model_config.json").get("method", "custom")
+    method = load_json(args.run / MODEL_CONFIG).get("method", "custom")
     size = args.out.stat().st_size
     print(f"{args.out}: {len(files)} files, {size:,} bytes, sha256 {content_hash(args.out)}, method {method}")
     print(f"now prove it: python -m src.submission check {args.out}")

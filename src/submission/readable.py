@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from src.common.checkpoints import MODEL_CONFIG
 from src.submission.failures import Failed
 from src.submission.manifest import is_kit_file
 from src.submission.weights import Weights
@@ -31,7 +32,7 @@ def check_readable(folder: Path, names: list[str], config: dict[str, Any], weigh
     parts = {
         "the code": b"".join(_own_code(folder, name) for name in names),
         "the names of files": "\n".join(names).encode(),
-        "model_config.json": json.dumps(config).encode(),
+        MODEL_CONFIG: json.dumps(config).encode(),
         "the names of tensors": json.dumps([list(weights.networks), tensors]).encode(),
     }
     total = len(zlib.compress(b"\0".join(parts.values()), 9))

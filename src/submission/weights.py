@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from src.challenges import Challenge, get_challenge
 from src.common.checkpoints import plain_name, state_of
 from src.common.cli import UserError
 from src.common.files import load_torch
-from src.network import UNet
 from src.submission.contents import CHECKPOINT
 from src.submission.failures import Failed
 
@@ -24,7 +25,6 @@ OTHER_BYTES = 256 << 20  # tensors that belong to no network
 EXTRA_BYTES = 128 << 10  # those of them that the sandbox sees
 PICKLE_BYTES = 2 << 20  # the file's list of tensors; each takes some 150 bytes
 MOST_NETWORKS = 8
-MARK = "head.weight"  # a name that only the challenge's network has, at its top
 OLD_FORMAT = b"\x80"
 PLAIN = (
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
@@ -41,27 +41,28 @@ class Weights:
     author.
     """
 
-    networks: dict[str, UNet]
+    networks: dict[str, nn.Module]
     extras: dict[str, torch.Tensor]
     zeros: dict[str, torch.Tensor] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
 
-def read_weights(top: Path, network_options: dict[str, Any] | None = None) -> Weights:
+def read_weights(top: Path, network_options: dict[str, Any] | None = None, challenge: Challenge | None = None) -> Weights:
     """The networks and other tensors of an unpacked submission's checkpoint. Nothing in the file runs: only tensors are read.
 
-    network_options: of UNet, for challenges with a smaller network; whether one has the additional condition is told by its
-    names.
+    network_options: of the challenge's network, where they are not its own defaults; whether a network has the additional
+    condition is told by its names. challenge: the course's if not given.
 
     Raises Failed: missing_file for a damaged file, unsafe_pickle for one that holds more than tensors, bad_checkpoint for
     tensors of an odd kind, wrong_architecture for a network of other names, shapes or values, stored_images for too many
     tensors beside the networks.
     """
+    challenge, options = challenge or get_challenge(), network_options or {}
     state = _read_state(top / CHECKPOINT)
     for name, value in state.items():
         if fault := _fault(value):
             raise Failed("bad_checkpoint", f"{CHECKPOINT}: {name} is {fault}; save plain tensors: model.state_dict()")
-    expected = {condition: _expected(network_options, condition) for condition in (False, True)}
+    expected = {condition: _expected(challenge, options, condition) for condition in (False, True)}
     prefixes = _find_networks(state, expected)
     if len(prefixes) > MOST_NETWORKS:
         raise Failed("wrong_architecture", f"{CHECKPOINT} holds {len(prefixes)} networks, at most {MOST_NETWORKS} are taken")
@@ -70,7 +71,8 @@ def read_weights(top: Path, network_options: dict[str, Any] | None = None) -> We
         given = {name: state.pop(prefix + name) for name in expected[condition]}
         if not all(value.is_floating_point() and torch.isfinite(value).all() for value in given.values()):
             raise Failed("wrong_architecture", f"{_title(prefix)} has weights that are no finite numbers")
-        networks[prefix] = UNet(**(network_options or {}), use_additional_condition=condition).eval().requires_grad_(False)
+        network = challenge.build_network(**options, use_additional_condition=condition)
+        networks[prefix] = network.eval().requires_grad_(False)
         networks[prefix].load_state_dict(given)
     extras, zeros = _divide(state)
     remarks = []
@@ -137,17 +139,18 @@ def _fault(value: torch.Tensor) -> str:
     return ""
 
 
-def _expected(network_options: dict[str, Any] | None, condition: bool) -> dict[str, tuple[int, ...]]:
+def _expected(challenge: Challenge, options: dict[str, Any], condition: bool) -> dict[str, tuple[int, ...]]:
     """Name -> shape of the challenge's network."""
     with torch.device("meta"):
-        network = UNet(**(network_options or {}), use_additional_condition=condition)
+        network = challenge.build_network(**options, use_additional_condition=condition)
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
 
 
 def _find_networks(state: dict[str, torch.Tensor], expected: dict[bool, dict[str, tuple[int, ...]]]) -> dict[str, bool]:
     """Prefix -> whether it has the condition, of every network in the state. Raises Failed where there is none."""
     found, faults = {}, []
-    for prefix in sorted(name.removesuffix(MARK) for name in state if name.endswith(MARK)):
+    mark = min((name for name in expected[False] if name.endswith("weight")), key=len)  # stands at the network's top
+    for prefix in sorted(name.removesuffix(mark) for name in state if name.endswith(mark)):
         given = {name.removeprefix(prefix): tuple(value.shape) for name, value in state.items() if name.startswith(prefix)}
         condition = any(name.startswith("condition_") for name in given)
         wanted = expected[condition]
@@ -159,7 +162,7 @@ def _find_networks(state: dict[str, torch.Tensor], expected: dict[bool, dict[str
     if found and not main:
         return found
     if not faults:
-        raise Failed("wrong_architecture", f"{CHECKPOINT} holds no network of the challenge: no name ends in {MARK}")
+        raise Failed("wrong_architecture", f"{CHECKPOINT} holds no network of the challenge: no name ends in {mark}")
     prefix, given, wanted = (main or faults)[0]
     words = [
         ("lacks", [name for name in wanted if name not in given]),

@@ -9,6 +9,7 @@ Messages, both ways: a byte count of a JSON header (4 bytes), one of the payload
 
 import ctypes
 import errno
+import importlib
 import json
 import os
 import random
@@ -201,7 +202,8 @@ def build(channel: Channel) -> "torch.nn.Module":
     own, state = model.state_dict(), {}
     for prefix, shapes in header["networks"].items():
         place = places.get(plain_name(prefix))
-        network = find_network(channel, prefix, shapes, None if place is None else model.get_submodule(place))
+        found = None if place is None else model.get_submodule(place)
+        network = find_network(channel, prefix, shapes, found, header["network_class"])
         network.forward = asking(channel, prefix)
         state |= {f"{place}.{name}" if place else name: tensor for name, tensor in network.state_dict().items()}
     zeros = {name: torch.zeros(shape, dtype=getattr(torch, dtype)) for name, dtype, shape in header["zeros"]}
@@ -215,14 +217,15 @@ def build(channel: Channel) -> "torch.nn.Module":
     return model
 
 
-def find_network(channel: Channel, prefix: str, shapes: dict, found: "torch.nn.Module | None") -> "torch.nn.Module":
-    """What stands in the model where the checkpoint has a network of this prefix: the challenge's, or the process ends."""
-    from src.network import UNet
-
+def find_network(
+    channel: Channel, prefix: str, shapes: dict, found: "torch.nn.Module | None", expected: str
+) -> "torch.nn.Module":
+    """What stands in the model where the checkpoint has a network: one of the expected class, or the process ends."""
+    module, _, name = expected.rpartition(".")
     place = f"model.{prefix.rstrip('.')}"
-    if type(found) is not UNet:
+    if type(found) is not getattr(importlib.import_module(module), name):
         what = "absent" if found is None else type(found).__name__
-        fail(channel, "wrong_architecture", f"{place} is {what}, expected src.network.UNet, as in the checkpoint")
+        fail(channel, "wrong_architecture", f"{place} is {what}, expected {expected}, as in the checkpoint")
     if {name: list(tensor.shape) for name, tensor in found.state_dict().items()} != shapes:
         fail(channel, "wrong_architecture", f"{place} has not the shapes of the checkpoint's network")
     return found

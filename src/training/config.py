@@ -4,14 +4,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from src.common.cli import UserError
-from src.training.distributed import Team
-from src.training.layout import LAYOUTS
+from src.common.options import Options
+from src.common.processes import Processes
+from src.training.memory_layout import LAYOUTS
 
 FREE = {"free_on_resume": True}  # marks a field that a continued run may change: it changes no weight, or only how many steps
 
 
 @dataclass
-class TrainingConfig:
+class TrainingConfig(Options):
     """How a run trains. Every field is a flag of train.py and a key of training_config.json."""
 
     batch_size: int = field(default=32, metadata={"help": "images a step, over all processes", "minimum": 1})
@@ -52,7 +53,7 @@ class TrainingConfig:
     tensorboard: bool = field(default=False, metadata={"help": "write the figures for TensorBoard too", **FREE})
     seed: int = field(default=42, metadata={"help": "fixes initial weights, data order and noise", "minimum": 0})
 
-    def differences(self, other: dict[str, Any]) -> list[str]:
+    def changes_from(self, other: dict[str, Any]) -> list[str]:
         """The fields, but for those a continued run may change, in which another run's settings differ from these."""
         return [
             f"--{item.name} {other[item.name]} there, {getattr(self, item.name)} here"
@@ -68,17 +69,17 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     return config.lr * min(warm, left if config.lr_decay else 1.0)
 
 
-def micro_batches(config: TrainingConfig, team: Team) -> list[slice]:
+def micro_batches(config: TrainingConfig, processes: Processes) -> list[slice]:
     """Which rows of each batch this process takes at a time.
 
     Raises UserError where the batch cannot be divided so.
     """
-    if config.batch_size % team.size:
-        raise UserError(f"--batch_size {config.batch_size} cannot be divided over {team.size} processes")
-    rows = team.share(config.batch_size)
+    if config.batch_size % processes.size:
+        raise UserError(f"--batch_size {config.batch_size} cannot be divided over {processes.size} processes")
+    rows = processes.share(config.batch_size)
     mine = rows.stop - rows.start
     size = config.micro_batch or mine
     if mine % size:
-        whose = "--batch_size" if team.size == 1 else f"the {team.size} processes' share of --batch_size"
+        whose = "--batch_size" if processes.size == 1 else f"the {processes.size} processes' share of --batch_size"
         raise UserError(f"--micro_batch {size} does not divide {whose} {mine}")
     return [slice(start, start + size) for start in range(rows.start, rows.stop, size)]

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from src.common.checkpoints import MODEL_CONFIG
 from src.common.cli import Parser, UserError, number, run_script
-from src.common.files import load_json_lines, save_torch, write_whole
-from src.training.checkpoint import read_resume
+from src.common.files import save_torch, write_whole
+from src.runs import LAST, Run
+from src.training.resume import read_resume
 
 
 class EMA:
@@ -78,21 +80,12 @@ def decay(half_life: float, step: int) -> float:
     return 0.5 ** (1 / (half_life * step)) if half_life else 0.0
 
 
-def measured_fids(run_dir: Path, step: int | None = None) -> dict[float, dict[str, float]]:
-    """The last FIDs that log.jsonl holds for each half-life, or those of this step: {0.05: {"fid_nfe1": ...}}."""
-    found: dict[float, dict[str, float]] = {}
-    for row in load_json_lines(run_dir / "log.jsonl"):
-        if "ema_half_life" in row and step in (None, row["step"]):
-            found[row["ema_half_life"]] = {key: value for key, value in row.items() if key.startswith("fid_")}
-    return found
-
-
 def export(run_dir: Path, saved: dict[str, Any], half_life: str, folder: Path) -> None:
     """Write the model with the averages of this half-life to folder/last.ckpt, and model_config.json beside it."""
     state = {name: saved["ema"][half_life].get(name, value) for name, value in saved["model"].items()}
-    save_torch({"state_dict": state}, folder / "last.ckpt")
-    with write_whole(folder / "model_config.json") as partial:
-        shutil.copyfile(run_dir / "model_config.json", partial)
+    save_torch({"state_dict": state}, folder / LAST)
+    with write_whole(folder / MODEL_CONFIG) as partial:
+        shutil.copyfile(run_dir / MODEL_CONFIG, partial)
 
 
 def main() -> None:
@@ -108,12 +101,12 @@ def main() -> None:
             raise UserError(f"{run_dir} keeps no average of half-life {args.export}, only {', '.join(saved['ema'])}")
         folder = Path(args.output or run_dir / f"ema_{args.export}")
         export(run_dir, saved, str(args.export), folder)
-        print(f"checkpoint: {folder / 'last.ckpt'}")
+        print(f"checkpoint: {folder / LAST}")
         return
-    fids = measured_fids(run_dir)
+    scores = Run(run_dir).scores()
     print(f"{run_dir}, step {saved['step']}: half-lives as a share of the steps so far")
     for half_life in saved["ema"]:
-        measured = ", ".join(f"{key} {value:.2f}" for key, value in fids.get(float(half_life), {}).items())
+        measured = ", ".join(f"{key} {value:.2f}" for key, value in scores.get(float(half_life), {}).items())
         print(f"  {half_life:8} {measured or 'no FID measured (--dev_images measures it)'}")
 
 

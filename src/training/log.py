@@ -1,26 +1,25 @@
-"""What a run tells: log.jsonl, training curves, preview sheets, TensorBoard."""
+"""What a run tells: log.jsonl, training curves, TensorBoard."""
 
 import json
 import math
-from collections.abc import Sequence
+import re
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import torch
 
 from src.common.cli import UserError
 from src.common.files import load_json_lines, write_whole
-from src.common.images import contact_sheet, image_seeds, to_uint8
-from src.methods._base import Method
+from src.runs import LOG, trained_seconds
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-PANELS = {  # title -> how the keys of its curves begin
-    "training loss": "loss",
-    "gradient norm before clipping": "grad_norm",
-    "FID on the development split": "fid_",
+PANELS = {  # title -> what the keys of its curves have in common
+    "training loss": re.compile("loss"),
+    "gradient norm before clipping": re.compile("grad_norm"),
+    "FID on the development split": re.compile("fid_nfe"),
+    "score on the development split": re.compile("(?!fid).*_nfe"),
 }
 
 
@@ -33,7 +32,7 @@ class RunLog:
     """
 
     def __init__(self, run_dir: Path, keep_until: int = 0, tensorboard: bool = False):
-        self.path = run_dir / "log.jsonl"
+        self.path = run_dir / LOG
         self.rows = [row for row in load_json_lines(self.path) if row.get("step", math.inf) <= keep_until]
         with write_whole(self.path) as partial:
             partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
@@ -54,12 +53,12 @@ class RunLog:
 
     def seconds(self) -> float:
         """The time that the run had trained for at the last line."""
-        return next((row["seconds"] for row in reversed(self.rows) if "seconds" in row), 0.0)
+        return trained_seconds(self.rows) or 0.0
 
     def plot(self, path: Path) -> None:
         """Draw losses, gradient norms and development FIDs against the images seen."""
         names = sorted({key for row in self.rows for key in row} - {"loss_by_time"})
-        keys = {title: [name for name in names if name.startswith(start)] for title, start in PANELS.items()}
+        keys = {title: [name for name in names if pattern.match(name)] for title, pattern in PANELS.items()}
         keys = {title: names for title, names in keys.items() if names}
         figure, axes = plt.subplots(1, len(keys), figsize=(5 * len(keys), 4), layout="constrained", squeeze=False)
         for axis, (title, names) in zip(axes[0], keys.items(), strict=True):
@@ -85,19 +84,3 @@ def _summary_writer(run_dir: Path, keep_until: int) -> Any:
     except ImportError as error:
         raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard") from error
     return SummaryWriter(run_dir, purge_step=keep_until + 1)
-
-
-def save_preview(
-    model: Method, image_shape: Sequence[int], path: Path, seed: int, nfe_list: Sequence[int] = (1, 2, 4), count: int = 8
-) -> None:
-    """A sheet of samples: one row a NFE, the same noise a column. image_shape is (3, H, W)."""
-    was_training = model.training
-    model.eval()
-    rows = []
-    for nfe in nfe_list:
-        with torch.no_grad():
-            samples = model.sample((count, *image_shape), num_inference_timesteps=nfe, seeds=image_seeds(seed, 0, count))
-        rows.append(to_uint8(samples).cpu().numpy())
-    model.train(was_training)
-    with write_whole(path) as partial:
-        contact_sheet(rows, [f"NFE {nfe}" for nfe in nfe_list]).save(partial, format="png")

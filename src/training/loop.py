@@ -1,41 +1,53 @@
 """The one training loop. It knows no method by name: a method speaks to it through compute_loss and the hooks of Method."""
 
 import contextlib
-import json
 import math
-import platform
-import shlex
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from src.common.checkpoints import save_model
-from src.common.cli import UserError
-from src.common.devices import autocast, peak_memory, precision_name, seed_everything
-from src.common.files import write_whole
+from src.common.devices import autocast, precision_name, seed_everything
+from src.common.processes import Processes
 from src.methods._base import Method
-from src.training.checkpoint import RESUME, TrainingState, parameter_count, read_resume
+from src.runs import LAST, Run
+from src.training.batches import Batches
+from src.training.checkpoint import parameter_count
+from src.training.clock import Clock
 from src.training.config import TrainingConfig, learning_rate, micro_batches
-from src.training.data import Batches
-from src.training.distributed import Team
-from src.training.draws import DrawAsOneBatch
-from src.training.ema import EMA, measured_fids
-from src.training.layout import apply_layout, faster_layout
-from src.training.log import RunLog, save_preview
+from src.training.due import Due, due_after
+from src.training.ema import EMA
+from src.training.log import RunLog
+from src.training.memory_layout import apply_layout, faster_layout
+from src.training.random_draws import DrawAsOneBatch
+from src.training.report import LossReport
+from src.training.resume import read_resume
+from src.training.saving import Previews, Saver, TrainingState, as_sampled, clear_partial_files, write_training_config
 from src.training.signals import stop_signals
 
-TIME_BINS = 10
-EARLY_PREVIEWS = frozenset(
-    2**k for k in range(5, 14)
-)  # steps 32, 64, ..., 8192: early phases, of which a write-up shows images
 Evaluate = Callable[[Method], dict[str, float]]  # the model as it is -> named figures, e.g. {"fid_nfe1": 41.5}
+Clip = Callable[[Sequence[torch.nn.Parameter]], torch.Tensor]  # clips the gradients; their norm before that
+
+
+class BatchSource(Protocol):
+    """Where training batches come from, each a function of its number (from 0) alone. Batches is the usual one."""
+
+    sample_shape: tuple[int, ...]
+    has_noise: bool  # whether each sample has noise of its own
+
+    def __len__(self) -> int:
+        """The number of training samples."""
+
+    def rows(self, number: int, rows: slice) -> torch.Tensor:
+        """These rows of batch `number`: float32 (rows, *sample_shape)."""
+
+    def noise(self, number: int, rows: slice) -> torch.Tensor:
+        """The noise that belongs to them, of the same shape; only where has_noise."""
 
 
 @dataclass
@@ -47,43 +59,51 @@ class Trainer:
 
     Args:
         model: on `device` already.
-        images: uint8 (N, 3, H, W), or floating-point as in [-1, 1].
+        images: uint8 (N, 3, H, W), or floating-point samples (N, ...) as the model sees them; or where batches come from.
         model_config: the options that build the model anew, saved as model_config.json.
         dtype: precision of the network's matrix products; weights stay float32.
-        team: the processes that share each batch; this one alone if not given.
+        processes: share each batch; this one alone if not given.
         evaluate: measures the averaged model every eval_interval steps, and each average at the end, where the one of the
             lowest geometric mean becomes last.ckpt.
         deadline: the time.monotonic() by which all must be saved.
         about: further entries of training_config.json.
         noise_seeds: int64 (N,), where each image has noise of its own: the seed that draw_noise makes it from. Without, every
             step draws fresh noise.
+        previews: how samples are shown; without there are none.
+        clip: clips the gradients of a parameter group; by default the norm of all of them, to config.grad_clip.
+        clock: measures what is done beside the steps.
+        progress_bar: whether to show one.
     """
 
     model: Method
-    images: np.ndarray
+    images: np.ndarray | BatchSource
     config: TrainingConfig
     model_config: dict[str, Any]
     run_dir: Path
     device: torch.device
     dtype: torch.dtype = torch.float32
-    team: Team = field(default_factory=Team)
+    processes: Processes = field(default_factory=Processes)
     evaluate: Evaluate | None = None
     deadline: float = math.inf
     about: dict[str, Any] = field(default_factory=dict)
     noise_seeds: np.ndarray | None = None
+    previews: Previews | None = None
+    clip: Clip | None = None
+    clock: Clock = field(default_factory=Clock)
+    progress_bar: bool = True
 
     def __post_init__(self) -> None:
         config = self.config
-        self.image_shape = self.images.shape[1:]
-        self.parts = micro_batches(config, self.team)
-        self.batches = Batches(self.images, config.batch_size, config.seed, self.device, config.flip, self.noise_seeds)
+        self.parts = micro_batches(config, self.processes)
+        self.batches: BatchSource = (
+            Batches(self.images, config.batch_size, config.seed, self.device, config.flip, self.noise_seeds)
+            if isinstance(self.images, np.ndarray)
+            else self.images
+        )
+        self.sample_shape = self.batches.sample_shape
         self.milestones = self.model.milestones(config.num_iterations)
         self.groups = {name: list(parameters) for name, parameters in self.model.optim_groups().items()}
-        self.window: dict[str, list[torch.Tensor]] = {}
-        self.norms: dict[str, list[torch.Tensor]] = {}
-        self.time_sums = torch.zeros(2, TIME_BINS, device=self.device)  # of the losses, of their number
-        self.half_life: float | None = None  # of the average that is saved; None: the first
-        self.longest = {"save": 0.0, "preview": 0.0, "measure": 0.0}  # seconds that each took so far
+        self.losses = LossReport(config.batch_size, self.device, self.processes, self.model.progress)
         self.last_good = 0  # the step of the last checkpoint
         self.stopped_by = 0  # the signal that ended the run before its last step
 
@@ -93,16 +113,16 @@ class Trainer:
         """Make ready for the first step, or for the one after run_dir/resume.pt was written."""
         config = self.config
         saved = read_resume(self.run_dir) if resume else None
-        layout = self._layout(saved)
+        layout = self._memory_layout(saved)
         apply_layout(self.model, layout)
         optimizers = {
             name: torch.optim.Adam(parameters, config.lr, self.model.betas(name), fused=True)
             for name, parameters in self.groups.items()
         }
         settings = {**asdict(config), "model_config": self.model_config, "layout": layout}
-        self.state = TrainingState(self.model, optimizers, EMA(self.model, config.ema_half_lives), settings=settings)
+        self.state = TrainingState(self.model, optimizers, EMA(self.model, config.ema_half_lives), settings)
         if saved:
-            self.state.load(saved, self.run_dir / RESUME)
+            self.state.load(saved, self.run_dir)
             self.last_good = self.state.step
         if config.compile:
             self.model.network.compile()
@@ -117,118 +137,131 @@ class Trainer:
         """
         config = self.config
         self.begin(resume)
-        if resume and self.state.step >= config.num_iterations and (self.run_dir / "last.ckpt").is_file():
-            self.team.say(f"{self.run_dir} has made its {self.state.step} steps already")
+        if resume and self.state.step >= config.num_iterations and (self.run_dir / LAST).is_file():
+            self.processes.say(f"{self.run_dir} has made its {self.state.step} steps already")
             if not self.evaluate:
                 return True
-        if self.team.is_first:
+        seconds_before = 0.0
+        if self.processes.is_first:
             self.run_dir.mkdir(parents=True, exist_ok=True)
-            for left_over in self.run_dir.glob(".*.partial"):
-                left_over.unlink(missing_ok=True)
-            self._write_training_config()
+            clear_partial_files(self.run_dir)
+            write_training_config(self.run_dir, self.device, self._entries())
             self.log = RunLog(self.run_dir, self.state.step, config.tensorboard)
-            self.seconds_before = self.log.seconds()
-        self.model.on_losses = self._collect_losses
+            self.saver = Saver(
+                self.run_dir,
+                self.state,
+                self.log,
+                self.model_config,
+                self.dtype,
+                config.compile,
+                self.previews,
+                self.sample_shape,
+                config.seed,
+            )
+            seconds_before = self.log.seconds()
+        self.losses = LossReport(config.batch_size, self.device, self.processes, self.model.progress, seconds_before)
+        self.model.on_losses = self.losses.add_losses
         try:
             with stop_signals() as stopped:
-                finished = self._steps(stopped)
+                finished = self._make_steps(stopped)
                 self.stopped_by = stopped()
         finally:
             self.model.on_losses = None
         if finished:
             finished = self._finish()
         else:
-            self._save(preview=False)
+            self.save(preview=False)
         if not finished:
-            self.team.say(
+            self.processes.say(
                 f"stopped after step {self.state.step} of {config.num_iterations}, everything saved: continue it with "
                 f"--resume {self.run_dir}"
             )
         return finished
 
-    def _layout(self, saved: dict[str, Any] | None) -> str:
-        """The layout a resumed run had, the one asked for, or the faster one."""
+    def _memory_layout(self, saved: dict[str, Any] | None) -> str:
+        """The layout of weights that a resumed run had, the one asked for, or the faster one."""
         if self.config.memory_format != "auto":
             return self.config.memory_format
         if saved:
             return saved["settings"]["layout"]
         size = self.parts[0].stop - self.parts[0].start
-        mine = faster_layout(self.model.network, self.image_shape, size, self.dtype) if self.team.is_first else None
-        return self.team.first_says(mine)
+        mine = faster_layout(self.model.network, self.sample_shape, size, self.dtype) if self.processes.is_first else None
+        return self.processes.first_says(mine)
 
-    def _steps(self, stopped: Callable[[], int]) -> bool:
+    def _make_steps(self, stopped: Callable[[], int]) -> bool:
         """Make the steps that are left; False if told to stop before the last."""
         config, first = self.config, self.state.step + 1
-        self.run_start = self.window_start = step_start = time.perf_counter()
-        slowest = 0.0
-        steps = range(first, config.num_iterations + 1)
+        step_start, slowest = time.perf_counter(), 0.0
         with tqdm(
-            steps,
+            range(first, config.num_iterations + 1),
             desc="training",
             unit="step",
             smoothing=0.05,
             initial=first - 1,
             total=config.num_iterations,
-            disable=not self.team.is_first,
+            disable=not (self.progress_bar and self.processes.is_first),
         ) as progress:
             for step in progress:
                 self.training_step(step)
-                last = step == config.num_iterations
-                logs, saves = step % config.log_interval == 0, step % config.save_interval == 0
-                evaluates = bool(self.evaluate and config.eval_interval and step % config.eval_interval == 0)
-                milestone = self.milestones.get(step)
+                due = due_after(step, config, self.milestones, bool(self.evaluate))
                 now = time.perf_counter()
                 slowest, step_start = max(slowest, now - step_start), now
-                stop = False
-                early = step in EARLY_PREVIEWS and step < config.save_interval and not last
-                if not last and (self.team.size == 1 or logs or saves or evaluates or early):
-                    due = {"save": saves or milestone, "preview": saves or early, "measure": evaluates}
-                    stop = self.team.any(bool(stopped()) or not self._time_for(2 * slowest, due), self.device)
-                if logs or saves or evaluates or milestone or early or stop or last:
-                    self._report(step, progress)
-                if evaluates and not (last or stop):
-                    self._measure(step)
-                if milestone:
-                    self._save_model(milestone)
-                if saves and not (last or stop):
-                    self._save()
-                if early and not stop:
-                    self._save_preview()
-                if evaluates or saves or milestone or early:
-                    self.window_start = step_start = time.perf_counter()
+                stop = self._must_stop(step, due, 2 * slowest, stopped)
+                if due.log or due.interrupts or stop:
+                    self.report(step, progress)
+                if due.evaluate and not stop:
+                    self.evaluate_average(step)
+                if due.milestone and self.processes.is_first:
+                    self.saver.save_model(due.milestone)
+                if due.save and not stop:
+                    self.save()
+                if due.preview and not stop:
+                    self.save_preview()
+                if due.interrupts:
+                    self.losses.restart_clock()
+                    step_start = time.perf_counter()
                 if stop:
                     return False
         return True
 
+    def _must_stop(self, step: int, due: Due, seconds: float, stopped: Callable[[], int]) -> bool:
+        """Whether a signal came, or the next step (so many seconds) and what is due do not end before the deadline.
+
+        After the last step nothing stops a run; several processes ask each other only where something is due.
+        """
+        asks = self.processes.size == 1 or due.log or due.evaluate or due.save or due.preview
+        if step == self.config.num_iterations or not asks:
+            return False
+        seconds += self.clock.longest("evaluate") if due.evaluate else 0.0
+        seconds += self.clock.longest("save") if due.save or due.milestone else 0.0
+        seconds += self.clock.longest("preview") if due.save or due.preview else 0.0
+        return self.processes.any(bool(stopped()) or not self._time_for(seconds), self.device)
+
     def _finish(self) -> bool:
-        """The last FIDs, the choice among the averages, and the last files. False if the deadline came before the choice."""
+        """The last scores, the choice among the averages, and the last files. False if the deadline came before the choice."""
         last = self.config.num_iterations
         if self.evaluate and last:
-            self._save(preview=False)  # whatever happens while it is measured, the steps are made
-            measured = measured_fids(self.run_dir, last) if self.team.is_first else None  # by the run that this one continues
-            measured = self.team.first_says(measured)
-            scores = {}
+            self.save(preview=False)  # whatever happens while it is evaluated, the steps are made
+            measured = Run(self.run_dir).scores(last) if self.processes.is_first else None  # by the run that this one continues
+            measured = self.processes.first_says(measured)
+            means = {}
             for half_life in self.state.ema.averages:
-                if half_life not in measured and self.team.any(not self._time_for(0, {"measure": True}), self.device):
+                late = half_life not in measured and not self._time_for(self.clock.longest("evaluate"))
+                if half_life not in measured and self.processes.any(late, self.device):
                     return False
-                figures = measured.get(half_life) or self._measure(last, half_life)
-                scores[half_life] = math.exp(np.mean([math.log(max(value, 1e-9)) for value in figures.values()]))
-            self.half_life = min(scores, key=scores.__getitem__)
-            self.team.say(f"last.ckpt is the average of half-life {self.half_life:g}, the best on the development split")
-        self._save()
+                figures = measured.get(half_life) or self.evaluate_average(last, half_life)
+                means[half_life] = math.exp(np.mean([math.log(max(value, 1e-9)) for value in figures.values()]))
+            best = min(means, key=means.__getitem__)
+            if self.processes.is_first:
+                self.saver.half_life = best
+            self.processes.say(f"last.ckpt is the average of half-life {best:g}, the best on the development split")
+        self.save()
         return True
 
-    def _time_for(self, seconds: float, due: dict[str, Any]) -> bool:
-        """Whether so many seconds, then what is due (true in the dict) and a last save end before the deadline."""
-        seconds += sum(self.longest[name] for name, value in due.items() if value)
-        return time.monotonic() + seconds + (self.longest["save"] or 1 + self._state_bytes() / 50e6) <= self.deadline
-
-    @contextlib.contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        """Remember how long the block takes, if it took longer than ever."""
-        start = time.perf_counter()
-        yield
-        self.longest[name] = max(self.longest[name], time.perf_counter() - start)
+    def _time_for(self, seconds: float) -> bool:
+        """Whether so many seconds and a last save end before the deadline."""
+        state_bytes = 4 * parameter_count(self.model) * (4 + len(self.state.ema.averages))  # weights, two moments, averages
+        return time.monotonic() + seconds + (self.clock.longest("save") or 1 + state_bytes / 50e6) <= self.deadline
 
     # ---------------------------------------------------------------------------------------------------- a step
 
@@ -252,141 +285,80 @@ class Trainer:
                     loss = model.compute_loss(data, noise_here, step=step, total_steps=config.num_iterations, group=name)
                 (loss * share).backward()
                 total += loss.detach() * share
-            self.team.sum_gradients(self.groups[name])
-            norm = torch.nn.utils.clip_grad_norm_(self.groups[name], config.grad_clip or math.inf)
+            self.processes.sum_gradients(self.groups[name])
+            norm = self._clip(self.groups[name])
             for options in optimizer.param_groups:
                 options["lr"] = learning_rate(step, config) * model.lr_scale(name)
             optimizer.step()
-            suffix = "" if name == "network" else f"_{name}"
-            self.window.setdefault(f"loss{suffix}", []).append(total)
-            self.norms.setdefault(f"grad_norm{suffix}", []).append(norm.detach())
+            self.losses.add_step(name, total, norm)
         model.on_step_end(step, config.num_iterations)
         self.state.ema.update(step)
         self.state.step = step
 
+    def _clip(self, parameters: list[torch.nn.Parameter]) -> torch.Tensor:
+        """Clip the gradients; their norm before that."""
+        if self.clip is not None:
+            return self.clip(parameters)
+        return torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip or math.inf)
+
     def _batch(self, step: int) -> list[tuple[slice, torch.Tensor, torch.Tensor]]:
-        """This process's micro-batches of the step: their rows of the whole batch, data and noise (rows, 3, H, W)."""
+        """This process's micro-batches of the step: their rows of the whole batch, data and noise (rows, ...)."""
         number = step - 1
-        if self.noise_seeds is not None:
+        if self.batches.has_noise:
             return [(rows, self.batches.rows(number, rows), self.batches.noise(number, rows)) for rows in self.parts]
         seed_everything(step_seed(self.config.seed, step))
-        noise = torch.randn(self.config.batch_size, *self.image_shape, device=self.device)
+        noise = torch.randn(self.config.batch_size, *self.sample_shape, device=self.device)
         return [(rows, self.batches.rows(number, rows), noise[rows]) for rows in self.parts]
 
-    def _collect_losses(self, t: torch.Tensor, losses: torch.Tensor) -> None:
-        """Add up the losses (B,) by the tenth of the way from noise to data that their times t (B,) lie in."""
-        bins = (self.model.progress(t.detach().float()) * TIME_BINS).long().clamp(0, TIME_BINS - 1)
-        values = torch.stack([losses.detach().float(), torch.ones_like(losses, dtype=torch.float32)])
-        self.time_sums.index_add_(1, bins, values)
+    # ------------------------------------------------------------------------------------------ beside the steps
 
-    # ------------------------------------------------------------------------------------------ what the run tells
-
-    def _report(self, step: int, progress: tqdm) -> None:
+    def report(self, step: int, progress: tqdm) -> None:
         """Read the losses since the last report off the device, check them and write a line of log.jsonl."""
-        if not self.window:
-            return
-        losses = {name: torch.stack(values) for name, values in self.window.items()}
-        by_time = self.time_sums.clone()
-        self.team.sum([*losses.values(), by_time])
-        figures = {name: values.tolist() for name, values in losses.items()}
-        norms = {name: torch.stack(values).mean().item() for name, values in self.norms.items()}
-        steps = len(next(iter(figures.values())))
-        for index in range(steps):
-            bad = {name: values[index] for name, values in figures.items() if not math.isfinite(values[index])}
-            if bad:
-                good = f"the last good checkpoint is of step {self.last_good}" if self.last_good else "none was saved yet"
-                raise UserError(
-                    f"the loss was not finite at step {step - steps + 1 + index} ({bad}); {good} ({self.run_dir}); "
-                    "try a smaller --lr, a longer --lr_warmup, a smaller --grad_clip or --precision fp32"
-                )
-        now, memory = time.perf_counter(), peak_memory(self.device)
-        speed = steps * self.config.batch_size / (now - self.window_start)
-        sums, counts = by_time.tolist()
-        if self.team.is_first:
-            self.log.write(
-                {
-                    "step": step,
-                    "images_seen": step * self.config.batch_size,
-                    **{name: sum(values) / steps for name, values in figures.items()},
-                    **norms,
-                    "loss_by_time": [total / n if n else None for total, n in zip(sums, counts, strict=True)],
-                    "lr": learning_rate(step, self.config),
-                    "images_per_second": float(f"{speed:.4g}"),
-                    "memory_mib": memory and round(memory / 2**20),
-                    "seconds": round(self.seconds_before + now - self.run_start, 2),
-                }
-            )
-            progress.set_postfix(loss=f"{sum(figures['loss']) / steps:.4f}", images_per_s=f"{speed:.1f}", refresh=False)
-        self.window, self.norms, self.window_start = {}, {}, now
-        self.time_sums.zero_()
+        with self.clock.timed("report"):
+            line = self.losses.read(step, learning_rate(step, self.config), self.last_good, self.run_dir)
+            if line and self.processes.is_first:
+                self.log.write(line)
+                progress.set_postfix(loss=f"{line['loss']:.4f}", images_per_s=f"{line['images_per_second']:.1f}", refresh=False)
 
-    @contextlib.contextmanager
-    def _as_sampled(self, half_life: float | None) -> Iterator[None]:
-        """Inside the block the model is as it will be sampled: averaged weights, uncompiled, in the run's precision."""
-        eager = torch.compiler.set_stance("force_eager") if self.config.compile else contextlib.nullcontext()
-        with self.state.ema.applied(half_life), autocast(self.device, self.dtype), eager:
-            yield
-
-    def _measure(self, step: int, half_life: float | None = None) -> dict[str, float]:
+    def evaluate_average(self, step: int, half_life: float | None = None) -> dict[str, float]:
         """Evaluate the average of this half-life (the first if None) and log the figures."""
         half_life = next(iter(self.state.ema.averages)) if half_life is None else half_life
         self.model.eval()
-        with self._timed("measure"), self._as_sampled(half_life):
+        with self.clock.timed("evaluate"), as_sampled(self.state, half_life, self.dtype, self.config.compile):
             figures = self.evaluate(self.model)
         self.model.train()
-        if self.team.is_first:
-            self.log.write({"step": step, "images_seen": step * self.config.batch_size, "ema_half_life": half_life, **figures})
+        if self.processes.is_first:
+            seen = step * self.config.batch_size
+            self.log.write({"step": step, "images_seen": seen, "ema_half_life": half_life, **figures})
         return figures
 
-    def _save(self, preview: bool = True) -> None:
-        """Write the checkpoint, the file to resume from, a preview and the curves."""
-        if not self.team.is_first:
-            return
-        with self._timed("save"):
-            self._save_model("last")
-            self.state.save(self.run_dir)
-            self.last_good = self.state.step
-            if self.log.rows:
-                self.log.plot(self.run_dir / "training_curves.png")
+    def save(self, preview: bool = True) -> None:
+        """Write the checkpoint, the file to resume from, the curves and a preview."""
+        if self.processes.is_first:
+            with self.clock.timed("save"):
+                self.saver.save()
+                self.last_good = self.state.step
         if preview:
-            self._save_preview()
+            self.save_preview()
 
-    def _save_preview(self) -> None:
-        """Write a sheet of samples as previews/step_NNNNNNN.png."""
-        if self.team.is_first:
-            path = self.run_dir / "previews" / f"step_{self.state.step:07d}.png"
-            with self._timed("preview"), self._as_sampled(self.half_life):
-                save_preview(self.model, self.image_shape, path, self.config.seed)
+    def save_preview(self) -> None:
+        """Write a sheet of samples."""
+        if self.processes.is_first:
+            with self.clock.timed("preview"):
+                self.saver.save_preview()
 
-    def _save_model(self, name: str) -> None:
-        """Write the averaged model as name.ckpt."""
-        if self.team.is_first:
-            with self._as_sampled(self.half_life):
-                save_model(self.model, self.run_dir / f"{name}.ckpt", self.model_config)
-
-    def _state_bytes(self) -> int:
-        """About the size of resume.pt and last.ckpt: weights, two moments, the averages."""
-        return 4 * parameter_count(self.model) * (4 + len(self.state.ema.averages))
-
-    def _write_training_config(self) -> None:
-        """Write training_config.json: the command, its training flags with defaults, and what they ran on."""
-        device = self.device
-        entries = {
-            "command": shlex.join(sys.argv),
+    def _entries(self) -> dict[str, Any]:
+        """What training_config.json says beside the command and the machine."""
+        return {
             **asdict(self.config),
             **self.about,
             "layout": self.state.settings["layout"],
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.processor()})",
-            "processes": self.team.size,
+            "processes": self.processes.size,
             "precision": precision_name(self.dtype),
-            "image_shape": list(self.image_shape),
-            "num_training_images": len(self.batches.images),
+            "image_shape": list(self.sample_shape),
+            "num_training_images": len(self.batches),
             "num_parameters": parameter_count(self.model),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
         }
-        with write_whole(self.run_dir / "training_config.json") as partial:
-            partial.write_text(json.dumps(entries, indent=2) + "\n")
 
 
 def step_seed(*numbers: int) -> int:

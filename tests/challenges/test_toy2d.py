@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.challenges import Challenge, challenge_names, get_challenge, register
+from src.challenges import CHALLENGES, Challenge, get_challenge, register
 from src.challenges._points import MODE_STD, MODES, POINT_SETS, STD
 from src.challenges.toy2d import TOY2D, ToyMLP
 
@@ -107,12 +107,12 @@ def test_network_jvp_and_float64(condition):
 
 
 def test_registry():
-    assert "toy2d" in challenge_names() and get_challenge("toy2d") is TOY2D
+    assert "toy2d" in CHALLENGES.names() and get_challenge("toy2d") is TOY2D
     assert isinstance(TOY2D, Challenge) and isinstance(TOY2D.network(use_additional_condition=True), ToyMLP)
     with pytest.raises(ValueError, match="unknown challenge 'x'"):
         get_challenge("x")
     with pytest.raises(ValueError, match="registered twice"):
         register(TOY2D)
-    bounds = [requirement for requirement in TOY2D.passes if requirement.method == "ddpm"]
+    bounds = [requirement for requirement in TOY2D.marks if requirement.method == "ddpm"]
     assert {requirement.below for requirement in bounds} == {20, 60}
     assert bounds[0].passes(bounds[0].below - 1) and not bounds[0].passes(bounds[0].below)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from custom_model import create_custom_model
 from src import utils
-from src.common import cli, devices, files, images
+from src.common import cli, devices, files, images, noise
 from src.common.checkpoints import load_model, save_model
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
@@ -66,9 +66,9 @@ def test_pixels_survive_the_round_trip():
 
 
 def test_image_seeds_do_not_depend_on_the_batch():
-    seeds = images.image_seeds(42, 0, 10)
-    assert images.image_seeds(42, 4, 3) == seeds[4:7]
-    assert len(set(seeds)) == 10 and images.image_seeds(43, 0, 10) != seeds
+    seeds = noise.image_seeds(42, 0, 10)
+    assert noise.image_seeds(42, 4, 3) == seeds[4:7]
+    assert len(set(seeds)) == 10 and noise.image_seeds(43, 0, 10) != seeds
 
 
 def test_save_and_load(saved):

@@ -13,9 +13,9 @@ import torch
 from src.common.checkpoints import save_model
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
-from src.common.images import image_seeds
+from src.common.noise import draw_noise, image_seeds
 from src.datasets import pairs
-from src.methods._base import draw_noise
+from src.datasets.pairs import __main__ as making
 from tests.helpers import BOTH_PRECISIONS, SHAPE, TINY, assert_images_agree, call, fails, tiny_model
 
 CPU = torch.device("cpu")
@@ -24,7 +24,8 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def teacher(tmp_path, monkeypatch):
     """A run of a tiny teacher of 16x16 images; files of pairs hold four of them."""
-    monkeypatch.setattr(pairs, "SHARD", 4)
+    for module in (pairs, making):
+        monkeypatch.setattr(module, "SHARD", 4)
     return make_teacher(tmp_path / "teacher")
 
 
@@ -42,8 +43,8 @@ def flags(teacher, out, count=10, steps=2, *more):
 
 def counted(monkeypatch):
     """The numbers of images of all calls of make_pairs from now on."""
-    make, calls = pairs.make_pairs, []
-    monkeypatch.setattr(pairs, "make_pairs", lambda *args: calls.append(len(args[3])) or make(*args))
+    make, calls = making.make_pairs, []
+    monkeypatch.setattr(making, "make_pairs", lambda *args: calls.append(len(args[3])) or make(*args))
     return calls
 
 
@@ -55,7 +56,7 @@ def assert_equal_pairs(images, expected, precision):
 
 @BOTH_PRECISIONS
 def test_an_image_is_what_the_teacher_makes_of_its_noise(teacher, tmp_path, monkeypatch, precision):
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p", 10, 2, "--precision", precision)) == 0
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "p", 10, 2, "--precision", precision)) == 0
     images, seeds = pairs.load_pairs(tmp_path / "p")
     assert images.shape == (10, *SHAPE) and images.dtype == np.float16 and seeds.dtype == np.int64
     assert seeds.tolist() == image_seeds(0, 0, 10) and len(set(seeds.tolist())) == 10
@@ -68,7 +69,7 @@ def test_an_image_is_what_the_teacher_makes_of_its_noise(teacher, tmp_path, monk
 
 
 def test_the_longest_are_dropped(teacher, tmp_path, monkeypatch):
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
     images, seeds = pairs.load_pairs(tmp_path / "p")
     noise = draw_noise((10, *SHAPE), CPU, seeds.tolist()).numpy()
     distance = np.sqrt(((images.astype(np.float32) - noise) ** 2).sum(axis=(1, 2, 3)))
@@ -82,8 +83,8 @@ def test_the_longest_are_dropped(teacher, tmp_path, monkeypatch):
 
 def test_a_killed_making_goes_on_where_it_was(teacher, tmp_path, monkeypatch, capsys):
     """Killed in the second file: the first is not made again, and what comes out is what was never killed."""
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "whole")) == 0
-    make = pairs.make_pairs
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "whole")) == 0
+    make = making.make_pairs
     calls = []
 
     def killed(*args):
@@ -93,29 +94,29 @@ def test_a_killed_making_goes_on_where_it_was(teacher, tmp_path, monkeypatch, ca
             raise KeyboardInterrupt
         return make(*args)
 
-    monkeypatch.setattr(pairs, "make_pairs", killed)
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 130
+    monkeypatch.setattr(making, "make_pairs", killed)
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "p")) == 130
     with pytest.raises(UserError, match=r"holds 4 of its 10 pairs"):
         pairs.load_pairs(tmp_path / "p")
-    monkeypatch.setattr(pairs, "make_pairs", make)
+    monkeypatch.setattr(making, "make_pairs", make)
     calls = counted(monkeypatch)
     capsys.readouterr()
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
     assert "4 of 10 pairs are there" in capsys.readouterr().out and sum(calls) == 6
     for mine, whole in zip(pairs.load_pairs(tmp_path / "p"), pairs.load_pairs(tmp_path / "whole"), strict=True):
         assert np.array_equal(mine, whole)
     assert not list((tmp_path / "p").glob(".*"))
     calls.clear()
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0 and calls == []
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "p")) == 0 and calls == []
 
 
 @BOTH_PRECISIONS
 def test_a_folder_is_the_beginning_of_an_endless_list(teacher, tmp_path, monkeypatch, precision):
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "whole", 10, 2, "--precision", precision)) == 0
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "whole", 10, 2, "--precision", precision)) == 0
     calls = counted(monkeypatch)
     for count, made in ((6, 6), (10, 4), (5, 0), (7, 0)):
         calls.clear()
-        assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p", count, 2, "--precision", precision)) == 0
+        assert call(making, monkeypatch, *flags(teacher, tmp_path / "p", count, 2, "--precision", precision)) == 0
         assert sum(calls) == made
         images, seeds = pairs.load_pairs(tmp_path / "p")
         whole_images, whole_seeds = pairs.load_pairs(tmp_path / "whole")
@@ -124,22 +125,22 @@ def test_a_folder_is_the_beginning_of_an_endless_list(teacher, tmp_path, monkeyp
 
 
 def test_a_damaged_file_is_named_and_made_again(teacher, tmp_path, monkeypatch, capsys):
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
     before = pairs.load_pairs(tmp_path / "p")
     file = tmp_path / "p" / "pairs_00001.npz"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"pairs_00001\.npz: damaged"):
         pairs.load_pairs(tmp_path / "p")
     calls = counted(monkeypatch)
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
     assert "pairs_00001.npz: damaged" in capsys.readouterr().out and sum(calls) == 4
     assert all(np.array_equal(a, b) for a, b in zip(before, pairs.load_pairs(tmp_path / "p"), strict=True))
 
 
 def test_other_pairs_in_the_folder_are_refused(teacher, tmp_path, monkeypatch, capsys):
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
     capsys.readouterr()
-    refused = lambda *args: fails(pairs, monkeypatch, capsys, *args)  # noqa: E731
+    refused = lambda *args: fails(making, monkeypatch, capsys, *args)  # noqa: E731
     assert "holds other pairs: steps 2 there, 3 here; choose another --out" in refused(*flags(teacher, tmp_path / "p", 10, 3))
     assert "seed 0 there, 1 here" in refused(*flags(teacher, tmp_path / "p", 10, 2, "--seed", 1))
     other = make_teacher(tmp_path / "other", "edm")
@@ -154,7 +155,7 @@ def test_other_pairs_in_the_folder_are_refused(teacher, tmp_path, monkeypatch, c
 
 
 def test_a_teacher_that_is_not_there_or_of_another_resolution(teacher, tmp_path, monkeypatch, capsys):
-    refused = lambda *args: fails(pairs, monkeypatch, capsys, *args)  # noqa: E731
+    refused = lambda *args: fails(making, monkeypatch, capsys, *args)  # noqa: E731
     assert "no checkpoint at" in refused(*flags(tmp_path / "absent", tmp_path / "p"))
     assert "was trained on images of shape (3, 16, 16); here they are (3, 32, 32)" in refused(
         *flags(teacher, tmp_path / "p", 10, 2, "--image_size", 32)
@@ -162,14 +163,14 @@ def test_a_teacher_that_is_not_there_or_of_another_resolution(teacher, tmp_path,
     silent = make_teacher(tmp_path / "silent", told=False)
     assert "give --image_size" in refused(*flags(silent, tmp_path / "p"))
     assert not (tmp_path / "p").exists()
-    assert call(pairs, monkeypatch, *flags(silent, tmp_path / "p", 4, 2, "--image_size", 16)) == 0
+    assert call(making, monkeypatch, *flags(silent, tmp_path / "p", 4, 2, "--image_size", 16)) == 0
 
 
 @BOTH_PRECISIONS
 @pytest.mark.parametrize("method", ["edm", "ddpm", "consistency", "reflow"])
 def test_every_method_makes_pairs(method, tmp_path, monkeypatch, precision):
     teacher = make_teacher(tmp_path / "teacher", method)
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p", 3, 1, "--precision", precision)) == 0
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "p", 3, 1, "--precision", precision)) == 0
     images, seeds = pairs.load_pairs(tmp_path / "p")
     model = tiny_model(method)
     expected = model.sample((3, *SHAPE), 1, seeds=seeds.tolist())
@@ -180,15 +181,15 @@ def test_every_method_makes_pairs(method, tmp_path, monkeypatch, precision):
 def test_a_folder_keeps_its_precision(teacher, tmp_path, monkeypatch, capsys, precision):
     """Added to where auto means the other one, the pairs are those of one making; another precision is refused by name."""
     named, auto = ["--precision", precision], {"fp32": "bf16", "bf16": "fp32"}[precision]
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "whole", 10, 2, *named)) == 0
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p", 3, 2, *named)) == 0
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "whole", 10, 2, *named)) == 0
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "p", 3, 2, *named)) == 0
     monkeypatch.setenv("CHALLENGE_PRECISION", auto)
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "p")) == 0
     for mine, whole in zip(pairs.load_pairs(tmp_path / "p"), pairs.load_pairs(tmp_path / "whole"), strict=True):
         assert np.array_equal(mine, whole)
     capsys.readouterr()
     assert "holds other pairs: precision " in fails(
-        pairs, monkeypatch, capsys, *flags(teacher, tmp_path / "p", 10, 2, "--precision", auto)
+        making, monkeypatch, capsys, *flags(teacher, tmp_path / "p", 10, 2, "--precision", auto)
     )
 
 
@@ -196,11 +197,14 @@ def test_a_folder_keeps_its_precision(teacher, tmp_path, monkeypatch, capsys, pr
 def test_two_processes_make_the_pairs_of_one(teacher, tmp_path, monkeypatch, precision):
     """Files of four pairs: the first process makes one of them, the second two."""
     named = ["--precision", precision]
-    assert call(pairs, monkeypatch, *flags(teacher, tmp_path / "one", 10, 2, *named)) == 0
+    assert call(making, monkeypatch, *flags(teacher, tmp_path / "one", 10, 2, *named)) == 0
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    code = "from src.datasets import pairs; from src.common.cli import run_script; pairs.SHARD = 4; run_script(pairs.main)"
+    code = (
+        "from src.datasets import pairs; from src.datasets.pairs import __main__ as making; "
+        "from src.common.cli import run_script; pairs.SHARD = making.SHARD = 4; run_script(making.main)"
+    )
     processes = []
     for rank in range(2):
         env = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.evaluation.confidence import estimate, random_halves, standard_error
+from src.evaluation.confidence import random_halves, standard_error, with_interval
 from src.evaluation.fid import frechet_distance, subset_distances
 from src.evaluation.kid import subset_kids
 from src.evaluation.prdc import subset_prdc
@@ -24,14 +24,14 @@ def test_of_a_mean_it_is_the_textbooks(count):
     assert standard_error(halves, count) == pytest.approx(values.std(ddof=1) / np.sqrt(count), rel=0.05)
 
 
-def test_estimate():
-    result = estimate(np.array([0.9, 0.8, 1.0]), 10, bounds=(0, 1))
+def test_interval():
+    result = with_interval(np.array([0.9, 0.8, 1.0]), 10, bounds=(0, 1))
     assert result == {
         "value": 0.9,
         "standard_error": pytest.approx(np.sqrt(0.02)),
         "interval_95": [pytest.approx(0.6228, abs=1e-4), 1.0],
     }
-    assert estimate(np.array([0.9]), 10) == {"value": 0.9}
+    assert with_interval(np.array([0.9]), 10) == {"value": 0.9}
     with pytest.raises(ValueError, match="at least two halves"):
         standard_error(np.array([0.9]), 10)
 
@@ -50,7 +50,7 @@ def test_interval_of_fid_holds_the_mean_of_other_draws(count, dimensions):
     sets = [draws(rng, count, scale) for _ in range(150)]
     scores = np.array([frechet_distance(rows, reference) for rows in sets])
     results = [
-        estimate(np.array([score, *subset_distances(rows, reference, list(random_halves(count, 20, seed)))]), count)
+        with_interval(np.array([score, *subset_distances(rows, reference, list(random_halves(count, 20, seed)))]), count)
         for seed, (rows, score) in enumerate(zip(sets[:60], scores, strict=False))
     ]
     errors = np.array([result["standard_error"] for result in results])

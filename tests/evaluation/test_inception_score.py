@@ -52,7 +52,7 @@ def test_the_last_layer_of_pytorch_fids_file(tmp_path, monkeypatch):
     (tmp_path / "full.pt").rename(hub)
     with pytest.raises(UserError, match="damaged"):
         read_classifier()
-    monkeypatch.setattr(weights, "_published_prefix", lambda: weights._sha256(hub)[:8])
+    monkeypatch.setattr(weights, "_published_prefix", lambda: weights.file_sha256(hub)[:8])
     torch.testing.assert_close(read_classifier(), layer.float())
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import measure_fid
+from src.challenges import get_challenge
+from src.challenges._images import ImageChallenge
 from src.evaluation.inception import Inception
 from tests.conftest import PROJECT_ROOT
 from tests.evaluation.conftest import make_images, write_images
@@ -86,13 +88,13 @@ def test_result_and_second_run_spare_the_reference(folders, run, monkeypatch, pa
 def test_absent_reference_is_made_from_the_split(folders, run, monkeypatch):
     made = []
 
-    def prepare_reference(data, data_root, reference_dir):
-        made.append((data, data_root, str(reference_dir)))
-        write_images(reference_dir, make_images(2, 4, (32, 32)))
+    def write_reference(challenge, root, folder):
+        made.append((challenge.name, root, str(folder)))
+        write_images(folder, make_images(2, 4, (32, 32)))
 
-    monkeypatch.setattr(measure_fid, "prepare_reference", prepare_reference)
-    monkeypatch.setattr(measure_fid, "load_inception", lambda file, device: Inception())
-    monkeypatch.setattr(measure_fid, "measure", lambda *arguments: {"clean": 1.5})
+    monkeypatch.setattr(ImageChallenge, "write_reference", write_reference)
+    monkeypatch.setattr(ImageChallenge, "load_judge", lambda *arguments: Inception())
+    monkeypatch.setattr(ImageChallenge, "measure", lambda *arguments, **words: {"fid_clean": 1.5})
     code, out, _ = run("--generated_dir", "gen", "--data", "toon", "--data_root", "somewhere")
     assert code == 0
     assert made == [("toon", "somewhere", "data/toon_64x64/val")]
@@ -120,7 +122,7 @@ def test_absent_reference_is_made_from_the_split(folders, run, monkeypatch):
 )
 def test_mistakes_end_in_one_line_and_code_2(folders, run, monkeypatch, arguments, words):
     (folders / "empty").mkdir()
-    monkeypatch.setattr(measure_fid, "load_inception", lambda *given: pytest.fail("the weights were loaded first"))
+    monkeypatch.setattr(ImageChallenge, "load_judge", lambda *given: pytest.fail("the weights were loaded first"))
     code, _, err = run(*arguments)
     assert code == 2
     assert err.startswith("error: ") and err.count("\n") == 1 and words in err
@@ -143,6 +145,6 @@ def test_as_a_command(folders):
 
 def test_same_images_are_at_distance_zero(inception):
     images = make_images(1, 3)
-    scores = measure_fid.measure(images, images, ["clean"], inception)
-    assert scores == {"clean": pytest.approx(0, abs=1e-4)}
-    assert np.isfinite(scores["clean"])
+    scores = get_challenge().measure(images, images, inception, metrics=["fid_clean"])
+    assert scores == {"fid_clean": pytest.approx(0, abs=1e-4)}
+    assert np.isfinite(scores["fid_clean"])

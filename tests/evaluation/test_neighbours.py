@@ -36,7 +36,7 @@ def draw(rng, count):
 def test_a_generator_that_copies_nothing():
     rng = np.random.default_rng(0)
     found = training_neighbours(draw(rng, 800), draw(rng, 1000), draw(rng, 250), seed=1)
-    summary = found.summary()
+    summary = found.figures()
     assert summary["parts"] == 4 and found.to_parts.shape == (4, 800)
     assert abs(summary["gap"]) < 3 * summary["gap_spread"]
     assert summary["expected"] == 0.8
@@ -48,7 +48,7 @@ def test_a_generator_that_copies_nothing():
 def test_bad_samples_are_no_copies():
     """Far from both sets: distances are large, copies still none."""
     rng = np.random.default_rng(0)
-    summary = training_neighbours(1.5 * draw(rng, 800) + 0.5, draw(rng, 1000), draw(rng, 250)).summary()
+    summary = training_neighbours(1.5 * draw(rng, 800) + 0.5, draw(rng, 1000), draw(rng, 250)).figures()
     assert summary["copied"] == pytest.approx(0, abs=0.25)
 
 
@@ -58,7 +58,7 @@ def test_a_generator_that_copies_half():
     samples = np.concatenate([train[300:700] + 1e-3, draw(rng, 400)])
     found = training_neighbours(samples, train, validation)
     np.testing.assert_array_equal(found.index[:400], np.arange(300, 700))
-    summary = found.summary(unit=2.0)
+    summary = found.figures(unit=2.0)
     assert summary["copied"] == pytest.approx(0.5, abs=0.12)
     assert summary["gap"] > 4 * summary["gap_spread"]
     assert summary["closest"] == pytest.approx(np.sqrt(6) * 1e-3 / 2)
@@ -73,6 +73,6 @@ def test_parts_and_remainder():
     np.testing.assert_allclose(found.distance, cdist(samples, train).min(axis=1))
     np.testing.assert_allclose(found.to_validation, cdist(samples, validation).min(axis=1))
     assert found.to_parts.shape == (2, 9)
-    assert training_neighbours(samples, train[:12], validation).summary()["gap_spread"] is None
+    assert training_neighbours(samples, train[:12], validation).figures()["gap_spread"] is None
     with pytest.raises(ValueError, match="9 training images are fewer than the 10 validation images"):
         training_neighbours(samples, train[:9], validation)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from measure_fid import measure
+from src.challenges import get_challenge
 from tests.conftest import PROJECT_ROOT
 
 
@@ -23,4 +23,5 @@ def read_split(root, split: str, count: int) -> np.ndarray:
 def test_fid_of_training_images_is_the_published_one(simpsons_root, inception):
     """FID clean-fid, 1000 vs 1000, as clean-fid 0.1.35 measures it."""
     train, val = (read_split(simpsons_root, split, 1000) for split in ("train", "val"))
-    assert measure(train, val, ["clean"], inception)["clean"] == pytest.approx(20.375, abs=0.01)
+    scores = get_challenge().measure(train, val, inception, metrics=["fid_clean"])
+    assert scores["fid_clean"] == pytest.approx(20.375, abs=0.01)

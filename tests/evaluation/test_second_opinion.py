@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from src import efficientnet
+from src.common import efficientnet
 from src.common.cli import UserError
 from src.evaluation import features, second_opinion
 from tests.evaluation.conftest import make_images

@@ -3,20 +3,23 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import dataset
+from src.challenges import get_challenge
+from src.challenges._images import ImageChallenge
 from src.evaluation import __main__ as suite
 from src.evaluation import features, second_opinion
 from src.evaluation.fid import frechet_distance
 from src.evaluation.inception import Inception
 from src.evaluation.kid import kid
 from src.evaluation.prdc import prdc
-from src.evaluation.show import comparison, nfe_of, short_names
+from src.evaluation.tables_and_plots import comparison, short_names
+from src.runs import nfe_of
 from tests.conftest import PROJECT_ROOT
 from tests.evaluation.conftest import make_images, write_images
 from tests.evaluation.test_clip import open_clip  # noqa: F401 - a fixture
@@ -56,7 +59,8 @@ def folders(tmp_path, monkeypatch, extracted):
     write_images(tmp_path / "run/nfe=1", make_images(1, 14))
     write_images(tmp_path / "run/nfe=4", np.concatenate([make_images(2, 15), train[:5]]))
     write_images(tmp_path / "ref", make_images(3, 16))
-    monkeypatch.setattr(suite, "load_split", lambda split, root, data: train)
+    of_train = replace(get_challenge("simpsons"), load=lambda split, root: (train, None))
+    monkeypatch.setattr(suite, "get_challenge", lambda name: get_challenge(name) if name == "toon" else of_train)
     return tmp_path
 
 
@@ -192,11 +196,11 @@ def test_mistakes_end_in_one_line(folders, monkeypatch, capsys, arguments, words
 def test_absent_reference_is_made(folders, monkeypatch):
     made = []
 
-    def prepare_reference(data, data_root, reference_dir):
-        made.append((data, data_root, str(reference_dir)))
-        write_images(reference_dir, make_images(3, 16))
+    def write_reference(challenge, root, folder):
+        made.append((challenge.name, root, str(folder)))
+        write_images(folder, make_images(3, 16))
 
-    monkeypatch.setattr(suite, "prepare_reference", prepare_reference)
+    monkeypatch.setattr(ImageChallenge, "write_reference", write_reference)
     assert call(suite, monkeypatch, "run/nfe=1", "--data", "toon", "--data_root", "somewhere", "--device", "cpu") == 0
     assert made == [("toon", "somewhere", "data/toon_64x64/val")]
 
@@ -222,7 +226,7 @@ def test_table_of_different_results():
 
 def test_as_a_command_on_identical_sets(toon, tmp_path, package_file):
     """From the shell, with the real network: toon faces against themselves."""
-    folder = write_images(tmp_path / "faces", dataset.load_split("train", data="toon"))
+    folder = write_images(tmp_path / "faces", get_challenge("toon").load("train", "")[0])
     command = [sys.executable, "-m", "src.evaluation", folder, "--reference_dir", folder, "--device", "cpu"]
     done = subprocess.run([*command, "--inception", package_file], capture_output=True, text=True, cwd=PROJECT_ROOT)
     assert done.returncode == 0, done.stderr

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from sampling import generate
 from src.common.checkpoints import load_model
 from src.common.cli import UserError
 from src.common.devices import seed_everything
-from src.common.images import image_seeds, to_uint8
+from src.common.images import to_uint8
+from src.common.noise import image_seeds
+from src.common.sampling import generate
 from src.network import UNet
 from tests.foreign import FOREIGN, imported, lay_out
 
@@ -49,14 +50,14 @@ def test_our_sampling_makes_the_images_of_the_courses_call(foreign, calls):
     for nfe in NFES:
         if name == "nan_at_four" and nfe == 4:
             with pytest.raises(UserError, match=r"not finite at NFE 4"):
-                list(generate(model, nfe, 2, 2, 42, torch.float32))
+                list(generate(model, (3, 64, 64), nfe, 2, 2, 42, torch.float32))
             continue
         calls.clear()
-        images = list(generate(model, nfe, 4, 2, 42, torch.float32))
+        images = list(generate(model, (3, 64, 64), nfe, 4, 2, 42, torch.float32))
         assert calls == [2] * (2 * nfe)
         for batch, first in zip(images, (0, 2), strict=True):
             assert torch.equal(batch, course_style(model, (2, 3, 64, 64), nfe, image_seeds(42, first, 1)[0]))
-        [alone] = generate(model, nfe, 2, 2, 42, torch.float32, first_sample=2)
+        [alone] = generate(model, (3, 64, 64), nfe, 2, 2, 42, torch.float32, first_sample=2)
         assert torch.equal(alone, images[1])
 
 
@@ -78,5 +79,5 @@ def test_the_battery_is_varied():
 def test_pictures_of_a_foreign_model_are_bytes(tmp_path):
     with imported(lay_out(tmp_path / "team", "flow_plain")) as custom_model:
         model = load_model(tmp_path / "team/checkpoints/best_model.pt", custom_model.create_custom_model).eval()
-        [images] = generate(model, 1, 2, 2, 0, torch.float32)
+        [images] = generate(model, (3, 64, 64), 1, 2, 2, 0, torch.float32)
     assert to_uint8(images).numpy().dtype == np.uint8

@@ -6,18 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from sampling import generate
 from src.common.checkpoints import load_model
-from src.common.images import image_seeds, to_uint8
-from src.submission import check, team
+from src.common.images import to_uint8
+from src.common.noise import image_seeds
+from src.common.sampling import generate
+from src.submission import check, grading
 from src.submission.broker import Broker
 from src.submission.failures import Failed
+from src.submission.grading import prepare, run_job
+from src.submission.job import Settings
 from src.submission.sandbox import Limits
-from src.submission.team import prepare, run_job
 from tests.foreign import FOREIGN, imported, lay_out
 from tests.submission.test_grade import NETWORK, job, kind, no_measuring, reference  # noqa: F401 (fixtures)
 
 NFES = (1, 2, 4)
+SETTINGS = Settings(reference_dir="", sandbox="", network=NETWORK)
 REMARKS = {  # what is said of a checkpoint -> models of which it is
     "3 networks (ema_network, network, target_network): calls of all of them count": ("three_copies",),
     "2 networks (ema_network, network): calls of all of them count": ("ema_copy",),
@@ -33,10 +36,10 @@ def test_the_grader_samples_what_sampling_samples(name, tmp_path, kind):  # noqa
         own = load_model(folder / "checkpoints/best_model.pt", custom_model.create_custom_model)
         own.eval().to(memory_format=torch.channels_last)
         works = [nfe for nfe in NFES if (name, nfe) != ("nan_at_four", 4)]
-        expected = {nfe: to_uint8(next(generate(own, nfe, 2, 2, 42, torch.float32))).numpy() for nfe in works}
+        expected = {nfe: to_uint8(next(generate(own, (3, 64, 64), nfe, 2, 2, 42, torch.float32))).numpy() for nfe in works}
     (tmp_path / "work").mkdir()
     remarks: list[str] = []
-    model, _ = prepare(folder, tmp_path / "work", NETWORK, remarks)
+    model, _ = prepare(folder, tmp_path / "work", SETTINGS, remarks)
     model.to(torch.device("cpu"))
     assert remarks == [remark for remark, names in REMARKS.items() if name in names]
     with Broker(model, Limits(), kind) as broker:
@@ -60,7 +63,7 @@ def test_a_failure_at_one_nfe_leaves_the_others(job, no_measuring):  # noqa: F81
 @pytest.mark.parametrize("noise_fid", [100.0, 200.0], ids=["no better than noise", "better than noise"])
 def test_images_that_hardly_depend_on_the_network(noise_fid, job, no_measuring, monkeypatch):  # noqa: F811
     """They are graded with a remark; only where they score better than noise does something else explain them."""
-    monkeypatch.setattr(team, "noise_fid", lambda *_: noise_fid)
+    monkeypatch.setattr(grading, "noise_fid", lambda *_: noise_fid)
     lay_out(job.submission, "ddpm_wide")
     result = run_job(replace(job, settings=replace(job.settings, nfe=(4,))))
     if noise_fid == 100.0:

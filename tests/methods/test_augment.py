@@ -5,7 +5,7 @@ import torch
 
 from src.methods import _augment
 from src.methods._augment import Augment, brightness, contrast, cut_out, saturation, translate
-from src.training.draws import DrawAsOneBatch
+from src.training.random_draws import DrawAsOneBatch
 
 OPERATIONS = [brightness, saturation, contrast, translate, cut_out]
 COUNT = 200

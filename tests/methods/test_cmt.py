@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from src.training.draws import DrawAsOneBatch
+from src.training.random_draws import DrawAsOneBatch
 from tests.helpers import SHAPE, tiny_model
 from tests.methods.oracles import GAUSSIAN
 from tests.methods.oracles_solver import PerceptualStub, start, student

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from src.common.noise import draw_noise
 from src.methods import ctm as ctm_file
-from src.methods._base import draw_noise
 from tests.helpers import SHAPE, tiny_model
 from tests.methods.oracles import GAUSSIAN
 from tests.methods.oracles_flow import PointNetwork
@@ -246,7 +246,7 @@ def test_points():
     "options, message",
     [
         ({"solver_steps": 19}, "solver_steps from 1 to N, and N from 2, got 19 and 18"),
-        ({"N": 1}, "N from 2"),
+        ({"N": 1}, "expected N of at least 2, got 1"),
         ({"gamma": 1.5}, "gamma from 0 to 1, got 1.5"),
         ({"mu": 1.0}, "mu from 0 to below 1, got 1"),
         ({"rho": 0.0}, "expected rho above 0, got 0"),

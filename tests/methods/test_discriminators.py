@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from src import efficientnet
 from src.challenges.toy2d import ToyMLP
+from src.common import efficientnet
 from src.methods import get_method
 from src.methods._discriminators import (
     Head,

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from src.common.noise import draw_noise
 from src.methods import get_method
-from src.methods._base import draw_noise
-from src.methods._schedules import karras_grid
-from tests import battery
+from src.methods._karras_path import karras_grid
 from tests.helpers import tiny_model
+from tests.methods import battery
 from tests.methods.oracles import GAUSSIAN, MIXTURE, Gaussian
 
 SHAPE = (200, 2)  # points, not images: nothing may assume four axes

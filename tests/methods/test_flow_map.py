@@ -132,8 +132,8 @@ def test_points():
     "option, message",
     [
         ({"diagonal_share": -0.5}, "diagonal_share from 0 to 1, got -0.5"),
-        ({"variant": "eulerian"}, "variant lagrangian or progressive, got 'eulerian'"),
-        ({"intermediate": "third"}, "intermediate uniform or midpoint, got 'third'"),
+        ({"variant": "eulerian"}, "unknown variant 'eulerian'; expected one of lagrangian, progressive"),
+        ({"intermediate": "third"}, "unknown intermediate 'third'; expected one of uniform, midpoint"),
     ],
 )
 def test_bad_options(option, message):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from src.methods._paths import MIN_LEFT, as_velocity
-from tests import battery
+from src.methods._straight_path import MIN_LEFT, as_velocity
 from tests.helpers import SHAPE, tiny_model
+from tests.methods import battery
 from tests.methods.oracles_flow import velocity
 
 CHECKS = (battery.check_number_of_calls, battery.check_nfe_differ, battery.check_seeds, battery.check_loss)
@@ -46,7 +46,7 @@ def test_it_trains_and_its_networks_are_not_mistaken(method):
     assert torch.isfinite(loss) and all(torch.isfinite(p.grad).all() for p in model.network.parameters() if p.grad is not None)
     if model.parameterization is not None:
         assert model.parameterization != tiny_model(method).parameterization
-    with pytest.raises(ValueError, match="expected prediction velocity or data, got 'noise'"):
+    with pytest.raises(ValueError, match="unknown prediction 'noise'; expected one of velocity, data"):
         tiny_model(method, prediction="noise")
 
 

@@ -11,11 +11,10 @@ from src.methods import get_method
 from src.methods._discriminators import non_saturating_discriminator
 from src.methods.gdd import block_convolutions
 from src.training.config import TrainingConfig
-from src.training.estimate import estimate_step
+from src.training.cost_estimate import estimate_step
 from src.training.loop import Trainer
-from tests import battery
 from tests.helpers import SHAPE, TINY, random_images, tiny_model
-from tests.methods import eight_gaussians
+from tests.methods import battery, eight_gaussians
 
 CPU = torch.device("cpu")
 STUDENTS = pytest.mark.parametrize("method", ["gdd", "add"])
@@ -266,7 +265,7 @@ def test_the_same_discriminator_for_all_of_a_batch_s_parts(tmp_path):
         ({"mid_share": 1.5}, "mid_share from 0 to 1, got 1.5"),
         ({"feature_sigma": 0.0}, "feature_sigma above 0, got 0"),
         ({"d_lr_scale": 0.0}, "d_lr_scale above 0, got 0"),
-        ({"ada_target": 1.0}, "ada_target between -1 and 1, got 1"),
+        ({"ada_target": 1.0}, "expected ada_target above -1 and below 1, got 1"),
         ({"mid_sigma": 100.0}, r"within \[0.002, 80\], got 33.3333 and 300"),
     ],
 )

@@ -15,8 +15,8 @@ from src.methods.progressive import SIGMA_MAX, TAG
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
 from src.utils import expand_t
-from tests.battery import run_loop
 from tests.helpers import SHAPE, TINY, TINY_FLAGS, call, fails, random_images, tiny_model
+from tests.methods.battery import run_loop
 from tests.methods.oracles import GAUSSIAN
 
 CPU = torch.device("cpu")
@@ -26,7 +26,6 @@ TOON = [*TINY_FLAGS, "--data", "toon", "--batch_size", 4, "--num_iterations", 0]
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Runs without previews and curves, which take most of the time of a short one."""
-    monkeypatch.setattr("src.training.loop.save_preview", lambda *args: None)
     monkeypatch.setattr("src.training.log.RunLog.plot", lambda *args: None)
 
 
@@ -265,8 +264,8 @@ def test_resumed_in_the_middle_of_a_round_and_milestones(tmp_path, no_pictures):
         pass
 
     class Stopping(Trainer):
-        def _save(self, *args, **kwargs):
-            super()._save(*args, **kwargs)
+        def save(self, *args, **kwargs):
+            super().save(*args, **kwargs)
             raise Stopped
 
     arguments = (random_images(32), TrainingConfig(**settings), options, tmp_path / "parts", CPU)
@@ -327,8 +326,8 @@ def test_teachers_that_cannot_teach(toon, tmp_path, monkeypatch, capsys, no_pict
         ({"start_steps": 12}, "start_steps a power of 2 of at least 2, got 12"),
         ({"start_steps": 1}, "at least 2, got 1"),
         ({"serve_steps": 3}, "serve_steps a power of 2"),
-        ({"prediction": "epsilon"}, "prediction v or x0, got 'epsilon'"),
-        ({"weighting": "uniform"}, "weighting truncated_snr or snr_plus_1"),
+        ({"prediction": "epsilon"}, "unknown prediction 'epsilon'; expected one of v, x0"),
+        ({"weighting": "uniform"}, "expected one of truncated_snr, snr_plus_1"),
         ({"eta": 0.5}, "expected eta 0, got 0.5"),
         ({"repeat_share": 1.0}, "repeat_share from 0 to below 1"),
         ({"last_rounds": 0.0}, "last_rounds above 0"),

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.methods import get_method
-from src.methods._schedules import U_SHAPE, sample_unit_times
+from src.methods._straight_path import U_SHAPE, sample_unit_times
 from src.utils import expand_t
 from tests.helpers import SHAPE, tiny_model
 
@@ -124,7 +124,13 @@ def test_it_starts_from_rectified_flow_and_teaches_nobody():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"loss": "lpips"}, "loss huber, l2, got 'lpips'"), ({"time_distribution": "cosine"}, "u_shaped, got 'cosine'")],
+    [
+        ({"loss": "lpips"}, "unknown loss 'lpips'; expected one of huber, l2"),
+        (
+            {"time_distribution": "cosine"},
+            "unknown time_distribution 'cosine'; expected one of uniform, logit_normal, u_shaped",
+        ),
+    ],
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):

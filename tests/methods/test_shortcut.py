@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from src.methods import get_method
-from src.methods._schedules import split_batch
-from tests import battery
+from src.methods._base import split_batch
 from tests.helpers import SHAPE, tiny_model
+from tests.methods import battery
 from tests.methods import oracles_flow as oracle
 
 
@@ -146,7 +146,7 @@ def test_points():
     [
         ({"bootstrap_share": 2.0}, "bootstrap_share from 0 to 1, got 2"),
         ({"finest_steps": 96}, "finest_steps a power of two of at least 2, got 96"),
-        ({"finest_steps": 1}, "finest_steps a power of two of at least 2, got 1"),
+        ({"finest_steps": 1}, "expected finest_steps of at least 2, got 1"),
         ({"target_decay": 1.0}, "target_decay from 0 to below 1, got 1"),
         ({"target_decay": -0.1}, "target_decay from 0 to below 1, got -0.1"),
     ],

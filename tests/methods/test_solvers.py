@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from src.methods._distances import distance, load_lpips
-from src.methods._solvers import grid_of_calls, solve
+from src.methods._karras_path import grid_of_calls
+from src.methods._solvers import solve
 from tests.methods.oracles import GAUSSIAN, MIXTURE
 from tests.methods.oracles_solver import ExactTeacher, PerceptualStub, start
 

@@ -10,7 +10,7 @@ import pytest
 
 from src.submission.archive import ArchiveLimits, content_hash, copy_code, readable, unpack
 from src.submission.failures import Failed
-from tests.submissions import ARCHIVES, archive, lying_size
+from tests.submission.cheats import ARCHIVES, archive, lying_size
 
 CLUTTER = (
     "__MACOSX/._custom_model.py",

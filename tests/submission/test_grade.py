@@ -13,20 +13,22 @@ import pytest
 import torch
 from PIL import Image
 
-from sampling import generate
 from src.common.cli import UserError
 from src.common.images import to_uint8
+from src.common.sampling import generate
 from src.datasets.toon import toon_faces
 from src.evaluation.features import read_images
 from src.network import UNet
-from src.submission import audit, grade, team
+from src.submission import audit, grade, grading
+from src.submission import job as job_file
 from src.submission.failures import CODES, Failed
-from src.submission.grade import make_secret, run_here
+from src.submission.grade import run_here
+from src.submission.grading import run_job
+from src.submission.job import Job, Settings, make_secret, read_secret, run_seed
 from src.submission.sandbox import SCRATCH, Limits, find_kind, seccomp_program
-from src.submission.team import Job, Settings, read_secret, run_job, run_seed
 from src.submission.weights import read_weights
 from tests.helpers import TINY, fill_by_rule, tiny_model
-from tests.submissions import CHECKPOINTS, OF_CODE, cheat, honest, small_view_of_much
+from tests.submission.cheats import CHECKPOINTS, OF_CODE, cheat, honest, small_view_of_much
 
 NETWORK = {name: list(value) if isinstance(value, tuple) else value for name, value in TINY.items()}
 LIMITS = Limits(memory=2 << 30, disk=8 << 20, sample_seconds=20, cpu_seconds=3)
@@ -82,11 +84,11 @@ def no_measuring(monkeypatch):
         def __init__(self, reference: np.ndarray):
             self.reference = reference
 
-        def measure(self, images: np.ndarray) -> dict[str, float]:
+        def score(self, images: np.ndarray) -> dict[str, float]:
             return {"fid": 100.0, "kid": 0.1}
 
-    monkeypatch.setattr(team, "load_judge", lambda reference_dir, *_: Judge(read_images(reference_dir)))
-    monkeypatch.setattr(team, "noise_fid", lambda *_: 400.0)
+    monkeypatch.setattr(grading, "load_judge", lambda _, reference_dir, *__: Judge(read_images(reference_dir)))
+    monkeypatch.setattr(grading, "noise_fid", lambda *_: 400.0)
 
 
 def reason(job: Job) -> str:
@@ -100,7 +102,7 @@ def reason(job: Job) -> str:
 
 @pytest.mark.parametrize("name", [*CHECKPOINTS])
 def test_cheats_that_are_found_without_running_them(name, job, no_measuring, monkeypatch):
-    monkeypatch.setattr(team, "sample", lambda *_: pytest.fail("it was run"))
+    monkeypatch.setattr(grading, "sample", lambda *_: pytest.fail("it was run"))
     change, expected = CHECKPOINTS[name]
     change(honest(job.submission, "custom"))
     assert reason(job) == expected
@@ -141,14 +143,14 @@ def test_stored_pictures_are_found_however_they_are_picked(how, job, no_measurin
 @pytest.mark.slow
 def test_a_seed_that_everyone_knows(job, no_measuring, monkeypatch):
     """The judge of this test likes images that are hardly there."""
-    load = team.load_judge
+    load = grading.load_judge
 
     def load_judge(*arguments):
         judge = load(*arguments)
-        judge.measure = lambda images: {"fid": float(images.std()), "kid": 0.1}
+        judge.score = lambda images: {"fid": float(images.std()), "kid": 0.1}
         return judge
 
-    monkeypatch.setattr(team, "load_judge", load_judge)
+    monkeypatch.setattr(grading, "load_judge", load_judge)
     cheat(job.submission, "seed_tuned")
     job = replace(job, settings=replace(job.settings, seeds=2, public_seed=42))
     assert reason(job) == "seed_tuned"
@@ -176,13 +178,13 @@ def test_what_the_kernel_refuses(sandbox, job, no_measuring):
 )
 def test_honest(method, nfe, job, package_file, monkeypatch):
     """What is measured are the images that sampling.py makes of the same seeds, to the last bit."""
-    measured, measure = [], team.Judge.measure
+    measured, measure = [], grading.Judge.score
 
-    def keep(judge: team.Judge, images: np.ndarray) -> dict[str, float]:
+    def keep(judge: grading.Judge, images: np.ndarray) -> dict[str, float]:
         measured.append(images)
         return measure(judge, images)
 
-    monkeypatch.setattr(team.Judge, "measure", keep)
+    monkeypatch.setattr(grading.Judge, "score", keep)
     honest(job.submission, method)
     job = replace(job, settings=replace(job.settings, nfe=nfe, seeds=2))
     result = run_job(job)
@@ -201,7 +203,7 @@ def test_honest(method, nfe, job, package_file, monkeypatch):
 def generated(method: str, nfe: int, seed: int) -> np.ndarray:
     """The 12 images that sampling.py makes of the submission's model."""
     model = tiny_model(method).to(memory_format=torch.channels_last)
-    return np.concatenate([to_uint8(batch).numpy() for batch in generate(model, nfe, 12, 8, seed, torch.float32)])
+    return np.concatenate([to_uint8(batch).numpy() for batch in generate(model, (3, 64, 64), nfe, 12, 8, seed, torch.float32)])
 
 
 @pytest.mark.slow
@@ -324,7 +326,7 @@ def test_job_description(job, tmp_path):
 def test_what_is_interrupted_keeps_its_result(code, reason, job, monkeypatch):
     """Of a team's process: 130 after Ctrl-C, the signal where it came early; other ends are faults."""
     job.submission.mkdir()
-    team.write_result(job, team.new_result(job))
+    job_file.write_result(job, job_file.new_result(job))
     done = subprocess.CompletedProcess([], code)
     monkeypatch.setattr(grade.subprocess, "run", lambda *_, **__: done)
     run_here([job], ["cpu"], 1)

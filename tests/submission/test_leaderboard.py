@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.submission.leaderboard import Reference, no_formula, text, write_board
+from src.challenges import Published
+from src.submission.leaderboard import no_formula, text, write_board
 from tests.submission.browser import Browser, find_chromium
 
 REFERENCES = [
-    Reference("Baseline", "published", {1: 293.4, 2: 233.8, 4: 114.3}),
-    Reference("Floor", "1,000 real images", {1: 18.2, 2: 18.2, 4: 18.2}),
+    Published("Baseline", "published", {1: 293.4, 2: 233.8, 4: 114.3}),
+    Published("Floor", "1,000 real images", {1: 18.2, 2: 18.2, 4: 18.2}),
 ]
 SCRIPT, LONG, TURNED = "<script>window.hacked=1</script>", "x" * 10000, "good \u202emaet dab\u202c \u200f team"
 

@@ -20,11 +20,11 @@ from src.submission.contents import CODE, Import, closure, foreign_imports, impo
 from src.submission.failures import Failed
 from src.submission.manifest import (
     DIGEST_LENGTH,
-    PROTECTED,
     hash_file,
     is_kit_file,
     kit_digests,
     kit_files,
+    protected_files,
     read_manifest,
     restore,
     states,
@@ -56,7 +56,7 @@ def names_of(path):
 
 def test_the_manifest_is_that_of_this_kit():
     """After a change of a protected file: python -m src.submission.manifest."""
-    assert list(read_manifest()) == list(PROTECTED)
+    assert list(read_manifest()) == protected_files()
     assert set(states(PROJECT_ROOT).values()) == {"kit"}
     assert {hash_file(path)[:DIGEST_LENGTH] for path in kit_files()} <= kit_digests()
 
@@ -67,7 +67,8 @@ def test_all_that_the_staffs_scripts_import_is_put_in_place(tmp_path):
     for name in ("sampling.py", "measure_fid.py", "dataset.py"):
         shutil.copy(PROJECT_ROOT / name, tmp_path)
     needed = closure(tmp_path, ["sampling.py", "measure_fid.py"]) - {"src/__init__.py"}
-    assert needed | {"src/base_model.py", "src/network.py", "src/module.py"} == {n for n in PROTECTED if n.endswith(".py")}
+    course = {"dataset.py", "src/base_model.py", "src/network.py", "src/module.py"}
+    assert needed | course == {name for name in protected_files() if name.endswith(".py")}
 
 
 def test_the_courses_originals_are_as_good(tmp_path, monkeypatch):
@@ -180,9 +181,7 @@ def test_restore_replaces_files_links_and_folders(tmp_path):
 def test_what_goes_in_is_what_training_and_sampling_import(run, tmp_path):
     chosen = source_files(PROJECT_ROOT)
     assert {"src/network.py", "src/methods/shortcut.py", "src/training/loop.py", "src/evaluation/fid.py"} <= set(chosen)
-    assert not [
-        name for name in chosen if name.startswith(("src/submission", "src/challenges", "tests")) or "__pycache__" in name
-    ]
+    assert not [name for name in chosen if name.startswith(("src/submission", "tests")) or "__pycache__" in name]
     assert foreign_imports(PROJECT_ROOT, [*chosen, *CODE]) == {}
 
 
@@ -251,7 +250,7 @@ def test_pack(run, tmp_path, monkeypatch, capsys):
     names = names_of(out)
     wanted = {*CODE, "requirements.txt", "checkpoints/best_model.pt", "checkpoints/model_config.json", "writeup.pdf"}
     assert wanted | {"results/log.jsonl", "src/network.py"} <= set(names)
-    assert not [name for name in names if "resume" in name or "submission" in name]
+    assert not [name for name in names if "resume.pt" in name or "submission" in name]
     listed = capsys.readouterr().out
     assert all(name in listed for name in names)
 
@@ -304,14 +303,14 @@ def test_what_the_staff_replace_is_told(run, tmp_path, monkeypatch, capsys):
 
 def in_a_clone(folder, model, *flags):
     """Pack a foreign model in a clone of the kit that its author works in; what the command said, and the zip."""
-    for name in (*PROTECTED, *CODE, "requirements.txt"):
+    for name in (*protected_files(), *CODE, "requirements.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT_ROOT / name, folder / name)
     shutil.copytree(PROJECT_ROOT / "src", folder / "src", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     lay_out(folder.with_name("theirs"), model)
     for path in folder.with_name("theirs").rglob("*"):
         name = path.relative_to(folder.with_name("theirs")).as_posix()
-        if path.is_file() and name not in PROTECTED and name not in ("train.py", "src/utils.py"):
+        if path.is_file() and name not in protected_files() and name not in ("train.py", "src/utils.py"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, folder / name)
     command = [sys.executable, "-m", "src.submission", "pack", "checkpoints", "--no_writeup", "--out", "out.zip", *flags]

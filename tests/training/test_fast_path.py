@@ -11,8 +11,8 @@ import torch
 from src.common.devices import seed_everything
 from src.datasets.toon import toon_faces
 from src.module import ResBlock
+from src.training.batches import Batches
 from src.training.config import TrainingConfig
-from src.training.data import Batches
 from src.training.loop import Trainer, step_seed
 from tests.helpers import fill_by_rule, tiny_model
 

@@ -9,13 +9,14 @@ import torch
 from PIL import Image
 
 from src.common.cli import UserError
-from src.training.checkpoint import TrainingState, read_resume
+from src.training.batches import Batches
 from src.training.config import TrainingConfig, learning_rate
-from src.training.data import Batches
 from src.training.ema import EMA
 from src.training.loop import Trainer
-from tests.battery import run_loop
+from src.training.resume import read_resume
+from src.training.saving import TrainingState
 from tests.helpers import BOTH_PRECISIONS, random_images, tiny_model
+from tests.methods.battery import run_loop
 
 CPU = torch.device("cpu")
 
@@ -53,7 +54,7 @@ def test_a_run_leaves_everything(tmp_path):
 def test_early_previews(tmp_path, monkeypatch):
     """They are drawn at their steps until the first save, and change neither the weights nor what is measured."""
     for name, early in (("plain", {}), ("early", {1, 3, 4})):
-        monkeypatch.setattr("src.training.loop.EARLY_PREVIEWS", early)
+        monkeypatch.setattr("src.training.due.EARLY_PREVIEWS", early)
         run_loop(tiny_model(), tmp_path / name, steps=4, save_interval=4)
         monkeypatch.undo()
     names = [path.name for path in sorted((tmp_path / "early" / "previews").iterdir())]
@@ -102,7 +103,7 @@ def test_damaged_or_foreign_resume_is_named(tmp_path):
     run_loop(tiny_model(), tmp_path, steps=2)
     state = TrainingState(tiny_model(ch=16), {}, EMA(tiny_model(ch=16)))
     with pytest.raises(UserError, match=r"resume\.pt is not of this model"):
-        state.load(read_resume(tmp_path), tmp_path / "resume.pt")
+        state.load(read_resume(tmp_path), tmp_path)
     (tmp_path / "resume.pt").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"nothing to continue from.*resume\.pt: "):
         read_resume(tmp_path)

@@ -1,0 +1,81 @@
+"""Options that check themselves, and the command-line flags that are made of them.
+
+An option is a field of a dataclass that extends Options. Its type follows from its default; its metadata may hold
+
+    help        for --help
+    minimum     the least value        above   a bound that the value must exceed
+    maximum     the largest value      below   a bound that the value must stay under
+    choices     all valid values
+
+For a list these hold for each of its items. What relates two options is checked in the subclass's own __post_init__.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any
+
+from src.common.cli import number
+
+BOUNDS: dict[str, Callable[[float, float], bool]] = {
+    "minimum": lambda value, bound: value >= bound,
+    "above": lambda value, bound: value > bound,
+    "maximum": lambda value, bound: value <= bound,
+    "below": lambda value, bound: value < bound,
+}
+
+
+@dataclass
+class Options:
+    """The base of all options. Raises ValueError for a value that its field's metadata does not allow."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            for one in value if isinstance(value, (list, tuple)) else [value]:
+                check_option(item, one)
+
+
+def check_option(item: Field, value: Any) -> None:
+    """Raise ValueError, naming the option, where its metadata does not allow the value."""
+    choices = item.metadata.get("choices")
+    if choices and value not in choices:
+        raise ValueError(f"unknown {item.name} {value!r}; expected one of {', '.join(choices)}")
+    bounds = {name: item.metadata[name] for name in BOUNDS if name in item.metadata}
+    if not all(BOUNDS[name](value, bound) for name, bound in bounds.items()):
+        raise ValueError(f"expected {item.name} {describe_bounds(bounds)}, got {value:g}")
+
+
+def describe_bounds(bounds: dict[str, float]) -> str:
+    """Bounds in words: "of at least 0", "above 0", "from 0 to 1", "from 0 to below 1", "above -1 and below 1"."""
+    words = {
+        "minimum": "from {:g}" if {"maximum", "below"} & bounds.keys() else "of at least {:g}",
+        "above": "above {:g}",
+        "maximum": "to {:g}" if "minimum" in bounds else "of at most {:g}",
+        "below": "to below {:g}" if "minimum" in bounds else "below {:g}",
+    }
+    parts = [text.format(bounds[name]) for name, text in words.items() if name in bounds]
+    return (" " if "minimum" in bounds else " and ").join(parts)
+
+
+def default_of(item: Field) -> Any:
+    """The default of a dataclass's field."""
+    return item.default if item.default is not MISSING else item.default_factory()
+
+
+def add_option_flags(group: argparse._ActionsContainer, items: Iterable[Field]) -> None:
+    """Add a flag for each option: by its type, default, help, choices and bounds."""
+    for item in items:
+        default = default_of(item)
+        flag: dict[str, Any] = {"default": default, "help": item.metadata.get("help", " ")}
+        minimum = max(item.metadata.get("minimum", -math.inf), item.metadata.get("above", -math.inf))
+        if isinstance(default, bool):
+            flag["action"] = argparse.BooleanOptionalAction
+        elif isinstance(default, (int, float)):
+            flag["type"] = number(type(default), minimum)
+        elif isinstance(default, (list, tuple)):
+            flag.update(default=list(default), type=number(type(default[0]) if default else int, minimum), nargs="*")
+        else:
+            flag["choices"] = item.metadata.get("choices")
+        group.add_argument(f"--{item.name}", **flag)

@@ -1,0 +1,40 @@
+"""What all methods share that learn from a trained model, their teacher."""
+
+from src.common.checkpoints import take_weights
+from src.methods._base import METHODS, Method
+
+
+class Student(Method):
+    """A method that learns from a teacher, which train.py's --teacher names and set_teacher receives."""
+
+    needs_teacher = True
+
+    def set_teacher(self, teacher: Method) -> None:
+        """Learn from this model, which is frozen, is saved with the run and never handed in.
+
+        Raises ValueError where the teacher's method gives no denoised data to solve its flow with.
+        """
+        if type(teacher).denoised is Method.denoised:
+            raise ValueError(
+                f"a model of method {type(teacher).__name__} cannot teach: its flow has no solver; teachers are "
+                f"{', '.join(name for name, cls in METHODS.items() if cls.denoised is not Method.denoised)}"
+            )
+        self.train_only["teacher"] = teacher.eval().requires_grad_(False)
+
+    def start_from(self, teacher: Method) -> bool:
+        """Take the teacher's weights over if its network's output means what this one's does; whether it does.
+
+        Raises ValueError where the two networks differ in more than the additional condition.
+        """
+        same = self.parameterization is not None and self.parameterization == teacher.parameterization
+        if same:
+            take_weights(self.network, teacher.network.state_dict())
+        return same
+
+    @property
+    def teacher(self) -> Method:
+        """What set_teacher was given, or a module that a subclass keeps under this name; ValueError if there is neither."""
+        kept = self._modules.get("teacher", self.train_only.get("teacher"))
+        if kept is None:
+            raise ValueError(f"{type(self).__name__} learns from a teacher: name its run with --teacher")
+        return kept

@@ -1,0 +1,129 @@
+"""A run's folder: the names of its files, and what is read from them.
+
+    model_config.json      options that build the model     last.ckpt            averaged weights, what is sampled
+    training_config.json   how it was trained               resume.pt            what a continued run begins with
+    log.jsonl              losses, speed, scores            resume_previous.pt   the one before it
+    training_curves.png    the log drawn                    previews/            sheets of samples, step_0000512.png ...
+
+Samples lie in a folder for each number of network calls (NFE): nfe=1, nfe=2, nfe=4; by default in the run's samples/.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from src.common.checkpoints import MODEL_CONFIG
+from src.common.files import load_json, load_json_lines
+
+LAST = "last.ckpt"
+TRAINING_CONFIG = "training_config.json"
+LOG = "log.jsonl"
+CURVES = "training_curves.png"
+RESUME, RESUME_PREVIOUS = "resume.pt", "resume_previous.pt"
+PREVIEWS, PREVIEW = "previews", "step_{step:07d}.png"
+SAMPLES, SCORES = "samples", "fid"
+OLD_NAMES = {"data": "challenge"}  # keys of training_config.json as earlier releases wrote them -> as they are called now
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder that train.py leaves."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, source: str | Path) -> "Run":
+        """The run of this folder, or the one that a checkpoint lies in."""
+        source = Path(source)
+        is_file = source.is_file() or source.suffix in (".ckpt", ".pt")
+        return cls(source.parent if is_file else source)
+
+    @property
+    def exists(self) -> bool:
+        return (self.folder / TRAINING_CONFIG).is_file()
+
+    @property
+    def can_resume(self) -> bool:
+        return (self.folder / RESUME).is_file() or (self.folder / RESUME_PREVIOUS).is_file()
+
+    @cached_property
+    def training(self) -> dict[str, Any]:
+        """training_config.json under the names of this release. Raises UserError where it is absent or malformed."""
+        told = load_json(self.folder / TRAINING_CONFIG)
+        return {OLD_NAMES.get(name, name): value for name, value in told.items()}
+
+    @cached_property
+    def model(self) -> dict[str, Any]:
+        """model_config.json. Raises UserError where it is absent or malformed."""
+        return load_json(self.folder / MODEL_CONFIG)
+
+    @property
+    def challenge(self) -> str | None:
+        """The name of the challenge that it was trained for; None where the folder does not say it."""
+        told = self.training if self.exists else {}
+        return told.get("challenge") or self.model.get("challenge")
+
+    @property
+    def sample_shape(self) -> tuple[int, ...] | None:
+        """The shape of one training sample; None where the folder does not say it."""
+        shape = self.training.get("image_shape") if self.exists else None
+        return None if shape is None else tuple(shape)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of log.jsonl; of an absent log none."""
+        return load_json_lines(self.folder / LOG)
+
+    def seconds(self) -> float | None:
+        """How long it trained, in seconds; None where the log does not say."""
+        return trained_seconds(self.log())
+
+    def scores(self, step: int | None = None) -> dict[float, dict[str, float]]:
+        """The last scores of each half-life on the development split, or those of this step: {0.05: {"fid_nfe1": ...}}."""
+        found: dict[float, dict[str, float]] = {}
+        for row in self.log():
+            if "ema_half_life" in row and step in (None, row["step"]):
+                found[row["ema_half_life"]] = {key: value for key, value in row.items() if "_nfe" in key}
+        return found
+
+    def previews(self) -> dict[int, Path]:
+        """Step -> sheet of samples, in order."""
+        return numbered(self.folder / PREVIEWS, "step_", ".png")
+
+
+def checkpoint_of(source: str | Path) -> Path:
+    """The checkpoint that a run's folder, or a checkpoint itself, stands for."""
+    source = Path(source)
+    return source / LAST if source.is_dir() else source
+
+
+def trained_seconds(rows: Iterable[dict[str, Any]]) -> float | None:
+    """How long a run had trained at the last line of its log, in seconds; None where no line says it."""
+    return next((row["seconds"] for row in reversed(list(rows)) if "seconds" in row), None)
+
+
+def numbered(folder: Path, prefix: str, suffix: str = "") -> dict[int, Path]:
+    """Number in the name -> path of what is called prefix, number, suffix in a folder, in order of the numbers."""
+    found = {path.name.removeprefix(prefix).removesuffix(suffix): path for path in folder.glob(f"{prefix}*{suffix}")}
+    return {int(number): found[number] for number in sorted(filter(str.isdecimal, found), key=int)}
+
+
+# ------------------------------------------------------------------------------------------------------------ samples
+
+
+def nfe_name(nfe: int) -> str:
+    """The name of the folder, or of a file without its ending, of this number of network calls: nfe=4."""
+    return f"nfe={nfe}"
+
+
+def nfe_of(name: str | Path) -> int | None:
+    """K of a folder or file that is named nfe=K, else None."""
+    stem = Path(name).name.removesuffix(".json")
+    number = stem.removeprefix("nfe=")
+    return int(number) if stem.startswith("nfe=") and number.isdecimal() else None
+
+
+def nfe_folders(folder: Path) -> dict[int, Path]:
+    """NFE -> folder of its samples, in order; none where there are none."""
+    return {nfe: path for nfe, path in numbered(folder, "nfe=").items() if path.is_dir()}

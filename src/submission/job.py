@@ -1,0 +1,167 @@
+"""One team's grading: how it is asked for, what its result holds, and the secret that its seeds follow from."""
+
+import hashlib
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.challenges import DEFAULT, Challenge, get_challenge
+from src.common.cli import UserError
+from src.common.files import load_json, save_json
+from src.submission.archive import content_hash
+from src.submission.sandbox import Limits
+from src.submission.teams import folder_name
+
+RESULT = "result.json"  # in a team's folder of the board
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every team of a board is graded.
+
+    challenge: its name. network: options of its network; none are the challenge's own. public_seed: is graded beside the secret
+    ones and has to be no better than they are; None leaves it out. sandbox: a kind of `sandbox.find_kind`.
+    """
+
+    reference_dir: str
+    sandbox: str
+    challenge: str = DEFAULT
+    nfe: tuple[int, ...] = get_challenge().nfe
+    seeds: int = 3
+    num_images: int = get_challenge().num_samples
+    batch_size: int = 32
+    device: str = "cuda"
+    precision: str = "auto"
+    public_seed: int | None = 42
+    inception: str | None = None
+    network: dict[str, Any] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def task(self) -> Challenge:
+        """The challenge itself."""
+        return get_challenge(self.challenge)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Settings":
+        return cls(**{**values, "nfe": tuple(values["nfe"]), "limits": Limits(**values["limits"])})
+
+
+@dataclass(frozen=True)
+class Job:
+    """One team's submission, the board its result goes to, the file of the secret, and remarks that the result is to hold."""
+
+    team: str
+    submission: Path
+    board: Path
+    seed_file: Path
+    settings: Settings
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        return self.board / "teams" / folder_name(self.team)
+
+    def write(self, path: Path) -> None:
+        values = {**vars(self), **{name: str(getattr(self, name)) for name in ("submission", "board", "seed_file")}}
+        save_json({**values, "settings": asdict(self.settings)}, path)
+
+    @classmethod
+    def read(cls, path: Path) -> "Job":
+        values = load_json(path)
+        paths = {name: Path(values[name]) for name in ("submission", "board", "seed_file")}
+        settings, remarks = Settings.from_json(values["settings"]), tuple(values["remarks"])
+        return cls(team=values["team"], settings=settings, remarks=remarks, **paths)
+
+
+# ------------------------------------------------------------------------------------------------------------- results
+
+
+def new_result(job: Job) -> dict[str, Any]:
+    """A result with all its keys, before anything is known."""
+    return {
+        "team": job.team,
+        "submission": job.submission.name,
+        "sha256": content_hash(job.submission),
+        "status": "graded",
+        "reason": None,
+        "method": None,
+        "nfe": {},
+        "failures": {},
+        "remarks": list(job.remarks),
+        "seeds": job.settings.seeds,
+        "num_images": job.settings.num_images,
+        "replaced": [],
+        "seconds": 0.0,
+        "device": job.settings.device,
+        "sandbox": job.settings.sandbox,
+        "settings": settings_key(job),
+    }
+
+
+def write_result(job: Job, result: dict[str, Any]) -> None:
+    result["graded_at"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    save_json(result, job.folder / RESULT)
+
+
+def has_result(job: Job) -> bool:
+    """Whether this very submission has been graded with these settings and this secret."""
+    file = job.folder / RESULT
+    if not file.is_file():
+        return False
+    result = load_json(file)
+    if (result.get("reason") or "").startswith("grader_error"):
+        return False
+    return result.get("settings") == settings_key(job) and result.get("sha256") == content_hash(job.submission)
+
+
+def read_results(teams: Path, key: str) -> list[dict[str, Any]]:
+    """All results of the board with these settings and this secret, by team; those of other settings do not compare."""
+    results = [load_json(file) for file in sorted(teams.glob(f"*/{RESULT}"))]
+    return [result for result in results if result.get("settings") == key]
+
+
+# -------------------------------------------------------------------------------------------------------------- secrets
+
+
+def make_secret(file: Path, board: Path) -> None:
+    """Write a fresh secret where there is none, readable by its owner alone. UserError for a place that is shown around."""
+    if board in file.parents:
+        raise UserError(f"--seed_file {file} is inside of the board, which is published; give another place")
+    if file.exists():
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+            stream.write(secrets.token_hex(16) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}") from error
+
+
+def read_secret(file: Path) -> int:
+    """The number that all seeds of a board follow from. Raises UserError where the file is absent or others can read it."""
+    if not file.is_file():
+        raise UserError(f"no seed file {file}; it is made by python -m src.submission grade, or holds a hexadecimal number")
+    if file.stat().st_mode & 0o077:
+        raise UserError(f"{file} can be read by others; its seeds are secret: chmod 600 {file}")
+    try:
+        return int(file.read_text().strip(), 16)
+    except ValueError as error:
+        raise UserError(f"{file}: expected one hexadecimal number") from error
+
+
+def run_seed(secret: int, nfe: int, index: int) -> int:
+    """The seed of run `index` at this NFE: another for each NFE, so that images of one are of no use at another."""
+    return int(np.random.SeedSequence([secret, nfe, index]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def settings_key(job: Job) -> str:
+    """Equal for equal settings and secret, whichever of its GPUs is used: a result with another key is not of this board."""
+    values = asdict(job.settings) | {"device": job.settings.device.partition(":")[0], "secret": read_secret(job.seed_file)}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

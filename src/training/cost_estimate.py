@@ -1,0 +1,101 @@
+"""What a run will take, before it starts: FLOP, memory and time, measured on a few images."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from src.common.devices import autocast
+from src.common.processes import Processes
+from src.methods._base import Method
+from src.training.checkpoint import parameter_count
+from src.training.config import TrainingConfig, micro_batches
+
+PROBE = 2  # images of the measured pass
+
+
+@dataclass
+class Estimate:
+    """Figures of one training step.
+
+    flop: floating-point operations, forward and backward, of the whole batch.
+    fixed_bytes: weights, gradients, two moments and the weight averages.
+    activation_bytes: what one pass of micro_batch images keeps for its backward pass.
+    seconds: time, if the passes of PROBE images, measured here, are a measure of larger ones.
+    """
+
+    flop: float
+    fixed_bytes: int
+    activation_bytes: int
+    seconds: float
+
+
+def estimate_step(
+    model: Method, image_shape: Sequence[int], batch_size: int, micro_batch: int, averages: int, dtype: torch.dtype
+) -> Estimate:
+    """Measure a step of all parameter groups on PROBE random images and scale it to batch_size.
+
+    Changes no weight. Does not count the step of the optimizer, which is a small part of it.
+    """
+    device = model.device
+    data, noise = torch.randn(2, PROBE, *image_shape, device=device)
+    groups = list(model.optim_groups())
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}  # storage -> bytes
+    peak = 0
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def run_passes() -> None:
+        nonlocal peak
+        for group in groups:
+            kept.clear()
+            with autocast(device, dtype):
+                loss = model.compute_loss(data, noise, step=1, total_steps=1, group=group)
+            peak = max(peak, sum(kept.values()))
+            loss.backward()
+            model.zero_grad(set_to_none=True)
+            loss.item()
+
+    was_training = model.training
+    model.train()
+    with FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
+        run_passes()
+    start = time.perf_counter()
+    run_passes()
+    seconds = time.perf_counter() - start
+    model.train(was_training)
+    return Estimate(
+        flop=counter.get_total_flops() * batch_size / PROBE,
+        fixed_bytes=4 * (parameter_count(model) * (4 + averages) + sum(map(parameter_count, model.train_only.values()))),
+        activation_bytes=peak * micro_batch // PROBE,
+        seconds=seconds * batch_size / PROBE,
+    )
+
+
+def describe_cost(
+    model: Method, config: TrainingConfig, processes: Processes, image_shape: Sequence[int], dtype: torch.dtype
+) -> str:
+    """What a run would take, from a measurement on two images on this device; a line each."""
+    part = micro_batches(config, processes)[0]
+    mine = config.batch_size // processes.size
+    estimate = estimate_step(model, image_shape, mine, part.stop - part.start, len(config.ema_half_lives), dtype)
+    hours = estimate.seconds * config.num_iterations / 3600
+    flop = estimate.flop * processes.size
+    return "\n".join(
+        [
+            f"parameters: {parameter_count(model):,}",
+            f"FLOP a step: {flop / 1e12:,.2f} TFLOP, {estimate.flop / mine / 1e9:,.1f} GFLOP an image",
+            f"memory a process, estimated: {estimate.fixed_bytes / 2**30:.2f} GiB for weights, gradients, optimizer and "
+            f"averages, {estimate.activation_bytes / 2**30:.2f} GiB for the activations of {part.stop - part.start} images",
+            f"time, estimated from two images on {model.device}: {estimate.seconds:.2f} s a step, {hours:.1f} hours for "
+            f"{config.num_iterations} steps",
+        ]
+    )

@@ -1,0 +1,108 @@
+"""A challenge that is one file, the one of docs/write_a_challenge.md: every command knows it, and nothing else is changed."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.common.cli import UserError
+from src.common.files import PROJECT_ROOT
+from src.submission.sandbox import find_kind
+
+COUNTS = {"train": 10, "val": 6}  # images of each colour
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory, package_file):
+    """A copy of the kit with the document's challenge in it and images at its root; runs commands there."""
+    folder = tmp_path_factory.mktemp("kit")
+    shutil.copytree(PROJECT_ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "data").mkdir()
+    for name in (
+        "data/train_split.txt",
+        "data/val_split.txt",
+        "custom_model.py",
+        "train.py",
+        "dataset.py",
+        "sampling.py",
+        "measure_fid.py",
+        "requirements.txt",
+    ):
+        shutil.copy(PROJECT_ROOT / name, folder / name)
+    text = (PROJECT_ROOT / "docs" / "write_a_challenge.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert code.count("\n") < 100
+    (folder / "src" / "challenges" / "colours.py").write_text(code)
+    rng = np.random.default_rng(0)
+    for split, count in COUNTS.items():
+        for name, colour in (("blue", (40, 60, 200)), ("red", (200, 50, 40))):
+            (folder / "data" / "colours" / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = np.clip(np.array(colour) + rng.normal(0, 20, (16, 16, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / "data" / "colours" / split / name / f"{name}{index}.png")
+
+    def run(*arguments) -> str:
+        env = {**os.environ, "CHALLENGE_CACHE": str(folder / "cache"), "CHALLENGE_PRECISION": "fp32"}
+        words = [sys.executable, *map(str, arguments)]
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run.folder, run.inception = folder, package_file
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(kit):
+    kit("train.py", "--challenge", "colours", "--device", "cpu", "--num_iterations", 200, "--dev_images", 4, "--run_name", "r")
+    return kit.folder / "results" / "r"
+
+
+def test_it_trains(trained):
+    training = json.loads((trained / "training_config.json").read_text())
+    assert (training["challenge"], training["batch_size"], training["lr"]) == ("colours", 4, 1e-3)
+    assert training["num_training_images"] == 2 * COUNTS["train"] - 4 and training["image_shape"] == [3, 16, 16]
+    model = json.loads((trained / "model_config.json").read_text())
+    assert (model["challenge"], model["ch"], model["ch_mult"]) == ("colours", 8, [1, 2])
+    scores = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()][-1]
+    assert scores["fid_nfe1"] > 0 and scores["fid_nfe2"] > 0 and "fid_nfe4" not in scores
+    assert Image.open(trained / "previews" / "step_0000200.png").height == 2 * 2 * 16
+
+
+def test_it_is_sampled_and_measured(kit, trained):
+    kit("sampling.py", "--ckpt_path", trained / "last.ckpt", "--save_dir", "samples", "--device", "cpu")
+    assert sorted(path.name for path in (kit.folder / "samples").iterdir()) == ["nfe=1", "nfe=2"]
+    files = sorted((kit.folder / "samples" / "nfe=2").iterdir())
+    assert [file.name for file in files] == [f"{index:04d}.png" for index in range(12)]
+    assert Image.open(files[0]).size == (16, 16)
+    measure = ("--challenge", "colours", "--generated_dir", "samples/nfe=1", "--device", "cpu", "--inception", kit.inception)
+    said = kit("measure_fid.py", *measure, "--modes", "clean")
+    result = json.loads((kit.folder / "fid_results.json").read_text())
+    assert result["reference_dir"] == "./data/colours_16x16/val" and result["num_reference"] == 2 * COUNTS["val"]
+    assert f"FID clean-fid, 12 vs 12: {result['fid_score']:.3f}" in said
+    assert "NFE 1: fid_clean under 100 (this course): " in said
+    said = kit("-m", "src.evaluation", "samples/nfe=1", "--challenge", "colours", "--device", "cpu", "--halves", 0)
+    assert "clean FID" in said
+
+
+def test_it_is_packed_checked_and_graded(kit, trained):
+    try:
+        find_kind()
+    except UserError as error:
+        pytest.skip(str(error))
+    said = kit("-m", "src.submission", "pack", trained, "--no_writeup", "--out", "teams/ours.zip")
+    assert "src/challenges/colours.py" in said
+    said = kit("-m", "src.submission", "check", "teams/ours.zip", "--no_writeup", "--device", "cpu")
+    assert "calls of the network per image: 1 at NFE 1, 2 at NFE 2" in said and "checks passed" in said
+    flags = ["--challenge", "colours", "--device", "cpu", "--seeds", 1, "--skip_public", "--inception", kit.inception]
+    said = kit("-m", "src.submission", "grade", "teams", "--out", "board", *flags)
+    assert "1 graded, 0 failed" in said, said
+    board = json.loads((kit.folder / "board" / "leaderboard.json").read_text())
+    assert {(entry["nfe"], entry["calls"], entry["num_images"]) for entry in board["entries"]} == {(1, 1.0, 12), (2, 2.0, 12)}
+    assert board["references"] == [{"name": "mean colour", "note": "no model at all", "fid": {"1": 250.0, "2": 250.0}}]

@@ -1,0 +1,82 @@
+"""A run's folder, also one that an earlier release left: tests/data/old_run, made before challenges had a flag of their own."""
+
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sampling
+import train
+from src.runs import Run, checkpoint_of, nfe_folders, nfe_name, nfe_of
+from src.training.config import TrainingConfig
+from src.training.continuing import forbidden_changes
+from tests.helpers import call
+
+OLD = Path(__file__).parent / "data" / "old_run"
+
+
+@pytest.fixture
+def old_run(tmp_path) -> Path:
+    return Path(shutil.copytree(OLD, tmp_path / "run"))
+
+
+def test_names():
+    assert nfe_name(4) == "nfe=4" and nfe_of("a/nfe=4") == nfe_of("fid/nfe=4.json") == 4
+    assert nfe_of("nfe=") is None and nfe_of("samples") is None and nfe_of("nfe=four") is None
+
+
+def test_folders_of_samples(tmp_path):
+    for name in ("nfe=10", "nfe=2", "nfe=x", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "nfe=4").touch()
+    assert list(nfe_folders(tmp_path)) == [2, 10] and nfe_folders(tmp_path / "absent") == {}
+
+
+def test_a_run_and_its_checkpoint(old_run):
+    assert Run.of(old_run / "last.ckpt") == Run.of(old_run) == Run(old_run)
+    assert checkpoint_of(old_run) == checkpoint_of(old_run / "last.ckpt") == old_run / "last.ckpt"
+    run = Run(old_run)
+    assert run.exists and run.can_resume and run.sample_shape == (3, 64, 64) and run.seconds() > 0
+    assert not Run(old_run.parent).exists and Run(old_run.parent).sample_shape is None
+
+
+def test_an_old_run_is_read_under_the_names_of_today(old_run):
+    assert "data" in json.loads((old_run / "training_config.json").read_text())
+    assert Run(old_run).challenge == "toon" and "data" not in Run(old_run).training
+
+
+def test_an_old_run_is_resumed(old_run, toon, monkeypatch, capsys):
+    """To the weights that the release which began it came to."""
+    assert call(train, monkeypatch, "--resume", old_run, "--device", "cpu", "--num_iterations", 6) == 0
+    assert "(continued)" in capsys.readouterr().out
+    assert [json.loads(line)["step"] for line in (old_run / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+    ours, theirs = (
+        torch.load(old_run / name, weights_only=True)["state_dict"] for name in ("last.ckpt", "after_resuming.ckpt")
+    )
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, atol=1e-6, rtol=0)
+    assert json.loads((old_run / "training_config.json").read_text())["challenge"] == "toon"
+
+
+def test_an_old_run_cannot_be_resumed_as_another_challenge(old_run):
+    run, flags = Run(old_run), {item.name for item in fields(TrainingConfig)}
+    config = TrainingConfig(**{name: value for name, value in run.training.items() if name in flags})
+    for challenge, found in (("toon", []), ("simpsons32", ["--challenge toon there, simpsons32 here"])):
+        assert forbidden_changes(run, "auto", config, run.model, {"challenge": challenge, "trained_on": None}) == found
+
+
+def test_an_old_checkpoint_is_sampled(old_run, tmp_path, monkeypatch):
+    flags = ["--ckpt_path", old_run / "after_resuming.ckpt", "--save_dir", tmp_path / "s", "--num_samples", 1]
+    assert call(sampling, monkeypatch, *flags, "--device", "cpu", "--precision", "fp32") == 0
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["nfe=1", "nfe=2", "nfe=4"]
+    ours, theirs = (
+        np.asarray(Image.open(path)).astype(int)
+        for path in (tmp_path / "s" / "nfe=4" / "0000.png", old_run / "sampled_nfe4.png")
+    )
+    assert abs(ours - theirs).max() <= 1

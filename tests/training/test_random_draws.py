@@ -1,0 +1,161 @@
+"""A batch gives the same step however it is divided: into micro-batches, or over processes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+from PIL import Image
+
+from src.common.cli import UserError
+from src.common.files import PROJECT_ROOT
+from src.common.processes import Processes, join_processes
+from src.training.config import TrainingConfig, micro_batches
+from src.training.random_draws import DrawAsOneBatch
+from tests.helpers import (
+    BOTH_PRECISIONS,
+    assert_pngs_agree,
+    assert_runs_agree,
+    bfloat16_error,
+    random_images,
+    tiny_model,
+)
+from tests.methods.battery import run_loop
+
+SMALL = "--data toon --device cpu --ch 8 --ch_mult 1 2 --attn 1 --num_res_blocks 1 --dropout 0.1 --lr 1e-3 --lr_warmup 0"
+
+
+def run_script(script: str, flags: str, processes: int = 1) -> None:
+    """Run one of the scripts as torchrun would start it in each process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    commands = []
+    for rank in range(processes):
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if processes > 1:
+            env.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes))
+            env.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        command = [sys.executable, str(PROJECT_ROOT / script), *flags.split()]
+        commands.append(subprocess.Popen(command, env=env, cwd=PROJECT_ROOT, stderr=subprocess.PIPE, text=True))
+    errors = [command.communicate()[1] for command in commands]
+    assert all(command.returncode == 0 for command in commands), errors
+
+
+def draws(rows: int) -> list[torch.Tensor]:
+    feature_map = torch.ones(rows, 8, 4, 4)
+    return [
+        torch.rand(rows),
+        torch.randn((rows, 2)),
+        torch.randn(size=(rows, 2)),
+        torch.randint(0, 10, (rows,)),
+        torch.randn_like(feature_map),
+        torch.empty(rows, 3).uniform_(),
+        torch.bernoulli(torch.full((rows, 4), 0.5)),
+        torch.nn.Dropout(0.3)(feature_map),
+        torch.nn.Dropout(0.3)(feature_map.to(memory_format=torch.channels_last)),
+    ]
+
+
+@pytest.mark.parametrize("rows", [slice(0, 2), slice(2, 4), slice(4, 8)])
+def test_draws_for_some_rows_are_those_of_the_whole_batch(rows):
+    torch.manual_seed(0)
+    whole = draws(8)
+    torch.manual_seed(0)
+    with DrawAsOneBatch(rows, 8):
+        part = draws(rows.stop - rows.start)
+    for expected, got in zip(whole, part, strict=True):
+        torch.testing.assert_close(got, expected[rows])
+    assert not torch.equal(whole[0][:2], whole[0][2:4])
+
+
+@BOTH_PRECISIONS
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path, layout, precision, monkeypatch):
+    """With dropout, random times and an EMA: 20 steps. Adam enlarges rounding of small gradients: to a tenth of its step."""
+    settings = {"steps": 20, "lr": (lr := 1e-3), "memory_format": layout, "precision": precision}
+    for micro_batch in (0, 2, 1):
+        run_loop(tiny_model(dropout=0.1), tmp_path / str(micro_batch), micro_batch=micro_batch, **settings)
+    run_loop(tiny_model(dropout=0.1), tmp_path / "other", seed=1, **settings)
+    if precision == "bf16":
+        run_loop(tiny_model(dropout=0.1), tmp_path / "exact", **{**settings, "precision": "fp32"})
+    agree = partial(assert_runs_agree, tmp_path / "0", precision=precision, exact=tmp_path / "exact", fp32=lr / 10)
+    agree(tmp_path / "2")
+    agree(tmp_path / "1")
+    with pytest.raises(AssertionError):
+        agree(tmp_path / "other")
+    rows = [json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1]) for name in ("0", "2")]
+    square = 2 * bfloat16_error(tiny_model().network)  # a square is off by twice as much as its root
+    of_all, by_time = {"fp32": (1e-4, 1e-3), "bf16": (square, square)}[precision]
+    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=of_all)
+    losses = [[value or 0.0 for value in row["loss_by_time"]] for row in rows]
+    assert losses[0] == pytest.approx(losses[1], rel=by_time) and max(losses[0]) > 0
+
+
+@BOTH_PRECISIONS
+def test_two_processes_train_and_sample_as_one(tmp_path, precision):
+    train = f"{SMALL} --num_iterations 20 --batch_size 4 --save_dir {tmp_path} --memory_format contiguous"
+    run_script("train.py", f"{train} --precision {precision} --run_name one")
+    run_script("train.py", f"{train} --precision {precision} --run_name two", processes=2)
+    if precision == "bf16":
+        run_script("train.py", f"{train} --precision fp32 --run_name exact")
+    assert_runs_agree(tmp_path / "one", tmp_path / "two", precision, tmp_path / "exact", fp32=1e-5)
+    assert json.loads((tmp_path / "two" / "training_config.json").read_text())["processes"] == 2
+    sample = f"--ckpt_path {tmp_path}/one/last.ckpt --device cpu --precision {precision} --num_samples 5 --nfe_list 2"
+    for processes in (1, 2):
+        run_script("sampling.py", f"{sample} --save_dir {tmp_path}/s{processes}", processes)
+    files = sorted(path.name for path in (tmp_path / "s2" / "nfe=2").iterdir())
+    assert files == [f"{index:04d}.png" for index in range(5)]
+    assert_pngs_agree(tmp_path / "s2" / "nfe=2", tmp_path / "s1" / "nfe=2", precision, tiny_model().network)
+
+
+def test_two_processes_measure_as_one(tmp_path, package_file):
+    for name, seed in (("generated", 1), ("reference", 2)):
+        (tmp_path / name).mkdir()
+        for index, pixels in enumerate(random_images(5, seed, (3, 64, 64))):
+            Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / name / f"{index}.png")
+    flags = f"--generated_dir {tmp_path}/generated --reference_dir {tmp_path}/reference --device cpu --inception {package_file}"
+    for processes in (1, 2):
+        run_script("measure_fid.py", f"{flags} --output_path {tmp_path}/{processes}.json", processes)
+    one, two = (json.loads((tmp_path / f"{processes}.json").read_text()) for processes in (1, 2))
+    assert one["fid_score"] > 1
+    assert [two[key] for key in ("fid_clean", "fid_pytorch")] == pytest.approx([one["fid_clean"], one["fid_pytorch"]], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2, but not RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT: start several processes with"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE='two', expected a whole number"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "but not LOCAL_RANK:"),
+    ],
+)
+def test_what_torchrun_sets_in_part(variables, message, monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message), join_processes("cpu"):
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with join_processes("cpu") as (processes, _):
+        assert processes.size == 1
+
+
+def test_shares_cover_all():
+    for count, size in ((10, 3), (8, 2), (1, 4)):
+        shares = [range(count)[Processes(rank, size).share(count)] for rank in range(size)]
+        assert [i for share in shares for i in share] == list(range(count))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_batches_that_cannot_be_divided():
+    with pytest.raises(UserError, match="--micro_batch 3 does not divide --batch_size 8"):
+        micro_batches(TrainingConfig(batch_size=8, micro_batch=3), Processes())
+    with pytest.raises(UserError, match="--batch_size 9 cannot be divided over 2 processes"):
+        micro_batches(TrainingConfig(batch_size=9), Processes(0, 2))
+    assert micro_batches(TrainingConfig(batch_size=8, micro_batch=2), Processes(1, 2)) == [slice(4, 6), slice(6, 8)]
