@@ -35,9 +35,8 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     parser.add_argument("--ckpt_path", default="./checkpoints/best_model.pt", help="the model's weights")
     parser.add_argument("--config_path", help="the model's options; by default model_config.json beside the weights")
     parser.add_argument("--save_dir", default="./samples", help="a folder nfe=K is written in here for each K")
-    parser.add_argument(
-        "--batch_size", type=number(int, 1), default=32, help="images at a time (CPU: at most 8); changes no image"
-    )
+    batch_help = f"images at a time (CPU: at most {challenge.cpu_batch_size}); changes no image"
+    parser.add_argument("--batch_size", type=number(int, 1), default=challenge.batch_size, help=batch_help)
     parser.add_argument("--num_samples", type=number(int, 1), default=challenge.num_samples, help="images for each NFE")
     parser.add_argument(
         "--nfe_list", type=number(int, 1), nargs="+", default=list(challenge.nfe), help="network calls per image"
@@ -86,7 +85,7 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
     model.eval().to(memory_format=torch.channels_last)
     dtype = resolve_precision(args.precision, device)
     processes.say(f"{args.ckpt_path}: {type(model).__name__} on {device}, {precision_name(dtype)}")
-    batch_size = fitting_batch_size(args.batch_size, device)
+    batch_size = fitting_batch_size(args.batch_size, device, challenge.cpu_batch_size)
     for nfe in args.nfe_list:
         folder = Path(args.save_dir) / nfe_name(nfe)
         write_samples(model, challenge, folder, nfe, args.num_samples, batch_size, args.seed, dtype, processes)

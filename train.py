@@ -23,12 +23,11 @@ from src.common.devices import precision_name, resolve_precision, seed_everythin
 from src.common.options import add_option_flags
 from src.common.processes import Processes, join_processes
 from src.datasets.pairs import describe_pairs, load_pairs
-from src.evaluation.development_score import DevelopmentScore
 from src.methods import Method, get_method, method_names
 from src.runs import LAST, Run
 from src.training import flags
 from src.training.batches import development_split
-from src.training.checkpoint import init_network, load_teacher, parameter_count
+from src.training.checkpoint import give_teacher, init_network, parameter_count
 from src.training.config import TrainingConfig, micro_batches
 from src.training.continuing import DATA_FLAGS, choose_run, saved_flags
 from src.training.cost_estimate import describe_cost
@@ -99,40 +98,6 @@ def load_training_data(args: argparse.Namespace, challenge: Challenge) -> tuple[
     return images, seeds, real[development_split(len(real), args.dev_images)[1]]
 
 
-def give_teacher(model: Method, source: str, image_shape: tuple[int, ...], processes: Processes) -> None:
-    """Let the model learn from the run or checkpoint `source`, and start from its weights where they mean the same.
-
-    Raises UserError where there is no such model, it cannot teach this method, or it was trained at another resolution.
-    """
-    try:
-        if not model.needs_teacher:
-            raise ValueError(f"{type(model).__name__} learns from data alone and takes no teacher")
-        teacher = load_teacher(Path(source), image_shape, create_custom_model, model.device)
-        model.set_teacher(teacher)
-        same = model.start_from(teacher)
-    except ValueError as error:
-        raise UserError(f"--teacher {source}: {error}") from error
-    if same:
-        processes.say(f"the network starts from the teacher's weights ({source})")
-    else:
-        own = model.parameterization
-        processes.say(f"the network starts anew: what it predicts ({own}) is not what its teacher predicts")
-
-
-def make_evaluation(
-    images: np.ndarray, challenge: Challenge, model: Method, config: TrainingConfig, processes: Processes
-) -> DevelopmentScore:
-    judge = challenge.load_judge(model.device)
-    batch_size = min(config.batch_size, 8 if model.device.type == "cpu" else 250)
-
-    def measure(samples: np.ndarray, reference: np.ndarray) -> float:
-        asked = {"metrics": [challenge.metric], "batch_size": min(batch_size, 64), "processes": processes}
-        return challenge.measure(samples, reference, judge, **asked)[challenge.metric]
-
-    about = {"name": challenge.score_name, "batch_size": batch_size, "processes": processes}
-    return DevelopmentScore(images, challenge.nfe, challenge.to_array, measure, **about)
-
-
 def build_model(args: argparse.Namespace, challenge: Challenge, device: torch.device) -> tuple[Method, dict]:
     """The model that the flags ask for, with fresh weights, and the options that build it anew."""
     names = [*(item.name for item in challenge.network_fields()), *MODEL_OPTIONS]
@@ -173,7 +138,7 @@ def run(args: argparse.Namespace, processes: Processes, device: torch.device) ->
     seed_everything(config.seed)
     model, model_config = build_model(args, challenge, device)
     if args.teacher:
-        give_teacher(model, args.teacher, images.shape[1:], processes)
+        processes.say(give_teacher(model, Path(args.teacher), images.shape[1:], create_custom_model))
     if args.init_from:
         init_network(model.network, Path(args.init_from))
     dtype = resolve_precision(args.precision, device)
@@ -207,11 +172,11 @@ def run(args: argparse.Namespace, processes: Processes, device: torch.device) ->
         device,
         dtype,
         processes,
-        evaluate=make_evaluation(dev_images, challenge, model, config, processes) if config.dev_images else None,
+        evaluate=challenge.evaluation(dev_images, device, config.batch_size, processes) if config.dev_images else None,
         deadline=START + 60 * config.max_minutes if config.max_minutes else math.inf,
         about=about,
         noise_seeds=noise_seeds,
-        previews=Previews(challenge.nfe, challenge.to_array, challenge.picture),
+        previews=Previews(challenge.nfe, challenge.to_array, challenge.picture, challenge.preview_samples),
     )
     finished = trainer.run(resume)
     if not finished and trainer.stopped_by:

@@ -71,7 +71,7 @@ def measure_ours(generated: str, reference: str, inception: Inception, batch_siz
     print(f"images: {len(images)} vs {len(reference_features)}, {images.shape[3]}x{images.shape[2]}")
     print(f"ours         FID {score:.4f}  {seconds:.1f} s, reference cached: reading {read_seconds:.1f}, ", end="")
     print(f"network {network_seconds:.1f}, distance {distance_seconds:.1f}")
-    print(f"our network  {rate:.1f} images/s at {flop / 1e9:.1f} GFLOP an image: ", end="")
+    print(f"our network  {rate:.1f} images/s at {flop / 1e9:.1f} GFLOP per image: ", end="")
     print(f"{rate * flop / peak:.0%} of the float32 matrix peak of this run, {peak / 1e9:.0f} GFLOP/s", flush=True)
     return score, seconds
 

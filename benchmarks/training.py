@@ -108,7 +108,7 @@ def synchronize(device: torch.device) -> None:
 def shipped(device: torch.device, images: np.ndarray, config: TrainingConfig, dtype: torch.dtype) -> Trainer:
     """Train as train.py does, into a folder that is thrown away; the trainer afterwards."""
     seed_everything(config.seed)
-    previews = Previews(CHALLENGE.nfe, CHALLENGE.to_array, CHALLENGE.picture)
+    previews = Previews(CHALLENGE.nfe, CHALLENGE.to_array, CHALLENGE.picture, CHALLENGE.preview_samples)
     more = {"previews": previews, "clock": DeviceClock(device)}
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(create_custom_model(device), images, config, {}, Path(folder), device, dtype, **more)
@@ -172,7 +172,7 @@ def print_memory(device: torch.device, batch_sizes: list[int], micro_batch: int,
 def parse() -> argparse.Namespace:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
-    parser.add_argument("--batch_size", type=number(int, 1), help="images a step; 8 on a CPU, 128 on a GPU if not given")
+    parser.add_argument("--batch_size", type=number(int, 1), help="images per step; 8 on a CPU, 128 on a GPU if not given")
     parser.add_argument("--steps", type=number(int, 4), help="steps each way; 6 on a CPU, 60 on a GPU if not given")
     parser.add_argument("--compile", action="store_true", help="train.py's loop with torch.compile too")
     parser.add_argument("--memory", type=number(int, 1), nargs="*", default=[], help="batch sizes whose memory is measured")

@@ -99,7 +99,7 @@ def remarks(done: Lines, methods: Sequence[str], sets: Sequence[str], baseline: 
 
 def costs(done: Lines, teachers: Mapping[str, str | None]) -> list[str]:
     """Iterations and training time of each method, and time of the teacher it needed, per network: rows of a table."""
-    rows = ["| method | iterations | core-seconds a network | its teacher's |", "|---|---|---|---|"]
+    rows = ["| method | iterations | core-seconds per network | its teacher's |", "|---|---|---|---|"]
     for method, line in done.items():
         if "train_core_seconds" not in line:
             continue
@@ -180,7 +180,7 @@ def processor() -> str:
 
 
 def figure(challenge: Challenge, methods: Sequence[str], sets: Sequence[str], points: Mapping[str, Path], path: Path) -> None:
-    """The first seed's samples over real points: a row a method, a column a NFE, two sets side by side.
+    """The first seed's samples over real points: a row per method, a column per NFE, two sets side by side.
 
     points: the file of samples of each method that has one.
     """

@@ -35,7 +35,6 @@ from src.common.files import PROJECT_ROOT, load_json, save_json, write_whole
 from src.common.images import contact_sheet
 from src.common.noise import image_seeds
 from src.datasets.pairs import load_pairs
-from src.evaluation.development_score import DevelopmentScore
 from src.methods import method_names
 from src.runs import LAST, Run
 from src.training.checkpoint import init_network, load_teacher
@@ -164,7 +163,7 @@ def train_one(name: str, out: Path, images: np.ndarray, count: int, device: torc
     dtype = resolve_precision(precision_of(folder) if resume else "auto", device)
     words = f"{steps} steps of {config.batch_size}, {precision_name(dtype)}"
     print(f"== {name}: {words}{' (continued)' if resume else ''}", flush=True)
-    previews = Previews(CHALLENGE.nfe, CHALLENGE.to_array, CHALLENGE.picture)
+    previews = Previews(CHALLENGE.nfe, CHALLENGE.to_array, CHALLENGE.picture, CHALLENGE.preview_samples)
     more = {"noise_seeds": seeds, "previews": previews}
     trainer = Trainer(model, images, config, model_config, folder, device, dtype, **more)
     if not trainer.run(resume):
@@ -194,13 +193,8 @@ def train_seconds(name: str, out: Path) -> float:
 def measure_entry(folder: Path, reference: np.ndarray, device: torch.device) -> dict[str, Any]:
     """FID of the folder's checkpoint in the precision of its training, and the images of its row of the sheet."""
     model = load_model(folder / LAST, create_custom_model, device).eval()
-    dtype, judge = resolve_precision(precision_of(folder), device), CHALLENGE.load_judge(device)
-
-    def fid(samples: np.ndarray, images: np.ndarray) -> float:
-        return CHALLENGE.measure(samples, images, judge, metrics=[CHALLENGE.metric])[CHALLENGE.metric]
-
-    batch_size = 8 if device.type == "cpu" else 250
-    evaluate = DevelopmentScore(reference, CHALLENGE.nfe, CHALLENGE.to_array, fid, batch_size=batch_size)
+    dtype = resolve_precision(precision_of(folder), device)
+    evaluate = CHALLENGE.evaluation(reference, device, batch_size=250)
     with torch.no_grad(), autocast(device, dtype):
         shape, seeds = (SHEET_COLUMNS, *CHALLENGE.shape), image_seeds(42, 0, SHEET_COLUMNS)
         rows = [CHALLENGE.to_array(model.sample(shape, num_inference_timesteps=nfe, seeds=seeds)) for nfe in CHALLENGE.nfe]
@@ -272,7 +266,7 @@ def write_report(args: argparse.Namespace, num_reference: int) -> None:
     missing = [name for name in rows if name not in results]
     if missing:
         lines += ["", f"Not measured yet: {', '.join(missing)}."]
-    lines += ["", "![samples: three rows a method, NFE 1, 2, 4; the same seeds a column](images/mini.png)", ""]
+    lines += ["", "![samples: three rows per method, NFE 1, 2, 4; one seed per column](images/mini.png)", ""]
     strips, labels = [], []
     for name in results:
         strips += list(np.load(out / name / "sheet.npy"))

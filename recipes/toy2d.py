@@ -53,7 +53,7 @@ GRAD_CLIP = 1.0
 
 @dataclass(frozen=True)
 class Experiment:
-    """One method on these sets, with this many networks a set that share nothing: weights, batches, noise, samples differ."""
+    """One method on these sets, with this many networks per set that share nothing: weights, batches, noise, samples differ."""
 
     method: str
     sets: tuple[str, ...]

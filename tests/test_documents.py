@@ -1,10 +1,15 @@
 """What the documents tell a reader to do works as they tell it."""
 
+import importlib
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from src.common.files import PROJECT_ROOT, cache_dir
 
@@ -33,6 +38,53 @@ def test_write_a_method(tmp_path):
     )
     python("sampling.py --ckpt_path r/x/last.ckpt --save_dir s --num_samples 2 --device cpu")
     assert len(list((tmp_path / "s").glob("nfe=[124]/*.png"))) == 6
+
+
+COMMAND = re.compile(r"(?:python|torchrun [^`\n]*?) ((?:-m [\w.]+|\w+\.py)(?: +(?!python)[^`\n#|]*)?)")
+DOCUMENTS = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
+
+
+def commands() -> list[str]:
+    """Every command of ours that the documents print, as far as it is named in full, each once."""
+    found = {}
+    for path in DOCUMENTS:
+        text = path.read_text().replace("`python\n", "`python ").replace("python -m\n", "python -m ")
+        found |= {" ".join(match.split()): path.name for match in COMMAND.findall(text)}
+    return sorted(found)
+
+
+def test_the_documents_print_commands():
+    assert len(commands()) > 30
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_printed_command_is_understood(command, monkeypatch, capsys):
+    """Its module is there, and takes every flag that is printed; what it does is the matter of its own tests."""
+    words = command.split()
+    name, rest = (words[1], words[2:]) if words[0] == "-m" else (words[0].removesuffix(".py"), words[1:])
+    if name in ("pytest", "venv", "pip"):
+        return
+    if importlib.util.find_spec(f"{name}.__main__" if (PROJECT_ROOT / Path(*name.split("."))).is_dir() else name) is None:
+        pytest.fail(f"there is no {name}")
+    module = importlib.import_module(f"{name}.__main__" if (PROJECT_ROOT / Path(*name.split("."))).is_dir() else name)
+    if name == "src.submission.manifest":
+        return  # without flags
+    chosen = [word for flag in ("--method", "--challenge") for word in after(rest, flag)]
+    monkeypatch.setattr(sys, "argv", [name, *rest[: name == "src.submission"], *chosen, "--help"])
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    assert end.value.code == 0
+    told = capsys.readouterr().out
+    for flag in (word for word in rest if word.startswith("--")):
+        assert re.search(rf"{flag}\b", told), f"{name} does not know {flag}"
+
+
+def after(words: list[str], flag: str) -> list[str]:
+    """A flag and its value, where they are among the words and the value is no placeholder."""
+    if flag not in words[:-1] or words[words.index(flag) + 1].isupper():
+        return []
+    value = words[words.index(flag) + 1]
+    return [] if value == "colours" else [flag, value]  # the challenge that the document itself writes
 
 
 def test_the_demo(package_file):

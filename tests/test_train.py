@@ -125,7 +125,13 @@ def test_dry_run_tells_and_writes_nothing(toon, tmp_path, monkeypatch, capsys):
     config, _ = json.JSONDecoder().raw_decode(out)
     assert config["num_iterations"] == 3 and config["micro_batch"] == 2 and config["ch_mult"] == [1, 2]
     assert config["precision"] == "float32"
-    for words in ("parameters: ", "GFLOP an image", "memory a process, estimated: ", "activations of 2 images", "s a step"):
+    for words in (
+        "parameters: ",
+        "GFLOP per image",
+        "memory per process, estimated: ",
+        "activations of 2 images",
+        "s per step",
+    ):
         assert words in out
     assert not (tmp_path / "r").exists()
 

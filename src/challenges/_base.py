@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,15 +16,20 @@ from src.common.checkpoints import read_model_config
 from src.common.cli import UserError
 from src.common.processes import Processes
 from src.common.registry import Registry
+from src.common.sampling import CPU_BATCH_SIZE
 from src.network import UNet
 
+if TYPE_CHECKING:
+    from src.evaluation.development_score import DevelopmentScore
+
 DEFAULT = "simpsons"
+GPU_BATCH_SIZE = 250  # samples at a time while a model is scored in training
 CONDITION = "use_additional_condition"  # of every network: decided by the method, no option of the challenge
 UNET_OPTIONS = {
     "ch": {"help": "channels of the U-Net's first level", "minimum": 1},
-    "ch_mult": {"help": "channels of each level, times ch", "minimum": 0},
-    "attn": {"help": "levels with self-attention", "minimum": 0},
-    "num_res_blocks": {"help": "blocks a level", "minimum": 1},
+    "ch_mult": {"help": "channels of each level, times ch", "minimum": 0, "empty": True},
+    "attn": {"help": "levels with self-attention", "minimum": 0, "empty": True},
+    "num_res_blocks": {"help": "blocks per level", "minimum": 1},
     "dropout": {"help": "in residual blocks", "minimum": 0},
 }
 
@@ -105,6 +110,8 @@ class Challenge:
     published: tuple[Published, ...] = ()
 
     graded = False  # whether submissions are packed, checked and graded
+    batch_size, cpu_batch_size = 32, CPU_BATCH_SIZE  # samples that sampling.py makes at a time, and at most on a CPU
+    preview_samples = 8  # in each row of a preview
 
     @property
     def metric(self) -> str:
@@ -188,6 +195,22 @@ class Challenge:
             verbose: show progress bars.
         """
         raise NotImplementedError
+
+    def evaluation(
+        self, images: np.ndarray, device: torch.device, batch_size: int, processes: Processes | None = None
+    ) -> "DevelopmentScore":
+        """What scores a model while it trains, by the metric that ranks, against samples (N, *shape) that were set aside."""
+        from src.evaluation.development_score import DevelopmentScore
+
+        batch_size = min(batch_size, self.cpu_batch_size if device.type == "cpu" else GPU_BATCH_SIZE)
+        judge, asked = self.load_judge(device), {"metrics": [self.metric], "batch_size": min(batch_size, 64)}
+
+        def measure(samples: np.ndarray, reference: np.ndarray) -> float:
+            return self.measure(samples, reference, judge, **asked, processes=processes)[self.metric]
+
+        return DevelopmentScore(
+            images, self.nfe, self.to_array, measure, self.score_name, batch_size=batch_size, processes=processes
+        )
 
 
 CHALLENGES: Registry[Challenge] = Registry("challenge")

@@ -78,7 +78,7 @@ class ToyMLP(nn.Module):
     Args:
         hidden: widths of the hidden layers.
         frequencies: of the sinusoids, from 1 down to nearly 1 / 10000.
-        use_additional_condition: take a second scalar a point beside the time.
+        use_additional_condition: take a second scalar per point beside the time.
         members: independent networks; the batch must be a multiple of it.
     """
 
@@ -130,6 +130,9 @@ def load_points(split: str, root: str | Path) -> tuple[np.ndarray, None]:
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PointChallenge(Challenge):
     """A challenge of points (2,), stored as float32."""
+
+    batch_size = cpu_batch_size = NUM_POINTS
+    preview_samples = 512
 
     def to_array(self, samples: torch.Tensor) -> np.ndarray:
         return samples.detach().float().cpu().numpy()

@@ -5,9 +5,9 @@ An option is a field of a dataclass that extends Options. Its type follows from 
     help        for --help
     minimum     the least value        above   a bound that the value must exceed
     maximum     the largest value      below   a bound that the value must stay under
-    choices     all valid values
+    choices     all valid values       empty   whether a list may have no items as a flag
 
-For a list these hold for each of its items. What relates two options is checked in the subclass's own __post_init__.
+For a list the others hold for each of its items. What relates two options is checked in the subclass's own __post_init__.
 """
 
 import argparse
@@ -75,7 +75,8 @@ def add_option_flags(group: argparse._ActionsContainer, items: Iterable[Field]) 
         elif isinstance(default, (int, float)):
             flag["type"] = number(type(default), minimum)
         elif isinstance(default, (list, tuple)):
-            flag.update(default=list(default), type=number(type(default[0]) if default else int, minimum), nargs="*")
+            flag.update(default=list(default), type=number(type(default[0]) if default else int, minimum))
+            flag["nargs"] = "*" if item.metadata.get("empty") else "+"
         else:
             flag["choices"] = item.metadata.get("choices")
         group.add_argument(f"--{item.name}", **flag)

@@ -11,9 +11,9 @@ from src.common.noise import image_seeds
 CPU_BATCH_SIZE = 8  # images of the full network; larger batches spend a CPU's time on clearing fresh memory
 
 
-def fitting_batch_size(batch_size: int, device: torch.device) -> int:
-    """The number of images that is really taken at a time: on the CPU at most 8."""
-    return min(batch_size, CPU_BATCH_SIZE) if device.type == "cpu" else batch_size
+def fitting_batch_size(batch_size: int, device: torch.device, most: int = CPU_BATCH_SIZE) -> int:
+    """The number of images that is really taken at a time: on the CPU `most` of them at most."""
+    return min(batch_size, most) if device.type == "cpu" else batch_size
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import colorsys
 import numpy as np
 from PIL import ImageColor, ImageDraw
 
-CANVAS = 256  # pixels a side while drawing
+CANVAS = 256  # pixels per side while drawing
 
 Colour = tuple[int, int, int]
 

@@ -204,7 +204,7 @@ class Networks:
 
 
 def write_neighbours(file: Path, found: Found) -> None:
-    """A table: a row a sample, in the order of the files' names; the row of its nearest training image, and the distance."""
+    """A table: a row per sample, in the order of the files' names; the row of its nearest training image, and the distance."""
     columns = {}
     for kind, each in found.items():
         columns |= {f"{kind}_train_row": each.index, f"{kind}_distance": [f"{value:.6g}" for value in each.distance]}

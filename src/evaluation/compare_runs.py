@@ -3,7 +3,7 @@
     python -m src.evaluation.compare_runs results/demo/untrained results/demo/trained
 
 Reads RUN/samples/nfe=K/*.png and RUN/fid/nfe=K.json (the --output_path of measure_fid.py) of each run, prints the table, and
-leaves summary.md and contact_sheet.png in the last run; the sheet is of its images: a row a NFE, the same noise in a column.
+leaves summary.md and contact_sheet.png in the last run; the sheet is of its images: a row per NFE, the same noise in a column.
 """
 
 from pathlib import Path
@@ -45,7 +45,7 @@ def fid_table(runs: list[Path]) -> str:
 def main() -> None:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs; the sheet is of the last")
-    parser.add_argument("--columns", type=number(int, 1), default=10, help="images a row of the sheet")
+    parser.add_argument("--columns", type=number(int, 1), default=10, help="images per row of the sheet")
     args = parser.parse_args()
     table = fid_table(args.runs)
     last = args.runs[-1]

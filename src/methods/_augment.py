@@ -101,6 +101,6 @@ def cut_out(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 
 
 def _draw(chosen: torch.Tensor, x: torch.Tensor, largest: float) -> torch.Tensor:
-    """One number an image, (B, 1, 1, 1): uniform from -largest to largest where it was chosen, else 0."""
+    """One number per image, (B, 1, 1, 1): uniform from -largest to largest where it was chosen, else 0."""
     drawn = largest * (2 * torch.rand(len(x), device=x.device) - 1)
     return (drawn * chosen)[:, None, None, None].to(x.dtype)

@@ -143,7 +143,7 @@ class Method(BaseGenerativeModel):
     # ------------------------------------------------------------------------------------- hooks of the training loop
 
     def optim_groups(self) -> dict[str, Iterator[nn.Parameter] | list[nn.Parameter]]:
-        """Parameters by group. The loop has one optimizer a group and calls compute_loss(group=name) for each in turn."""
+        """Parameters by group. The loop has one optimizer per group and calls compute_loss(group=name) for each in turn."""
         return {"network": self.network.parameters()}
 
     def lr_scale(self, group: str) -> float:

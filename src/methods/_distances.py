@@ -1,4 +1,4 @@
-"""How far two batches of samples are apart, one number a sample."""
+"""How far two batches of samples are apart, one number per sample."""
 
 import importlib
 

@@ -149,7 +149,7 @@ def karras_grid(
 def grid_of_calls(
     sigma_max: float, sigma_min: float, calls: int, device: torch.device | str, rho: float = KARRAS_RHO
 ) -> torch.Tensor:
-    """Noise levels (calls + 1,), float32, from sigma_max to 0, both included, for a solver of one call a step.
+    """Noise levels (calls + 1,), float32, from sigma_max to 0, both included, for a solver of one call per step.
 
     They are EDM's grid (arXiv:2206.00364, eq. 5) of one step more, without sigma_min: the step from there changes an image by
     less than 8 bits can hold, and would waste one of few calls. Raises ValueError where calls is below 1.

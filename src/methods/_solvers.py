@@ -20,7 +20,7 @@ def solve(
     """Follow the flow from x (B, ...) at levels[0] down to levels[-1], which is 0: the states at all levels, x among them.
 
     Order 1 is Euler's method in sigma, which is DDIM; order 2 is DPM-Solver++ (2M) (Lu et al., arXiv:2211.01095), a multistep
-    method in ln sigma. Both call denoised once a step. The first and the last step are of order 1.
+    method in ln sigma. Both call denoised once per step. The first and the last step are of order 1.
 
     Args:
         denoised: (x, sigma (B,)) -> the data expected at x = data + sigma noise.

@@ -64,7 +64,7 @@ class CMT(Student, ConsistencyModel):
     def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The distance of f(x_i, sigma_i) and the trajectory's end, over the points i of trajectories (the paper's CMT loss).
 
-        Of noise (B, ...), one row a trajectory is its start; of data only the shape counts. Returns a scalar.
+        Of noise (B, ...), one row per trajectory is its start; of data only the shape counts. Returns a scalar.
         """
         xt, t, end = self.trajectory_points(noise)
         pred, scale = self.predict(xt, t), torch.ones_like(t)

@@ -71,7 +71,7 @@ class Consistency(ConsistencyModel):
     @dataclass
     class Config(ConsistencyOptions, ConsistencyScheduler.Config):
         huber_c: float = field(
-            default=-1.0, metadata={"help": "pseudo-Huber constant; below 0: 0.00054 sqrt(values an image) for ict, 0 for ect"}
+            default=-1.0, metadata={"help": "pseudo-Huber constant; below 0: 0.00054 sqrt(values per image) for ict, 0 for ect"}
         )
 
     def compute_loss(

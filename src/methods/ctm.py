@@ -192,7 +192,7 @@ class CTM(WithDiscriminator, Denoiser):
         return (self.edm_weight(t) * errors).mean()
 
     def time_grid(self, steps: int) -> torch.Tensor:
-        """EDM's levels for a sampler of one call a step, (steps + 1,). Raises ValueError for fewer than one step."""
+        """EDM's levels for a sampler of one call per step, (steps + 1,). Raises ValueError for fewer than one step."""
         config = self.config
         return grid_of_calls(config.sigma_max, config.sigma_min, steps, self.device, config.rho)
 

@@ -50,7 +50,7 @@ class EDM(Denoiser):
     def noise_levels(self, calls: int) -> torch.Tensor:
         """Noise levels of sampling in `calls` network calls, from sigma_max to 0, both included: (steps + 1,), float32.
 
-        Euler's method makes a step a call, Heun's calls // 2 + 1 steps. Raises ValueError where calls is below 1.
+        Euler's method makes a step per call, Heun's calls // 2 + 1 steps. Raises ValueError where calls is below 1.
         """
         config = self.config
         steps = calls if config.solver == "euler" or calls < 1 else calls // 2 + 1
@@ -75,8 +75,8 @@ class EDM(Denoiser):
     ) -> torch.Tensor | list[torch.Tensor]:
         """Follow the probability flow with exactly num_inference_timesteps network calls (algorithms 1 and 2).
 
-        Heun's method spends the calls beyond one a step on corrections. Every step but the last, to noise level 0, has one; of
-        an even number of calls the first step, the noisiest, has none either.
+        Heun's method spends the calls beyond one per step on corrections. Every step but the last, to noise level 0, has one;
+        of an even number of calls the first step, the noisiest, has none either.
 
         Returns images (B, 3, H, W), or with return_traj the list of the states at all noise levels. `seeds`, one per image, fix
         each image's noise, also that of S_churn. The state is float32, whatever the network computes in.

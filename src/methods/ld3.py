@@ -149,7 +149,7 @@ class LD3(Student, Denoiser):
     ) -> torch.Tensor | list[torch.Tensor]:
         """Solve the flow in num_inference_timesteps network calls, on the grid learned for that number if there is one.
 
-        Returns samples of `shape`, or with return_traj the list of all states. `seeds`, one a sample, fix each one's noise.
+        Returns samples of `shape`, or with return_traj the list of all states. `seeds`, one per sample, fix each one's noise.
         Raises ValueError for fewer than one step.
         """
         noise = draw_noise(shape, self.device, seeds)

@@ -116,7 +116,7 @@ def short(steps: int) -> str:
 
 
 def early(run: Writeup) -> list[Any]:
-    """A column or more for each early preview, a row a NFE; as many samples of each preview as make about eight columns."""
+    """A column or more for each early preview, a row per NFE; as many samples of each preview as make about eight columns."""
     chosen = early_previews(run)
     if not chosen:
         return []

@@ -132,7 +132,7 @@ def early_previews(run: Writeup, most: int = 8) -> dict[int, Path]:
 def cut_sheet(path: Path, height: int, width: int) -> np.ndarray:
     """The samples of a preview sheet, uint8 (rows, columns, H, W, 3): a row per NFE, the same noise in a column.
 
-    The labels on the left are narrower than an image of the sheet, which holds from 22 pixels a sample on.
+    The labels on the left are narrower than an image of the sheet, which holds from 22 pixels per sample on.
 
     Raises UserError where the file is no sheet of samples of this size.
     """

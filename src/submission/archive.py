@@ -234,7 +234,7 @@ def _member_path(member: zipfile.ZipInfo) -> PurePosixPath:
     if len(os.fsencode(name)) > PATH_BYTES or any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
         raise Failed(
             "unsafe_archive",
-            f"{name[:40]}... is too long: at most {NAME_BYTES} bytes a name ({NAME_BYTES // 3} Korean letters) and "
+            f"{name[:40]}... is too long: at most {NAME_BYTES} bytes per name ({NAME_BYTES // 3} Korean letters) and "
             f"{PATH_BYTES} a path are allowed; give it a shorter one",
         )
     return path

@@ -38,7 +38,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Challenge]:
 def make_parser(challenge: Challenge | None = None) -> Parser:
     challenge = challenge or get_challenge()
     parser = Parser(prog="python -m src.submission grade", description="grade a folder of submissions")
-    parser.add_argument("submissions", type=Path, help="a folder of zip files and folders, one a team; or one submission")
+    parser.add_argument("submissions", type=Path, help="a folder of zip files and folders, one per team; or one submission")
     teams_help = "a table of two columns, comma or semicolon: a submission's file, person or id, and its team's name"
     parser.add_argument("--teams", type=Path, metavar="FILE", help=teams_help)
     parser.add_argument("--out", type=Path, default=Path("board"), help="leaderboard.html, .json, .csv and teams/ go here")
@@ -61,7 +61,7 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
     parser.add_argument("--devices", type=indices, default=[], help="CUDA devices that share the teams, as 0,1")
     parser.add_argument("--jobs", type=number(int, 1), help="teams at a time; by default one a device")
     clusters = ("slurm", "local", "debug")
-    parser.add_argument("--submitit", nargs="?", const="slurm", choices=clusters, help="one cluster job a team, by submitit")
+    parser.add_argument("--submitit", nargs="?", const="slurm", choices=clusters, help="one cluster job per team, by submitit")
     parser.add_argument("--partition", help="of SLURM")
     parser.add_argument("--minutes", type=number(int, 1), default=120, help="of one cluster job")
     parser.add_argument("--again", action="store_true", help="grade anew what has a result already")
@@ -132,7 +132,7 @@ def run_here(jobs: list[Job], devices: list[str], count: int) -> None:
 
 
 def run_on_cluster(jobs: list[Job], cluster: str, minutes: int, partition: str | None) -> None:
-    """One job a team through submitit, and wait for all. The project, the board and the data must be on a shared disk."""
+    """One job per team through submitit, and wait for all. The project, the board and the data must be on a shared disk."""
     try:
         import submitit
     except ImportError as error:

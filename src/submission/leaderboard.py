@@ -65,7 +65,7 @@ def write_board(
     """Write leaderboard.html, .json and .csv into folder.
 
     Args:
-        results: one a team, as the grader writes them. Each NFE with a finite FID is ranked, also where the team failed at
+        results: one per team, as the grader writes them. Each NFE with a finite FID is ranked, also where the team failed at
             others: the grader leaves out what shall not count. Paths of samples are relative to folder.
         references: rows without a rank, shown among the others.
 

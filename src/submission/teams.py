@@ -39,7 +39,7 @@ def find_submissions(path: Path, teams_file: Path | None = None) -> list[TeamSub
     """The submissions of a folder, or the one that path is, each with a name of its own; what is left out is printed.
 
     Args:
-        path: a folder of zip files and folders, one a team; or one submission.
+        path: a folder of zip files and folders, one per team; or one submission.
         teams_file: see read_teams; its names win over those of files.
 
     A submission whose name another has gets it with a mark: the person's number in the export, or a hash of its file's name.

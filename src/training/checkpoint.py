@@ -24,6 +24,25 @@ def load_teacher(source: Path, image_shape: Sequence[int], create_model: Callabl
     return load_model(checkpoint_of(source), create_model, device)
 
 
+def give_teacher(model: Method, source: Path, image_shape: Sequence[int], create_model: Callable[..., Method]) -> str:
+    """Let the model learn from the run or checkpoint `source`, and start from its weights where they mean the same.
+
+    Returns which of the two it was, in a line. Raises UserError where there is no such model, it cannot teach this
+    method, or it was trained at another resolution.
+    """
+    try:
+        if not model.needs_teacher:
+            raise ValueError(f"{type(model).__name__} learns from data alone and takes no teacher")
+        teacher = load_teacher(source, image_shape, create_model, model.device)
+        model.set_teacher(teacher)
+        same = model.start_from(teacher)
+    except ValueError as error:
+        raise UserError(f"--teacher {source}: {error}") from error
+    if same:
+        return f"the network starts from the teacher's weights ({source})"
+    return f"the network starts anew: what it predicts ({model.parameterization}) is not what its teacher predicts"
+
+
 def init_network(network: nn.Module, source: Path) -> None:
     """Start from the network of another run, of whatever method: source is its folder or one of its checkpoints.
 

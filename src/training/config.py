@@ -15,7 +15,7 @@ FREE = {"free_on_resume": True}  # marks a field that a continued run may change
 class TrainingConfig(Options):
     """How a run trains. Every field is a flag of train.py and a key of training_config.json."""
 
-    batch_size: int = field(default=32, metadata={"help": "images a step, over all processes", "minimum": 1})
+    batch_size: int = field(default=32, metadata={"help": "images per step, over all processes", "minimum": 1})
     micro_batch: int = field(
         default=0, metadata={"help": "images a pass: gradients add up to the whole batch; 0 for all", "minimum": 0, **FREE}
     )

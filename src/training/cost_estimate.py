@@ -92,10 +92,10 @@ def describe_cost(
     return "\n".join(
         [
             f"parameters: {parameter_count(model):,}",
-            f"FLOP a step: {flop / 1e12:,.2f} TFLOP, {estimate.flop / mine / 1e9:,.1f} GFLOP an image",
-            f"memory a process, estimated: {estimate.fixed_bytes / 2**30:.2f} GiB for weights, gradients, optimizer and "
+            f"FLOP per step: {flop / 1e12:,.2f} TFLOP, {estimate.flop / mine / 1e9:,.1f} GFLOP per image",
+            f"memory per process, estimated: {estimate.fixed_bytes / 2**30:.2f} GiB for weights, gradients, optimizer and "
             f"averages, {estimate.activation_bytes / 2**30:.2f} GiB for the activations of {part.stop - part.start} images",
-            f"time, estimated from two images on {model.device}: {estimate.seconds:.2f} s a step, {hours:.1f} hours for "
+            f"time, estimated from two images on {model.device}: {estimate.seconds:.2f} s per step, {hours:.1f} hours for "
             f"{config.num_iterations} steps",
         ]
     )

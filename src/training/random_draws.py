@@ -22,7 +22,7 @@ IN_PLACE = (
 class DrawAsOneBatch(TorchFunctionMode):
     """Inside the block, a draw for my rows is the same rows of the draw for the whole batch.
 
-    A draw is taken to be one value a row when its first dimension is the number of my rows: torch.rand, randn, randint, their
+    A draw is taken to be one value per row when its first dimension is the number of my rows: torch.rand, randn, randint, their
     _like forms, bernoulli, the in-place draws of tensors, and dropout. Draws of other shapes are left alone, and so are those
     with a generator of their own. What is drawn inside a compiled network is out of reach.
 

@@ -24,8 +24,6 @@ from src.training.ema import EMA
 from src.training.log import RunLog
 from src.training.resume import write_resume
 
-PREVIEW_SAMPLES = 8
-
 
 @dataclass
 class TrainingState:
@@ -74,12 +72,13 @@ class Previews:
         nfe: the numbers of network calls, a row each.
         to_array: samples (B, ...) of the model -> as they are stored.
         draw: rows of such samples and their labels -> a picture.
+        count: samples in each row.
     """
 
     nfe: Sequence[int]
     to_array: Callable[[torch.Tensor], np.ndarray]
     draw: Callable[[Sequence[np.ndarray], Sequence[str]], Image.Image]
-    count: int = PREVIEW_SAMPLES
+    count: int
 
     @torch.no_grad()
     def write(self, model: Method, shape: Sequence[int], path: Path, seed: int) -> None:

@@ -1,10 +1,21 @@
+import json
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import measure_fid
+import sampling
+import train
 from src.challenges import CHALLENGES, Challenge, get_challenge, register
 from src.challenges._points import MODE_STD, MODES, POINT_SETS, STD
 from src.challenges.toy2d import TOY2D, ToyMLP
+from src.common.cli import UserError
+from src.evaluation import __main__ as suite
+from src.evaluation.points import chamfer
+from src.submission import __main__ as submission
+from tests.helpers import call, fails
 
 
 @pytest.mark.parametrize("name", POINT_SETS)
@@ -116,3 +127,68 @@ def test_registry():
     bounds = [requirement for requirement in TOY2D.marks if requirement.method == "ddpm"]
     assert {requirement.below for requirement in bounds} == {20, 60}
     assert bounds[0].passes(bounds[0].below - 1) and not bounds[0].passes(bounds[0].below)
+
+
+# -------------------------------------------------------------------------------------------------- through the scripts
+
+
+def test_the_plane_is_trained_sampled_and_measured(tmp_path, monkeypatch, capsys):
+    flags = ["--challenge", "toy2d", "--data_root", "circle", "--method", "rectified_flow", "--device", "cpu"]
+    few = ["--num_iterations", 400, "--dev_images", 200, "--save_dir", tmp_path, "--run_name", "r", "--hidden", 64, 64]
+    assert call(train, monkeypatch, *flags, *few) == 0
+    training, model = (json.loads((tmp_path / "r" / f"{kind}_config.json").read_text()) for kind in ("training", "model"))
+    assert (training["data_root"], training["flip"], training["image_shape"]) == ("circle", False, [2])
+    assert (model["challenge"], model["hidden"], model["time_scale"]) == ("toy2d", [64, 64], 10.0)
+    rows = [json.loads(line) for line in (tmp_path / "r" / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["chamfer_nfe50"] > 0 and rows[-2]["loss"] < rows[0]["loss"]
+    with Image.open(tmp_path / "r" / "previews" / "step_0000400.png") as picture:
+        assert picture.width > 3 * picture.height
+
+    samples = ["--ckpt_path", tmp_path / "r" / "last.ckpt", "--save_dir", tmp_path / "s", "--device", "cpu"]
+    assert call(sampling, monkeypatch, *samples, "--nfe_list", 50, "--num_samples", 2048) == 0
+    points = TOY2D.read(tmp_path / "s" / "nfe=50")
+    assert points.shape == (2048, 2)
+    TOY2D.check(tmp_path / "s" / "nfe=50", 2048)
+    out = tmp_path / "scores.json"
+    measured = ["--generated_dir", tmp_path / "s" / "nfe=50", "--output_path", out, "--device", "cpu", "--challenge", "toy2d"]
+    assert call(measure_fid, monkeypatch, *measured, "--data_root", "circle") == 0
+    scores = json.loads(out.read_text())
+    assert scores["chamfer"] == pytest.approx(chamfer(points, POINT_SETS["circle"](2048, 1)))
+    assert "fid_score" not in scores and {"sliced_w2", "mmd"} <= scores.keys()
+    capsys.readouterr()
+    assert call(measure_fid, monkeypatch, *measured) == 0  # against the swiss roll, of which there are marks
+    said = capsys.readouterr().out
+    assert "ddpm on swiss_roll, NFE 50: chamfer under 60 (the course's exercise, DDIM): not reached" in said
+
+
+def test_the_plane_is_not_handed_in(tmp_path, monkeypatch, capsys):
+    (tmp_path / "last.ckpt").touch()
+    monkeypatch.setattr("sys.argv", ["", "pack", str(tmp_path), "--challenge", "toy2d", "--no_writeup"])
+    with pytest.raises(UserError, match="challenge toy2d is for practice"):
+        submission.main()
+    assert "its samples are no images" in fails(suite, monkeypatch, capsys, tmp_path, "--challenge", "toy2d")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "no points"),
+        (lambda folder: (folder / "a.npy").write_text("points"), "not arrays of points"),
+        (lambda folder: np.save(folder / "a.npy", np.zeros((3, 3))), "expected points (N, 2), got an array (3, 3)"),
+    ],
+)
+def test_a_folder_that_holds_no_points(make, message, tmp_path, monkeypatch, capsys):
+    make(tmp_path)
+    assert message in fails(measure_fid, monkeypatch, capsys, "--challenge", "toy2d", "--generated_dir", tmp_path)
+
+
+def test_points_that_are_not_finite_are_refused(tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "a.npy", np.full((4, 2), np.nan))
+    assert "not finite" in fails(measure_fid, monkeypatch, capsys, "--challenge", "toy2d", "--generated_dir", tmp_path)
+
+
+def test_flags_that_are_of_images_are_refused(monkeypatch, capsys):
+    line = fails(train, monkeypatch, capsys, "--challenge", "toy2d", "--flip", "--device", "cpu", "--num_iterations", 1)
+    assert "--flip mirrors images" in line
+    line = fails(train, monkeypatch, capsys, "--challenge", "toy2d", "--data_root", "spiral", "--device", "cpu")
+    assert "no set of points 'spiral'; expected one of swiss_roll, moons" in line

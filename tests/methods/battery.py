@@ -17,7 +17,7 @@ from tests.helpers import SHAPE, TINY, assert_images_agree, random_images
 Make = Callable[[], Method]
 SEEDS = list(range(100, 106))
 CHALLENGE = get_challenge("simpsons")
-PREVIEWS = Previews(CHALLENGE.nfe, CHALLENGE.to_array, CHALLENGE.picture)
+PREVIEWS = Previews(CHALLENGE.nfe, CHALLENGE.to_array, CHALLENGE.picture, CHALLENGE.preview_samples)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ class Pixels(ImageChallenge):
     def load_judge(self, device, file=None):
         return None
 
-    def measure(self, samples, reference, judge, *, metrics):
+    def measure(self, samples, reference, judge, *, metrics, **others):
         return {metrics[0]: abs(float(samples.mean()) - float(reference.mean()))}
 
 

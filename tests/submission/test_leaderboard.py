@@ -43,7 +43,7 @@ RESULTS = [
     result("Alpha", {1: 50.0, 2: 40.0, 4: 30.0}),
     result("Tie one", {1: 60.004, 2: 41.0, 4: 31.0}),
     result("Tie two", {1: 59.996, 2: 42.0, 4: 9.5}),
-    result("Beta", {2: 39.0, 4: 32.0}, "failed", "too_many_calls: 3 calls an image at NFE 1"),
+    result("Beta", {2: 39.0, 4: 32.0}, "failed", "too_many_calls: 3 calls per image at NFE 1"),
     result(SCRIPT, {1: 70.0, 2: 70.0, 4: 70.0}, method="<img src=x onerror='window.hacked=1'>"),
     result(LONG, {1: 80.0}),
     result(TURNED, {1: 90.0}),
