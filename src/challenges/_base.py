@@ -228,8 +228,8 @@ def get_challenge(name: str | None = None) -> Challenge:
 
 
 def add_challenge_flag(parser: argparse.ArgumentParser | argparse._ArgumentGroup, default: str | None = DEFAULT) -> None:
-    """Add --challenge, also known as --data."""
-    text = "the task: data, network, what is sampled and measured"
+    """Add --challenge, also known as --data. A default of None stands for that of the run."""
+    text = "the task: data, network, what is sampled and measured" + ("" if default else "; None: that of the run")
     parser.add_argument("--challenge", "--data", choices=CHALLENGES.names(), default=default, help=text)
 
 

@@ -47,7 +47,10 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
 
 def make_parser(challenge: Challenge | None = None) -> Parser:
     challenge = challenge or get_challenge()
-    parser = Parser(description="every metric of folders of generated images against the validation images")
+    parser = Parser(
+        prog="python -m src.evaluation",
+        description="every metric of folders of generated images against the validation images",
+    )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="images to judge (png, jpg, webp)")
     parser.add_argument(
         "--reference_dir", default=challenge.reference_dir(), help="folder of the validation images; made if absent"

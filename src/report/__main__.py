@@ -18,7 +18,7 @@ from src.report.typeset import missing_letters, parse, typeset
 
 
 def make_parser() -> Parser:
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m src.report", description=__doc__.splitlines()[0])
     parser.add_argument("run", nargs="?", type=Path, help="folder of the run")
     parser.add_argument("--metrics", nargs="+", type=Path, help="results of measure_fid.py, if not RUN/fid/nfe=K.json")
     parser.add_argument("--samples", type=Path, help="folder of folders nfe=K, if not RUN/samples")

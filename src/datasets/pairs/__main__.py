@@ -98,7 +98,7 @@ def sample_shape(source: Path, image_size: int | None) -> list[int]:
 
 
 def parse() -> argparse.Namespace:
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m src.datasets.pairs", description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", required=True, metavar="RUN", help="the run, or checkpoint, that makes the images")
     parser.add_argument("--count", type=number(int, 1), required=True, help="how many pairs the folder shall hold")
     parser.add_argument("--steps", type=number(int, 1), required=True, help="steps of the teacher's sampler")
