@@ -14,12 +14,12 @@ from tqdm import tqdm
 from custom_model import create_custom_model
 from src.challenges import Challenge, add_challenge_flag, find_challenge
 from src.common.checkpoints import load_model
-from src.common.cli import Parser, number, run_script
+from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import add_precision_flag, precision_name, resolve_precision
 from src.common.files import write_whole
 from src.common.processes import Processes, join_processes
 from src.common.sampling import fitting_batch_size, generate
-from src.runs import nfe_name
+from src.runs import Run, nfe_name
 
 
 def parse() -> tuple[argparse.Namespace, Challenge]:
@@ -30,6 +30,12 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     add_challenge_flag(first, default=None)
     asked, _ = first.parse_known_args()
     challenge = find_challenge(asked.challenge, asked.ckpt_path, asked.config_path)
+    theirs = Run.of(asked.ckpt_path).sample_shape if asked.challenge else None
+    if theirs not in (None, challenge.shape):
+        raise UserError(
+            f"{asked.ckpt_path} was trained on samples of shape {theirs}; those of --challenge {challenge.name} are "
+            f"{challenge.shape}: leave the flag out"
+        )
 
     parser = Parser(description=__doc__)
     parser.add_argument("--ckpt_path", default="./checkpoints/best_model.pt", help="the model's weights")

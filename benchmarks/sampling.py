@@ -52,7 +52,7 @@ def main() -> None:
     shipped = images_per_second(model, fitting_batch_size(args.batch_size, device), 4 * args.batches, dtype)
     for name, rate, kind in (("plain float32", plain, torch.float32), ("as shipped", shipped, dtype)):
         peak, label = network_peak(device, kind)
-        print(f"{name:14} {rate:7.2f} images/s a network call, {label}: {rate * flop / 1e9:,.0f} GFLOP/s, ", end="")
+        print(f"{name:14} {rate:7.2f} images/s per network call, {label}: {rate * flop / 1e9:,.0f} GFLOP/s, ", end="")
         print(f"{rate * flop / peak:.0%} of the {label} matrix peak of this run, {peak / 1e9:,.0f} GFLOP/s")
     print(f"ratio {shipped / plain:.2f}")
 

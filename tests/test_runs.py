@@ -71,6 +71,15 @@ def test_an_old_run_cannot_be_resumed_as_another_challenge(old_run):
         assert forbidden_changes(run, "auto", config, run.model, {"challenge": challenge, "trained_on": None}) == found
 
 
+@pytest.mark.parametrize(("challenge", "shape"), [("toy2d", "(2,)"), ("simpsons32", "(3, 32, 32)")])
+def test_a_run_is_not_sampled_as_a_challenge_of_another_shape(old_run, tmp_path, monkeypatch, capsys, challenge, shape):
+    flags = ["--ckpt_path", old_run / "last.ckpt", "--save_dir", tmp_path / "s", "--challenge", challenge, "--device", "cpu"]
+    assert call(sampling, monkeypatch, *flags) == 2
+    told = capsys.readouterr().err
+    assert "trained on samples of shape (3, 64, 64)" in told and f"those of --challenge {challenge} are {shape}" in told
+    assert not (tmp_path / "s").exists()
+
+
 def test_an_old_checkpoint_is_sampled(old_run, tmp_path, monkeypatch):
     flags = ["--ckpt_path", old_run / "after_resuming.ckpt", "--save_dir", tmp_path / "s", "--num_samples", 1]
     assert call(sampling, monkeypatch, *flags, "--device", "cpu", "--precision", "fp32") == 0
