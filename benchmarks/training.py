@@ -195,7 +195,7 @@ def main() -> None:
         torch.backends.cudnn.benchmark = True
     print(f"{date.today()}, torch {torch.__version__}, {name}, {torch.get_num_threads()} threads, batch {batch_size}")
     flop = estimate_step(create_custom_model(device), images.shape[1:], 1, 1, 1, torch.float32).flop
-    print(f"{flop / 1e9:,.0f} GFLOP a training image of the full network")
+    print(f"{flop / 1e9:,.0f} GFLOP per training image of the full network")
 
     peaks = {kind: network_peak(device, kind) for kind in {torch.float32, dtype}}
     plain = plain_speed(device, images, config)
