@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field
 from pathlib import Path
@@ -71,7 +72,7 @@ class Published:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Challenge:
+class Challenge(ABC):
     """A task with everything fixed but the method. The base of ImageChallenge, and of challenges whose samples are no images.
 
     Args:
@@ -142,25 +143,25 @@ class Challenge:
 
     # --------------------------------------------------------------------------------------------- samples and their files
 
+    @abstractmethod
     def to_array(self, samples: torch.Tensor) -> np.ndarray:
         """Samples (B, *shape) of a model as they are stored and measured."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, samples: torch.Tensor, folder: Path, first: int = 0) -> None:
         """Write samples (B, *shape) of a model into a folder as it is handed in: they are number first, first + 1 ..."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, folder: Path) -> np.ndarray:
         """The samples that write wrote, or the user's own: (N, *shape). Raises UserError for a folder without them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self, folder: Path, count: int) -> None:
         """Raise UserError, naming the first fault, unless a folder holds `count` samples as they are handed in."""
-        raise NotImplementedError
 
+    @abstractmethod
     def picture(self, rows: Sequence[np.ndarray], labels: Sequence[str]) -> Image.Image:
         """A picture of labelled rows of samples, as to_array gives them."""
-        raise NotImplementedError
 
     # ---------------------------------------------------------------------------------------------------------- measuring
 
@@ -168,14 +169,15 @@ class Challenge:
         """Where the reference lies if --reference_dir does not say it; empty where it needs no folder."""
         return ""
 
+    @abstractmethod
     def read_reference(self, root: str | Path, folder: str | Path) -> np.ndarray:
         """What samples are measured against: (M, *shape), from a folder, or from the validation split of the data at root."""
-        raise NotImplementedError
 
     def load_judge(self, device: torch.device, file: str | None = None) -> Any:
         """What `measure` needs beside arrays, such as a feature network; None where it needs nothing."""
         return None
 
+    @abstractmethod
     def measure(
         self,
         samples: np.ndarray,
@@ -194,7 +196,6 @@ class Challenge:
             processes: share the work; every one of them gets the result.
             verbose: show progress bars.
         """
-        raise NotImplementedError
 
     def evaluation(
         self, images: np.ndarray, device: torch.device, batch_size: int, processes: Processes | None = None

@@ -9,7 +9,7 @@ import measure_fid
 import sampling
 import train
 from custom_model import create_custom_model
-from src.challenges import CHALLENGES, get_challenge, graded_challenge
+from src.challenges import CHALLENGES, Challenge, get_challenge, graded_challenge
 from src.common.cli import UserError
 from tests.helpers import TINY_FLAGS, call, fails
 
@@ -76,3 +76,9 @@ def test_an_unknown_challenge_is_refused(tmp_path, monkeypatch, capsys):
         create_custom_model(challenge="cats")
     with pytest.raises(UserError, match="challenge toy2d is for practice"):
         graded_challenge("toy2d")
+
+
+def test_a_challenge_that_lacks_a_method_is_refused_where_it_is_defined():
+    facts = {"about": "", "shape": (2,), "load": lambda split, root: (np.zeros((1, 2)), None), "nfe": (1,), "num_samples": 1}
+    with pytest.raises(TypeError, match="measure"):
+        Challenge(name="unfinished", **facts, metrics={"distance": "distance"})
