@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import re
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -49,12 +50,12 @@ class Clip:
         """
         step = min(batch_size, CPU_BATCH_SIZE) if self.device.type == "cpu" else batch_size
 
-        def extract() -> np.ndarray:
-            parts = []
+        def extract(_: Path) -> np.ndarray:
+            found = []
             for start in range(0, len(images), step):
                 batch = [self.preprocess(Image.fromarray(image.transpose(1, 2, 0))) for image in images[start : start + step]]
-                parts.append(self.model.encode_image(torch.stack(batch).to(self.device)).float().cpu().numpy())
-            return np.concatenate(parts)
+                found.append(self.model.encode_image(torch.stack(batch).to(self.device)).float().cpu().numpy())
+            return np.concatenate(found)
 
         return cached_by_content(images, f"clip {self.sha256}", extract)
 

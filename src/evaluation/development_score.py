@@ -42,7 +42,7 @@ class DevelopmentScore:
         """{"fid_nfe1": ...} of the model as it is, by its sample(shape, num_inference_timesteps, seeds)."""
         mine, scores = self.processes.share(len(self.images)), {}
         for nfe in self.nfe_list:
-            parts = [np.zeros_like(self.images[:0])]
+            parts = [self.to_array(torch.zeros(0, *self.images.shape[1:]))]  # a process may have no samples to make
             for first in range(mine.start, mine.stop, self.batch_size):
                 shape = (min(self.batch_size, mine.stop - first), *self.images.shape[1:])
                 seeds = image_seeds(self.seed, first, shape[0])

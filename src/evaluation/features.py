@@ -6,6 +6,7 @@ default of clean-fid (Parmar et al., arXiv:2104.11222), and `pytorch`, that of p
 
 import contextlib
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from src.common.images import PICTURES, read_picture
 from src.evaluation.inception import FEATURES, INPUT_SIZE, Inception
 
 MODES = ("clean", "pytorch")
+PART = 1000  # images whose features are kept at a time, until all of them are there
 CPU_BATCH_SIZE = 8  # larger batches only cost the CPU memory, and a sixth of its time to have it cleared
 
 
@@ -54,20 +56,25 @@ def read_images(folder: str | Path) -> np.ndarray:
 
 
 def extract_features(
-    images: np.ndarray, inception: Inception, mode: str = "clean", batch_size: int = 64, description: str | None = None
+    images: np.ndarray,
+    inception: Inception,
+    mode: str = "clean",
+    batch_size: int = 64,
+    description: str | None = None,
+    parts: Path | None = None,
 ) -> np.ndarray:
     """The pooled Inception features of images, uint8 (N, 3, H, W) -> float32 (N, 2048).
 
     mode: "clean" or "pytorch", the resizing and scaling of clean-fid or pytorch-fid. batch_size: images per call of the
-    network, on the CPU at most 8. description: the title of a progress bar, none without it. Runs on the network's
-    device, in float32 without TF32, so that devices agree.
+    network, on the CPU at most 8. description: the title of a progress bar, none without it. parts: as of run_network. Runs on
+    the network's device, in float32 without TF32, so that devices agree.
     Raises ValueError for arrays of another shape or type, or an unknown mode.
     """
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(MODES)}")
     prepare = {"clean": _prepare_clean, "pytorch": _prepare_pytorch}[mode]
     device = next(inception.parameters()).device
-    return run_network(images, lambda batch: inception(prepare(batch)), FEATURES, device, batch_size, description)
+    return run_network(images, lambda batch: inception(prepare(batch)), FEATURES, device, batch_size, description, parts)
 
 
 def run_network(
@@ -77,27 +84,43 @@ def run_network(
     device: torch.device,
     batch_size: int = 64,
     description: str | None = None,
+    parts: Path | None = None,
 ) -> np.ndarray:
     """network's features of images, uint8 (N, 3, H, W) -> float32 (N, columns), as extract_features makes those of Inception.
 
-    network: float32 pixels (B, 3, H, W) in 0..255 on the device -> (B, columns). Raises ValueError for other images.
+    network: float32 pixels (B, 3, H, W) in 0..255 on the device -> (B, columns). parts: a folder where the features of every
+    1,000 images are kept, if there are more, and taken from if they are there: after an interruption it goes on from them.
+    Raises ValueError for other images.
     """
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
         raise ValueError(f"expected uint8 images (N, 3, H, W), got {images.dtype} {images.shape}")
     if device.type == "cpu":
         batch_size = min(batch_size, CPU_BATCH_SIZE)
     features = np.empty((len(images), columns), dtype=np.float32)
+    keeps = parts is not None and len(images) > PART
+    missing = []
+    for first in range(0, len(images), PART):
+        rows = slice(first, min(first + PART, len(images)))
+        kept = _read_features(parts / _part_name(first), rows.stop - first) if keeps else None
+        if kept is None:
+            missing.append(rows)
+        else:
+            features[rows] = kept
+    done = len(images) - sum(rows.stop - rows.start for rows in missing)  # of no weight for the time that is left
     with (
         torch.inference_mode(),
         torch.autocast(device.type, enabled=False),
         _exact_float32(),
-        tqdm(total=len(images), desc=description, unit="image", disable=description is None) as bar,
+        tqdm(total=len(images), initial=done, desc=description, unit="image", disable=description is None) as bar,
     ):
-        for start in range(0, len(images), batch_size):
-            pixels = np.array(images[start : start + batch_size])  # a copy: torch warns of memory-mapped, read-only arrays
-            batch = torch.from_numpy(pixels).to(device).float()
-            features[start : start + len(batch)] = network(batch).cpu().numpy()
-            bar.update(len(batch))
+        for rows in missing:
+            for start in range(rows.start, rows.stop, batch_size):
+                pixels = np.array(images[start : min(start + batch_size, rows.stop)])  # torch warns of read-only arrays
+                batch = torch.from_numpy(pixels).to(device).float()
+                features[start : start + len(batch)] = network(batch).cpu().numpy()
+                bar.update(len(batch))
+            if keeps:
+                _write_features(features[rows], parts / _part_name(rows.start))
     return features
 
 
@@ -105,26 +128,46 @@ def cached_features(
     images: np.ndarray, inception: Inception, mode: str = "clean", batch_size: int = 64, description: str | None = None
 ) -> np.ndarray:
     """As extract_features, but kept in the project's cache under the hash of pixels, shape, mode and weights."""
-    words = f"{mode} {inception.sha256}"
-    return cached_by_content(images, words, lambda: extract_features(images, inception, mode, batch_size, description))
+
+    def extract(parts: Path) -> np.ndarray:
+        return extract_features(images, inception, mode, batch_size, description, parts)
+
+    return cached_by_content(images, f"{mode} {inception.sha256}", extract)
 
 
-def cached_by_content(images: np.ndarray, words: str, extract: Callable[[], np.ndarray]) -> np.ndarray:
-    """extract()'s features of images, float32 (N, D), kept in the project's cache under the hash of pixels, shape and words.
+def resumable_features(
+    images: np.ndarray, inception: Inception, mode: str = "clean", batch_size: int = 64, description: str | None = None
+) -> np.ndarray:
+    """As extract_features; of more than 1,000 images the cache holds what is done until all of it is."""
+    if len(images) <= PART:
+        return extract_features(images, inception, mode, batch_size, description)
+    parts = content_file(images, f"{mode} {inception.sha256}")
+    features = extract_features(images, inception, mode, batch_size, description, parts)
+    shutil.rmtree(parts)
+    return features
 
-    words: everything else that the features depend on: the network's hash, the way of resizing.
+
+def cached_by_content(images: np.ndarray, words: str, extract: Callable[[Path], np.ndarray]) -> np.ndarray:
+    """extract(parts)'s features of images, float32 (N, D), kept in the project's cache by the hash of pixels, shape and words.
+
+    words: everything else that the features depend on: the network's hash, the way of resizing. parts: a folder that extract
+    may keep unfinished work in; it is removed when the features are kept.
     A damaged file of the cache is said and made again. Raises UserError where the cache cannot be written.
     """
-    file = cache_dir() / "features" / f"{_content_key(images, words)}.npy"
-    if file.is_file():
-        try:
-            return _load_features(file, len(images))
-        except (OSError, EOFError, ValueError) as error:
-            print(f"computing the cached features {file} again: {error}")
-    features = extract()
-    with write_whole(file) as partial, partial.open("wb") as stream:
-        np.save(stream, features)
+    file = content_file(images, words, ".npy")
+    if (kept := _read_features(file, len(images))) is not None:
+        return kept
+    parts = file.with_suffix("")
+    features = extract(parts)
+    _write_features(features, file)
+    if parts.is_dir():
+        shutil.rmtree(parts)
     return features
+
+
+def content_file(images: np.ndarray, words: str, ending: str = "") -> Path:
+    """Where the project's cache keeps what follows from these images and words."""
+    return cache_dir() / "features" / f"{_content_key(images, words)}{ending}"
 
 
 def resize(batch: torch.Tensor, size: int) -> torch.Tensor:
@@ -200,9 +243,25 @@ def _content_key(images: np.ndarray, words: str) -> str:
     return digest.hexdigest()
 
 
-def _load_features(file: Path, count: int) -> np.ndarray:
-    """The array of a cache file. Raises ValueError, EOFError or OSError where it is damaged."""
-    features = np.load(file)
-    if features.ndim != 2 or len(features) != count or features.dtype != np.float32 or not np.isfinite(features).all():
-        raise ValueError(f"holds {features.dtype} {features.shape}, or values that are not finite")
+def _part_name(first: int) -> str:
+    """The file of the features of image number `first` (from 0) and those after it."""
+    return f"{first:08d}.npy"
+
+
+def _read_features(file: Path, count: int) -> np.ndarray | None:
+    """The features (count, D) in a file of the cache; None where there is none, or it is damaged, which is said."""
+    if not file.is_file():
+        return None
+    try:
+        features = np.load(file)
+        if features.ndim != 2 or len(features) != count or features.dtype != np.float32 or not np.isfinite(features).all():
+            raise ValueError(f"holds {features.dtype} {features.shape}, or values that are not finite")
+    except (OSError, EOFError, ValueError) as error:
+        print(f"computing the cached features {file} again: {error}")
+        return None
     return features
+
+
+def _write_features(features: np.ndarray, file: Path) -> None:
+    with write_whole(file) as partial, partial.open("wb") as stream:
+        np.save(stream, features)

@@ -23,6 +23,21 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(difference @ difference + (root_a**2).sum() + (root_b**2).sum() - 2 * trace)
 
 
+def distance_from_statistics(a: np.ndarray, mu: np.ndarray, sigma: np.ndarray) -> float:
+    """frechet_distance of the rows of a (N, D) from a Gaussian of mean mu (D,) and covariance sigma (D, D).
+
+    tr (S_a sigma)^(1/2) is the sum of the roots of the eigenvalues of R sigma R^T with R^T R = S_a. It agrees with
+    frechet_distance to about 1e-6 of the traces, as subset_distances does. Raises ValueError as frechet_distance does.
+    """
+    a, _ = _checked(a, np.stack([mu, mu]))
+    if sigma.shape != (len(mu), len(mu)):
+        raise ValueError(f"expected a covariance {(len(mu), len(mu))}, got {sigma.shape}")
+    difference, root = a.mean(axis=0) - mu, _covariance_root(a)
+    eigenvalues = np.linalg.eigvalsh(root @ sigma @ root.T)
+    trace = np.sqrt(eigenvalues.clip(min=0)).sum()
+    return float(difference @ difference + (root**2).sum() + np.trace(sigma) - 2 * trace)
+
+
 def subset_distances(a: np.ndarray, b: np.ndarray, subsets: Sequence[np.ndarray]) -> np.ndarray:
     """frechet_distance(a[rows], b) for each array of row numbers, in a fraction of the time: (subsets,).
 

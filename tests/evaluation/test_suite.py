@@ -37,7 +37,7 @@ def extracted(monkeypatch):
     """Puts colours in the place of networks, and lists the (mode, number of images) of all extractions."""
     calls = []
 
-    def extract(images, inception, mode="clean", batch_size=64, description=None):
+    def extract(images, inception, mode="clean", batch_size=64, description=None, parts=None):
         calls.append((mode, len(images)))
         return colours(images) if mode == "clean" else 2 * colours(images)
 

@@ -1,0 +1,79 @@
+"""Mean and covariance of Inception features, all that FID takes of the real images, in the files of pytorch-fid."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src.common.cli import UserError
+from src.common.files import write_whole
+from src.evaluation.features import cached_features, content_file
+from src.evaluation.inception import FEATURES, Inception
+
+BLOCK = 8192  # rows that are centred at a time
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The mean mu (D,) and the covariance sigma (D, D), that of N - 1, of features; float64."""
+
+    mu: np.ndarray
+    sigma: np.ndarray
+
+
+def statistics_of(features: np.ndarray) -> Statistics:
+    """The statistics of features (N, D), N at least 2, in float64 whatever they are in."""
+    mu = features.mean(axis=0, dtype=np.float64)
+    sigma = np.zeros((len(mu), len(mu)))
+    for start in range(0, len(features), BLOCK):
+        centred = features[start : start + BLOCK] - mu
+        sigma += centred.T @ centred
+    return Statistics(mu, sigma / (len(features) - 1))
+
+
+def cached_statistics(
+    images: np.ndarray, inception: Inception, mode: str = "pytorch", batch_size: int = 64, description: str | None = None
+) -> Statistics:
+    """The statistics of images, uint8 (N, 3, H, W), kept in the project's cache as cached_features keeps their features."""
+    file = content_file(images, f"{mode} {inception.sha256}", "_statistics.npz")
+    if file.is_file():
+        try:
+            return read_statistics(file)
+        except UserError as error:
+            print(f"making cached statistics again: {error}")
+    found = statistics_of(cached_features(images, inception, mode, batch_size, description))
+    write_statistics(found, file)
+    return found
+
+
+def write_statistics(statistics: Statistics, path: str | Path) -> None:
+    """Write a file that `python -m pytorch_fid FOLDER FILE` takes for a folder: an npz with mu and sigma."""
+    with write_whole(path) as partial, open(partial, "wb") as file:
+        np.savez(file, mu=statistics.mu, sigma=statistics.sigma)
+
+
+def read_statistics(path: str | Path, features: int = FEATURES) -> Statistics:
+    """What pytorch-fid's --save-stats or write_statistics wrote: mu (features,) and sigma (features, features).
+
+    Raises UserError where the file is absent, no such npz, of another number of features, or not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no statistics at {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in ("mu", "sigma") if name in getattr(file, "files", ())}
+    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a readable npz file ({error})") from error
+    if absent := [name for name in ("mu", "sigma") if name not in found]:
+        raise UserError(f"{path} has no {' and no '.join(absent)}: expected pytorch-fid's npz with mu and sigma")
+    shapes = {name: value.shape for name, value in found.items()}
+    if shapes != {"mu": (features,), "sigma": (features, features)}:
+        raise UserError(
+            f"{path}: mu is {shapes['mu']} and sigma {shapes['sigma']}, expected ({features},) and ({features}, {features}): "
+            "the statistics of Inception's last pool"
+        )
+    if not all(np.issubdtype(value.dtype, np.floating) and np.isfinite(value).all() for value in found.values()):
+        raise UserError(f"{path}: mu or sigma hold what is no finite number")
+    return Statistics(found["mu"].astype(np.float64), found["sigma"].astype(np.float64))
