@@ -3,11 +3,12 @@
     python measure_fid.py --generated_dir ./samples/nfe=1
 
 `fid_score` of the result is that of clean-fid's default mode; pytorch-fid's is measured beside it. With --challenge, what that
-challenge measures of its samples.
+challenge measures of its samples. Samples that sampling.py made from a run are added to the run's metrics.jsonl and curves.
 """
 
 import argparse
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ import PIL
 import torch
 
 from src.challenges import Challenge, add_challenge_flag, get_challenge
-from src.challenges._images import ImageChallenge, fid_mode
+from src.challenges._images import ImageChallenge, as_rgb, fid_mode
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import resolve_device
 from src.common.files import check_output, save_json
 from src.common.processes import Processes, join_processes
-from src.evaluation.features import comparability_warnings
-from src.runs import nfe_of
+from src.evaluation.statistics import cached_statistics, read_statistics, write_statistics
+from src.runs import METRICS, Run, nfe_of, sampled_from
+from src.training.curves import draw_curves
+
+STATS_METRIC = "fid_pytorch"  # of which a file of statistics is
 
 
 def parse() -> tuple[argparse.Namespace, Challenge]:
@@ -30,16 +34,20 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     first = Parser(add_help=False)
     add_challenge_flag(first)
     challenge = get_challenge(first.parse_known_args()[0].challenge)
-    return make_parser(challenge).parse_args(), challenge
+    parser = make_parser(challenge)
+    args = parser.parse_args()
+    if not (args.generated_dir or args.write_stats):
+        parser.error("the following arguments are required: --generated_dir")
+    return args, challenge
 
 
 def make_parser(challenge: Challenge | None = None) -> Parser:
     challenge = challenge or get_challenge()
     parser = Parser(description="FID of a folder of images against the validation images")
-    parser.add_argument("--generated_dir", required=True, help="folder of the images to judge (png, jpg, webp)")
-    parser.add_argument(
-        "--reference_dir", default=challenge.reference_dir(), help="folder of the validation images; made if absent"
-    )
+    folder = challenge.reference_dir()
+    reference_help = "folder of the validation images; made if absent" if folder else "folder; by default the data set itself"
+    parser.add_argument("--generated_dir", help="folder of the images to judge (png, jpg, webp)")
+    parser.add_argument("--reference_dir", default=folder, help=reference_help)
     parser.add_argument(
         "--data_root", default=challenge.default_root, help="the data set that an absent reference folder is made from"
     )
@@ -52,7 +60,11 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
         parser.add_argument(
             "--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given"
         )
-    parser.set_defaults(**({} if modes else {"modes": [], "inception": None}))
+        stats_help = "mean and covariance in pytorch-fid's format, in the place of reference images"
+        parser.add_argument("--stats", metavar="FILE", help=stats_help)
+        stats_help = "write those of the reference images, for --stats and python -m pytorch_fid; needs no --generated_dir"
+        parser.add_argument("--write_stats", metavar="FILE", help=stats_help)
+    parser.set_defaults(**({} if modes else {"modes": [], "inception": None, "stats": None, "write_stats": None}))
     parser.add_argument("--output_path", default="./fid_results.json", help="where the result is written")
     return parser
 
@@ -81,23 +93,35 @@ def check(args: argparse.Namespace, challenge: Challenge) -> None:
     """Refuse flags that cannot be followed, before any work."""
     if args.modes and fid_mode(challenge.metric) not in args.modes:
         raise UserError("--modes must hold clean: fid_score is the FID of clean-fid's default mode")
+    if args.stats and challenge.metric != STATS_METRIC:
+        raise UserError(
+            f"--stats are pytorch-fid's; the score of --challenge {challenge.name} is {challenge.metrics[challenge.metric]}"
+        )
+    if args.stats and args.write_stats:
+        raise UserError("--write_stats makes the file from images: leave --stats out")
+    check_output(args.write_stats or args.output_path)
     check_output(args.output_path)
     if args.inception and not Path(args.inception).is_file():
         raise UserError(f"--inception {args.inception}: no such file")
 
 
 def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, device: torch.device) -> None:
-    generated = challenge.read(Path(args.generated_dir))
-    if processes.size > 1:  # one process makes an absent folder, the others wait for it
-        if processes.is_first:
-            challenge.read_reference(args.data_root, args.reference_dir)
-        processes.wait()
-    reference = challenge.read_reference(args.data_root, args.reference_dir)
-    for warning in comparability_warnings(generated, reference) if processes.is_first else ():
-        print(f"warning: {warning}")
+    generated = challenge.read(Path(args.generated_dir)) if args.generated_dir else None
+    reference = read_statistics(args.stats) if args.stats else read_reference(args, challenge, processes)
+    if generated is not None and processes.is_first:
+        for warning in challenge.warnings(generated, None if args.stats else reference):
+            print(f"warning: {warning}")
 
     start = time.perf_counter()
     judge = challenge.load_judge(device, args.inception)
+    if args.write_stats:
+        title = "reference images, pytorch" if processes.is_first else None
+        statistics = cached_statistics(as_rgb(reference), judge, fid_mode(STATS_METRIC), args.batch_size, title)
+        if processes.is_first:
+            write_statistics(statistics, args.write_stats)
+            print(f"statistics: {args.write_stats}")
+    if generated is None:
+        return
     metrics = [metric for metric in challenge.metrics if fid_mode(metric) in args.modes or not args.modes]
     scores = challenge.measure(
         generated, reference, judge, metrics=metrics, batch_size=args.batch_size, processes=processes, verbose=True
@@ -107,22 +131,47 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
     result: dict[str, Any] = {
         **({"fid_score": scores[challenge.metric]} if args.modes else {}),
         "generated_dir": args.generated_dir,
-        "reference_dir": args.reference_dir,
+        "reference_dir": args.reference_dir or args.data_root,
+        **({"stats": args.stats} if args.stats else {}),
         **scores,
         "num_generated": len(generated),
-        "num_reference": len(reference),
+        "num_reference": None if args.stats else len(reference),
         **({"inception_sha256": judge.sha256, "inception_source": judge.source} if args.modes else {}),
         "versions": {"torch": torch.__version__, "numpy": np.__version__, "pillow": PIL.__version__},
         "device": str(device),
         "seconds": round(time.perf_counter() - start, 2),
     }
     save_json(result, args.output_path)
+    against = args.stats or len(reference)
     for metric, score in scores.items():
-        print(f"{challenge.metrics[metric]}, {len(generated)} vs {len(reference)}: {score:.3f}")
+        print(f"{challenge.metrics[metric]}, {len(generated)} vs {against}: {score:.3f}")
+    sampled = sampled_from(args.generated_dir, len(generated))
+    nfe = sampled.get("nfe", nfe_of(args.generated_dir))
     for mark in challenge.marks:
-        if mark.nfe == nfe_of(args.generated_dir) and mark.root in ("", args.data_root) and mark.metric in scores:
+        if mark.nfe == nfe and mark.root in ("", args.data_root) and mark.metric in scores:
             print(f"{mark}: {'reached' if mark.passes(scores[mark.metric]) else 'not reached'}")
     print(f"written to {args.output_path}")
+    add_to_run(sampled, {**scores, "num_generated": len(generated), "reference": str(against)})
+
+
+def read_reference(args: argparse.Namespace, challenge: Challenge, processes: Processes) -> np.ndarray:
+    """The samples to measure against; of several processes one makes an absent folder, and the others wait for it."""
+    if processes.size > 1:
+        if processes.is_first:
+            challenge.read_reference(args.data_root, args.reference_dir)
+        processes.wait()
+    return challenge.read_reference(args.data_root, args.reference_dir)
+
+
+def add_to_run(sampled: dict[str, Any], scores: dict[str, Any]) -> None:
+    """Add a line to the metrics.jsonl of the run that these samples are of, if they are, and draw its curves again."""
+    run = Run.of(sampled["checkpoint"]) if sampled else None
+    if run is None or not run.exists:
+        return
+    told = {**sampled, "checkpoint": Path(sampled["checkpoint"]).name}
+    run.add_metrics({**told, **scores, "date": datetime.now().isoformat(timespec="seconds")})
+    draw_curves(run)
+    print(f"added to {run.folder / METRICS}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """Sample a checkpoint: `python sampling.py --ckpt_path ./results/RUN/last.ckpt --save_dir ./samples`.
 
-The images go to SAVE_DIR/nfe=1/0000.png ..., one folder for each number of network calls (NFE). Several GPUs share the work
+The images go to SAVE_DIR/nfe=1/0000.png ..., one folder for each number of network calls (NFE), and what made them to
+SAVE_DIR/sampling.json. Several GPUs share the work
 with `torchrun --nproc_per_node=4 sampling.py ...`, and the images are the same.
 """
 
 import argparse
 import contextlib
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -16,10 +19,10 @@ from src.challenges import Challenge, add_challenge_flag, find_challenge
 from src.common.checkpoints import load_model
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import add_precision_flag, precision_name, resolve_precision
-from src.common.files import write_whole
+from src.common.files import load_torch, write_whole
 from src.common.processes import Processes, join_processes
 from src.common.sampling import fitting_batch_size, generate
-from src.runs import Run, nfe_name
+from src.runs import Run, nfe_name, note_sampling
 
 
 def parse() -> tuple[argparse.Namespace, Challenge]:
@@ -50,6 +53,8 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     parser.add_argument("--seed", type=number(int, 0), default=42, help="fixes every image's noise")
     add_precision_flag(parser)
+    options_help = "options of the model in the place of those in its configuration, such as eta=1: DDPM's ancestral sampling"
+    parser.add_argument("--options", nargs="+", default=[], metavar="NAME=VALUE", help=options_help)
     add_challenge_flag(parser, default=challenge.name)
     return parser.parse_args(), challenge
 
@@ -80,6 +85,28 @@ def write_samples(
         processes.wait()
 
 
+def read_options(words: list[str]) -> dict[str, Any]:
+    """Options from words NAME=VALUE, values as JSON has them, or else text. Raises UserError for other words."""
+    options = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name.isidentifier() and equals):
+            raise UserError(f"--options {word}: expected NAME=VALUE, such as eta=1")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
+
+
+def describe_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Where a checkpoint lies, and how many steps and images it was trained, where it says so and is of a run."""
+    step, run = load_torch(path).get("step"), Run.of(path)
+    batch = run.training.get("batch_size") if run.exists else None
+    seen = {"images_seen": step * batch} if isinstance(step, int) and isinstance(batch, int) else {}
+    return {"checkpoint": str(Path(path).resolve()), "step": step, **seen}
+
+
 def main() -> None:
     args, challenge = parse()
     with join_processes(args.device) as (processes, device):
@@ -87,14 +114,19 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, device: torch.device) -> None:
-    model = load_model(args.ckpt_path, create_custom_model, device, args.config_path)
+    options = read_options(args.options)
+    model = load_model(args.ckpt_path, create_custom_model, device, args.config_path, options)
     model.eval().to(memory_format=torch.channels_last)
     dtype = resolve_precision(args.precision, device)
     processes.say(f"{args.ckpt_path}: {type(model).__name__} on {device}, {precision_name(dtype)}")
     batch_size = fitting_batch_size(args.batch_size, device, challenge.cpu_batch_size)
+    about = describe_checkpoint(args.ckpt_path)
     for nfe in args.nfe_list:
         folder = Path(args.save_dir) / nfe_name(nfe)
         write_samples(model, challenge, folder, nfe, args.num_samples, batch_size, args.seed, dtype, processes)
+        if processes.is_first:
+            kept = {"num_samples": args.num_samples, "seed": args.seed, "precision": precision_name(dtype), "options": options}
+            note_sampling(folder, {**about, "nfe": nfe, **kept})
     processes.say(f"samples: {args.save_dir}")
 
 

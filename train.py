@@ -55,7 +55,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--method", choices=method_names(), default="custom", help="what is trained; custom is custom_model.py"
     )
     add_challenge_flag(run_group, default=challenge.name)
-    flags.add_run_flags(run_group)
+    presets = {**PRESETS, **challenge.presets}
+    flags.add_run_flags(run_group, presets)
     flags.add_data_flags(run_group, challenge.default_root)
     flags.add_training_flags(parser)
     model_group = parser.add_argument_group("the model, saved in model_config.json")
@@ -65,8 +66,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(**challenge.training, **challenge.method_options.get(chosen.method, {}))
     known = {action.dest for action in parser._actions}
     parser.set_defaults(**{name: value for name, value in run_flags.items() if name in known})
-    if chosen.preset:
-        parser.set_defaults(**PRESETS[chosen.preset].flags)
+    if chosen.preset in presets:
+        parser.set_defaults(**presets[chosen.preset].flags)
     return parser.parse_args(argv)
 
 
@@ -124,9 +125,9 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace, processes: Processes, device: torch.device) -> None:
-    if args.preset:
-        processes.say(flags.describe_preset(args.preset))
     challenge = get_challenge(args.challenge)
+    if args.preset:
+        processes.say(flags.describe_preset(args.preset, {**PRESETS, **challenge.presets}[args.preset]))
     config = TrainingConfig(**{item.name: getattr(args, item.name) for item in fields(TrainingConfig)})
     if config.eval_interval and not config.dev_images:
         raise UserError("--eval_interval needs images to measure FID on: give --dev_images")

@@ -3,9 +3,11 @@
     model_config.json      options that build the model     last.ckpt            averaged weights, what is sampled
     training_config.json   how it was trained               resume.pt            what a continued run begins with
     log.jsonl              losses, speed, scores            resume_previous.pt   the one before it
-    training_curves.png    the log drawn                    previews/            sheets of samples, step_0000512.png ...
+    training_curves.png    log and metrics drawn            previews/            sheets of samples, step_0000512.png ...
+    metrics.jsonl          what measure_fid.py measured of its samples, a line each
 
-Samples lie in a folder for each number of network calls (NFE): nfe=1, nfe=2, nfe=4; by default in the run's samples/.
+Samples lie in a folder for each number of network calls (NFE): nfe=1, nfe=2, nfe=4; by default in the run's samples/. Beside
+them sampling.json says of each folder what made it.
 """
 
 from collections.abc import Iterable
@@ -15,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from src.common.checkpoints import MODEL_CONFIG
-from src.common.files import load_json, load_json_lines
+from src.common.files import append_json_line, load_json, load_json_lines, save_json
 
 LAST = "last.ckpt"
 TRAINING_CONFIG = "training_config.json"
 LOG = "log.jsonl"
+METRICS = "metrics.jsonl"
+SAMPLING = "sampling.json"
 CURVES = "training_curves.png"
 RESUME, RESUME_PREVIOUS = "resume.pt", "resume_previous.pt"
 PREVIEWS, PREVIEW = "previews", "step_{step:07d}.png"
@@ -75,13 +79,21 @@ class Run:
         """The lines of log.jsonl; of an absent log none."""
         return load_json_lines(self.folder / LOG)
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; of an absent file none."""
+        return load_json_lines(self.folder / METRICS)
+
+    def add_metrics(self, row: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl. Raises UserError where the disk refuses."""
+        append_json_line(row, self.folder / METRICS)
+
     def seconds(self) -> float | None:
         """How long it trained, in seconds; None where the log does not say."""
         return trained_seconds(self.log())
 
-    def scores(self, step: int | None = None) -> dict[float, dict[str, float]]:
-        """The last scores of each half-life on the development split, or those of this step: {0.05: {"fid_nfe1": ...}}."""
-        found: dict[float, dict[str, float]] = {}
+    def scores(self, step: int | None = None) -> dict[float | str, dict[str, float]]:
+        """The last scores of each weight average on the development split, or those of this step: {0.05: {"fid_nfe1": ...}}."""
+        found: dict[float | str, dict[str, float]] = {}
         for row in self.log():
             if "ema_half_life" in row and step in (None, row["step"]):
                 found[row["ema_half_life"]] = {key: value for key, value in row.items() if "_nfe" in key}
@@ -127,3 +139,20 @@ def nfe_of(name: str | Path) -> int | None:
 def nfe_folders(folder: Path) -> dict[int, Path]:
     """NFE -> folder of its samples, in order; none where there are none."""
     return {nfe: path for nfe, path in numbered(folder, "nfe=").items() if path.is_dir()}
+
+
+def note_sampling(folder: Path, entry: dict[str, Any]) -> None:
+    """Say in sampling.json beside a folder of samples what made them: checkpoint, step, nfe and what else there is."""
+    file = folder.parent / SAMPLING
+    told = load_json(file) if file.is_file() else {}
+    save_json({**(told if isinstance(told, dict) else {}), folder.name: entry}, file)
+
+
+def sampled_from(folder: str | Path, count: int) -> dict[str, Any]:
+    """What sampling.json says of a folder that now holds `count` samples; empty where it is absent, or of another folder."""
+    folder = Path(folder).resolve()
+    file = folder.parent / SAMPLING
+    told = load_json(file) if file.is_file() else {}
+    entry = told.get(folder.name) if isinstance(told, dict) else None
+    known = isinstance(entry, dict) and isinstance(entry.get("checkpoint"), str) and entry.get("num_samples") == count
+    return entry if known else {}

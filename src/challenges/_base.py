@@ -15,6 +15,7 @@ from torch import nn
 
 from src.common.checkpoints import read_model_config
 from src.common.cli import UserError
+from src.common.options import Preset
 from src.common.processes import Processes
 from src.common.registry import Registry
 from src.common.sampling import CPU_BATCH_SIZE
@@ -87,6 +88,7 @@ class Challenge(ABC):
         network_defaults: of these options, where they differ from the network's own.
         network_options: option -> metadata as of a field of Options: help, minimum ...
         training: defaults of train.py's flags that differ from those of TrainingConfig.
+        presets: train.py's --preset -> flags, where the kit's own of that name does not suit, or has none.
         method_options: method -> defaults of its options that differ for these data.
         num_classes: of the labels; 0 where there are none.
         marks: what a course asks for.
@@ -105,12 +107,14 @@ class Challenge(ABC):
     network_defaults: Mapping[str, Any] = field(default_factory=dict)
     network_options: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: UNET_OPTIONS)
     training: Mapping[str, Any] = field(default_factory=dict)
+    presets: Mapping[str, Preset] = field(default_factory=dict)
     method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     num_classes: int = 0
     marks: tuple[Mark, ...] = ()
     published: tuple[Published, ...] = ()
 
     graded = False  # whether submissions are packed, checked and graded
+    hands_in_images = False  # whether a folder of samples is handed in, and not the model
     batch_size, cpu_batch_size = 32, CPU_BATCH_SIZE  # samples that sampling.py makes at a time, and at most on a CPU
     preview_samples = 8  # in each row of a preview
 
@@ -197,6 +201,15 @@ class Challenge(ABC):
             verbose: show progress bars.
         """
 
+    def warnings(self, samples: np.ndarray, reference: np.ndarray | None) -> list[str]:
+        """What makes scores of these samples (N, *shape) against the reference (M, *shape) incomparable with others'.
+
+        reference: None where it is known by its statistics alone.
+        """
+        from src.evaluation.features import comparability_warnings
+
+        return [] if reference is None else comparability_warnings(samples, reference)
+
     def evaluation(
         self, images: np.ndarray, device: torch.device, batch_size: int, processes: Processes | None = None
     ) -> "DevelopmentScore":
@@ -252,6 +265,11 @@ def graded_challenge(name: str | None) -> Challenge:
         challenge = get_challenge(name)
     except ValueError as error:
         raise UserError(str(error)) from error
+    if challenge.hands_in_images:
+        raise UserError(
+            f"challenge {challenge.name} takes a folder of images: sampling.py writes it, and "
+            f"python -m src.submission check FOLDER --challenge {challenge.name} proves it"
+        )
     if not challenge.graded:
         raise UserError(f"challenge {challenge.name} is for practice: what it makes is neither packed nor graded")
     return challenge

@@ -1,4 +1,4 @@
-"""Challenges whose samples are RGB images: written as PNG files, measured by FID, submitted and graded."""
+"""Challenges whose samples are images: written as RGB PNG files, measured by FID, submitted and graded."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from src.challenges._base import Challenge
 from src.common.cli import UserError
 from src.common.files import write_whole
-from src.common.images import contact_sheet, tensor_to_pil_image, to_uint8
+from src.common.images import contact_sheet, to_uint8
 from src.common.processes import Processes
 
 # What loading and measuring need is imported by the functions that need it: a model is built and sampled without.
 if TYPE_CHECKING:
     from src.evaluation.inception import Inception
+    from src.evaluation.statistics import Statistics
 
 FID_METRICS = {"fid_clean": "FID clean-fid", "fid_pytorch": "FID pytorch-fid"}  # fid_ and a mode of src.evaluation.features
 
@@ -28,25 +29,30 @@ def fid_mode(metric: str) -> str:
     return metric.removeprefix("fid_")
 
 
+def as_rgb(images: np.ndarray) -> np.ndarray:
+    """Images (N, 3, H, W) as they are; grey ones (N, 1, H, W) in three equal channels."""
+    return images if images.shape[1] == 3 else np.repeat(images, 3, axis=1)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageChallenge(Challenge):
-    """A challenge of RGB images (3, H, W), stored as uint8; models see them in [-1, 1]."""
+    """A challenge of images (3, H, W), or grey ones (1, H, W). Models see them in [-1, 1]; they are stored as RGB, uint8."""
 
     metrics: Mapping[str, str] = field(default_factory=lambda: FID_METRICS)
 
     graded = True
 
     def to_array(self, samples: torch.Tensor) -> np.ndarray:
-        """Images (B, 3, H, W) in [-1, 1] as uint8: clamped, scaled, rounded."""
-        return to_uint8(samples).cpu().numpy()
+        """Images (B, C, H, W) in [-1, 1] as uint8 (B, 3, H, W): clamped, scaled, rounded."""
+        return as_rgb(to_uint8(samples).cpu().numpy())
 
     def file_name(self, number: int) -> str:
         """The name of image `number` (from 0) in the folder that is handed in."""
         return f"{number:04d}.png"
 
     def write(self, samples: torch.Tensor, folder: Path, first: int = 0) -> None:
-        for number, image in enumerate(tensor_to_pil_image(samples), start=first):
-            image.save(folder / self.file_name(number))
+        for number, pixels in enumerate(self.to_array(samples), start=first):
+            Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / self.file_name(number))
 
     def read(self, folder: Path) -> np.ndarray:
         from src.evaluation.features import read_images
@@ -54,7 +60,7 @@ class ImageChallenge(Challenge):
         return read_images(folder)
 
     def check(self, folder: Path, count: int) -> None:
-        """Raise UserError unless a folder holds the images 0000.png ... of this challenge's size in RGB, `count` of them."""
+        """Raise UserError unless a folder holds `count` images of this challenge's names and size in RGB, and nothing else."""
         _, height, width = self.shape
         expected = [self.file_name(number) for number in range(count)]
         found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -65,7 +71,11 @@ class ImageChallenge(Challenge):
                     f"{folder}: {what}; expected {count} images {expected[0]} to {expected[-1]}, found {len(found)} files"
                 )
         for name in expected:
-            with Image.open(folder / name) as image:
+            try:
+                image = Image.open(folder / name)
+            except (UnidentifiedImageError, OSError) as error:
+                raise UserError(f"{folder / name}: not a readable image ({error})") from error
+            with image:
                 if image.mode != "RGB" or image.size != (width, height):
                     size = f"{image.width}x{image.height} in mode {image.mode}"
                     raise UserError(f"{folder / name} is {size}, expected {width}x{height} in mode RGB")
@@ -92,7 +102,7 @@ class ImageChallenge(Challenge):
         print(f"writing {len(images)} validation images to {folder}")
         with write_whole(folder, folder=True) as partial:
             partial.mkdir()
-            for number, pixels in enumerate(images):
+            for number, pixels in enumerate(as_rgb(images)):
                 Image.fromarray(pixels.transpose(1, 2, 0)).save(partial / self.file_name(number))
 
     def load_judge(self, device: torch.device, file: str | None = None) -> "Inception":
@@ -104,7 +114,7 @@ class ImageChallenge(Challenge):
     def measure(
         self,
         samples: np.ndarray,
-        reference: np.ndarray,
+        reference: "np.ndarray | Statistics",
         judge: "Inception",
         *,
         metrics: Iterable[str] | None = None,
@@ -112,17 +122,27 @@ class ImageChallenge(Challenge):
         processes: Processes | None = None,
         verbose: bool = False,
     ) -> dict[str, float]:
-        """FID of uint8 images (N, 3, H, W) against (M, 3, H, W), by name. The reference's features are kept in the cache."""
-        from src.evaluation.features import cached_features, extract_features
-        from src.evaluation.fid import frechet_distance
+        """FID of uint8 images (N, 3, H, W) against (M, C, H, W), or against statistics, which are those of one mode, by name.
+
+        The reference's features are kept in the cache.
+        """
+        from src.evaluation.features import cached_features, resumable_features
+        from src.evaluation.fid import distance_from_statistics, frechet_distance
+        from src.evaluation.statistics import Statistics
 
         processes = processes or Processes()
         scores: dict[str, Any] = {}
         for metric in dict.fromkeys(metrics or self.metrics):
             mode = fid_mode(metric)
             title = f"images, {mode}" if verbose and processes.is_first else None
-            real = cached_features(reference, judge, mode, batch_size, title and f"reference {title}")
-            mine = samples[processes.share(len(samples))]
-            features = extract_features(mine, judge, mode, batch_size, title and f"generated {title}")
-            scores[metric] = frechet_distance(np.concatenate(processes.gather(features)), real)
+            real = reference
+            if not isinstance(real, Statistics):
+                real = cached_features(as_rgb(real), judge, mode, batch_size, title and f"reference {title}")
+            mine = as_rgb(samples)[processes.share(len(samples))]
+            features = resumable_features(mine, judge, mode, batch_size, title and f"generated {title}")
+            features = np.concatenate(processes.gather(features))
+            if isinstance(real, Statistics):
+                scores[metric] = distance_from_statistics(features, real.mu, real.sigma)
+            else:
+                scores[metric] = frechet_distance(features, real)
         return scores

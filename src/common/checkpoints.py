@@ -1,6 +1,6 @@
 """A model's weights and its options beside them: written, and read without trust."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,20 @@ WRAPPERS = {"_orig_mod", "module"}
 
 
 def save_model(
-    model: torch.nn.Module, checkpoint_path: str | Path, model_config: dict[str, Any], config_path: str | Path | None = None
+    model: torch.nn.Module,
+    checkpoint_path: str | Path,
+    model_config: dict[str, Any],
+    config_path: str | Path | None = None,
+    step: int | None = None,
 ) -> None:
     """Write {"state_dict": ...} to checkpoint_path and model_config as JSON beside it (or to config_path).
 
-    Both files appear whole or not at all. Raises UserError if the disk refuses them.
+    step: how many steps it was trained, kept under "step" where given. Both files appear whole or not at all. Raises UserError
+    if the disk refuses them.
     """
     checkpoint_path = Path(checkpoint_path)
     config_path = Path(config_path) if config_path else checkpoint_path.parent / MODEL_CONFIG
-    save_torch({"state_dict": model.state_dict()}, checkpoint_path)
+    save_torch({"state_dict": model.state_dict(), **({} if step is None else {"step": step})}, checkpoint_path)
     save_json(model_config, config_path)
 
 
@@ -31,12 +36,13 @@ def load_model(
     create_model_fn: Callable[..., torch.nn.Module],
     device: str = "cpu",
     config_path: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> torch.nn.Module:
     """Build create_model_fn(device=device, **model_config) and load the checkpoint strictly into it.
 
-    The configuration is read from config_path, by default model_config.json beside the checkpoint; where that is absent, the
-    model has its defaults. Only tensors are unpickled (weights_only), so a checkpoint cannot run code. Raises UserError where
-    a file is absent, damaged or of another model.
+    options: in the place of those of the configuration, which is read from config_path, by default model_config.json beside the
+    checkpoint; where that is absent, the model has its defaults. Only tensors are unpickled (weights_only), so a checkpoint
+    cannot run code. Raises UserError where a file is absent, damaged or of another model.
     """
     state = state_of(load_torch(checkpoint_path, map_location=device), checkpoint_path)
     told = config_path or Path(checkpoint_path).parent / MODEL_CONFIG
@@ -46,7 +52,7 @@ def load_model(
         model_config = {}
 
     try:
-        model = create_model_fn(device=device, **model_config)
+        model = create_model_fn(device=device, **{**model_config, **(options or {})})
     except (TypeError, ValueError) as error:
         raise UserError(f"{told}: these options build no model: {error}") from error
 

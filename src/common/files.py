@@ -185,6 +185,15 @@ def load_json(path: str | Path) -> Any:
         raise UserError(f"{path}: malformed JSON ({error})") from error
 
 
+def append_json_line(row: dict[str, Any], path: str | Path) -> None:
+    """Append an object to a file of one JSON object a line. Raises UserError where the disk refuses."""
+    try:
+        with open(path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
 def load_json_lines(path: str | Path) -> list[dict[str, Any]]:
     """The objects of a file of one JSON object a line, as a log is; of an absent file none.
 

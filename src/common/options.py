@@ -12,7 +12,7 @@ For a list the others hold for each of its items. What relates two options is ch
 
 import argparse
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
@@ -35,6 +35,17 @@ class Options:
             value = getattr(self, item.name)
             for one in value if isinstance(value, (list, tuple)) else [value]:
                 check_option(item, one)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named set of train.py's flags.
+
+    about: what it is for, in a few words.
+    """
+
+    about: str
+    flags: Mapping[str, Any]
 
 
 def check_option(item: Field, value: Any) -> None:

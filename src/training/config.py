@@ -1,5 +1,6 @@
 """How a run trains: the flags of train.py, and what follows from them for a step."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -8,6 +9,7 @@ from src.common.options import Options
 from src.common.processes import Processes
 from src.training.memory_layout import LAYOUTS
 
+FALLS = ("linear", "cosine")
 FREE = {"free_on_resume": True}  # marks a field that a continued run may change: it changes no weight, or only how many steps
 
 
@@ -20,17 +22,37 @@ class TrainingConfig(Options):
         default=0, metadata={"help": "images a pass: gradients add up to the whole batch; 0 for all", "minimum": 0, **FREE}
     )
     num_iterations: int = field(default=100000, metadata={"help": "steps; 0 saves the untrained model", "minimum": 0, **FREE})
-    lr: float = field(default=1e-4, metadata={"help": "learning rate of Adam after the warm-up", "minimum": 0})
+    lr: float = field(default=1e-4, metadata={"help": "learning rate of AdamW after the warm-up", "minimum": 0})
     lr_warmup: int = field(default=500, metadata={"help": "steps over which the learning rate rises from 0", "minimum": 0})
     lr_decay: float = field(
         default=0.0, metadata={"help": "share of the steps at the end over which the learning rate falls to 0", "minimum": 0}
     )
+    lr_schedule: str = field(
+        default="linear",
+        metadata={
+            "help": "how it falls over lr_decay of the steps; cosine: over all of them if lr_decay is 0",
+            "choices": FALLS,
+        },
+    )
+    weight_decay: float = field(default=0.0, metadata={"help": "of AdamW, times the learning rate; 0 is Adam", "minimum": 0})
     grad_clip: float = field(default=1.0, metadata={"help": "largest norm of the gradient; 0 clips nothing", "minimum": 0})
     ema_half_lives: list[float] = field(
         default_factory=lambda: [0.05],
         metadata={
             "help": "half-lives of weight averages kept side by side, shares of the steps so far; the first is saved as "
             "last.ckpt unless a development split decides; 0 is the latest weights",
+            "minimum": 0,
+        },
+    )
+    ema_decay: float = field(
+        default=0.0,
+        metadata={"help": "of a plain weight average, such as 0.995 per step, kept first; 0: none", "minimum": 0, "below": 1},
+    )
+    affine: float = field(
+        default=0.0,
+        metadata={
+            "help": "strength of random rotations, shifts and scalings of training images: 1 is up to 10 degrees, 0.07 of the "
+            "size and a tenth; 0: none",
             "minimum": 0,
         },
     )
@@ -63,10 +85,15 @@ class TrainingConfig(Options):
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """The learning rate of step number `step` (from 1): a linear warm-up, constant, and a linear fall if lr_decay is given."""
-    warm = min(1.0, step / max(config.lr_warmup, 1))
-    left = (config.num_iterations - step + 1) / max(config.lr_decay * config.num_iterations, 1)
-    return config.lr * min(warm, left if config.lr_decay else 1.0)
+    """The learning rate of step number `step` (from 1): a linear warm-up, constant, and a fall, if one is asked for.
+
+    The fall is linear, or half a cosine (Loshchilov and Hutter, arXiv:1608.03983, eq. 5, without restarts).
+    """
+    share = config.lr_decay or (1.0 if config.lr_schedule == "cosine" else 0.0)
+    left = (config.num_iterations - step + 1) / max(share * config.num_iterations, 1) if share else 1.0
+    if config.lr_schedule == "cosine":
+        left = (1 - math.cos(math.pi * min(left, 1.0))) / 2
+    return config.lr * min(1.0, step / max(config.lr_warmup, 1), left)
 
 
 def micro_batches(config: TrainingConfig, processes: Processes) -> list[slice]:

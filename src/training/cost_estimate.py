@@ -86,7 +86,8 @@ def describe_cost(
     """What a run would take, from a measurement on two images on this device; a line each."""
     part = micro_batches(config, processes)[0]
     mine = config.batch_size // processes.size
-    estimate = estimate_step(model, image_shape, mine, part.stop - part.start, len(config.ema_half_lives), dtype)
+    averages = len(config.ema_half_lives) + bool(config.ema_decay)
+    estimate = estimate_step(model, image_shape, mine, part.stop - part.start, averages, dtype)
     hours = estimate.seconds * config.num_iterations / 3600
     flop = estimate.flop * processes.size
     return "\n".join(

@@ -14,10 +14,13 @@ import torch
 from torch import nn
 
 from src.common.checkpoints import MODEL_CONFIG
-from src.common.cli import Parser, UserError, number, run_script
+from src.common.cli import Parser, UserError, run_script
 from src.common.files import save_torch, write_whole
 from src.runs import LAST, Run
 from src.training.resume import read_resume
+
+DECAY = "decay_"
+Name = float | str  # of an average: its half-life, or decay_D
 
 
 class EMA:
@@ -27,26 +30,29 @@ class EMA:
     runs of every length and forgets the random start. It is the power-function average of Karras et al. (EDM2,
     arXiv:2312.02696, sec. 3.1) in terms of a half-life. 0 keeps the latest weights.
 
-    Raises ValueError without a half-life or for a negative one.
+    decay: above 0, the plain average too, whose old value counts decay at every step; it is called decay_D and is the first.
+
+    Raises ValueError without a half-life, for a negative one, or for a decay outside of 0 to below 1.
     """
 
-    def __init__(self, model: nn.Module, half_lives: Sequence[float] = (0.05,)):
+    def __init__(self, model: nn.Module, half_lives: Sequence[float] = (0.05,), decay: float = 0.0):
         if not half_lives or min(half_lives) < 0:
             raise ValueError(f"expected half-lives of at least 0, got {list(half_lives)}")
+        if not 0 <= decay < 1:
+            raise ValueError(f"expected a decay from 0 to below 1, got {decay:g}")
         self.names = [name for name, _ in model.named_parameters()]
         self.parameters = list(model.parameters())
-        self.averages = {
-            float(half_life): [parameter.detach().clone() for parameter in self.parameters] for half_life in half_lives
-        }
+        kept: list[Name] = [*([f"{DECAY}{decay:g}"] if decay else []), *map(float, half_lives)]
+        self.averages = {name: [parameter.detach().clone() for parameter in self.parameters] for name in kept}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the parameters after step number `step` (from 1): one fused operation for each half-life."""
-        for half_life, average in self.averages.items():
-            torch._foreach_lerp_(average, self.parameters, 1 - decay(half_life, step))
+        """Take in the parameters after step number `step` (from 1): one fused operation for each average."""
+        for name, average in self.averages.items():
+            torch._foreach_lerp_(average, self.parameters, 1 - decay(name, step))
 
     @contextlib.contextmanager
-    def applied(self, half_life: float | None = None) -> Iterator[None]:
+    def applied(self, half_life: Name | None = None) -> Iterator[None]:
         """Inside the block the model has the averaged weights, of the first half-life unless another is named.
 
         After it, it has its own again, untouched. KeyError for a half-life that is not kept.
@@ -75,9 +81,20 @@ class EMA:
                 value.copy_(saved[name])
 
 
-def decay(half_life: float, step: int) -> float:
-    """The weight that the old average keeps at this step (from 1)."""
+def decay(name: Name, step: int) -> float:
+    """The weight that the old value of an average of this name keeps at this step (from 1)."""
+    if isinstance(name, str):
+        return float(name.removeprefix(DECAY))
+    half_life = name
     return 0.5 ** (1 / (half_life * step)) if half_life else 0.0
+
+
+def average_name(text: str) -> Name:
+    """The name of an average from its text: a number is a half-life."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def export(run_dir: Path, saved: dict[str, Any], half_life: str, folder: Path) -> None:
@@ -91,22 +108,23 @@ def export(run_dir: Path, saved: dict[str, Any], half_life: str, folder: Path) -
 def main() -> None:
     parser = Parser(description="list and export the weight averages of a run")
     parser.add_argument("run", help="the run's folder")
-    parser.add_argument("--export", type=number(float, 0), metavar="HALF_LIFE", help="write the average of this half-life")
+    parser.add_argument("--export", metavar="HALF_LIFE", help="write the average of this half-life, or decay_D")
     parser.add_argument("--output", metavar="FOLDER", help="where to; RUN/ema_HALF_LIFE if not given")
     args = parser.parse_args()
     run_dir = Path(args.run)
     saved = read_resume(run_dir)
     if args.export is not None:
-        if str(args.export) not in saved["ema"]:
-            raise UserError(f"{run_dir} keeps no average of half-life {args.export}, only {', '.join(saved['ema'])}")
-        folder = Path(args.output or run_dir / f"ema_{args.export}")
-        export(run_dir, saved, str(args.export), folder)
+        wanted = str(average_name(args.export))
+        if wanted not in saved["ema"]:
+            raise UserError(f"{run_dir} keeps no average of half-life {wanted}, only {', '.join(saved['ema'])}")
+        folder = Path(args.output or run_dir / f"ema_{wanted}")
+        export(run_dir, saved, wanted, folder)
         print(f"checkpoint: {folder / LAST}")
         return
     scores = Run(run_dir).scores()
     print(f"{run_dir}, step {saved['step']}: half-lives as a share of the steps so far")
     for half_life in saved["ema"]:
-        measured = ", ".join(f"{key} {value:.2f}" for key, value in scores.get(float(half_life), {}).items())
+        measured = ", ".join(f"{key} {value:.2f}" for key, value in scores.get(average_name(half_life), {}).items())
         print(f"  {half_life:8} {measured or 'no FID measured (--dev_images measures it)'}")
 
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from src.common.cli import Parser, number
 from src.common.devices import add_precision_flag
-from src.common.options import add_option_flags
+from src.common.options import Preset, add_option_flags
 from src.runs import Run
 from src.training.config import TrainingConfig
 from src.training.continuing import saved_flags
-from src.training.presets import PRESETS
 
 
 def first_look(argv: Sequence[str] | None, add_choices: Callable[[Parser, Mapping[str, Any]], None]) -> tuple[Any, Any]:
@@ -25,12 +24,12 @@ def first_look(argv: Sequence[str] | None, add_choices: Callable[[Parser, Mappin
     resumed = first.parse_known_args(argv)[0].resume
     run_flags = saved_flags(Run(Path(resumed))) if resumed else {}
     add_choices(first, run_flags)
-    first.add_argument("--preset", choices=sorted(PRESETS))
+    first.add_argument("--preset")
     return first.parse_known_args(argv)[0], run_flags
 
 
-def add_run_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--preset", choices=sorted(PRESETS), help="a named set of flags; flags given beside it win")
+def add_run_flags(group: argparse._ArgumentGroup, presets: Iterable[str]) -> None:
+    group.add_argument("--preset", choices=sorted(presets), help="a named set of flags; flags given beside it win")
     group.add_argument("--save_dir", default="./results", help="the run's folder is made in here")
     group.add_argument("--run_name", help="the run's folder; by default the time")
     group.add_argument("--resume", metavar="RUN", help="continue the run in this folder, with its flags")
@@ -70,7 +69,7 @@ def add_model_flags(group: argparse._ArgumentGroup, network_fields: Iterable[Fie
     add_option_flags(group, network_fields)
 
 
-def describe_preset(name: str) -> str:
+def describe_preset(name: str, preset: Preset) -> str:
     """What a preset is and which flags it stands for, in two lines."""
-    words = [f"--{flag} {' '.join(map(str, v)) if isinstance(v, list) else v}" for flag, v in PRESETS[name].flags.items()]
-    return f"preset {name}: {PRESETS[name].about}\n  {' '.join(words)}"
+    words = [f"--{flag} {' '.join(map(str, v)) if isinstance(v, list) else v}" for flag, v in preset.flags.items()]
+    return f"preset {name}: {preset.about}\n  {' '.join(words)}"

@@ -21,7 +21,7 @@ from src.training.checkpoint import parameter_count
 from src.training.clock import Clock
 from src.training.config import TrainingConfig, learning_rate, micro_batches
 from src.training.due import Due, due_after
-from src.training.ema import EMA
+from src.training.ema import EMA, Name
 from src.training.log import RunLog
 from src.training.memory_layout import apply_layout, faster_layout
 from src.training.random_draws import DrawAsOneBatch
@@ -96,7 +96,7 @@ class Trainer:
         config = self.config
         self.parts = micro_batches(config, self.processes)
         self.batches: BatchSource = (
-            Batches(self.images, config.batch_size, config.seed, self.device, config.flip, self.noise_seeds)
+            Batches(self.images, config.batch_size, config.seed, self.device, config.flip, self.noise_seeds, config.affine)
             if isinstance(self.images, np.ndarray)
             else self.images
         )
@@ -116,11 +116,11 @@ class Trainer:
         layout = self._memory_layout(saved)
         apply_layout(self.model, layout)
         optimizers = {
-            name: torch.optim.Adam(parameters, config.lr, self.model.betas(name), fused=True)
+            name: torch.optim.AdamW(parameters, config.lr, self.model.betas(name), weight_decay=config.weight_decay, fused=True)
             for name, parameters in self.groups.items()
         }
         settings = {**asdict(config), "model_config": self.model_config, "layout": layout}
-        self.state = TrainingState(self.model, optimizers, EMA(self.model, config.ema_half_lives), settings)
+        self.state = TrainingState(self.model, optimizers, EMA(self.model, config.ema_half_lives, config.ema_decay), settings)
         if saved:
             self.state.load(saved, self.run_dir)
             self.last_good = self.state.step
@@ -254,7 +254,7 @@ class Trainer:
             best = min(means, key=means.__getitem__)
             if self.processes.is_first:
                 self.saver.half_life = best
-            self.processes.say(f"last.ckpt is the average of half-life {best:g}, the best on the development split")
+            self.processes.say(f"last.ckpt is the average of half-life {best}, the best on the development split")
         self.save()
         return True
 
@@ -320,7 +320,7 @@ class Trainer:
                 self.log.write(line)
                 progress.set_postfix(loss=f"{line['loss']:.4f}", images_per_s=f"{line['images_per_second']:.1f}", refresh=False)
 
-    def evaluate_average(self, step: int, half_life: float | None = None) -> dict[str, float]:
+    def evaluate_average(self, step: int, half_life: Name | None = None) -> dict[str, float]:
         """Evaluate the average of this half-life (the first if None) and log the figures."""
         half_life = next(iter(self.state.ema.averages)) if half_life is None else half_life
         self.model.eval()

@@ -1,14 +1,6 @@
-"""Named sets of train.py's flags."""
+"""Named sets of train.py's flags, for every challenge that has none of that name itself."""
 
-from dataclasses import dataclass
-from typing import Any
-
-
-@dataclass(frozen=True)
-class Preset:
-    about: str
-    flags: dict[str, Any]
-
+from src.common.options import Preset
 
 PRESETS = {
     "small": Preset(

@@ -19,8 +19,9 @@ from src.common.devices import autocast
 from src.common.files import save_json, write_whole
 from src.common.noise import image_seeds
 from src.methods._base import Method
-from src.runs import CURVES, LAST, PREVIEW, PREVIEWS, RESUME, TRAINING_CONFIG
-from src.training.ema import EMA
+from src.runs import LAST, PREVIEW, PREVIEWS, RESUME, TRAINING_CONFIG, Run
+from src.training.curves import draw_curves
+from src.training.ema import EMA, Name
 from src.training.log import RunLog
 from src.training.resume import write_resume
 
@@ -110,19 +111,18 @@ class Saver:
     previews: Previews | None
     sample_shape: Sequence[int]
     seed: int
-    half_life: float | None = None
+    half_life: Name | None = None
 
     def save(self) -> None:
         """Write the checkpoint, the file to resume from, and the curves."""
         self.save_model(LAST.removesuffix(".ckpt"))
         self.state.save(self.run_dir)
-        if self.log.rows:
-            self.log.plot(self.run_dir / CURVES)
+        draw_curves(Run(self.run_dir))
 
     def save_model(self, name: str) -> None:
         """Write the averaged model as name.ckpt."""
         with as_sampled(self.state, self.half_life, self.dtype, self.compiled):
-            save_model(self.state.model, self.run_dir / f"{name}.ckpt", self.model_config)
+            save_model(self.state.model, self.run_dir / f"{name}.ckpt", self.model_config, step=self.state.step)
 
     def save_preview(self) -> None:
         """Write a sheet of samples as previews/step_NNNNNNN.png, where there are previews."""
@@ -134,7 +134,7 @@ class Saver:
 
 
 @contextlib.contextmanager
-def as_sampled(state: TrainingState, half_life: float | None, dtype: torch.dtype, compiled: bool) -> Iterator[None]:
+def as_sampled(state: TrainingState, half_life: Name | None, dtype: torch.dtype, compiled: bool) -> Iterator[None]:
     """Inside the block the model is as it will be sampled: averaged weights, uncompiled, in the run's precision."""
     eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
     with state.ema.applied(half_life), autocast(state.model.device, dtype), eager:

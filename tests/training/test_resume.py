@@ -15,10 +15,9 @@ from src.common.checkpoints import load_model
 from src.common.cli import UserError
 from src.runs import Run
 from src.training import clock as clock_file
-from src.training import loop, report
+from src.training import loop, report, saving
 from src.training.config import TrainingConfig, learning_rate
 from src.training.ema import export
-from src.training.log import RunLog
 from src.training.loop import Trainer
 from src.training.resume import read_resume
 from src.training.saving import Saver
@@ -40,7 +39,7 @@ def equal(a, b):
 def run(folder, resume: bool, steps: int = STEPS) -> bool:
     """A run that saves at every other step, and draws nothing, so that many kills hit the writing of a checkpoint."""
     torch.set_num_threads(1)
-    RunLog.plot = lambda *args: None
+    saving.draw_curves = lambda *args: None
     config = TrainingConfig(
         batch_size=4, num_iterations=steps, lr=1e-3, lr_warmup=5, log_interval=3, save_interval=2, memory_format="contiguous"
     )

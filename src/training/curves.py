@@ -1,0 +1,71 @@
+"""training_curves.png of a run: its log, and what was measured of it, over the images seen."""
+
+import re
+from typing import Any
+
+import matplotlib
+
+from src.common.files import write_whole
+from src.runs import CURVES, Run
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+PANELS = {  # title -> what the keys of its curves have in common
+    "training loss": re.compile("loss"),
+    "gradient norm before clipping": re.compile("grad_norm"),
+    "FID on the development split": re.compile("fid_nfe"),
+    "score on the development split": re.compile("(?!fid).*_nfe"),
+}
+MEASURED = "measured by measure_fid.py"
+NO_SCORES = ("step", "images_seen", "nfe", "seed", "num_samples", "num_generated")  # numbers of metrics.jsonl beside the scores
+
+
+def draw_curves(run: Run) -> None:
+    """Draw losses, gradient norms, development scores and what metrics.jsonl has, where there are any."""
+    rows = run.log()
+    names = sorted({key for row in rows for key in row} - {"loss_by_time"})
+    keys = {title: [name for name in names if pattern.match(name)] for title, pattern in PANELS.items()}
+    panels = {title: _logged(rows, names) for title, names in keys.items() if names}
+    if measured := _measured(run.metrics()):
+        panels[MEASURED] = measured
+    if not panels:
+        return
+    figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4), layout="constrained", squeeze=False)
+    for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
+        for label, points in curves.items():
+            seen, values = zip(*sorted(points), strict=True)
+            axis.plot(seen, values, label=label, marker="." if len(points) < 20 else None)
+        axis.set(title=title, xlabel="images seen", yscale="log")
+        axis.grid(alpha=0.3)
+        if len(axis.lines) > 1 or title == MEASURED:
+            axis.legend(fontsize="small")
+    with write_whole(run.folder / CURVES) as partial:
+        figure.savefig(partial, format="png", dpi=120)
+    plt.close(figure)
+
+
+Curves = dict[str, list[tuple[float, float]]]  # label -> points: images seen, value
+
+
+def _logged(rows: list[dict[str, Any]], names: list[str]) -> Curves:
+    """The curves of these keys of the log, one for each half-life."""
+    curves: Curves = {}
+    for name in names:
+        for row in rows:
+            if name in row:
+                half_life = row.get("ema_half_life")
+                label = name if half_life is None else f"{name}, EMA {half_life}"
+                curves.setdefault(label, []).append((row["images_seen"], row[name]))
+    return curves
+
+
+def _measured(rows: list[dict[str, Any]]) -> Curves:
+    """The curves of metrics.jsonl: of each score, NFE and options of the sampler; of an image count the last line."""
+    curves: dict[str, dict[float, float]] = {}
+    for row in rows:
+        options = "".join(f", {name} {value}" for name, value in (row.get("options") or {}).items())
+        for name, value in row.items():
+            if isinstance(value, float) and name not in NO_SCORES and row.get("images_seen"):
+                curves.setdefault(f"{name}, NFE {row.get('nfe')}{options}", {})[row["images_seen"]] = value
+    return {label: list(points.items()) for label, points in curves.items()}
