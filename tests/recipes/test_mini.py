@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from recipes import mini
-from recipes.mini import ENTRIES, Entry
+from recipes._bench import Bench, Entry
+from recipes.mini import ENTRIES
 from src.challenges import CHALLENGES
 from src.challenges._images import ImageChallenge
 from src.training.loop import Trainer
@@ -107,7 +109,7 @@ def test_another_number_of_images_is_refused(bench, tmp_path, monkeypatch, capsy
     assert "holds trainings of 64 images, not 128" in fails(mini, monkeypatch, capsys, "--images", 128, *files)
 
 
-def test_what_an_entry_needs_comes_first(monkeypatch):
+def test_what_an_entry_needs_comes_first(tmp_path):
     chain = {
         "a": Entry(share=0.5),
         "b": Entry(share=0.25, after="a"),
@@ -115,10 +117,10 @@ def test_what_an_entry_needs_comes_first(monkeypatch):
         "t": Entry(),
         "d": Entry(share=0.125, after="c"),
     }
-    monkeypatch.setattr(mini, "ENTRIES", chain)
-    assert mini.needed("c") == ["a", "b", "t"]
-    assert mini.images_seen("c", 800) == 700
-    assert [mini.taught_by(name) for name in "abcd"] == ["-", "-", "t", "t"]
+    chained = Bench(mini.CHALLENGE, chain, tmp_path, 800, torch.device("cpu"))
+    assert chained.needed("c") == ["a", "b", "t"]
+    assert chained.images_seen("c") == 700
+    assert [chained.taught_by(name) for name in "abcd"] == ["-", "-", "t", "t"]
 
 
 def test_entries_are_sound():
