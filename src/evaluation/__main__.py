@@ -18,13 +18,14 @@ import scipy
 import torch
 
 from src.challenges import Challenge, add_challenge_flag, get_challenge
+from src.challenges._images import ImageChallenge, as_rgb, fid_mode
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import resolve_device
 from src.common.files import save_json, write_whole
 from src.evaluation import second_opinion
 from src.evaluation.clip import Clip, clip_scores
 from src.evaluation.confidence import HALVES, random_halves, with_interval
-from src.evaluation.features import MODES, cached_features, comparability_warnings, read_images
+from src.evaluation.features import MODES, cached_features, read_images
 from src.evaluation.inception import Inception
 from src.evaluation.metrics import MIN_IMAGES, feature_metrics, frechet
 from src.evaluation.neighbours import Neighbours, training_neighbours
@@ -40,7 +41,7 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     first = Parser(add_help=False)
     add_challenge_flag(first)
     challenge = get_challenge(first.parse_known_args()[0].challenge)
-    if not challenge.reference_dir():
+    if not isinstance(challenge, ImageChallenge):
         raise UserError(f"--challenge {challenge.name}: its samples are no images; measure_fid.py measures them")
     return make_parser(challenge).parse_args(), challenge
 
@@ -60,7 +61,10 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
     add_challenge_flag(parser)
     parser.add_argument("--device", default="cuda", help="cpu, cuda, cuda:0 ...; without a CUDA device the CPU is taken")
     parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images per call of a network (CPU: at most 8)")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=["clean"], help="ways of resizing; each takes its time")
+    default_modes = [fid_mode(challenge.metric)] if isinstance(challenge, ImageChallenge) else list(MODES[:1])
+    parser.add_argument(
+        "--modes", nargs="+", choices=MODES, default=default_modes, help="ways of resizing; each takes its time"
+    )
     parser.add_argument("--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given")
     parser.add_argument("--halves", type=number(int, 0), default=HALVES, help="random halves for the intervals; 0 for none")
     parser.add_argument("--seed", type=number(int, 0), default=0, help="of random halves, parts and splits")
@@ -80,8 +84,8 @@ def main() -> None:
     device = resolve_device(args.device)
     folders = {folder: read_images(folder) for folder in args.folders}
     reference_dir = Path(args.reference_dir)
-    reference = challenge.read_reference(args.data_root, reference_dir)
-    train = challenge.load("train", args.data_root)[0] if args.nearest else None
+    reference = as_rgb(challenge.read_reference(args.data_root, args.reference_dir))
+    train = as_rgb(challenge.load("train", args.data_root)[0]) if args.nearest else None
     for folder, images in {**folders, reference_dir: reference}.items():
         if len(images) < MIN_IMAGES:
             raise UserError(f"{folder} holds {len(images)} images; expected at least {MIN_IMAGES} (measure_fid.py takes two)")
@@ -96,7 +100,7 @@ def main() -> None:
     networks = Networks(args, device)
     names, results = short_names(args.folders), {}
     for (folder, images), name in zip(folders.items(), names, strict=True):
-        for warning in comparability_warnings(images, reference):
+        for warning in challenge.warnings(images, reference):
             print(f"warning: {folder}: {warning}")
         result, found = networks.metrics_of(folder, images, reference, train)
         save_json(result, folder / "metrics.json")

@@ -47,7 +47,7 @@ class EDM(Denoiser):
     def denoised(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         return self.predict(x, sigma)
 
-    def noise_levels(self, calls: int) -> torch.Tensor:
+    def time_grid(self, calls: int) -> torch.Tensor:
         """Noise levels of sampling in `calls` network calls, from sigma_max to 0, both included: (steps + 1,), float32.
 
         Euler's method makes a step per call, Heun's calls // 2 + 1 steps. Raises ValueError where calls is below 1.
@@ -81,7 +81,7 @@ class EDM(Denoiser):
         Returns images (B, 3, H, W), or with return_traj the list of the states at all noise levels. `seeds`, one per image, fix
         each image's noise, also that of S_churn. The state is float32, whatever the network computes in.
         """
-        levels = self.noise_levels(num_inference_timesteps)
+        levels = self.time_grid(num_inference_timesteps)
         steps = len(levels) - 1
         corrections = range(2 * steps - 1 - num_inference_timesteps, steps - 1)
         x = draw_noise(shape, self.device, seeds) * levels[0]

@@ -87,6 +87,10 @@ class LD3(Student, Denoiser):
     def optim_groups(self) -> dict[str, list[nn.Parameter]]:
         return {"network": [*self.gaps.parameters(), *self.shifts.parameters()]}
 
+    def time_grid(self, calls: int) -> torch.Tensor:
+        """The noise levels of a solver of `calls` calls: (calls + 1,), down to 0."""
+        return self.grid(calls)[0]
+
     def grid(self, calls: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The noise levels of a solver of `calls` calls, (calls + 1,) down to 0, and the levels each call is told, (calls,)."""
         config, nfe = self.config, str(calls)

@@ -215,6 +215,8 @@ def main(argv: list[str]) -> None:
     slim_help = "leave out of the file what sampling never uses, such as a teacher, if the images stay as they are"
     parser.add_argument("--slim", action="store_true", help=slim_help)
     args = parser.parse_args(argv)
+    if args.challenge:
+        graded_challenge(args.challenge)
     writeup = None if args.no_writeup else args.writeup or args.run / "writeup.pdf"
     files = pack(args.run, args.out, writeup, args.float16, args.float16_bound, args.slim, challenge=args.challenge)
     for file in files:

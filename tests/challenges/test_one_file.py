@@ -77,7 +77,7 @@ def test_it_trains(trained):
 
 def test_it_is_sampled_and_measured(kit, trained):
     kit("sampling.py", "--ckpt_path", trained / "last.ckpt", "--save_dir", "samples", "--device", "cpu")
-    assert sorted(path.name for path in (kit.folder / "samples").iterdir()) == ["nfe=1", "nfe=2"]
+    assert sorted(path.name for path in (kit.folder / "samples").iterdir()) == ["nfe=1", "nfe=2", "sampling.json"]
     files = sorted((kit.folder / "samples" / "nfe=2").iterdir())
     assert [file.name for file in files] == [f"{index:04d}.png" for index in range(12)]
     assert Image.open(files[0]).size == (16, 16)

@@ -164,7 +164,7 @@ def test_every_call_is_counted(solver, calls):
     steps = calls if solver == "euler" else calls // 2 + 1
     assert len(seen) == calls and len(states) == steps + 1
     levels = [round(math.exp(4 * call[1][0].item()), 4) for call in seen]
-    grid = [round(level, 4) for level in model.noise_levels(calls).tolist()[:-1]]
+    grid = [round(level, 4) for level in model.time_grid(calls).tolist()[:-1]]
     if solver == "euler":
         assert levels == pytest.approx(grid, rel=1e-3, abs=1e-4)
         return
@@ -182,10 +182,10 @@ def test_grids():
     expected = [80, *(middle(i, 4) for i in (1, 2, 3)), 0.002, 0]
     assert karras_grid(80, 0.002, 5, "cpu").tolist() == pytest.approx(expected)
     model = tiny_model("edm", solver="euler")
-    assert model.noise_levels(1).tolist() == [80, 0]
-    assert model.noise_levels(2).tolist() == pytest.approx([80, middle(1, 2), 0])
-    assert model.noise_levels(4).tolist() == pytest.approx([80, *(middle(i, 4) for i in (1, 2, 3)), 0])
-    assert tiny_model("edm", solver="euler", rho=1.0).noise_levels(2)[1].item() == pytest.approx(40.001)
+    assert model.time_grid(1).tolist() == [80, 0]
+    assert model.time_grid(2).tolist() == pytest.approx([80, middle(1, 2), 0])
+    assert model.time_grid(4).tolist() == pytest.approx([80, *(middle(i, 4) for i in (1, 2, 3)), 0])
+    assert tiny_model("edm", solver="euler", rho=1.0).time_grid(2)[1].item() == pytest.approx(40.001)
     for solver in ("euler", "heun"):
         with pytest.raises(ValueError, match="at least 1 sampling step, got 0"):
             tiny_model("edm", solver=solver).sample((1, 3, 16, 16), 0)

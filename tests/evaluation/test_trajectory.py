@@ -1,0 +1,109 @@
+"""The figure of samples on their way: of every method, states and denoised data."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.common.cli import UserError, run_script
+from src.evaluation.trajectory import __main__ as command
+from src.evaluation.trajectory import equally_spaced, trajectory
+from src.methods import method_names
+from src.training.config import TrainingConfig
+from src.training.loop import Trainer
+from tests.helpers import SHAPE, random_images, tiny_model
+
+SEEDS = [5, 6]
+STEPS = 8
+
+
+@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("what", ["state", "denoised"])
+def test_every_method_shows_its_way(method, what):
+    model = tiny_model(method)
+    shape = (2, *SHAPE)
+    columns = trajectory(model, shape, STEPS, SEEDS, 4, what)
+    assert [tuple(column.shape) for column in columns] == [shape] * 4
+    assert all(torch.isfinite(column).all() for column in columns)
+    images = model.sample(shape, num_inference_timesteps=STEPS, seeds=SEEDS)
+    last = columns[-1] * (images.square().mean().sqrt().clamp(min=1) if what == "state" else 1)
+    torch.testing.assert_close(last, images)
+    if what == "state":
+        assert 0.8 < columns[0].std() < 1.2, "the first state is noise, whatever its scale"
+    assert not torch.allclose(columns[0], columns[1])
+
+
+@pytest.mark.parametrize(("method", "options"), [("rectified_flow", {}), ("ddpm", {}), ("edm", {"solver": "heun"})])
+def test_denoised_data_are_what_the_method_expects(method, options):
+    """Of methods that can be teachers: Method.denoised at the state as data + sigma noise."""
+    model, shape = tiny_model(method, **options), (2, *SHAPE)
+    states = model.sample(shape, num_inference_timesteps=STEPS, return_traj=True, seeds=SEEDS)
+    grid = model.time_grid(STEPS)
+    columns = trajectory(model, shape, STEPS, SEEDS, len(states), "denoised")
+    at = len(states) // 2
+    t = grid[at]
+    if method == "rectified_flow":
+        signal, noise = t, 1 - t
+    elif method == "ddpm":
+        signal, noise = (value.flatten() for value in model.scheduler.signal_and_noise(t[None], torch.zeros(1)))
+    else:
+        signal, noise = torch.tensor(1.0), t
+    expected = model.denoised(states[at] / signal, (noise / signal).expand(2).clone())
+    torch.testing.assert_close(columns[at], expected, atol=2e-3, rtol=1e-3)
+
+
+def test_equally_spaced():
+    assert equally_spaced(51, 8) == [0, 7, 14, 21, 29, 36, 43, 50]
+    assert equally_spaced(3, 3) == [0, 1, 2]
+    with pytest.raises(UserError, match="2 steps have 3 states, fewer than the 4"):
+        equally_spaced(3, 4)
+
+
+def test_models_that_do_not_tell():
+    class Silent(torch.nn.Module):
+        def sample(self, shape, num_inference_timesteps=20, return_traj=False, verbose=False):
+            return torch.zeros(shape)
+
+    with pytest.raises(UserError, match="no list of states"):
+        trajectory(Silent(), (2, *SHAPE), 4, SEEDS, 3)
+
+    class Timeless(Silent):
+        def sample(self, shape, num_inference_timesteps=20, return_traj=False, verbose=False):
+            return [torch.zeros(shape)] * (num_inference_timesteps + 1)
+
+    assert len(trajectory(Timeless(), (2, *SHAPE), 4, SEEDS, 3)) == 3
+    with pytest.raises(UserError, match="no time_grid"):
+        trajectory(Timeless(), (2, *SHAPE), 4, SEEDS, 3, "denoised")
+
+
+@pytest.fixture
+def run(tmp_path):
+    config = TrainingConfig(batch_size=4, num_iterations=1, memory_format="contiguous")
+    options = {"method": "custom", "challenge": "simpsons32", "ch": 8, "ch_mult": [1, 2], "attn": [1], "num_res_blocks": 1}
+    images = random_images(8, shape=(3, 32, 32))
+    Trainer(tiny_model(), images, config, options, tmp_path / "run", torch.device("cpu")).run()
+    return tmp_path / "run"
+
+
+def ask(monkeypatch, *argv) -> int:
+    monkeypatch.setattr(sys, "argv", ["trajectory", *map(str, argv), "--device", "cpu"])
+    try:
+        run_script(command.main)
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def test_command(run, tmp_path, monkeypatch, capsys):
+    for what in ("state", "denoised"):
+        assert ask(monkeypatch, run, "--out", tmp_path / f"{what}.png", "--what", what, "--steps", 10) == 0
+    with Image.open(tmp_path / "state.png") as figure:
+        assert figure.width == 8 * 120 and 8 * 120 < figure.height < 9 * 120
+        states = np.asarray(figure.convert("RGB"))
+    assert not np.array_equal(states, np.asarray(Image.open(tmp_path / "denoised.png").convert("RGB")))
+    capsys.readouterr()
+    assert ask(monkeypatch, run, "--steps", 4) == 2
+    assert capsys.readouterr().err == "error: 4 steps have 5 states, fewer than the 8 to show: give more --steps\n"
+    assert ask(monkeypatch, tmp_path / "absent") == 2
