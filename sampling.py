@@ -28,20 +28,21 @@ from src.runs import Run, nfe_name, note_sampling
 def parse() -> tuple[argparse.Namespace, Challenge]:
     """The flags, and the challenge that their defaults are of: the one asked for, that of the model, or the course's."""
     first = Parser(add_help=False)
-    first.add_argument("--ckpt_path", default="./checkpoints/best_model.pt")
+    first.add_argument("--ckpt_path")
     first.add_argument("--config_path")
     add_challenge_flag(first, default=None)
     asked, _ = first.parse_known_args()
-    challenge = find_challenge(asked.challenge, asked.ckpt_path, asked.config_path)
-    theirs = Run.of(asked.ckpt_path).sample_shape if asked.challenge else None
+    checkpoint = asked.ckpt_path or default_checkpoint(asked.challenge)
+    challenge = find_challenge(asked.challenge, checkpoint, asked.config_path)
+    theirs = Run.of(checkpoint).sample_shape if asked.challenge else None
     if theirs not in (None, challenge.shape):
         raise UserError(
-            f"{asked.ckpt_path} was trained on samples of shape {theirs}; those of --challenge {challenge.name} are "
+            f"{checkpoint} was trained on samples of shape {theirs}; those of --challenge {challenge.name} are "
             f"{challenge.shape}: leave the flag out"
         )
 
     parser = Parser(description=__doc__)
-    parser.add_argument("--ckpt_path", default="./checkpoints/best_model.pt", help="the model's weights")
+    parser.add_argument("--ckpt_path", default=checkpoint, help="the model's weights")
     parser.add_argument("--config_path", help="the model's options; by default model_config.json beside the weights")
     parser.add_argument("--save_dir", default="./samples", help="a folder nfe=K is written in here for each K")
     batch_help = f"images at a time (CPU: at most {challenge.cpu_batch_size}); changes no image"
@@ -57,6 +58,12 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     parser.add_argument("--options", nargs="+", default=[], metavar="NAME=VALUE", help=options_help)
     add_challenge_flag(parser, default=challenge.name)
     return parser.parse_args(), challenge
+
+
+def default_checkpoint(challenge: str | None) -> str:
+    """What is sampled where no checkpoint is named: that of ./checkpoints/CHALLENGE, if there is one, or ./checkpoints."""
+    own = Path("checkpoints") / (challenge or "") / "best_model.pt"
+    return f"./{own}" if own.is_file() else "./checkpoints/best_model.pt"
 
 
 def write_samples(

@@ -30,7 +30,6 @@ from src.common.files import load_json, save_json, write_whole
 from src.common.images import contact_sheet
 from src.common.sampling import fitting_batch_size, generate
 from src.runs import LAST
-from src.training.config import TrainingConfig
 
 CHALLENGE = get_challenge("mnist")
 FEW, MANY = (1, 2, 4), 50
@@ -44,6 +43,7 @@ FLOWS = (
     "reflow",
     "ctm",
 )  # that 50 calls mean something to
+PAIRS, PAIR_STEPS = 20480, 16
 BEST = 3  # rows that are trained with more seeds
 SHEET_COLUMNS, SAMPLE_SEED = 20, 42
 BEGIN, END = "<!-- recipes.digits: begin -->", "<!-- recipes.digits: end -->"  # of what is written anew in docs/digits.md
@@ -212,7 +212,7 @@ def main() -> None:
     device = resolve_device(args.device)
     images = CHALLENGE.load("train", args.data_root)[0]
     judge = CHALLENGE.load_judge(device, args.inception)
-    bench = Bench(CHALLENGE, ENTRIES, Path(args.out), args.images, device, seed=TrainingConfig.seed)
+    bench = Bench(CHALLENGE, ENTRIES, Path(args.out), args.images, device, pairs=PAIRS, pair_steps=PAIR_STEPS)
     for name in args.methods:
         start = time.perf_counter()
         bench.train(name, images)

@@ -87,8 +87,9 @@ class UNetDiscriminator(HeadsDiscriminator):
     """
 
     def __init__(self, teacher: Method, sigma: float, width: int, levels: Sequence[float] = ()):
-        seen, size = TeacherInput(teacher, sigma), teacher.network.scale
-        maps = seen(torch.zeros(1, 3, size, size, device=teacher.device), encode)
+        seen, network = TeacherInput(teacher, sigma), teacher.network
+        image = torch.zeros(1, network.head.in_channels, network.scale, network.scale, device=teacher.device)
+        maps = seen(image, encode)
         super().__init__([scale.shape[1] for scale in maps], width, levels)
         self.seen = seen
 
@@ -107,6 +108,7 @@ class EfficientNetDiscriminator(HeadsDiscriminator):
             raise ValueError(f"discriminator efficientnet, in training alone: {error}; or choose discriminator unet") from error
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        x = x if x.shape[1] == 3 else x.expand(-1, 3, -1, -1)  # grey
         return self.network(F.interpolate(x, size=(self.size, self.size), mode="bilinear", align_corners=False))
 
 

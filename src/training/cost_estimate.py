@@ -14,7 +14,8 @@ from src.methods._base import Method
 from src.training.checkpoint import parameter_count
 from src.training.config import TrainingConfig, micro_batches
 
-PROBE = 2  # images of the measured pass
+PROBE = 2  # images of the pass whose FLOP and memory are counted
+TIMED_FLOP = 2e11  # of the pass that is timed: of a small network two images take no longer than many
 
 
 @dataclass
@@ -24,24 +25,24 @@ class Estimate:
     flop: floating-point operations, forward and backward, of the whole batch.
     fixed_bytes: weights, gradients, two moments and the weight averages.
     activation_bytes: what one pass of micro_batch images keeps for its backward pass.
-    seconds: time, if the passes of PROBE images, measured here, are a measure of larger ones.
+    seconds: time, measured on `timed` images.
     """
 
     flop: float
     fixed_bytes: int
     activation_bytes: int
     seconds: float
+    timed: int
 
 
 def estimate_step(
     model: Method, image_shape: Sequence[int], batch_size: int, micro_batch: int, averages: int, dtype: torch.dtype
 ) -> Estimate:
-    """Measure a step of all parameter groups on PROBE random images and scale it to batch_size.
+    """Measure a step of all parameter groups on a few random images and scale it to batch_size.
 
     Changes no weight. Does not count the step of the optimizer, which is a small part of it.
     """
     device = model.device
-    data, noise = torch.randn(2, PROBE, *image_shape, device=device)
     groups = list(model.optim_groups())
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}  # storage -> bytes
@@ -53,8 +54,9 @@ def estimate_step(
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    def run_passes() -> None:
+    def run_passes(count: int) -> None:
         nonlocal peak
+        data, noise = torch.randn(2, count, *image_shape, device=device)
         for group in groups:
             kept.clear()
             with autocast(device, dtype):
@@ -67,23 +69,28 @@ def estimate_step(
     was_training = model.training
     model.train()
     with FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
-        run_passes()
+        run_passes(PROBE)
+    flop_per_image, activation_bytes = counter.get_total_flops() / PROBE, peak * micro_batch // PROBE
+    timed = max(PROBE, min(micro_batch, int(TIMED_FLOP / max(flop_per_image, 1))))
+    if timed > PROBE:
+        run_passes(timed)  # kernels are prepared for this size
     start = time.perf_counter()
-    run_passes()
+    run_passes(timed)
     seconds = time.perf_counter() - start
     model.train(was_training)
     return Estimate(
-        flop=counter.get_total_flops() * batch_size / PROBE,
+        flop=flop_per_image * batch_size,
         fixed_bytes=4 * (parameter_count(model) * (4 + averages) + sum(map(parameter_count, model.train_only.values()))),
-        activation_bytes=peak * micro_batch // PROBE,
-        seconds=seconds * batch_size / PROBE,
+        activation_bytes=activation_bytes,
+        seconds=seconds * batch_size / timed,
+        timed=timed,
     )
 
 
 def describe_cost(
     model: Method, config: TrainingConfig, processes: Processes, image_shape: Sequence[int], dtype: torch.dtype
 ) -> str:
-    """What a run would take, from a measurement on two images on this device; a line each."""
+    """What a run would take, from a measurement on a few images on this device; a line each."""
     part = micro_batches(config, processes)[0]
     mine = config.batch_size // processes.size
     averages = len(config.ema_half_lives) + bool(config.ema_decay)
@@ -96,7 +103,7 @@ def describe_cost(
             f"FLOP per step: {flop / 1e12:,.2f} TFLOP, {estimate.flop / mine / 1e9:,.1f} GFLOP per image",
             f"memory per process, estimated: {estimate.fixed_bytes / 2**30:.2f} GiB for weights, gradients, optimizer and "
             f"averages, {estimate.activation_bytes / 2**30:.2f} GiB for the activations of {part.stop - part.start} images",
-            f"time, estimated from two images on {model.device}: {estimate.seconds:.2f} s per step, {hours:.1f} hours for "
-            f"{config.num_iterations} steps",
+            f"time, estimated from {estimate.timed} images on {model.device}: {estimate.seconds:.2f} s per step, {hours:.1f} "
+            f"hours for {config.num_iterations} steps",
         ]
     )

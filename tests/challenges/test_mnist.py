@@ -218,8 +218,6 @@ def test_network():
     network(x, 1.0)
     assert sizes and set(sizes) == {(7, 7)}
     assert 2 * sum(parameter.numel() for parameter in network.parameters()) < 8e6  # in float16, what may be shipped
-    with pytest.raises(ValueError, match="multiples of"):
-        network(torch.randn(1, 1, 27, 27), 1.0)
 
 
 # ------------------------------------------------------------------------------------------------------ the whole task
@@ -322,6 +320,21 @@ def test_measured_and_added_to_the_run(run, tmp_path, monkeypatch, capsys, packa
     assert call(measure_fid, monkeypatch, *flags, "--generated_dir", "made/nfe=2", "--stats", "mnist.npz") == 0
     assert "warning: 11 images; the course measures 12" in capsys.readouterr().out
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_challenges_own_checkpoint_is_the_default(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["sampling.py", "--challenge", "mnist"])
+    assert sampling.parse()[0].ckpt_path == "./checkpoints/best_model.pt"
+    (tmp_path / "checkpoints" / "mnist").mkdir(parents=True)
+    half = {name: value.half() for name, value in torch.load(run / "last.ckpt")["state_dict"].items()}
+    torch.save({"state_dict": half}, tmp_path / "checkpoints" / "mnist" / "best_model.pt")
+    (tmp_path / "checkpoints" / "mnist" / "model_config.json").write_bytes((run / "model_config.json").read_bytes())
+    assert sampling.parse()[0].ckpt_path == "./checkpoints/mnist/best_model.pt"
+    flags = ["--challenge", "mnist", "--nfe_list", 1, "--save_dir", "shipped", "--device", "cpu"]
+    assert call(sampling, monkeypatch, *flags) == 0
+    assert len(list((tmp_path / "shipped" / "nfe=1").iterdir())) == 12
+    monkeypatch.setattr("sys.argv", ["sampling.py"])
+    assert sampling.parse()[0].ckpt_path == "./checkpoints/best_model.pt"
 
 
 def test_options_of_the_sampler(run, tmp_path, monkeypatch, capsys):

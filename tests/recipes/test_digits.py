@@ -71,6 +71,19 @@ def test_rows_and_report(bench, tmp_path, capsys):
     assert (tmp_path / "out" / "rectified_flow" / "last.ckpt").stat().st_mtime_ns == stamp
 
 
+def test_every_row(bench, tmp_path, monkeypatch):
+    """Two steps each, teachers, pairs and stages included."""
+    monkeypatch.setattr(digits, "PAIRS", 16)
+    monkeypatch.setattr(digits, "PAIR_STEPS", 2)
+    assert bench("--images", 64, "--seeds", 1) == 0
+    text = (tmp_path / "docs" / "digits.md").read_text()
+    assert "Not measured yet" not in text
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
+    assert len(rows) == sum(entry.row for entry in ENTRIES.values())
+    assert all(float(cell) >= 1 for row in rows for cell in row[2:5])
+    assert {row[1].strip(" `") for row in rows if row[5].strip() != "-"} == set(digits.FLOWS)
+
+
 def test_the_best_have_more_seeds(bench, tmp_path, monkeypatch):
     """Once all rows are measured; teachers are those of the first seed."""
     few = {name: ENTRIES[name] for name in ("rectified_flow", "edm", "cmt")}
