@@ -35,9 +35,11 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     add_challenge_flag(first)
     challenge = get_challenge(first.parse_known_args()[0].challenge)
     parser = make_parser(challenge)
-    args = parser.parse_args()
+    args, unknown = parser.parse_known_args()
     if not (args.generated_dir or args.write_stats):
         parser.error("the following arguments are required: --generated_dir")
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return args, challenge
 
 

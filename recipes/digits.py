@@ -32,7 +32,7 @@ from src.common.sampling import fitting_batch_size, generate
 from src.runs import LAST
 
 CHALLENGE = get_challenge("mnist")
-FEW, MANY = (1, 2, 4), 50
+*FEW, MANY = CHALLENGE.nfe
 FLOWS = (
     "rectified_flow",
     "ddpm",
@@ -72,9 +72,9 @@ ENTRIES = with_all_methods(
 )
 
 
-def nfes(name: str) -> tuple[int, ...]:
+def nfes(name: str) -> list[int]:
     """The numbers of calls at which a row is measured."""
-    return (*FEW, MANY) if (ENTRIES[name].method or name) in FLOWS else FEW
+    return [*FEW, MANY] if (ENTRIES[name].method or name) in FLOWS else FEW
 
 
 def measure_row(bench: Bench, name: str, reference: Any, judge: Any, count: int) -> dict[str, Any]:

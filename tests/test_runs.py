@@ -83,7 +83,7 @@ def test_a_run_is_not_sampled_as_a_challenge_of_another_shape(old_run, tmp_path,
 def test_an_old_checkpoint_is_sampled(old_run, tmp_path, monkeypatch):
     flags = ["--ckpt_path", old_run / "after_resuming.ckpt", "--save_dir", tmp_path / "s", "--num_samples", 1]
     assert call(sampling, monkeypatch, *flags, "--device", "cpu", "--precision", "fp32") == 0
-    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["nfe=1", "nfe=2", "nfe=4"]
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["nfe=1", "nfe=2", "nfe=4", "sampling.json"]
     ours, theirs = (
         np.asarray(Image.open(path)).astype(int)
         for path in (tmp_path / "s" / "nfe=4" / "0000.png", old_run / "sampled_nfe4.png")

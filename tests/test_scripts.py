@@ -85,8 +85,9 @@ def test_a_model_without_seeds_is_sampled_too(checkpoint, tmp_path, monkeypatch)
             return torch.randn(shape)
 
     monkeypatch.setattr(sampling, "load_model", lambda *args: Plain())
+    flags = ["--ckpt_path", checkpoint, "--num_samples", 2, "--nfe_list", 1, "--device", "cpu"]
     for name in "ab":
-        call(sampling, monkeypatch, "--save_dir", tmp_path / name, "--num_samples", 2, "--nfe_list", 1, "--device", "cpu")
+        call(sampling, monkeypatch, "--save_dir", tmp_path / name, *flags)
     assert (read_pngs(tmp_path / "a" / "nfe=1") == read_pngs(tmp_path / "b" / "nfe=1")).all()
 
 
