@@ -54,7 +54,9 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="images to judge (png, jpg, webp)")
     parser.add_argument(
-        "--reference_dir", default=challenge.reference_dir(), help="folder of the validation images; made if absent"
+        "--reference_dir",
+        default=challenge.reference_dir(),
+        help="folder of the validation images; made if absent; without a name, those of --data_root",
     )
     root_help = "the data set, for --nearest and an absent reference folder"
     parser.add_argument("--data_root", default=challenge.default_root, help=root_help)
@@ -83,8 +85,12 @@ def main() -> None:
     check(args)
     device = resolve_device(args.device)
     folders = {folder: read_images(folder) for folder in args.folders}
-    reference_dir = Path(args.reference_dir)
-    reference = as_rgb(challenge.read_reference(args.data_root, args.reference_dir))
+    reference_dir = Path(args.reference_dir or args.data_root)
+    if args.reference_dir:
+        reference = challenge.read_reference(args.data_root, args.reference_dir)
+    else:  # a challenge that is scored against something else than its validation images
+        reference = challenge.load("val", args.data_root)[0]
+    reference = as_rgb(reference)
     train = as_rgb(challenge.load("train", args.data_root)[0]) if args.nearest else None
     for folder, images in {**folders, reference_dir: reference}.items():
         if len(images) < MIN_IMAGES:
@@ -172,7 +178,7 @@ class Networks:
         result = {
             "tool": "python -m src.evaluation",
             "folder": str(folder),
-            "reference_dir": str(args.reference_dir),
+            "reference_dir": str(args.reference_dir or args.data_root),
             "num_generated": len(images),
             "num_reference": len(reference),
             **({"num_train": len(train)} if found else {}),

@@ -193,6 +193,19 @@ def test_mistakes_end_in_one_line(folders, monkeypatch, capsys, arguments, words
     assert not list(folders.rglob("metrics.json"))
 
 
+def test_grey_images_are_held_against_the_test_images(folders, monkeypatch):
+    """Of digits: their FID is against all training images, which neighbours are too many of for memory."""
+    splits = {"train": make_images(5, 40)[:, :1], "val": make_images(3, 16)[:, :1]}
+    digits = replace(get_challenge("mnist"), load=lambda split, root: (splits[split], None))
+    monkeypatch.setattr(suite, "get_challenge", lambda name: digits)
+    write_images(folders / "made", np.repeat(splits["train"][:13], 3, axis=1))
+    flags = ["--challenge", "mnist", "--device", "cpu", "--halves", 0, "--nearest", "pixels"]
+    assert call(suite, monkeypatch, "made", *flags) == 0
+    found = result(folders / "made")
+    assert (found["num_reference"], found["num_train"], list(found["metrics"])) == (16, 40, ["pytorch"])
+    assert found["nearest_train"]["pixels"]["closest"] == 0
+
+
 def test_absent_reference_is_made(folders, monkeypatch):
     made = []
 
