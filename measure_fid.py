@@ -101,8 +101,8 @@ def check(args: argparse.Namespace, challenge: Challenge) -> None:
         )
     if args.stats and args.write_stats:
         raise UserError("--write_stats makes the file from images: leave --stats out")
-    check_output(args.write_stats or args.output_path)
-    check_output(args.output_path)
+    for path in filter(None, (args.write_stats, args.output_path)):
+        check_output(path)
     if args.inception and not Path(args.inception).is_file():
         raise UserError(f"--inception {args.inception}: no such file")
 

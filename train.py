@@ -20,7 +20,7 @@ from custom_model import MODEL_OPTIONS, create_custom_model
 from src.challenges import Challenge, add_challenge_flag, get_challenge
 from src.common.cli import Parser, UserError, run_script
 from src.common.devices import precision_name, resolve_precision, seed_everything
-from src.common.options import add_option_flags
+from src.common.options import Preset, add_option_flags
 from src.common.processes import Processes, join_processes
 from src.datasets.pairs import describe_pairs, load_pairs
 from src.methods import Method, get_method, method_names
@@ -55,7 +55,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--method", choices=method_names(), default="custom", help="what is trained; custom is custom_model.py"
     )
     add_challenge_flag(run_group, default=challenge.name)
-    presets = {**PRESETS, **challenge.presets}
+    presets = presets_of(challenge)
     flags.add_run_flags(run_group, presets)
     flags.add_data_flags(run_group, challenge.default_root)
     flags.add_training_flags(parser)
@@ -69,6 +69,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if chosen.preset in presets:
         parser.set_defaults(**presets[chosen.preset].flags)
     return parser.parse_args(argv)
+
+
+def presets_of(challenge: Challenge) -> dict[str, Preset]:
+    """The kit's presets, and in the place of some the challenge's own."""
+    return {**PRESETS, **challenge.presets}
 
 
 # ----------------------------------------------------------------------------------------------------------- building
@@ -127,7 +132,7 @@ def main() -> None:
 def run(args: argparse.Namespace, processes: Processes, device: torch.device) -> None:
     challenge = get_challenge(args.challenge)
     if args.preset:
-        processes.say(flags.describe_preset(args.preset, {**PRESETS, **challenge.presets}[args.preset]))
+        processes.say(flags.describe_preset(args.preset, presets_of(challenge)[args.preset]))
     config = TrainingConfig(**{item.name: getattr(args, item.name) for item in fields(TrainingConfig)})
     if config.eval_interval and not config.dev_images:
         raise UserError("--eval_interval needs images to measure FID on: give --dev_images")

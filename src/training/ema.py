@@ -85,8 +85,7 @@ def decay(name: Name, step: int) -> float:
     """The weight that the old value of an average of this name keeps at this step (from 1)."""
     if isinstance(name, str):
         return float(name.removeprefix(DECAY))
-    half_life = name
-    return 0.5 ** (1 / (half_life * step)) if half_life else 0.0
+    return 0.5 ** (1 / (name * step)) if name else 0.0
 
 
 def average_name(text: str) -> Name:

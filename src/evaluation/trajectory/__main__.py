@@ -17,7 +17,7 @@ from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import add_precision_flag, autocast, resolve_device, resolve_precision
 from src.common.files import check_output, write_whole
 from src.common.noise import image_seeds
-from src.evaluation.trajectory import WHATS, equally_spaced, trajectory
+from src.evaluation.trajectory import WHATS, trajectory
 from src.runs import checkpoint_of
 
 matplotlib.use("Agg")
@@ -52,14 +52,12 @@ def main() -> None:
         columns = trajectory(model, shape, args.steps, seeds, args.times, args.what)
 
     figure, axes = plt.subplots(args.samples, args.times, figsize=(args.times, args.samples + 0.3), squeeze=False)
-    moments = equally_spaced(args.steps + 1, args.times) if args.steps + 1 >= args.times else range(args.times)
-    for column, (moment, images) in enumerate(zip(moments, columns, strict=True)):
+    for column, images in enumerate(columns):
         for row, pixels in enumerate(challenge.to_array(images)):
             axes[row, column].imshow(pixels.transpose(1, 2, 0))
             axes[row, column].axis("off")
-        axes[0, column].set_title(
-            "noise" if column == 0 else "image" if column == args.times - 1 else f"{moment} calls", fontsize=8
-        )
+        title = "noise" if column == 0 else f"{100 * column / (args.times - 1):.0f} % of the steps"
+        axes[0, column].set_title(title, fontsize=7)
     figure.subplots_adjust(0, 0, 1, 1 - 0.3 / (args.samples + 0.3), 0.03, 0.03)
     with write_whole(args.out) as partial:
         figure.savefig(partial, format="png", dpi=120)
