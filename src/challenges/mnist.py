@@ -119,7 +119,7 @@ TRAINING: dict[str, Any] = {
 }
 PRESETS = {
     "small": Preset(
-        "a narrower network for a minute or two on two CPU cores", {"ch": 32, "num_iterations": 500, "save_interval": 250}
+        "half of the network's width, a minute on two CPU cores", {"ch": 16, "num_iterations": 500, "save_interval": 250}
     ),
     "laptop": Preset("an hour on two CPU cores", {"num_iterations": 7700, "auto_resume": True}),
 }

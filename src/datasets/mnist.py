@@ -9,6 +9,7 @@ import gzip
 import importlib.util
 import io
 import pickle
+import textwrap
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def _from_elsewhere(split: str, data: DigitSet, default_root: str) -> tuple[np.n
             return *found, f"torchvision's download, {folder}"
         failure = f"it left no {IDX_NAMES[split]}-images-idx3-ubyte in {folder}"
     except (RuntimeError, OSError) as error:
-        failure = " ".join(str(error).split())[:150]
+        failure = textwrap.shorten(str(error), 200, placeholder=" ...")
     if found := data.packaged(split):
         return *found, f"the package {data.package.split(':')[0]}"
     raise UserError(

@@ -352,4 +352,6 @@ def test_presets_are_the_challenges_own(monkeypatch, capsys):
     course, digits = (train.parse(["--challenge", name, "--preset", "laptop"]) for name in ("simpsons", "mnist"))
     assert (course.ch_mult, course.num_iterations) == ([1, 2, 4, 4], 20000)
     assert digits.ch_mult != course.ch_mult and digits.auto_resume and not digits.flip
+    small = train.parse(["--challenge", "mnist", "--preset", "small"])
+    assert (digits.ch, small.ch) == (32, 16), "small is narrower than the challenge's network"
     assert "invalid choice: 'lapdog'" in fails(train, monkeypatch, capsys, "--challenge", "mnist", "--preset", "lapdog")
