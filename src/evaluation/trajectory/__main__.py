@@ -56,8 +56,7 @@ def main() -> None:
         for row, pixels in enumerate(challenge.to_array(images)):
             axes[row, column].imshow(pixels.transpose(1, 2, 0))
             axes[row, column].axis("off")
-        title = "noise" if column == 0 else f"{100 * column / (args.times - 1):.0f} % of the steps"
-        axes[0, column].set_title(title, fontsize=7)
+        axes[0, column].set_title(f"{100 * column / (args.times - 1):.0f} % of the steps", fontsize=7)
     figure.subplots_adjust(0, 0, 1, 1 - 0.3 / (args.samples + 0.3), 0.03, 0.03)
     with write_whole(args.out) as partial:
         figure.savefig(partial, format="png", dpi=120)
