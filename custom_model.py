@@ -5,13 +5,14 @@ formulas they begin with are in `src/methods/rectified_flow.py` and `_straight_p
 worked example.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 
-from src.challenges import get_challenge
-from src.methods import Method, get_method, register
+from src.challenges import Challenge, get_challenge
+from src.methods import METHODS, Method, get_method, register
 from src.methods._straight_path import LinearPathScheduler
 from src.methods.rectified_flow import RectifiedFlow
 
@@ -47,14 +48,16 @@ def create_custom_model(
         method: a name of `src.methods.METHODS`; "custom" is this file's model.
         challenge: a name of `src.challenges.CHALLENGES`, whose network it is; by default the course's.
         options: hyperparameters of the network (for the U-Net ch, ch_mult, attn, num_res_blocks, dropout; the challenge's by
-            default), use_additional_condition, num_train_timesteps, and the fields of the method's Config.
+            default), use_additional_condition, num_train_timesteps, classes (the names of those that the network takes as
+            labels 1, 2 ...; none by default), and the fields of the method's Config.
 
     Raises:
-        ValueError: an unknown method, challenge or option, naming the valid ones; a condition that the method would not use.
+        ValueError: an unknown method, challenge or option, naming the valid ones; a condition or classes that the method would
+            not use.
     """
     cls, task = get_method(method), get_challenge(challenge)
     network_options = [item.name for item in task.network_fields()]
-    valid = [*network_options, *MODEL_OPTIONS, *(item.name for item in fields(cls.Config))]
+    valid = [*network_options, *MODEL_OPTIONS, "classes", *(item.name for item in fields(cls.Config))]
     unknown = sorted(set(options) - set(valid))
     if unknown:
         raise ValueError(f"unknown options {', '.join(unknown)} for method {method}; valid are {', '.join(valid)}")
@@ -62,8 +65,20 @@ def create_custom_model(
     asked = options.pop("use_additional_condition", False)
     if asked and cls.needs_condition is False:
         raise ValueError(f"method {method} has no use for the additional condition: leave use_additional_condition out")
+    classes = check_classes(options.pop("classes", ()), method, task)
     network = task.build_network(
+        **({"num_classes": len(classes)} if classes else {}),
         **{name: options.pop(name) for name in network_options if name in options},
         use_additional_condition=bool(asked or cls.needs_condition),
     )
     return cls.from_options(network, **options).to(device)
+
+
+def check_classes(classes: Sequence[str], method: str, challenge: Challenge) -> Sequence[str]:
+    """The classes as they are. Raises ValueError where there are some, and the method or the challenge takes no labels."""
+    if classes and not get_method(method).takes_labels:
+        able = [name for name, cls in METHODS.items() if cls.takes_labels]
+        raise ValueError(f"method {method} takes no labels; those that do: {', '.join(able)}")
+    if classes and not challenge.takes_classes:
+        raise ValueError(f"the network of challenge {challenge.name} takes no labels")
+    return classes

@@ -1,13 +1,16 @@
 """Sample a checkpoint: `python sampling.py --ckpt_path ./results/RUN/last.ckpt --save_dir ./samples`.
 
 The images go to SAVE_DIR/nfe=1/0000.png ..., one folder for each number of network calls (NFE), and what made them to
-SAVE_DIR/sampling.json. Several GPUs share the work with `torchrun --nproc_per_node=4 sampling.py ...`, and the images are the
+SAVE_DIR/sampling.json; of a model with classes, each image's label to SAVE_DIR/labels.csv. Several GPUs share the work with `torchrun --nproc_per_node=4 sampling.py ...`, and the images are the
 same.
 """
 
 import argparse
 import contextlib
+import csv
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,14 @@ from tqdm import tqdm
 
 from custom_model import create_custom_model
 from src.challenges import Challenge, add_challenge_flag, find_challenge
-from src.common.checkpoints import load_model
+from src.common.checkpoints import load_model, read_model_config
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import add_precision_flag, precision_name, resolve_precision
 from src.common.files import load_torch, write_whole
 from src.common.processes import Processes, join_processes
-from src.common.sampling import fitting_batch_size, generate
-from src.runs import Run, nfe_name, note_sampling
+from src.common.sampling import fitting_batch_size, generate, labels_in_turn
+from src.methods import METHODS, Guidance
+from src.runs import LABELS, Run, nfe_name, note_sampling
 
 
 def parse() -> tuple[argparse.Namespace, Challenge]:
@@ -56,6 +60,22 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     add_precision_flag(parser)
     options_help = "options of the model in the place of those in its configuration, such as eta=1: DDPM's ancestral sampling"
     parser.add_argument("--options", nargs="+", default=[], metavar="NAME=VALUE", help=options_help)
+    group = parser.add_argument_group("of a model with classes")
+    classes_help = "what is sampled, in turn: all, none (no class), or classes by name or by label 1, 2 ..."
+    group.add_argument("--classes", nargs="+", default=["all"], metavar="CLASS", help=classes_help)
+    guidance_help = "0: none; else each step makes two calls, and NFE counts both: noise(none) + W (noise(class) - noise(none))"
+    group.add_argument("--guidance_scale", type=number(float, 0), default=0.0, metavar="W", help=guidance_help)
+    interval_help = "noise levels sigma between which guidance acts; outside them a step makes one call"
+    group.add_argument(
+        "--guidance_interval",
+        type=number(float, 0),
+        nargs=2,
+        default=[0.0, math.inf],
+        metavar=("LOW", "HIGH"),
+        help=interval_help,
+    )
+    weak_help = "guide away from this weaker model, a smaller or earlier checkpoint, in the place of the model without a class"
+    group.add_argument("--autoguidance", metavar="CKPT", help=weak_help)
     add_challenge_flag(parser, default=challenge.name)
     return parser.parse_args(), challenge
 
@@ -76,16 +96,21 @@ def write_samples(
     seed: int,
     dtype: torch.dtype,
     processes: Processes,
+    **asked: Any,
 ) -> None:
-    """Write what generate yields into folder, in the challenge's way, replacing it whole; the processes share the images."""
+    """Write what generate yields into folder, in the challenge's way, replacing it whole; the processes share the images.
+
+    asked: further arguments of generate, such as classes.
+    """
     mine = processes.share(num_samples)
     with write_whole(folder, folder=True) if processes.is_first else contextlib.nullcontext() as partial:
         if processes.is_first:
             partial.mkdir()
         partial = processes.first_says(partial)
         count, first = mine.stop - mine.start, mine.start
+        steps = nfe // 2 if "guidance" in asked else nfe  # a guided one makes two calls
         with tqdm(total=count, desc=f"NFE={nfe}", unit="image", disable=not processes.is_first) as progress:
-            for samples in generate(model, challenge.shape, nfe, count, batch_size, seed, dtype, mine.start):
+            for samples in generate(model, challenge.shape, steps, count, batch_size, seed, dtype, mine.start, **asked):
                 challenge.write(samples, partial, first)
                 first += len(samples)
                 progress.update(len(samples))
@@ -114,6 +139,68 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
     return {"checkpoint": str(Path(path).resolve()), "step": step, **seen}
 
 
+def read_classes(words: Sequence[str], names: Sequence[str]) -> list[int] | None:
+    """The labels that --classes asks for, of these class names; None for all of them.
+
+    Raises UserError for another word, naming the valid ones, and for any choice where the model has no classes.
+    """
+    if list(words) == ["all"]:
+        return None
+    if not names:
+        raise UserError(f"--classes {' '.join(words)}: the model was trained without classes")
+    if list(words) == ["none"]:
+        return [0]
+    known = {**{str(label): label for label in range(1, len(names) + 1)}, **{name: i for i, name in enumerate(names, start=1)}}
+    if unknown := next((word for word in words if word not in known), None):
+        raise UserError(
+            f"--classes {unknown}: no such class; expected all, none, or of {', '.join(names)}, or labels 1 to {len(names)}"
+        )
+    return [known[word] for word in words]
+
+
+def read_guidance(args: argparse.Namespace, model: torch.nn.Module, device: torch.device) -> Guidance | None:
+    """The guidance that the flags ask for; None for none. Raises UserError where the model has no use for it."""
+    if args.guidance_scale == 0:
+        if args.autoguidance or args.guidance_interval != [0.0, math.inf]:
+            raise UserError("--autoguidance and --guidance_interval need a --guidance_scale above 0")
+        return None
+    if not getattr(model, "takes_guidance", False):
+        able = [name for name, cls in METHODS.items() if cls.takes_guidance]
+        raise UserError(f"--guidance_scale: {type(model).__name__} cannot be guided; methods that can: {', '.join(able)}")
+    weak = None
+    if args.autoguidance:
+        weak = load_model(args.autoguidance, create_custom_model, device).eval().to(memory_format=torch.channels_last)
+        if type(weak) is not type(model) or weak.num_classes != model.num_classes:
+            raise UserError(f"--autoguidance {args.autoguidance}: expected a {type(model).__name__} of the same classes")
+    elif not model.num_classes:
+        raise UserError(f"--guidance_scale {args.guidance_scale:g}: the model was trained without classes")
+    if odd := next((nfe for nfe in args.nfe_list if nfe % 2), None):
+        raise UserError(f"--nfe_list {odd}: a guided step makes two calls: give even numbers")
+    try:
+        return Guidance(args.guidance_scale, *args.guidance_interval, weak)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def describe_request(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """What sampling.json says of classes and guidance, where there are any."""
+    told: dict[str, Any] = {"classes": args.classes} if names else {}
+    if args.guidance_scale:
+        told["guidance_scale"] = args.guidance_scale
+        told["guidance_interval"] = [level if level < math.inf else None for level in args.guidance_interval]
+        told["autoguidance"] = args.autoguidance and str(Path(args.autoguidance).resolve())
+    return told
+
+
+def write_labels(folder: Path, challenge: Challenge, labels: torch.Tensor, names: Sequence[str]) -> None:
+    """Write labels.csv: file, label and class of each sample, the same in every folder nfe=K beside it."""
+    with write_whole(folder / LABELS) as partial, open(partial, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "label", "class"])
+        for i, label in enumerate(labels.tolist()):
+            rows.writerow([challenge.file_name(i), label, names[label - 1] if label else ""])
+
+
 def main() -> None:
     args, challenge = parse()
     with join_processes(args.device) as (processes, device):
@@ -128,12 +215,17 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
     processes.say(f"{args.ckpt_path}: {type(model).__name__} on {device}, {precision_name(dtype)}")
     batch_size = fitting_batch_size(args.batch_size, device, challenge.cpu_batch_size)
     about = describe_checkpoint(args.ckpt_path)
+    names = (read_model_config(args.ckpt_path, args.config_path) or {}).get("classes", [])
+    classes, guidance = read_classes(args.classes, names), read_guidance(args, model, device)
+    asked = {"classes": classes, **({"guidance": guidance} if guidance else {})}
     for nfe in args.nfe_list:
         folder = Path(args.save_dir) / nfe_name(nfe)
-        write_samples(model, challenge, folder, nfe, args.num_samples, batch_size, args.seed, dtype, processes)
+        write_samples(model, challenge, folder, nfe, args.num_samples, batch_size, args.seed, dtype, processes, **asked)
         if processes.is_first:
             kept = {"num_samples": args.num_samples, "seed": args.seed, "precision": precision_name(dtype), "options": options}
-            note_sampling(folder, {**about, "nfe": nfe, **kept})
+            note_sampling(folder, {**about, "nfe": nfe, **kept, **describe_request(args, names)})
+    if names and processes.is_first:
+        write_labels(Path(args.save_dir), challenge, labels_in_turn(model, 0, args.num_samples, classes)["labels"], names)
     processes.say(f"samples: {args.save_dir}")
 
 

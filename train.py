@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_challenge_flag(run_group, default=challenge.name)
     presets = presets_of(challenge)
     flags.add_run_flags(run_group, presets)
-    flags.add_data_flags(run_group, challenge.default_root)
+    flags.add_data_flags(run_group, challenge.default_root, challenge.class_conditional)
     flags.add_training_flags(parser)
     model_group = parser.add_argument_group("the model, saved in model_config.json")
     flags.add_model_flags(model_group, challenge.network_fields())
@@ -79,10 +79,25 @@ def presets_of(challenge: Challenge) -> dict[str, Preset]:
 # ----------------------------------------------------------------------------------------------------------- building
 
 
-def load_training_data(args: argparse.Namespace, challenge: Challenge) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """The images to train on, the seeds of the noises that belong to them (None: to no image does one), development images.
+@dataclass
+class TrainingData:
+    """What a run learns from, and the images (N, ...) set aside to score it: development.
 
-    Raises UserError where a method that needs pairs has none, or pairs are of another resolution than the development images.
+    noise_seeds: of the noise that belongs to each image, or None. labels: of each image, or None; classes: their names.
+    """
+
+    images: np.ndarray
+    development: np.ndarray
+    noise_seeds: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+
+
+def load_training_data(args: argparse.Namespace, challenge: Challenge) -> TrainingData:
+    """What the flags name.
+
+    Raises UserError where a method that needs pairs has none, pairs are of another resolution than the development images, or
+    classes are to be learned of data without.
     """
     if get_method(args.method).needs_pairs and not args.pairs:
         raise UserError(
@@ -92,23 +107,33 @@ def load_training_data(args: argparse.Namespace, challenge: Challenge) -> tuple[
     if args.drop_longest and not args.pairs:
         raise UserError(f"--drop_longest {args.drop_longest:g} is about pairs: name their folder with --pairs")
     if not args.pairs:
-        images, _ = challenge.load("train", args.data_root)
+        images, labels = challenge.load("train", args.data_root)
         train_ids, dev_ids = development_split(len(images), args.dev_images)
-        return images[train_ids] if args.dev_images else images, None, images[dev_ids]
+        data = TrainingData(images[train_ids] if args.dev_images else images, images[dev_ids])
+        if args.class_conditional:
+            if labels is None:
+                raise UserError(f"--class_conditional: the data of challenge {challenge.name} have no classes")
+            data.labels, data.classes = labels[train_ids], challenge.class_names(args.data_root)
+        return data
+    if args.class_conditional:
+        raise UserError("--class_conditional: pairs of noise and image have no classes")
     images, seeds = load_pairs(args.pairs, args.drop_longest)
     if not args.dev_images:
-        return images, seeds, images[:0]
+        return TrainingData(images, images[:0], seeds)
     real, _ = challenge.load("train", args.data_root)
     if real.shape[1:] != images.shape[1:]:
         raise UserError(f"--pairs {args.pairs}: images of shape {images.shape[1:]}; those of --dev_images are {real.shape[1:]}")
-    return images, seeds, real[development_split(len(real), args.dev_images)[1]]
+    return TrainingData(images, real[development_split(len(real), args.dev_images)[1]], seeds)
 
 
-def build_model(args: argparse.Namespace, challenge: Challenge, device: torch.device) -> tuple[Method, dict]:
+def build_model(
+    args: argparse.Namespace, challenge: Challenge, device: torch.device, classes: Sequence[str] = ()
+) -> tuple[Method, dict]:
     """The model that the flags ask for, with fresh weights, and the options that build it anew."""
     names = [*(item.name for item in challenge.network_fields()), *MODEL_OPTIONS]
     names += [item.name for item in fields(get_method(args.method).Config)]
     told = {} if challenge is get_challenge() else {"challenge": challenge.name}
+    told = {**told, **({"classes": list(classes)} if classes else {})}
     model_config = {"method": args.method, **told, **{name: getattr(args, name) for name in names}}
     try:
         model = create_custom_model(device, **model_config)
@@ -139,10 +164,11 @@ def run(args: argparse.Namespace, processes: Processes, device: torch.device) ->
     if config.dev_images == 1:
         raise UserError("--dev_images 1: FID needs at least two images")
 
-    images, noise_seeds, dev_images = load_training_data(args, challenge)
+    data = load_training_data(args, challenge)
+    images = data.images
     micro_batches(config, processes)
     seed_everything(config.seed)
-    model, model_config = build_model(args, challenge, device)
+    model, model_config = build_model(args, challenge, device, data.classes)
     if args.teacher:
         processes.say(give_teacher(model, Path(args.teacher), images.shape[1:], create_custom_model))
     if args.init_from:
@@ -164,7 +190,8 @@ def run(args: argparse.Namespace, processes: Processes, device: torch.device) ->
     if resume:
         dtype = resolve_precision(saved_flags(Run(run_dir))["precision"], device)
     together = f", {processes.size} processes" if processes.size > 1 else ""
-    kind = "images" if noise_seeds is None else "pairs"
+    kind = "images" if data.noise_seeds is None else "pairs"
+    kind += f" of {len(data.classes)} classes" if data.classes else ""
     processes.say(
         f"{args.method}: {parameter_count(model):,} parameters, {len(images):,} {kind}, {device}, "
         f"{precision_name(dtype)}{together} -> {run_dir}{' (continued)' if resume else ''}"
@@ -178,10 +205,11 @@ def run(args: argparse.Namespace, processes: Processes, device: torch.device) ->
         device,
         dtype,
         processes,
-        evaluate=challenge.evaluation(dev_images, device, config.batch_size, processes) if config.dev_images else None,
+        evaluate=challenge.evaluation(data.development, device, config.batch_size, processes) if config.dev_images else None,
         deadline=START + 60 * config.max_minutes if config.max_minutes else math.inf,
         about=about,
-        noise_seeds=noise_seeds,
+        noise_seeds=data.noise_seeds,
+        labels=data.labels,
         previews=Previews(challenge.nfe, challenge.to_array, challenge.picture, challenge.preview_samples),
     )
     finished = trainer.run(resume)

@@ -108,6 +108,7 @@ class MemberBatches:
     def __init__(self, points: torch.Tensor, noises: torch.Tensor | None, rows_each: int, seed: int):
         self.points, self.noises, self.rows_each, self.seed = points, noises, rows_each, seed
         self.sample_shape, self.has_noise = tuple(points.shape[2:]), noises is not None
+        self.has_labels = False
 
     def __len__(self) -> int:
         return self.points.shape[0] * self.points.shape[1]

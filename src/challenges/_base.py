@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT = "simpsons"
 GPU_BATCH_SIZE = 250  # samples at a time while a model is scored in training
 CONDITION = "use_additional_condition"  # of every network: decided by the method, no option of the challenge
+NUM_CLASSES = "num_classes"  # of networks that take labels: decided by the data
 UNET_OPTIONS = {
     "ch": {"help": "channels of the U-Net's first level", "minimum": 1},
     "ch_mult": {"help": "channels of each level, times ch", "minimum": 0, "empty": True},
@@ -78,7 +79,7 @@ class Challenge(ABC):
 
     Args:
         shape: of one sample: (3, H, W) of an image.
-        load: (split, root) -> samples (N, *shape) and labels (N,) or None. split is "train" or "val"; samples are uint8, or
+        load: (split, root) -> samples (N, *shape) and labels (N,), 1, 2 ... by class, or None. split is "train" or "val"; samples are uint8, or
             floating-point in the units of the network. Raises UserError where root has no such data.
         nfe: the numbers of network calls that are sampled.
         num_samples: how many samples are made for each of them.
@@ -90,7 +91,8 @@ class Challenge(ABC):
         training: defaults of train.py's flags that differ from those of TrainingConfig.
         presets: train.py's --preset -> flags, where the kit's own of that name does not suit, or has none.
         method_options: method -> defaults of its options that differ for these data.
-        num_classes: of the labels; 0 where there are none.
+        classes: the names of the classes that labels 1, 2 ... stand for; empty where samples have no labels.
+        class_conditional: whether models learn the classes if train.py is not told.
         marks: what a course asks for.
         published: rows of the leaderboard for comparison.
     """
@@ -109,7 +111,8 @@ class Challenge(ABC):
     training: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Preset] = field(default_factory=dict)
     method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    num_classes: int = 0
+    classes: tuple[str, ...] = ()
+    class_conditional: bool = False
     marks: tuple[Mark, ...] = ()
     published: tuple[Published, ...] = ()
 
@@ -134,7 +137,7 @@ class Challenge(ABC):
         """The options of the network with their defaults and metadata, as fields of a dataclass."""
         fields = []
         for name, parameter in inspect.signature(self.network).parameters.items():
-            if name != CONDITION:
+            if name not in (CONDITION, NUM_CLASSES):
                 default = self.network_defaults.get(name, parameter.default)
                 item = field(default=default, metadata=dict(self.network_options.get(name, {})))
                 item.name = name
@@ -144,6 +147,15 @@ class Challenge(ABC):
     def build_network(self, **options: Any) -> nn.Module:
         """The network with these options, and the challenge's defaults for all others."""
         return self.network(**{**self.network_defaults, **options})
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether the network can be built with classes."""
+        return NUM_CLASSES in inspect.signature(self.network).parameters
+
+    def class_names(self, root: str | Path) -> tuple[str, ...]:
+        """The names of the classes of the data at root, of labels 1, 2 ...; empty where they have no labels."""
+        return self.classes
 
     # --------------------------------------------------------------------------------------------- samples and their files
 

@@ -1,6 +1,7 @@
 """The one way in which a model is asked for images: the course's call, batch by batch."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -17,18 +18,19 @@ def fitting_batch_size(batch_size: int, device: torch.device, most: int = CPU_BA
 
 
 @torch.no_grad()
-def sample_batch(model: torch.nn.Module, shape: tuple[int, ...], nfe: int, seeds: Sequence[int]) -> torch.Tensor:
+def sample_batch(model: torch.nn.Module, shape: tuple[int, ...], nfe: int, seeds: Sequence[int], **asked: Any) -> torch.Tensor:
     """Images of this shape (B, C, H, W) in [-1, 1], with nfe network calls, from the noise of the seeds, one per image.
 
     The call is `model.sample(shape, num_inference_timesteps=nfe, verbose=False)` and nothing else. A model with the attribute
     `takes_seeds` gets `seeds` besides, so that an image does not depend on the batch that it is in. All others draw from the
-    global generators, which are seeded by the batch's first seed: images depend on nothing that was sampled before.
+    global generators, which are seeded by the batch's first seed: images depend on nothing that was sampled before. Labels and
+    guidance, where they are asked for, are passed on.
 
     Raises UserError where the model gives anything but finite images of this shape.
     """
     seed_everything(seeds[0])
     more = {"seeds": list(seeds)} if getattr(model, "takes_seeds", False) else {}
-    images = model.sample(shape, num_inference_timesteps=nfe, verbose=False, **more)
+    images = model.sample(shape, num_inference_timesteps=nfe, verbose=False, **more, **asked)
     if not isinstance(images, torch.Tensor):
         raise UserError(f"the model's sample() gave {type(images).__name__} at NFE {nfe}, expected a tensor {shape}")
     if tuple(images.shape) != shape:
@@ -47,11 +49,18 @@ def generate(
     seed: int,
     dtype: torch.dtype,
     first_sample: int = 0,
+    classes: Sequence[int] | None = None,
+    **asked: Any,
 ) -> Iterator[torch.Tensor]:
     """Yield batches (B, *shape): samples first_sample .. first_sample + num_samples - 1, of nfe calls each.
 
     Sample i of a model that takes seeds starts from noise of (seed, i), the same for every NFE and batch size. A batch of any
     other model follows from (seed, its first sample).
+
+    Args:
+        classes: the labels that samples are made for in turn, of a model with classes: all of them by default, and 0 stands for
+            no class. See labels_in_turn.
+        asked: further arguments of sample, such as guidance.
 
     Raises UserError if the model gives another shape or values that are not finite.
     """
@@ -59,5 +68,21 @@ def generate(
     for first in range(first_sample, end, batch_size):
         count = min(batch_size, end - first)
         with autocast(model.device, dtype):
-            samples = sample_batch(model, (count, *shape), nfe, image_seeds(seed, first, count))
+            told = labels_in_turn(model, first, count, classes)
+            samples = sample_batch(model, (count, *shape), nfe, image_seeds(seed, first, count), **told, **asked)
         yield samples
+
+
+def labels_in_turn(
+    model: torch.nn.Module, first: int, count: int, classes: Sequence[int] | None = None
+) -> dict[str, torch.Tensor]:
+    """What sample is told of the classes of samples first .. first + count - 1: {"labels": int64 (count,)}.
+
+    Sample i has the label classes[i % len(classes)], whatever the batch; by default each of the model's classes in turn. Of a
+    model without classes it is told nothing.
+    """
+    num_classes = getattr(model, "num_classes", 0)
+    if not num_classes:
+        return {}
+    wanted = torch.tensor(range(1, num_classes + 1) if classes is None else list(classes), device=model.device)
+    return {"labels": wanted[torch.arange(first, first + count, device=model.device) % len(wanted)]}

@@ -7,6 +7,7 @@ import torch
 
 from src.common.noise import image_seeds
 from src.common.processes import Processes
+from src.common.sampling import labels_in_turn
 
 
 class DevelopmentScore:
@@ -46,7 +47,8 @@ class DevelopmentScore:
             for first in range(mine.start, mine.stop, self.batch_size):
                 shape = (min(self.batch_size, mine.stop - first), *self.images.shape[1:])
                 seeds = image_seeds(self.seed, first, shape[0])
-                parts.append(self.to_array(model.sample(shape, num_inference_timesteps=nfe, seeds=seeds)))
+                told = {"seeds": seeds, **labels_in_turn(model, first, shape[0])}
+                parts.append(self.to_array(model.sample(shape, num_inference_timesteps=nfe, **told)))
             samples = np.concatenate(self.processes.gather(np.concatenate(parts)))
             scores[f"{self.name}_nfe{nfe}"] = self.measure(samples, self.images)
         return scores

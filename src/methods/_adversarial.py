@@ -91,17 +91,19 @@ class WithDiscriminator(Student):
 
     # ------------------------------------------------------------------------------------------------------ for losses
 
-    def generate(self, data: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def generate(
+        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Samples (B, ...), with gradients for the network, and the noise levels (B,) that they were made from."""
         raise NotImplementedError
 
-    def judge(self, fake: torch.Tensor, sigma: torch.Tensor | None = None) -> Logits:
+    def judge(self, fake: torch.Tensor, sigma: torch.Tensor | None = None, labels: torch.Tensor | None = None) -> Logits:
         """The discriminator's logits of samples (B, ...), with gradients for the samples and none for its weights.
 
-        sigma: the levels (B,) that they were made from, where there are judged_levels.
+        sigma: the levels (B,) that they were made from, where there are judged_levels. labels: (B,), that they were made for.
         """
         discriminator = self.train_only["discriminator"].requires_grad_(False)
-        return discriminator(discriminator.features(self.train_only["augment"](fake)), sigma)
+        return discriminator(discriminator.features(self.train_only["augment"](fake), labels), sigma, labels)
 
     def discriminator_loss(
         self,
@@ -109,21 +111,22 @@ class WithDiscriminator(Student):
         noise: torch.Tensor,
         step: int,
         loss: Callable[[Logits, Logits], torch.Tensor],
+        labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The mean of `loss`, of the logits of data and of samples, and at every r1_interval-th step R1: a scalar.
 
-        A row of data is compared with samples of the level that the sample in its row was made from.
+        A row of data is compared with samples of its own label, and of the level that the sample in its row was made from.
         """
         discriminator, augment = self.train_only["discriminator"].requires_grad_(True), self.train_only["augment"]
         with torch.no_grad():
-            fake, sigma = self.generate(data, noise)
-            real_features, fake_features = (discriminator.features(augment(samples)) for samples in (data, fake))
+            fake, sigma = self.generate(data, noise, labels)
+            real_features, fake_features = (discriminator.features(augment(samples), labels) for samples in (data, fake))
         penalised = self.config.r1_gamma > 0 and (step - 1) % self.config.r1_interval == 0
         if penalised:  # as views, since torch's counter of FLOP refuses the gradient of a layer's input that is a leaf
             real_features = [maps.requires_grad_().view_as(maps) for maps in real_features]
-        real_logits = discriminator(real_features, sigma)
+        real_logits = discriminator(real_features, sigma, labels)
         augment.observe(real_logits)
-        losses = loss(real_logits, discriminator(fake_features, sigma))
+        losses = loss(real_logits, discriminator(fake_features, sigma, labels))
         if penalised:
             penalty = gradient_penalty(real_logits, real_features)
             losses = losses + self.config.r1_interval * self.config.r1_gamma / 2 * penalty

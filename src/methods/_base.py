@@ -14,6 +14,7 @@ from src.base_model import BaseGenerativeModel, BaseScheduler
 from src.common.noise import draw_noise
 from src.common.options import Options
 from src.common.registry import Registry
+from src.methods._guidance import Guidance, with_labels
 
 METHODS: Registry[type["Method"]] = Registry("method")
 MethodClass = TypeVar("MethodClass", bound=type["Method"])
@@ -40,16 +41,22 @@ class Method(BaseGenerativeModel):
         Config: the options of method and scheduler, a dataclass that extends `Scheduler.Config`. Every field becomes a flag of
             train.py and a key of model_config.json; its metadata may hold help, bounds and choices (src/common/options.py).
         needs_condition: whether the network gets its second scalar input. None leaves it to --use_additional_condition.
-        needs_teacher: whether it learns from a trained model, which train.py's --teacher names. See _student.py.
+        takes_teacher: whether it can learn from a trained model, which train.py's --teacher names. See _student.py.
+        needs_teacher: whether it cannot do without.
         needs_pairs: whether data and noise must belong together: train.py then asks for --pairs. Other methods may have them.
         takes_seeds: whether sample() takes `seeds`, one per image, so that an image does not depend on the batch it is in.
+        takes_labels: whether compute_loss, predict and sample() take `labels`, one per image, where the network has classes.
+        takes_guidance: whether sample() takes `guidance` (_guidance.py): the network's output is linear in the denoised data.
     """
 
     Scheduler: type[BaseScheduler]
     needs_condition: bool | None = False
+    takes_teacher: bool = False
     needs_teacher: bool = False
     needs_pairs: bool = False
     takes_seeds: bool = True
+    takes_labels: bool = False
+    takes_guidance: bool = False
 
     @dataclass
     class Config(Options):
@@ -84,15 +91,34 @@ class Method(BaseGenerativeModel):
         """
         return None
 
-    def denoised(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    def denoised(self, x: torch.Tensor, sigma: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The data expected at x = data + sigma noise: what a method has to give to be a teacher.
 
-        x is (B, ...), sigma (B,) above 0; the result is as x is. With it the probability flow of any Gaussian path
+        x is (B, ...), sigma (B,) above 0; the result is as x is; kwargs go to predict, such as labels. With it the probability flow of any Gaussian path
         is dx / dsigma = (x - denoised(x, sigma)) / sigma, since the paths differ in the scale of x and the clock alone.
         """
         raise NotImplementedError(f"{type(self).__name__} gives no denoised data")
 
     # ----------------------------------------------------------------------------------------------------- sampling
+
+    @property
+    def num_classes(self) -> int:
+        """Of the labels 1..num_classes that the network takes; 0 where it takes none."""
+        return getattr(self.network, "num_classes", 0)
+
+    def steered(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        *args: Any,
+        labels: torch.Tensor | None = None,
+        guidance: Guidance | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """predict at x (B, ...) and t (B,) for these labels (B,), steered by guidance where there is one: see Guidance."""
+        if guidance is None or not guidance.acts_at(self.scheduler.noise_level(t)):
+            return self.predict(x, t, *args, **with_labels(labels), **kwargs)
+        return guidance.apply(self, x, t, *args, labels=labels, **kwargs)
 
     def time_grid(self, steps: int) -> torch.Tensor:
         """The times (steps + 1,) that a sampler of so many steps visits, from noise to data: equal steps, if not overridden.
@@ -109,7 +135,7 @@ class Method(BaseGenerativeModel):
         self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
     ) -> torch.Tensor:
         """The state at t_next from x (B, ...) at t, both (B,), in one network call; noise() is fresh noise."""
-        return self.scheduler.reverse_process_step(x, self.predict(x, t, **kwargs).to(x.dtype), t, t_next)
+        return self.scheduler.reverse_process_step(x, self.steered(x, t, **kwargs).to(x.dtype), t, t_next)
 
     @torch.no_grad()
     def sample(
@@ -126,7 +152,8 @@ class Method(BaseGenerativeModel):
         Args:
             shape: (B, 3, H, W).
             seeds: one per image, which fix all noise of that image, whatever the batch; else torch's global generator is used.
-            kwargs: handed to sampling_step.
+            kwargs: handed to sampling_step, such as labels (B,), of a network with classes, and guidance, which makes two
+                network calls of one.
 
         Returns images of this shape, or with return_traj the list of all states, the first one and the images included. The
         state is float32, whatever the network computes in. Raises ValueError for a number of steps that there is no grid of.

@@ -69,6 +69,7 @@ class ConsistencyModel(Denoiser):
     """
 
     Scheduler = ConsistencyPathScheduler
+    takes_labels = takes_guidance = True
 
     @dataclass
     class Config(ConsistencyOptions, ConsistencyPathScheduler.Config):
@@ -90,4 +91,4 @@ class ConsistencyModel(Denoiser):
         self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
     ) -> torch.Tensor:
         """To the data and back to the lower noise level t_next (arXiv:2303.01469, algorithm 1)."""
-        return self.scheduler.reverse_process_step(x, self.predict(x, t, **kwargs).to(x.dtype), t, t_next, noise())
+        return self.scheduler.reverse_process_step(x, self.steered(x, t, **kwargs).to(x.dtype), t, t_next, noise())

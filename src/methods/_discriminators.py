@@ -3,8 +3,8 @@
 A discriminator gives for each sample one row of logits a scale, (B, patches): high for what it takes to be data. Rows of
 a batch are never mixed, and the frozen part lets gradients through to the samples but has nothing to train.
 
-It can be told the noise level that a sample was made from, as a conditional discriminator is told the class (Miyato and Koyama,
-arXiv:1802.05637). Samples of one level then cannot make up for what those of another lack: where it sees only the mixture of
+It can be told a sample's class, as conditional discriminators are (Miyato and Koyama, arXiv:1802.05637), and in the same way
+the noise level that a sample was made from. Samples of one level then cannot make up for what those of another lack: where it sees only the mixture of
 all levels, a mode may be missing from the samples of one call if those of more calls have it too often.
 """
 
@@ -19,6 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from src.common.efficientnet import OUTPUTS, load_efficientnet
 from src.methods._base import Method
+from src.methods._guidance import with_labels
 from src.module import DownSample
 
 Logits = list[torch.Tensor]
@@ -57,31 +58,47 @@ class Discriminator(nn.Module):
     Args:
         levels: the noise levels that samples are made from. Forward is told each row's, sigma (B,), of these; where there are
             none it makes no difference between rows.
+        num_classes: of the labels (B,), 0 for none of them, which features and forward are told; 0: they are told none.
     """
 
-    def __init__(self, levels: Sequence[float] = ()):
+    def __init__(self, levels: Sequence[float] = (), num_classes: int = 0):
         super().__init__()
         self.register_buffer("levels", torch.tensor(levels, dtype=torch.float32), persistent=False)
+        self.num_classes = num_classes
 
-    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def features(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> list[torch.Tensor]:
         """What the trained part looks at, scale by scale: each (B, ...) for samples x (B, ...)."""
         raise NotImplementedError
+
+    @property
+    def kinds(self) -> int:
+        """How many kinds of sample it tells apart: levels times labels."""
+        return max(len(self.levels), 1) * (self.num_classes + 1)
+
+    def kind(self, sigma: torch.Tensor | None, labels: torch.Tensor | None) -> torch.Tensor | None:
+        """The kind (B,) of samples of these levels and labels, both (B,); None where all are of one."""
+        kind = (self.levels - sigma[:, None]).abs().argmin(dim=1) if len(self.levels) else None
+        if not self.num_classes:
+            return kind
+        return labels if kind is None else kind * (self.num_classes + 1) + labels
 
 
 class HeadsDiscriminator(Discriminator):
     """A head on each scale of the features, which have these numbers of channels."""
 
-    def __init__(self, channels: Sequence[int], width: int, levels: Sequence[float] = ()):
-        super().__init__(levels)
-        self.heads = nn.ModuleList(Head(count, width, max(len(levels), 1)) for count in channels)
+    def __init__(self, channels: Sequence[int], width: int, levels: Sequence[float] = (), num_classes: int = 0):
+        super().__init__(levels, num_classes)
+        self.heads = nn.ModuleList(Head(count, width, self.kinds) for count in channels)
 
-    def forward(self, features: list[torch.Tensor], sigma: torch.Tensor | None = None) -> Logits:
-        kind = (self.levels - sigma[:, None]).abs().argmin(dim=1) if len(self.levels) else None
+    def forward(
+        self, features: list[torch.Tensor], sigma: torch.Tensor | None = None, labels: torch.Tensor | None = None
+    ) -> Logits:
+        kind = self.kind(sigma, labels)
         return [head(maps, kind) for head, maps in zip(self.heads, features, strict=True)]
 
 
 class UNetDiscriminator(HeadsDiscriminator):
-    """Heads on the encoder half of the teacher's U-Net, which sees the image with noise of level sigma added.
+    """Heads on the encoder half of the teacher's U-Net, which sees the image with noise of level sigma added, and its label.
 
     Adding it keeps the teacher on what it was trained for (Sauer et al., LADD, arXiv:2403.12015).
     """
@@ -90,24 +107,24 @@ class UNetDiscriminator(HeadsDiscriminator):
         seen, network = TeacherInput(teacher, sigma), teacher.network
         image = torch.zeros(1, network.head.in_channels, network.scale, network.scale, device=teacher.device)
         maps = seen(image, encode)
-        super().__init__([scale.shape[1] for scale in maps], width, levels)
+        super().__init__([scale.shape[1] for scale in maps], width, levels, teacher.num_classes)
         self.seen = seen
 
-    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
-        return self.seen(self.seen.noised(x), encode)
+    def features(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> list[torch.Tensor]:
+        return self.seen(self.seen.noised(x), encode, labels=labels)
 
 
 class EfficientNetDiscriminator(HeadsDiscriminator):
     """Heads on ImageNet features of EfficientNet-Lite0, which sees the image enlarged to size x size pixels."""
 
-    def __init__(self, size: int, width: int, levels: Sequence[float] = ()):
-        super().__init__(list(OUTPUTS.values()), width, levels)
+    def __init__(self, size: int, width: int, levels: Sequence[float] = (), num_classes: int = 0):
+        super().__init__(list(OUTPUTS.values()), width, levels, num_classes)
         try:
             self.size, self.network = size, load_efficientnet()
         except ValueError as error:
             raise ValueError(f"discriminator efficientnet, in training alone: {error}; or choose discriminator unet") from error
 
-    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def features(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> list[torch.Tensor]:
         x = x if x.shape[1] == 3 else x.expand(-1, 3, -1, -1)  # grey
         return self.network(F.interpolate(x, size=(self.size, self.size), mode="bilinear", align_corners=False))
 
@@ -120,17 +137,19 @@ class NetworkDiscriminator(Discriminator):
     """
 
     def __init__(self, teacher: Method, sigma: float, levels: Sequence[float] = ()):
-        super().__init__(levels)
+        super().__init__(levels, teacher.num_classes)
         self.seen = TeacherInput(teacher, sigma)
         self.network = copy.deepcopy(teacher.network).requires_grad_(True)
 
-    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def features(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> list[torch.Tensor]:
         return [self.seen.noised(x)]
 
-    def forward(self, features: list[torch.Tensor], sigma: torch.Tensor | None = None) -> Logits:
+    def forward(
+        self, features: list[torch.Tensor], sigma: torch.Tensor | None = None, labels: torch.Tensor | None = None
+    ) -> Logits:
         told = sigma if len(self.levels) else None
-        _, *scalars = self.seen(features[0], lambda teachers, *arguments: arguments, told)
-        output = self.seen(features[0], lambda teachers, x, *_: self.network(x, *scalars))
+        _, *scalars = self.seen(features[0], lambda teachers, *arguments, **_: arguments, told)
+        output = self.seen(features[0], lambda teachers, x, *_, **known: self.network(x, *scalars, **known), labels=labels)
         return [output.flatten(1).sum(dim=1, keepdim=True)]
 
 
@@ -154,7 +173,7 @@ def make_discriminator(
         raise ValueError(f"unknown discriminator {kind!r}; expected one of {', '.join(DISCRIMINATORS)}")
     if not is_unet:
         raise ValueError("discriminator efficientnet looks at images, and this teacher's network is no U-Net: choose unet")
-    return EfficientNetDiscriminator(size, width, levels)
+    return EfficientNetDiscriminator(size, width, levels, teacher.num_classes)
 
 
 # ------------------------------------------------------------------------------------------- a teacher's network, read
@@ -172,8 +191,14 @@ class TeacherInput:
     def noised(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.sigma * torch.randn_like(x)
 
-    def __call__(self, x: torch.Tensor, function: Callable[..., Any], sigma: torch.Tensor | None = None) -> Any:
-        """function(network, network's input, its time[, its condition]) for x, which has its noise already.
+    def __call__(
+        self,
+        x: torch.Tensor,
+        function: Callable[..., Any],
+        sigma: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> Any:
+        """function(network, network's input, its time[, its condition][, labels=]) for x, which has its noise already.
 
         sigma: (B,), in the place of this object's own.
         """
@@ -181,7 +206,8 @@ class TeacherInput:
         standing_in = _StandIn(network, function)
         self.teacher.network = standing_in
         try:
-            self.teacher.denoised(x, torch.full((len(x),), self.sigma, device=x.device) if sigma is None else sigma)
+            sigma = torch.full((len(x),), self.sigma, device=x.device) if sigma is None else sigma
+            self.teacher.denoised(x, sigma, **with_labels(labels))
         finally:
             self.teacher.network = network
         return standing_in.result
@@ -194,16 +220,20 @@ class _StandIn(nn.Module):
         super().__init__()
         self.network, self.function = network, function
 
-    def forward(self, x: torch.Tensor, *scalars: torch.Tensor) -> torch.Tensor:
-        self.result = self.function(self.network, x, *scalars)
+    def forward(self, x: torch.Tensor, *scalars: torch.Tensor, **known: torch.Tensor) -> torch.Tensor:
+        self.result = self.function(self.network, x, *scalars, **known)
         return x
 
 
 def encode(
-    network: nn.Module, x: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor | None = None
+    network: nn.Module,
+    x: torch.Tensor,
+    timestep: torch.Tensor,
+    condition: torch.Tensor | None = None,
+    labels: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
     """The U-Net's activations on its way down: the last of every level, the deepest after the middle blocks."""
-    temb = network.embed(timestep, condition)
+    temb = network.embed(timestep, condition, **with_labels(labels))
     h, levels = network.head(x), []
     for block in network.downblocks:
         if isinstance(block, DownSample):

@@ -8,6 +8,7 @@ import torch
 from src.methods._adversarial import DiscriminatorOptions, WithDiscriminator
 from src.methods._base import split_batch
 from src.methods._consistency import ConsistencyModel, ConsistencyOptions, ConsistencyPathScheduler
+from src.methods._guidance import with_labels
 from src.methods._karras_path import KarrasLevels
 from src.utils import expand_t
 
@@ -55,7 +56,9 @@ class AdversarialModel(WithDiscriminator, ConsistencyModel):
         """GDD's, for both groups."""
         return 0.0, 0.99
 
-    def generate(self, data: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def generate(
+        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Samples (B, ...) as the sampler makes them in one call from a training level, and these levels (B,).
 
         At sigma_max that is from noise alone; below, from data with noise, in the place of the sampler's own samples.
@@ -63,4 +66,4 @@ class AdversarialModel(WithDiscriminator, ConsistencyModel):
         sigma = self.scheduler.sample_timesteps(data.shape[0], data.device)
         below = expand_t(sigma < self.config.sigma_max, data)
         xt = self.scheduler.forward_process(data * below, noise, sigma)
-        return self.predict(xt, sigma).to(data.dtype), sigma
+        return self.predict(xt, sigma, **with_labels(labels)).to(data.dtype), sigma

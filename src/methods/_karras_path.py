@@ -66,6 +66,10 @@ class KarrasPathScheduler(BaseScheduler):
     def get_target(self, data: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return data
 
+    def noise_level(self, t: torch.Tensor) -> torch.Tensor:
+        """sigma = t."""
+        return t
+
     def progress(self, t: torch.Tensor) -> torch.Tensor:
         """How far the levels t are on the way from noise (0) to data (1), in steps of the Karras grid."""
         start = self.config.sigma_max ** (1 / KARRAS_RHO)

@@ -4,14 +4,16 @@ from collections.abc import Callable
 
 import torch
 
-from src.methods._base import Method
 from src.utils import expand_t
 
+Denoised = Callable[
+    [torch.Tensor, torch.Tensor], torch.Tensor
+]  # (x, sigma (B,)) -> the data expected at x = data + sigma noise
 ORDERS = {"euler": 1, "dpmpp": 2}  # of the solvers an option may name
 
 
 def solve(
-    denoised: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    denoised: Denoised,
     x: torch.Tensor,
     levels: torch.Tensor,
     order: int,
@@ -23,7 +25,7 @@ def solve(
     method in ln sigma. Both call denoised once per step. The first and the last step are of order 1.
 
     Args:
-        denoised: (x, sigma (B,)) -> the data expected at x = data + sigma noise.
+        denoised: of the teacher.
         levels: (steps + 1,), falling.
         asked: (steps,), the levels that denoised is told; those of the states if not given.
     """
@@ -42,21 +44,21 @@ def solve(
     return states
 
 
-def slope(teacher: Method, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """dx / dsigma of the teacher's probability flow at x (B, ...) and sigma (B,) above 0 (EDM, arXiv:2206.00364, eq. 3)."""
-    return (x - teacher.denoised(x, sigma)) / expand_t(sigma, x)
+def slope(denoised: Denoised, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """dx / dsigma of a teacher's probability flow at x (B, ...) and sigma (B,) above 0 (EDM, arXiv:2206.00364, eq. 3)."""
+    return (x - denoised(x, sigma)) / expand_t(sigma, x)
 
 
 @torch.no_grad()
-def euler_step(teacher: Method, x: torch.Tensor, sigma: torch.Tensor, sigma_next: torch.Tensor) -> torch.Tensor:
+def euler_step(denoised: Denoised, x: torch.Tensor, sigma: torch.Tensor, sigma_next: torch.Tensor) -> torch.Tensor:
     """One call of the teacher: from x (B, ...) at noise levels sigma (B,) to sigma_next (B,), which may be 0. This is DDIM."""
-    return x + expand_t(sigma_next - sigma, x) * slope(teacher, x, sigma)
+    return x + expand_t(sigma_next - sigma, x) * slope(denoised, x, sigma)
 
 
 @torch.no_grad()
-def heun_step(teacher: Method, x: torch.Tensor, sigma: torch.Tensor, sigma_next: torch.Tensor) -> torch.Tensor:
+def heun_step(denoised: Denoised, x: torch.Tensor, sigma: torch.Tensor, sigma_next: torch.Tensor) -> torch.Tensor:
     """Two calls of the teacher, of second order; where sigma_next is 0 it is an Euler step (EDM, algorithm 1)."""
-    start = slope(teacher, x, sigma)
+    start = slope(denoised, x, sigma)
     reached = x + expand_t(sigma_next - sigma, x) * start
-    end = torch.where(expand_t(sigma_next > 0, x), slope(teacher, reached, sigma_next.clamp(min=1e-6)), start)
+    end = torch.where(expand_t(sigma_next > 0, x), slope(denoised, reached, sigma_next.clamp(min=1e-6)), start)
     return x + expand_t(sigma_next - sigma, x) * (start + end) / 2

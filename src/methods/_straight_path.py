@@ -78,6 +78,10 @@ class LinearPathScheduler(BaseScheduler):
         """The velocity d xt / dt."""
         return data - noise
 
+    def noise_level(self, t: torch.Tensor) -> torch.Tensor:
+        """sigma = (1 - t) / t, for xt / t = data + sigma noise."""
+        return (1 - t) / t
+
 
 def as_velocity(output: torch.Tensor, xt: torch.Tensor, t: torch.Tensor, prediction: str) -> torch.Tensor:
     """What a network's output (B, ...) at xt (B, ...) and t (B,) says of the velocity of the straight path.
@@ -95,6 +99,7 @@ class VelocityModel(Method):
     """A network that gives the velocity at (xt, t). A subclass says how it learns: compute_loss."""
 
     Scheduler = LinearPathScheduler
+    takes_guidance = True
 
     @dataclass
     class Config(LinearPathScheduler.Config):

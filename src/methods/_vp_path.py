@@ -78,6 +78,10 @@ class VPPathScheduler(BaseScheduler):
         """a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar) at t (B,), shaped (B, 1, ...) to go with x."""
         return self.parts(self.log_alpha_bar_at(t, x))
 
+    def noise_level(self, t: torch.Tensor) -> torch.Tensor:
+        """sigma = sqrt(1 / alpha_bar - 1), for xt / sqrt(alpha_bar) = data + sigma noise."""
+        return (-self.log_alpha_bar_at(t, t)).expm1().sqrt()
+
     @staticmethod
     def parts(log_alpha_bar: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar)."""
@@ -137,6 +141,7 @@ class DDIMModel(Method):
     """A network of the variance-preserving path and its sampler. A subclass says how it learns: compute_loss."""
 
     Scheduler = VPPathScheduler
+    takes_labels = takes_guidance = True
 
     @dataclass
     class Config(VPPathScheduler.Config):
@@ -170,5 +175,5 @@ class DDIMModel(Method):
         self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
     ) -> torch.Tensor:
         """One DDIM step (arXiv:2010.02502); with eta > 0 fresh noise is added, but not in the last one."""
-        pred = self.predict(x, t, **kwargs).to(x.dtype)
+        pred = self.steered(x, t, **kwargs).to(x.dtype)
         return self.scheduler.reverse_process_step(x, pred, t, t_next, noise() if self.scheduler.config.eta > 0 else None)

@@ -32,15 +32,21 @@ class ADD(AdversarialModel):
         distill_std: float = field(default=1.2, metadata={"help": "standard deviation of that logarithm", "minimum": 0})
 
     def compute_loss(
-        self, data: torch.Tensor, noise: torch.Tensor, step: int = 1, group: str = "network", **kwargs: Any
+        self,
+        data: torch.Tensor,
+        noise: torch.Tensor,
+        step: int = 1,
+        group: str = "network",
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> torch.Tensor:
         """The group's hinge loss, with the distillation for the network: data and noise (B, ...) -> scalar."""
         if group == "discriminator":
-            return self.discriminator_loss(data, noise, step, hinge_discriminator)
-        fake, sigma = self.generate(data, noise)
-        losses = hinge_generator(self.judge(fake, sigma))
+            return self.discriminator_loss(data, noise, step, hinge_discriminator, labels)
+        fake, sigma = self.generate(data, noise, labels)
+        losses = hinge_generator(self.judge(fake, sigma, labels))
         if self.config.distill_weight > 0:
-            losses = losses + self.config.distill_weight * self.distillation(fake, *self.teacher_draws(fake))
+            losses = losses + self.config.distill_weight * self.distillation(fake, *self.teacher_draws(fake), labels)
         self.report_losses(sigma, losses)
         return losses.mean()
 
@@ -50,9 +56,11 @@ class ADD(AdversarialModel):
         levels = (config.distill_mean + config.distill_std * torch.randn(len(fake), device=fake.device)).exp()
         return torch.randn_like(fake), levels.clamp(config.sigma_min, config.sigma_max)
 
-    def distillation(self, fake: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    def distillation(
+        self, fake: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """c(sigma) times the mean square of fake less what the teacher makes of fake + sigma noise: (B, ...) -> (B,)."""
         with torch.no_grad():
-            target = self.teacher.denoised(fake.detach() + expand_t(sigma, fake) * noise, sigma).to(fake.dtype)
+            target = self.taught(labels)(fake.detach() + expand_t(sigma, fake) * noise, sigma).to(fake.dtype)
         weight = self.config.sigma_data / (sigma**2 + self.config.sigma_data**2).sqrt()
         return weight * (fake - target).square().flatten(1).mean(dim=1)

@@ -9,6 +9,7 @@ import torch
 from src.methods._base import Method, register, split_batch
 from src.methods._consistency import ConsistencyModel
 from src.methods._distances import DISTANCES, distance, load_lpips
+from src.methods._guidance import with_labels
 from src.methods._karras_path import grid_of_calls
 from src.methods._solvers import ORDERS, solve
 from src.methods._student import Student
@@ -61,13 +62,15 @@ class CMT(Student, ConsistencyModel):
         if self.config.distance == "lpips":
             self.train_only["lpips"] = load_lpips(self.device)
 
-    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def compute_loss(
+        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
         """The distance of f(x_i, sigma_i) and the trajectory's end, over the points i of trajectories (the paper's CMT loss).
 
         Of noise (B, ...), one row per trajectory is its start; of data only the shape counts. Returns a scalar.
         """
-        xt, t, end = self.trajectory_points(noise)
-        pred, scale = self.predict(xt, t), torch.ones_like(t)
+        xt, t, end, labels = self.trajectory_points(noise, labels)
+        pred, scale = self.predict(xt, t, **with_labels(labels)), torch.ones_like(t)
         if self.config.weighting == "edm":
             scale = (t**2 + self.config.sigma_data**2).sqrt() / (t * self.config.sigma_data)
         scale = expand_t(scale, pred)
@@ -76,18 +79,22 @@ class CMT(Student, ConsistencyModel):
         return losses.mean()
 
     @torch.no_grad()
-    def trajectory_points(self, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Points (B, ...) of the teacher's trajectories, their noise levels (B,) and the trajectories' ends (B, ...).
+    def trajectory_points(
+        self, noise: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Points (B, ...) of the teacher's trajectories, their noise levels (B,), the trajectories' ends (B, ...) and labels.
 
-        Points of one trajectory are spread evenly over its nfe levels, from a random first one.
+        A trajectory has the label (B,) of the row that its noise is taken from. Points of one trajectory are spread evenly over its nfe levels, from a random first one.
         """
         config, batch, device = self.config, noise.shape[0], noise.device
         points = math.gcd(batch, config.points)
         starts = split_batch(batch, 1 / points)[0].to(device)
         levels = grid_of_calls(config.sigma_max, config.sigma_min, config.nfe, device)
-        states = solve(self.teacher.denoised, levels[0] * noise[starts], levels, ORDERS[config.solver])
+        labels = None if labels is None else labels[starts]
+        states = solve(self.taught(labels), levels[0] * noise[starts], levels, ORDERS[config.solver])
 
         own = torch.arange(len(starts), device=device).repeat_interleave(points)
         first = torch.randint(config.nfe, (batch,), device=device)[starts]
         index = (first[own] + torch.arange(batch, device=device) % points * config.nfe // points) % config.nfe
-        return torch.stack(states)[index, own], levels[index], states[-1][own]
+        labels = None if labels is None else labels[own]
+        return torch.stack(states)[index, own], levels[index], states[-1][own], labels

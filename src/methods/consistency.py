@@ -9,7 +9,10 @@ import torch
 from src.methods._base import register
 from src.methods._consistency import ConsistencyModel, ConsistencyOptions, ConsistencyPathScheduler
 from src.methods._distances import HUBER_C, pseudo_huber
+from src.methods._guidance import with_labels
 from src.methods._karras_path import karras_grid
+from src.methods._solvers import heun_step
+from src.methods._student import Student, TeacherOptions
 
 
 class ConsistencyScheduler(ConsistencyPathScheduler):
@@ -63,30 +66,47 @@ class ConsistencyScheduler(ConsistencyPathScheduler):
 
 
 @register("consistency")
-class Consistency(ConsistencyModel):
-    """Give the same image from every noise level of a trajectory, f(x_t, t) = f(x_r, r); at its end f is the identity."""
+class Consistency(Student, ConsistencyModel):
+    """Give the same image from every noise level of a trajectory, f(x_t, t) = f(x_r, r); at its end f is the identity.
 
+    The trajectory goes through an image and its noise (consistency training), or with a teacher along that one's flow, in one
+    step of Heun's method from t to r (consistency distillation, arXiv:2303.01469, algorithm 2). The teacher may be guided; the
+    student then needs no guidance.
+    """
+
+    needs_teacher = False
     Scheduler = ConsistencyScheduler
 
     @dataclass
-    class Config(ConsistencyOptions, ConsistencyScheduler.Config):
+    class Config(TeacherOptions, ConsistencyOptions, ConsistencyScheduler.Config):
         huber_c: float = field(
             default=-1.0, metadata={"help": "pseudo-Huber constant; below 0: 0.00054 sqrt(values per image) for ict, 0 for ect"}
         )
 
     def compute_loss(
-        self, data: torch.Tensor, noise: torch.Tensor, step: int = 1, total_steps: int = 1, **kwargs: Any
+        self,
+        data: torch.Tensor,
+        noise: torch.Tensor,
+        step: int = 1,
+        total_steps: int = 1,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> torch.Tensor:
-        """Pseudo-Huber distance of the model at t and, without gradient, at r on the same noise, weighted by 1 / (t - r).
+        """Pseudo-Huber distance of the model at t and, without gradient, at r on the same path, weighted by 1 / (t - r).
 
         Both calls drop out the same units. data and noise (B, ...) -> scalar.
         """
         t, r = self.scheduler.pairs(data.shape[0], data.device, step, total_steps)
         state = _random_state(data.device)
-        pred = self.predict(self.scheduler.forward_process(data, noise, t), t)
+        xt, known = self.scheduler.forward_process(data, noise, t), with_labels(labels)
+        pred = self.predict(xt, t, **known)
         with torch.no_grad():
+            if "teacher" in self.train_only:
+                xr = heun_step(self.taught(labels, self.config.teacher_guidance), xt, t, r).to(xt.dtype)
+            else:
+                xr = self.scheduler.forward_process(data, noise, r)
             _set_random_state(state, data.device)
-            target = self.predict(self.scheduler.forward_process(data, noise, r), r)
+            target = self.predict(xr, r, **known)
         c = self.config.huber_c
         if c < 0:
             c = HUBER_C * math.sqrt(data[0].numel()) if self.config.variant == "ict" else 0.0

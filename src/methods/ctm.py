@@ -144,7 +144,7 @@ class CTM(WithDiscriminator, Denoiser):
         sizes = [torch.autograd.grad(scalar, last, retain_graph=True)[0].float().norm() for scalar in (loss, other)]
         return (sizes[0] / (sizes[1] + 1e-4)).clamp(max=1e4)
 
-    def generate(self, data: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def generate(self, data: torch.Tensor, noise: torch.Tensor, labels: None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """What the student's ends at 0 are, (B, ...), at random levels t (B,) and s, and these t."""
         levels, i, _, k = self.draw_levels(len(data), data.device)
         xt = self.scheduler.forward_process(data, noise, levels[i])
@@ -181,7 +181,7 @@ class CTM(WithDiscriminator, Denoiser):
         step, least = SOLVERS[self.config.solver], self.config.sigma_min
         for n in range(self.config.solver_steps):
             here, there = torch.minimum(i + n, j), torch.minimum(i + n + 1, j)
-            moved = step(self.teacher, xt, levels[here].clamp(min=least), levels[there])
+            moved = step(self.teacher.denoised, xt, levels[here].clamp(min=least), levels[there])
             xt = torch.where(expand_t(here < j, xt), moved, xt)
         return xt
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from src.methods._base import register
+from src.methods._guidance import with_labels
 from src.methods._vp_path import DDIMModel
 from src.utils import expand_t
 
@@ -16,15 +17,17 @@ from src.utils import expand_t
 class DDPM(DDIMModel):
     """Learn the noise, the data or v of the variance-preserving path; go back by DDIM steps."""
 
-    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def compute_loss(
+        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
         """Mean squared error of the prediction (arXiv:2006.11239, eq. 14): data and noise (B, ...) -> scalar."""
         t = self.scheduler.sample_timesteps(data.shape[0], data.device)
-        pred = self.predict(self.scheduler.forward_process(data, noise, t), t)
+        pred = self.predict(self.scheduler.forward_process(data, noise, t), t, **with_labels(labels))
         losses = (pred.to(data.dtype) - self.scheduler.get_target(data, noise, t)).square().flatten(1).mean(dim=1)
         self.report_losses(t, losses)
         return losses.mean()
 
-    def denoised(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    def denoised(self, x: torch.Tensor, sigma: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """x = data + sigma noise is xt / sqrt(alpha_bar) where alpha_bar = 1 / (1 + sigma^2), between two steps' times."""
         scheduler = self.scheduler
         log = -(sigma.double() ** 2).log1p()
@@ -33,4 +36,4 @@ class DDPM(DDIMModel):
         after = ((table[step - 1] - log) / (table[step - 1] - table[step])).clamp(0, 1)
         t = ((step - 1 + after) / scheduler.num_train_timesteps).float()
         xt = (x * expand_t((log / 2).exp(), x)).to(x.dtype)
-        return scheduler.split(xt, self.predict(xt, t).to(x.dtype), expand_t(log.to(x.dtype), x))[0]
+        return scheduler.split(xt, self.predict(xt, t, **kwargs).to(x.dtype), expand_t(log.to(x.dtype), x))[0]

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from src.common.noise import draw_noise
 from src.methods._base import register
+from src.methods._guidance import with_labels
 from src.methods._karras_path import KARRAS_RHO, Denoiser, DenoiserOptions, KarrasPathScheduler, grid_of_calls
 from src.utils import expand_t
 
@@ -20,6 +21,8 @@ SOLVERS = ("euler", "heun")
 @register("edm")
 class EDM(Denoiser):
     """Learn the denoised data at every noise level; follow the probability flow with Heun's or Euler's method."""
+
+    takes_labels = takes_guidance = True
 
     @dataclass
     class Config(DenoiserOptions, KarrasPathScheduler.Config):
@@ -34,18 +37,20 @@ class EDM(Denoiser):
         S_max: float = field(default=1e9, metadata={"help": "highest level at which noise is added", "minimum": 0})
         S_noise: float = field(default=1.0, metadata={"help": "standard deviation of added noise", "minimum": 0})
 
-    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def compute_loss(
+        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
         """Squared error of the denoised data, weighted by lambda(sigma) (eq. 2 and table 1): data, noise (B, ...) -> scalar."""
         sigma = self.scheduler.sample_timesteps(data.shape[0], data.device)
-        denoised = self.predict(self.scheduler.forward_process(data, noise, sigma), sigma)
+        denoised = self.predict(self.scheduler.forward_process(data, noise, sigma), sigma, **with_labels(labels))
         losses = self.edm_weight(sigma) * (denoised - self.scheduler.get_target(data, noise, sigma)).square().flatten(1).mean(
             dim=1
         )
         self.report_losses(sigma, losses)
         return losses.mean()
 
-    def denoised(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        return self.predict(x, sigma)
+    def denoised(self, x: torch.Tensor, sigma: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        return self.predict(x, sigma, **kwargs)
 
     def time_grid(self, calls: int) -> torch.Tensor:
         """Noise levels of sampling in `calls` network calls, from sigma_max to 0, both included: (steps + 1,), float32.
@@ -90,11 +95,11 @@ class EDM(Denoiser):
             t, t_next = t.expand(shape[0]), t_next.expand(shape[0])
             if self.config.S_churn > 0:
                 x, t = self.churn(x, t, steps, draw_noise(shape, self.device, seeds, draw=i + 1))
-            denoised = self.predict(x, t, **kwargs)
+            denoised = self.steered(x, t, **kwargs)
             reached = self.scheduler.reverse_process_step(x, denoised, t, t_next)
             if i in corrections:
                 slope = (x - denoised) / expand_t(t, x)
-                slope_next = (reached - self.predict(reached, t_next, **kwargs)) / expand_t(t_next, x)
+                slope_next = (reached - self.steered(reached, t_next, **kwargs)) / expand_t(t_next, x)
                 reached = x + expand_t(t_next - t, x) * (slope + slope_next) / 2
             x = reached
             states.append(x)

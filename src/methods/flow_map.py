@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from src.methods._base import register, split_batch
+from src.methods._guidance import with_labels
 from src.methods._straight_path import AverageVelocityModel
 from src.utils import expand_t
 
@@ -26,6 +27,8 @@ class FlowMap(AverageVelocityModel):
     the network sees; (s, t) is uniform on the triangle when training times are uniform.
     """
 
+    takes_labels = True
+
     @dataclass
     class Config(AverageVelocityModel.Config):
         diagonal_share: float = field(
@@ -38,7 +41,9 @@ class FlowMap(AverageVelocityModel):
             default="uniform", metadata={"help": "u between s and t, if progressive", "choices": ("uniform", "midpoint")}
         )
 
-    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def compute_loss(
+        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
         """Mean squared error of the velocity on diagonal_share of the batch and of LSD or PSD on the rest: a scalar."""
         scheduler, config = self.scheduler, self.config
         ends = torch.stack([scheduler.sample_timesteps(data.shape[0], data.device) for _ in range(2)])
@@ -50,46 +55,49 @@ class FlowMap(AverageVelocityModel):
         errors = []  # the diagonal first: under autocast, weights cast without gradients must not be the first to be kept
         if len(diagonal):
             velocity = scheduler.get_target(data, noise, s)[diagonal]
-            errors.append(self.predict(xs[diagonal], s[diagonal]).float() - velocity)
+            errors.append(self.predict(xs[diagonal], s[diagonal], **with_labels(labels, diagonal)).float() - velocity)
         if len(jump):
+            known = with_labels(labels, jump)
             if config.variant == "lagrangian":
-                value, target = self.lagrangian(xs[jump], s[jump], t[jump])
+                value, target = self.lagrangian(xs[jump], s[jump], t[jump], **known)
             else:
-                value, target = self.progressive(xs[jump], s[jump], t[jump], gamma[jump])
+                value, target = self.progressive(xs[jump], s[jump], t[jump], gamma[jump], **known)
             errors.append(value.float() - target.float())
         losses = torch.cat(errors).square().flatten(1).mean(dim=1)
         self.report_losses(s[torch.cat([diagonal, jump])], losses)
         return losses.mean()
 
-    def lagrangian(self, xs: torch.Tensor, s: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def lagrangian(
+        self, xs: torch.Tensor, s: torch.Tensor, t: torch.Tensor, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Both sides of the Lagrangian equation at xs (B, ...) and s < t (B,): d/dt X_{s,t}(xs), v_{t,t}(X_{s,t}(xs))."""
 
         def flow_map(h: torch.Tensor) -> torch.Tensor:
-            return xs + expand_t(h, xs) * self.predict(xs, s, h)
+            return xs + expand_t(h, xs) * self.predict(xs, s, h, **kwargs)
 
         with torch.autocast(xs.device.type, enabled=False):
             xt, derivative = torch.func.jvp(flow_map, (t - s,), (torch.ones_like(t),))
-        return derivative, self._teacher(xt.detach(), t, torch.zeros_like(t))
+        return derivative, self._teacher(xt.detach(), t, torch.zeros_like(t), **kwargs)
 
     def progressive(
-        self, xs: torch.Tensor, s: torch.Tensor, t: torch.Tensor, gamma: torch.Tensor
+        self, xs: torch.Tensor, s: torch.Tensor, t: torch.Tensor, gamma: torch.Tensor, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Both sides of the semigroup property at xs (B, ...), s < t and gamma in [0, 1], all (B,), over t - s and less xs.
 
         With u = s + gamma (t - s) that is v_{s,t}(xs) and gamma v_{s,u}(xs) + (1 - gamma) v_{u,t}(X_{s,u}(xs)).
         """
-        value = self.predict(xs, s, t - s)
+        value = self.predict(xs, s, t - s, **kwargs)
         u, weight = s + gamma * (t - s), expand_t(gamma, xs)
-        first = self._teacher(xs, s, u - s)
-        second = self._teacher(xs + expand_t(u - s, xs) * first, u, t - u)
+        first = self._teacher(xs, s, u - s, **kwargs)
+        second = self._teacher(xs + expand_t(u - s, xs) * first, u, t - u, **kwargs)
         return value, weight * first + (1 - weight) * second
 
     @torch.no_grad()
-    def _teacher(self, xs: torch.Tensor, s: torch.Tensor, interval: torch.Tensor) -> torch.Tensor:
+    def _teacher(self, xs: torch.Tensor, s: torch.Tensor, interval: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """predict as it is now: without gradients and without dropout."""
         training = self.network.training
         self.network.eval()
         try:
-            return self.predict(xs, s, interval).to(xs.dtype)
+            return self.predict(xs, s, interval, **kwargs).to(xs.dtype)
         finally:
             self.network.train(training)

@@ -35,13 +35,19 @@ class GDD(AdversarialModel):
                 parameter.requires_grad_(False)
 
     def compute_loss(
-        self, data: torch.Tensor, noise: torch.Tensor, step: int = 1, group: str = "network", **kwargs: Any
+        self,
+        data: torch.Tensor,
+        noise: torch.Tensor,
+        step: int = 1,
+        group: str = "network",
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> torch.Tensor:
         """The non-saturating loss of the group: data and noise (B, ...) -> scalar."""
         if group == "discriminator":
-            return self.discriminator_loss(data, noise, step, non_saturating_discriminator)
-        fake, sigma = self.generate(data, noise)
-        losses = non_saturating_generator(self.judge(fake, sigma))
+            return self.discriminator_loss(data, noise, step, non_saturating_discriminator, labels)
+        fake, sigma = self.generate(data, noise, labels)
+        losses = non_saturating_generator(self.judge(fake, sigma, labels))
         self.report_losses(sigma, losses)
         return losses.mean()
 

@@ -1,11 +1,13 @@
 """Mean Flows for One-step Generative Modeling (Geng, Deng, Bai, Kolter, He, NeurIPS 2025, arXiv:2505.13447)."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
 from src.methods._base import register, split_batch
+from src.methods._guidance import with_labels
 from src.methods._straight_path import AverageVelocityModel
 from src.utils import expand_t
 
@@ -28,6 +30,8 @@ class MeanFlow(AverageVelocityModel):
     as large on points in the plane.
     """
 
+    takes_labels = True
+
     @dataclass
     class Config(AverageVelocityModel.Config):
         time_distribution: str = field(
@@ -41,7 +45,9 @@ class MeanFlow(AverageVelocityModel):
         norm_p: float = field(default=0.75, metadata={"help": "power of the adaptive weight; 0 is none", "minimum": 0})
         norm_eps: float = field(default=1e-3, metadata={"help": "added to the squared error in that weight", "above": 0})
 
-    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def compute_loss(
+        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
         """The adaptively weighted squared error w ||u - target||^2 (eq. 9 and 22): data and noise (B, ...) -> scalar.
 
         The squared error is summed over an image, w = 1 / (||u - target||^2 + norm_eps)^norm_p without gradients. What is
@@ -55,9 +61,9 @@ class MeanFlow(AverageVelocityModel):
         flow, jump = (rows.to(data.device) for rows in split_batch(len(t), config.flow_share))
         errors = []
         if len(flow):
-            errors.append(self.predict(xt[flow], t[flow]).float() - velocity[flow])
+            errors.append(self.predict(xt[flow], t[flow], **with_labels(labels, flow)).float() - velocity[flow])
         if len(jump):
-            u, target = self.average_and_target(xt[jump], t[jump], r[jump], velocity[jump])
+            u, target = self.average_and_target(xt[jump], t[jump], r[jump], velocity[jump], **with_labels(labels, jump))
             errors.append(u - target)
         squares = torch.cat(errors).square().flatten(1)
         self.report_losses(t[torch.cat([flow, jump])], squares.mean(dim=1))
@@ -65,13 +71,14 @@ class MeanFlow(AverageVelocityModel):
         return (losses / (losses.detach() + config.norm_eps) ** config.norm_p).mean()
 
     def average_and_target(
-        self, xt: torch.Tensor, t: torch.Tensor, r: torch.Tensor, velocity: torch.Tensor
+        self, xt: torch.Tensor, t: torch.Tensor, r: torch.Tensor, velocity: torch.Tensor, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """u(xt, t, r) and the right-hand side of the identity, which carries no gradient: xt, velocity (B, ...); t, r (B,).
 
         Both come from one call, so that dropout is the same in the value and the derivative. Float32, whatever autocast says.
+        kwargs: for predict, such as labels.
         """
-        h = r - t
+        h, predict = r - t, partial(self.predict, **kwargs)
         with torch.autocast(xt.device.type, enabled=False):
-            u, du_dt = torch.func.jvp(self.predict, (xt, t, h), (velocity, torch.ones_like(t), -torch.ones_like(h)))
+            u, du_dt = torch.func.jvp(predict, (xt, t, h), (velocity, torch.ones_like(t), -torch.ones_like(h)))
         return u, (velocity + expand_t(h, xt) * du_dt).detach()

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from src.methods._base import Method, register, split_batch
-from src.methods._student import Student
+from src.methods._guidance import with_labels
+from src.methods._student import Student, TeacherOptions
 from src.methods._target import follow, frozen_copy
 from src.methods._vp_path import DDIMModel
 from src.utils import expand_t
@@ -52,7 +53,7 @@ class ProgressiveDistillation(Student, DDIMModel):
     """
 
     @dataclass
-    class Config(DDIMModel.Config):
+    class Config(TeacherOptions, DDIMModel.Config):
         prediction: str = field(default="v", metadata={"help": "what the network learns to predict", "choices": PREDICTIONS})
         start_steps: int = field(
             default=32, metadata={"help": "steps of the first round's teacher, a power of 2", "minimum": 2}
@@ -117,7 +118,9 @@ class ProgressiveDistillation(Student, DDIMModel):
 
     # --------------------------------------------------------------------------------------------------------- loss
 
-    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def compute_loss(
+        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
         """Weighted squared error of the data (algorithm 2): data and noise (B, ...) -> scalar."""
         batch, device, config = data.shape[0], data.device, self.config
         new = config.start_steps // 2 ** (1 + self.train_only["rounds"].done)
@@ -132,10 +135,10 @@ class ProgressiveDistillation(Student, DDIMModel):
         xt = self.scheduler.forward_process(data, noise, t)
         target = torch.empty_like(xt)
         if len(repeated):
-            target[repeated] = self.known(xt[repeated], t[repeated], steps[repeated])
+            target[repeated] = self.known(xt[repeated], t[repeated], steps[repeated], **with_labels(labels, repeated))
         if len(halved):
-            target[halved] = self.target(xt[halved], index[halved], steps[halved])
-        pred = self.predict(xt, t, steps).to(xt.dtype)
+            target[halved] = self.target(xt[halved], index[halved], steps[halved], **with_labels(labels, halved))
+        pred = self.predict(xt, t, steps, **with_labels(labels)).to(xt.dtype)
         errors = (self.scheduler.data_and_noise(xt, pred, t)[0] - target).square().flatten(1).mean(dim=1)
         a, s = self.scheduler.signal_and_noise(t, t)
         snr = (a / s).square()
@@ -144,14 +147,16 @@ class ProgressiveDistillation(Student, DDIMModel):
         return losses.mean()
 
     @torch.no_grad()
-    def target(self, xt: torch.Tensor, index: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    def target(
+        self, xt: torch.Tensor, index: torch.Tensor, steps: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The data (B, ...) for which one of `steps` (B,) steps lands where two half steps of the teacher land.
 
         They begin at xt (B, ...), at time number index (B,) of the grid.
         """
         t, middle, end = (self.grid_time(2 * index - half, 2 * steps) for half in range(3))
-        z = self.ddim(xt, self.known(xt, t, 2 * steps), t, middle)
-        z = self.ddim(z, self.known(z, middle, 2 * steps), middle, end)
+        z = self.ddim(xt, self.known(xt, t, 2 * steps, labels), t, middle)
+        z = self.ddim(z, self.known(z, middle, 2 * steps, labels), middle, end)
         (a, s), (a_end, s_end) = self.scheduler.signal_and_noise(t, xt), self.scheduler.signal_and_noise(end, xt)
         return (z - s_end / s * xt) / (a_end - s_end / s * a)
 
@@ -161,14 +166,19 @@ class ProgressiveDistillation(Student, DDIMModel):
         return a_next * data + s_next / s * (xt - a * data)
 
     @torch.no_grad()
-    def known(self, xt: torch.Tensor, t: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-        """The data (B, ...) that the round's teacher, a sampler of `steps` (B,) steps, names at xt and t."""
+    def known(self, xt: torch.Tensor, t: torch.Tensor, steps: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        """The data (B, ...) that the round's teacher, a sampler of `steps` (B,) steps, names at xt, t and labels (B,).
+
+        The first round's teacher may be guided; a later one has learned from it what guidance does.
+        """
         if self.train_only["rounds"].done:
-            pred = self.predict(xt, t, steps, network=self.train_only["rounds"].teacher).to(xt.dtype)
+            network = self.train_only["rounds"].teacher
+            pred = self.predict(xt, t, steps, network=network, **with_labels(labels)).to(xt.dtype)
             return self.scheduler.data_and_noise(xt, pred, t)[0]
         a, s = self.scheduler.signal_and_noise(t, t)
         sigma = (s / a).clamp(max=SIGMA_MAX)
-        return self.teacher.denoised(xt * expand_t(sigma / s, xt), sigma).to(xt.dtype)
+        denoised = self.taught(labels, self.config.teacher_guidance)
+        return denoised(xt * expand_t(sigma / s, xt), sigma).to(xt.dtype)
 
     # ----------------------------------------------------------------------------------------------------- sampling
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from src.methods._base import register
+from src.methods._guidance import with_labels
 from src.methods._straight_path import VelocityModel
 from src.utils import expand_t
 
@@ -13,17 +14,21 @@ from src.utils import expand_t
 class RectifiedFlow(VelocityModel):
     """Learn the velocity of the straight path from noise to data; follow it with Euler steps."""
 
-    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    takes_labels = True
+
+    def compute_loss(
+        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
         """Mean squared error of the velocity (eq. 1 of the paper): data and noise (B, 3, H, W) -> scalar."""
         t = self.scheduler.sample_timesteps(data.shape[0], data.device)
         xt = self.scheduler.forward_process(data, noise, t)
-        pred = self.predict(xt, t)
+        pred = self.predict(xt, t, **with_labels(labels))
         losses = (pred.float() - self.scheduler.get_target(data, noise, t)).square().flatten(1).mean(dim=1)
         self.report_losses(t, losses)
         return losses.mean()
 
-    def denoised(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    def denoised(self, x: torch.Tensor, sigma: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """x = data + sigma noise is xt / t at the time t where (1 - t) / t = sigma; the data are xt + (1 - t) velocity."""
         t = 1 / (1 + sigma)
         xt, left = expand_t(t, x) * x, expand_t(1 - t, x)
-        return xt + left * self.predict(xt, t).to(x.dtype)
+        return xt + left * self.predict(xt, t, **kwargs).to(x.dtype)

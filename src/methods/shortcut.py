@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from src.methods._base import register, split_batch
+from src.methods._guidance import with_labels
 from src.methods._straight_path import AverageVelocityModel
 from src.methods._target import follow, frozen_copy
 from src.utils import expand_t
@@ -22,6 +23,8 @@ class Shortcut(AverageVelocityModel):
     step twice as large learns from two steps in a row of the target average of the network (eq. 4). Beside its forward pass for
     the whole batch, a training step costs two without gradients for bootstrap_share of it, and memory for a second network.
     """
+
+    takes_labels = True
 
     @dataclass
     class Config(AverageVelocityModel.Config):
@@ -48,7 +51,14 @@ class Shortcut(AverageVelocityModel):
     def on_step_end(self, step: int, total_steps: int) -> None:
         follow(self.train_only["target"], self.network, self.config.target_decay)
 
-    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, step: int | None = None, **kwargs: Any) -> torch.Tensor:
+    def compute_loss(
+        self,
+        data: torch.Tensor,
+        noise: torch.Tensor,
+        step: int | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
         """Flow matching, and self-consistency on bootstrap_share of the batch (eq. 5): data and noise (B, ...) -> scalar.
 
         Before step 1 the target becomes the network, so that a network loaded after the model was built is followed too.
@@ -68,21 +78,22 @@ class Shortcut(AverageVelocityModel):
         xt = self.scheduler.forward_process(data, noise, t)
         target = self.scheduler.get_target(data, noise, t)
         if len(bootstrap):
-            target[bootstrap] = self.bootstrap_target(xt[bootstrap], t[bootstrap], d[bootstrap]).to(target.dtype)
-        losses = (self.predict(xt, t, d).float() - target).square().flatten(1).mean(dim=1)
+            known = with_labels(labels, bootstrap)
+            target[bootstrap] = self.bootstrap_target(xt[bootstrap], t[bootstrap], d[bootstrap], **known).to(target.dtype)
+        losses = (self.predict(xt, t, d, **with_labels(labels)).float() - target).square().flatten(1).mean(dim=1)
         self.report_losses(t, losses)
         return losses.mean()
 
     @torch.no_grad()
-    def bootstrap_target(self, xt: torch.Tensor, t: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    def bootstrap_target(self, xt: torch.Tensor, t: torch.Tensor, d: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The mean direction of two half steps of the target network from xt (B, ...) at t (B,): what s(xt, t, d) should be.
 
-        Eq. 4 with the paper's 2d as d. The target network has no dropout and gets no gradient.
+        Eq. 4 with the paper's 2d as d. The target network has no dropout and gets no gradient. kwargs: for it, such as labels.
         """
         network, half = self.train_only["target"], d / 2
-        first = self.predict(xt, t, half, network=network).to(xt.dtype)
+        first = self.predict(xt, t, half, network=network, **kwargs).to(xt.dtype)
         middle = (xt + expand_t(half, xt) * first).clamp(-CLIP, CLIP)
-        second = self.predict(middle, t + half, half, network=network).to(xt.dtype)
+        second = self.predict(middle, t + half, half, network=network, **kwargs).to(xt.dtype)
         return ((first + second) / 2).clamp(-CLIP, CLIP)
 
     def predict(

@@ -37,6 +37,7 @@ class Batches:
         flip: mirror each image left-right with probability one half.
         noise_seeds: int64 (N,), the seed of the noise that belongs to each image, where it has one. The noise is drawn anew
             for each batch, on the CPU, and mirrored where its image is.
+        labels: int64 (N,), the class of each image, where they have one.
         affine: strength of random affine maps of each image: AFFINE times as much at most; 0 for none.
 
     Raises UserError if a batch is larger than the data set, samples that are no images are to be mirrored or mapped, or images
@@ -52,6 +53,7 @@ class Batches:
         flip: bool = True,
         noise_seeds: np.ndarray | None = None,
         affine: float = 0.0,
+        labels: np.ndarray | None = None,
     ):
         if batch_size > len(images):
             raise UserError(f"--batch_size {batch_size} is larger than the data set of {len(images)} images")
@@ -68,6 +70,8 @@ class Batches:
         self.sample_shape = tuple(images.shape[1:])
         self.has_noise = noise_seeds is not None
         self.noise_seeds = None if noise_seeds is None else torch.from_numpy(noise_seeds)
+        self.has_labels = labels is not None
+        self.all_labels = None if labels is None else torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device)
         self._epochs: dict[int, tuple[torch.Tensor, ...]] = {}
 
     def __len__(self) -> int:
@@ -108,6 +112,10 @@ class Batches:
         """The noise that belongs to the images of these rows: float32 (rows, 3, H, W). Only with noise_seeds."""
         _, mirrored, seeds, _ = self._take(number, rows)
         return self._mirror(draw_noise((len(seeds), *self.images.shape[1:]), self.images.device, seeds.tolist()), mirrored)
+
+    def labels(self, number: int, rows: slice) -> torch.Tensor:
+        """The labels of the images of these rows: int64 (rows,). Only with labels."""
+        return self.all_labels[self._take(number, rows)[0]]
 
     def __getitem__(self, number: int) -> torch.Tensor:
         """Batch `number` (from 0): float32 (batch_size, 3, H, W) in [-1, 1]."""

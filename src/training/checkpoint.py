@@ -31,7 +31,7 @@ def give_teacher(model: Method, source: Path, image_shape: Sequence[int], create
     method, or it was trained at another resolution.
     """
     try:
-        if not model.needs_teacher:
+        if not model.takes_teacher:
             raise ValueError(f"{type(model).__name__} learns from data alone and takes no teacher")
         teacher = load_teacher(source, image_shape, create_model, model.device)
         model.set_teacher(teacher)

@@ -56,6 +56,10 @@ class TrainingConfig(Options):
             "minimum": 0,
         },
     )
+    label_dropout: float = field(
+        default=0.1,
+        metadata={"help": "share of the labels that a model with classes is not told", "minimum": 0, "maximum": 1},
+    )
     flip: bool = field(default=True, metadata={"help": "mirror training images at random"})
     dev_images: int = field(
         default=0, metadata={"help": "training images set aside to measure FID on during the run", "minimum": 0}

@@ -17,7 +17,12 @@ def saved_flags(run: Run) -> dict[str, Any]:
     """The flags of train.py that a run was started with."""
     kept = {item.name for item in fields(TrainingConfig)} | {*DATA_FLAGS, "teacher"}
     training = {name: value for name, value in run.training.items() if name in kept}
-    return {**run.model, **training, "precision": precision_flag(run.training["precision"])}
+    return {
+        **run.model,
+        **training,
+        "class_conditional": bool(run.model.get("classes")),
+        "precision": precision_flag(run.training["precision"]),
+    }
 
 
 def forbidden_changes(
@@ -27,6 +32,7 @@ def forbidden_changes(
     there = saved_flags(run)
     found = config.changes_from(there)
     mine = {**json.loads(json.dumps(model_config)), "challenge": about["challenge"]}
+    mine["class_conditional"] = bool(model_config.get("classes"))
     if precision != "auto":
         mine["precision"] = precision
     found += [f"--{name} {there.get(name)} there, {value} here" for name, value in mine.items() if there.get(name) != value]

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from src.common.devices import autocast
 from src.common.processes import Processes
-from src.methods._base import Method
+from src.methods._base import Method, with_labels
 from src.training.checkpoint import parameter_count
 from src.training.config import TrainingConfig, micro_batches
 
@@ -57,10 +57,11 @@ def estimate_step(
     def run_passes(count: int) -> None:
         nonlocal peak
         data, noise = torch.randn(2, count, *image_shape, device=device)
+        known = with_labels(torch.ones(count, dtype=torch.int64, device=device) if model.num_classes else None)
         for group in groups:
             kept.clear()
             with autocast(device, dtype):
-                loss = model.compute_loss(data, noise, step=1, total_steps=1, group=group)
+                loss = model.compute_loss(data, noise, step=1, total_steps=1, group=group, **known)
             peak = max(peak, sum(kept.values()))
             loss.backward()
             model.zero_grad(set_to_none=True)

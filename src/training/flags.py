@@ -46,8 +46,14 @@ def add_run_flags(group: argparse._ArgumentGroup, presets: Iterable[str]) -> Non
     add_precision_flag(group, "auto is bf16 where the processor has it, and that of the run that is continued")
 
 
-def add_data_flags(group: argparse._ArgumentGroup, default_root: str) -> None:
+def add_data_flags(group: argparse._ArgumentGroup, default_root: str, class_conditional: bool) -> None:
     group.add_argument("--data_root", default=default_root, help="folder or zip file of the data")
+    group.add_argument(
+        "--class_conditional",
+        action=argparse.BooleanOptionalAction,
+        default=class_conditional,
+        help="learn the classes of data that have some: samples can then be asked for by class, and guided",
+    )
     group.add_argument(
         "--pairs",
         metavar="FOLDER",

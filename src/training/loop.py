@@ -39,6 +39,7 @@ class BatchSource(Protocol):
 
     sample_shape: tuple[int, ...]
     has_noise: bool  # whether each sample has noise of its own
+    has_labels: bool  # whether each sample has a class
 
     def __len__(self) -> int:
         """The number of training samples."""
@@ -48,6 +49,9 @@ class BatchSource(Protocol):
 
     def noise(self, number: int, rows: slice) -> torch.Tensor:
         """The noise that belongs to them, of the same shape; only where has_noise."""
+
+    def labels(self, number: int, rows: slice) -> torch.Tensor:
+        """Their labels: int64 (rows,); only where has_labels."""
 
 
 @dataclass
@@ -69,6 +73,7 @@ class Trainer:
         about: further entries of training_config.json.
         noise_seeds: int64 (N,), where each image has noise of its own: the seed that draw_noise makes it from. Without, every
             step draws fresh noise.
+        labels: int64 (N,), the class of each image, for a model with classes.
         previews: how samples are shown; without there are none.
         clip: clips the gradients of a parameter group; by default the norm of all of them, to config.grad_clip.
         clock: measures what is done beside the steps.
@@ -87,6 +92,7 @@ class Trainer:
     deadline: float = math.inf
     about: dict[str, Any] = field(default_factory=dict)
     noise_seeds: np.ndarray | None = None
+    labels: np.ndarray | None = None
     previews: Previews | None = None
     clip: Clip | None = None
     clock: Clock = field(default_factory=Clock)
@@ -96,7 +102,16 @@ class Trainer:
         config = self.config
         self.parts = micro_batches(config, self.processes)
         self.batches: BatchSource = (
-            Batches(self.images, config.batch_size, config.seed, self.device, config.flip, self.noise_seeds, config.affine)
+            Batches(
+                self.images,
+                config.batch_size,
+                config.seed,
+                self.device,
+                config.flip,
+                self.noise_seeds,
+                config.affine,
+                self.labels,
+            )
             if isinstance(self.images, np.ndarray)
             else self.images
         )
@@ -277,12 +292,13 @@ class Trainer:
             for other in self.state.optimizers.values():
                 other.zero_grad()
             total = torch.zeros((), device=self.device)
-            for rows, data, noise_here in parts:
+            for rows, data, noise_here, known in parts:
                 share = (rows.stop - rows.start) / whole
                 seed_everything(step_seed(config.seed, step, index))
                 draws = contextlib.nullcontext() if share == 1 else DrawAsOneBatch(rows, whole)
                 with draws, autocast(self.device, self.dtype):
-                    loss = model.compute_loss(data, noise_here, step=step, total_steps=config.num_iterations, group=name)
+                    told = {"step": step, "total_steps": config.num_iterations, "group": name, **known}
+                    loss = model.compute_loss(data, noise_here, **told)
                 (loss * share).backward()
                 total += loss.detach() * share
             self.processes.sum_gradients(self.groups[name])
@@ -301,14 +317,25 @@ class Trainer:
             return self.clip(parameters)
         return torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip or math.inf)
 
-    def _batch(self, step: int) -> list[tuple[slice, torch.Tensor, torch.Tensor]]:
-        """This process's micro-batches of the step: their rows of the whole batch, data and noise (rows, ...)."""
-        number = step - 1
-        if self.batches.has_noise:
-            return [(rows, self.batches.rows(number, rows), self.batches.noise(number, rows)) for rows in self.parts]
-        seed_everything(step_seed(self.config.seed, step))
-        noise = torch.randn(self.config.batch_size, *self.sample_shape, device=self.device)
-        return [(rows, self.batches.rows(number, rows), noise[rows]) for rows in self.parts]
+    def _batch(self, step: int) -> list[tuple[slice, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
+        """This process's micro-batches of the step: their rows of the whole batch, data and noise (rows, ...), and labels."""
+        number, batches = step - 1, self.batches
+        if batches.has_noise:
+            noises = [batches.noise(number, rows) for rows in self.parts]
+        else:
+            seed_everything(step_seed(self.config.seed, step))
+            noise = torch.randn(self.config.batch_size, *self.sample_shape, device=self.device)
+            noises = [noise[rows] for rows in self.parts]
+        known = self._labels(step) if batches.has_labels else [{}] * len(self.parts)
+        return [(rows, batches.rows(number, rows), *rest) for rows, *rest in zip(self.parts, noises, known, strict=True)]
+
+    def _labels(self, step: int) -> list[dict[str, torch.Tensor]]:
+        """The labels of this process's micro-batches, (rows,), as compute_loss takes them; label_dropout of them are 0."""
+        draws = torch.Generator().manual_seed(step_seed(self.config.seed, step, 0, 0))
+        dropped = torch.rand(self.config.batch_size, generator=draws) < self.config.label_dropout
+        return [
+            {"labels": self.batches.labels(step - 1, rows).masked_fill(dropped[rows].to(self.device), 0)} for rows in self.parts
+        ]
 
     # ------------------------------------------------------------------------------------------ beside the steps
 

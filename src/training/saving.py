@@ -18,6 +18,7 @@ from src.common.cli import UserError
 from src.common.devices import autocast
 from src.common.files import save_json, write_whole
 from src.common.noise import image_seeds
+from src.common.sampling import labels_in_turn
 from src.methods._base import Method
 from src.runs import LAST, PREVIEW, PREVIEWS, RESUME, TRAINING_CONFIG, Run
 from src.training.curves import draw_curves
@@ -88,8 +89,8 @@ class Previews:
         model.eval()
         rows = []
         for nfe in self.nfe:
-            seeds = image_seeds(seed, 0, self.count)
-            rows.append(self.to_array(model.sample((self.count, *shape), num_inference_timesteps=nfe, seeds=seeds)))
+            told = {"seeds": image_seeds(seed, 0, self.count), **labels_in_turn(model, 0, self.count)}
+            rows.append(self.to_array(model.sample((self.count, *shape), num_inference_timesteps=nfe, **told)))
         model.train(was_training)
         with write_whole(path) as partial:
             self.draw(rows, [f"NFE {nfe}" for nfe in self.nfe]).save(partial, format="png")
