@@ -1,8 +1,8 @@
 """Sample a checkpoint: `python sampling.py --ckpt_path ./results/RUN/last.ckpt --save_dir ./samples`.
 
 The images go to SAVE_DIR/nfe=1/0000.png ..., one folder for each number of network calls (NFE), and what made them to
-SAVE_DIR/sampling.json; of a model with classes, each image's label to SAVE_DIR/labels.csv. Several GPUs share the work with `torchrun --nproc_per_node=4 sampling.py ...`, and the images are the
-same.
+SAVE_DIR/sampling.json; of a model with classes, each image's label to SAVE_DIR/labels.csv. Several GPUs share the work with
+`torchrun --nproc_per_node=4 sampling.py ...`, and the images are the same.
 """
 
 import argparse

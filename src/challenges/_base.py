@@ -79,8 +79,8 @@ class Challenge(ABC):
 
     Args:
         shape: of one sample: (3, H, W) of an image.
-        load: (split, root) -> samples (N, *shape) and labels (N,), 1, 2 ... by class, or None. split is "train" or "val"; samples are uint8, or
-            floating-point in the units of the network. Raises UserError where root has no such data.
+        load: (split, root) -> samples (N, *shape) and labels (N,), 1, 2 ... by class, or None. split is "train" or "val";
+            samples are uint8, or floating-point in the units of the network. Raises UserError where root has no such data.
         nfe: the numbers of network calls that are sampled.
         num_samples: how many samples are made for each of them.
         metrics: name -> what it is called in print; the first one ranks. Less is better.

@@ -94,8 +94,9 @@ class Method(BaseGenerativeModel):
     def denoised(self, x: torch.Tensor, sigma: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The data expected at x = data + sigma noise: what a method has to give to be a teacher.
 
-        x is (B, ...), sigma (B,) above 0; the result is as x is; kwargs go to predict, such as labels. With it the probability flow of any Gaussian path
-        is dx / dsigma = (x - denoised(x, sigma)) / sigma, since the paths differ in the scale of x and the clock alone.
+        x is (B, ...), sigma (B,) above 0; the result is as x is; kwargs go to predict, such as labels. With it the probability
+        flow of any Gaussian path is dx / dsigma = (x - denoised(x, sigma)) / sigma, since the paths differ in the scale of x and
+        the clock alone.
         """
         raise NotImplementedError(f"{type(self).__name__} gives no denoised data")
 

@@ -6,9 +6,7 @@ import torch
 
 from src.utils import expand_t
 
-Denoised = Callable[
-    [torch.Tensor, torch.Tensor], torch.Tensor
-]  # (x, sigma (B,)) -> the data expected at x = data + sigma noise
+Denoised = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (x, sigma (B,)) -> data expected at x = data + sigma noise
 ORDERS = {"euler": 1, "dpmpp": 2}  # of the solvers an option may name
 
 

@@ -84,7 +84,8 @@ class CMT(Student, ConsistencyModel):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Points (B, ...) of the teacher's trajectories, their noise levels (B,), the trajectories' ends (B, ...) and labels.
 
-        A trajectory has the label (B,) of the row that its noise is taken from. Points of one trajectory are spread evenly over its nfe levels, from a random first one.
+        A trajectory has the label (B,) of the row that its noise is taken from. Points of one trajectory are spread evenly over
+        its nfe levels, from a random first one.
         """
         config, batch, device = self.config, noise.shape[0], noise.device
         points = math.gcd(batch, config.points)
