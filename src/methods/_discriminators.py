@@ -5,7 +5,7 @@ a batch are never mixed, and the frozen part lets gradients through to the sampl
 
 It can be told a sample's class, as conditional discriminators are (Miyato and Koyama, arXiv:1802.05637), and in the same way
 the noise level that a sample was made from. Samples of one level then cannot make up for what those of another lack: where it
-sees only the mixture of all levels, a mode may be missing from the samples of one call if those of more calls have it too often.
+sees only the mixture of all levels, a mode may be missing from samples of one call if those of more calls have it too often.
 """
 
 import copy
