@@ -95,7 +95,7 @@ class Method(BaseGenerativeModel):
         """The data expected at x = data + sigma noise: what a method has to give to be a teacher.
 
         x is (B, ...), sigma (B,) above 0; the result is as x is; kwargs go to predict, such as labels. With it the probability
-        flow of any Gaussian path is dx / dsigma = (x - denoised(x, sigma)) / sigma: paths differ in the scale of x and the clock
+        flow of a Gaussian path is dx / dsigma = (x - denoised(x, sigma)) / sigma: paths differ in the scale of x and the clock
         alone.
         """
         raise NotImplementedError(f"{type(self).__name__} gives no denoised data")

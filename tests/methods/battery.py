@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from src.challenges import get_challenge
+from src.challenges._classes import ClassUNet
 from src.common.checkpoints import load_model, save_model
 from src.common.devices import PRECISIONS, autocast
 from src.methods import Method
@@ -249,3 +250,80 @@ def check_checkpoint_is_average(make: Make, folder) -> None:
         torch.testing.assert_close(saved[name], expected, atol=1e-5, rtol=1e-5, msg=f"{name} is not the average")
         assert torch.equal(parameter, latest), "the average overwrote the weights in training"
     assert any(not torch.allclose(a, b, atol=1e-4) for a, b in zip(average, history[-1], strict=True))
+
+
+def check_labels(make_labelled: Make) -> None:
+    """Of a method that takes labels: every call in training and sampling is told each image's own label, and heeds it.
+
+    Data and noise of row i are a pattern of their own, by which a row is known wherever it goes.
+    """
+    model = make_labelled()
+    count = model.num_classes
+    patterns = torch.zeros(count, SHAPE[0] * SHAPE[1] * SHAPE[2])
+    patterns[torch.arange(count), 7 * torch.arange(count) + 3] = 30.0
+    patterns = patterns.view(count, *SHAPE)
+    labels = torch.arange(1, count + 1).roll(2)  # not the row's own number
+
+    for group in model.optim_groups():
+        for seed in range(3):
+            torch.manual_seed(seed)
+            with labelled_calls() as calls:
+                model.compute_loss(patterns, patterns, step=2, total_steps=10, group=group, labels=labels)
+            assert calls, f"group {group}: the loss calls no network"
+            for rows, told in calls:
+                assert told is not None, f"group {group}: a call in training is told no labels"
+                if len(told) == count and set(rows) == {None}:
+                    rows = range(count)  # no pattern any more, but the whole batch
+                wrong = [(row, label) for row, label in zip(rows, told, strict=True) if row is not None and label != labels[row]]
+                assert not wrong, f"group {group}: rows and the labels that they were told: {wrong}"
+
+    for nfe in (1, 2, 4):
+        asked = torch.arange(len(SEEDS)) % count + 1
+        with torch.no_grad(), labelled_calls() as calls:
+            images = model.sample((len(SEEDS), *SHAPE), nfe, seeds=SEEDS, labels=asked)
+            others = model.sample((len(SEEDS), *SHAPE), nfe, seeds=SEEDS, labels=asked % count + 1)
+            none = model.sample((len(SEEDS), *SHAPE), nfe, seeds=SEEDS)
+            zero = model.sample((len(SEEDS), *SHAPE), nfe, seeds=SEEDS, labels=torch.zeros_like(asked))
+        assert [told for _, told in calls[:nfe]] == [asked.tolist()] * nfe, f"NFE {nfe}: a call is not told the labels"
+        for name, found in (("another label", others), ("no label", none)):
+            differ = (found - images).abs().flatten(1).mean(dim=1).min().item()
+            assert differ > 1e-3, f"NFE {nfe}: {name} changes an image by {differ:.1e} only"
+        torch.testing.assert_close(none, zero)
+
+
+@contextmanager
+def labelled_calls():
+    """Record every call of a network with classes: which row of the patterns each image is, or None, and the labels told."""
+    calls = []
+    forward, embed = ClassUNet.forward, ClassUNet.embed
+
+    def plain(value: torch.Tensor | None) -> torch.Tensor | None:
+        while value is not None and torch._C._functorch.is_functorch_wrapped_tensor(value):
+            value = torch._C._functorch.get_unwrapped(value)
+        return value if value is None else value.detach()
+
+    def row(image: torch.Tensor) -> int | None:
+        largest, places = image.flatten().abs().topk(2)
+        known = largest[0] > 5 * largest[1] and places[0] % 7 == 3
+        return places[0].item() // 7 if known else None
+
+    def note(rows: list, labels: torch.Tensor | None) -> None:
+        calls.append((rows, None if labels is None else plain(labels).tolist()))
+
+    def forward_noted(self, x, timestep, condition=None, labels=None):
+        note([row(image) for image in plain(x)], labels)
+        ClassUNet.embed = embed
+        try:
+            return forward(self, x, timestep, condition, labels)
+        finally:
+            ClassUNet.embed = embed_noted
+
+    def embed_noted(self, timestep, condition=None, labels=None):  # a discriminator's call
+        note([None] * len(timestep), labels)
+        return embed(self, timestep, condition, labels)
+
+    ClassUNet.forward, ClassUNet.embed = forward_noted, embed_noted
+    try:
+        yield calls
+    finally:
+        ClassUNet.forward, ClassUNet.embed = forward, embed

@@ -1,0 +1,120 @@
+"""Labels on their way from the data to the loss: with their images, some of them dropped, however the batch is divided."""
+
+import numpy as np
+import pytest
+import torch
+
+from src.challenges._classes import ClassUNet
+from src.methods import METHODS
+from src.training.config import TrainingConfig
+from src.training.loop import Trainer
+from tests.helpers import TINY, fill_by_rule
+
+CPU = torch.device("cpu")
+COUNT, CLASSES = 60, 6
+
+
+def images_and_labels():
+    """Image i is of one grey, 4 i, and has the label i % CLASSES + 1."""
+    greys = 4 * np.arange(COUNT, dtype=np.uint8)
+    return np.broadcast_to(greys[:, None, None, None], (COUNT, 3, 16, 16)).copy(), np.arange(COUNT) % CLASSES + 1
+
+
+def labelled_model(**options):
+    model = METHODS.get("rectified_flow").from_options(fill_by_rule(ClassUNet(**TINY, num_classes=CLASSES)), **options)
+    return model
+
+
+def trainer(folder, model=None, **options):
+    images, labels = images_and_labels()
+    defaults = {"batch_size": 12, "num_iterations": 4, "lr_warmup": 0, "memory_format": "contiguous", "log_interval": 1}
+    config = TrainingConfig(**{**defaults, **options})
+    return Trainer(model or labelled_model(), images, config, {"method": "rectified_flow"}, folder, CPU, labels=labels)
+
+
+def recorded(folder, **options):
+    """What each loss is told: (grey of each image, its label)."""
+    model, told = labelled_model(), []
+    loss = model.compute_loss
+
+    def recording(data, noise, labels, **kwargs):
+        greys = ((data[:, 0, 0, 0] + 1) * 127.5).round().int()
+        told.append(list(zip(greys.tolist(), labels.tolist(), strict=True)))
+        return loss(data, noise, labels=labels, **kwargs)
+
+    model.compute_loss = recording
+    trainer(folder, model, **options).run()
+    return told
+
+
+def test_each_image_has_its_own_label(tmp_path):
+    told = sum(recorded(tmp_path, label_dropout=0.0, num_iterations=10), [])
+    assert len(told) == 120 and all(label == grey // 4 % CLASSES + 1 for grey, label in told)
+
+
+def test_the_share_of_dropped_labels(tmp_path):
+    """One tenth by default, in the bounds of 4 standard errors; those that are left are right."""
+    told = sum(recorded(tmp_path, num_iterations=100), [])
+    share = sum(label == 0 for _, label in told) / len(told)
+    assert abs(share - 0.1) < 4 * (0.1 * 0.9 / len(told)) ** 0.5
+    assert all(label in (0, grey // 4 % CLASSES + 1) for grey, label in told)
+    assert all(label == 0 for _, label in sum(recorded(tmp_path / "all", label_dropout=1.0), []))
+
+
+def test_micro_batches_are_told_the_labels_of_the_whole(tmp_path):
+    whole = recorded(tmp_path / "whole")
+    for size in (4, 6):
+        parts = recorded(tmp_path / str(size), micro_batch=size)
+        per_step = 12 // size
+        joined = [sum(parts[i : i + per_step], []) for i in range(0, len(parts), per_step)]
+        assert joined == whole
+
+
+def test_a_resumed_run_is_told_the_same(tmp_path):
+    whole = trainer(tmp_path / "whole")
+    whole.run()
+    first = trainer(tmp_path / "parts", num_iterations=2)
+    first.run()
+    second = trainer(tmp_path / "parts")
+    second.run(resume=True)
+    for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_loss_is_told_nothing_without_classes(tmp_path):
+    """What a student's own compute_loss(self, data, noise, **kwargs) sees is as it was."""
+    model = METHODS.get("custom").from_options(fill_by_rule(ClassUNet(**TINY)))
+    loss, keys = model.compute_loss, set()
+    model.compute_loss = lambda data, noise, **kwargs: keys.update(kwargs) or loss(data, noise, **kwargs)
+    config = TrainingConfig(batch_size=4, num_iterations=2, memory_format="contiguous")
+    Trainer(model, images_and_labels()[0], config, {"method": "custom"}, tmp_path, CPU).run()
+    assert keys == {"step", "total_steps", "group"}
+
+
+def test_it_learns_what_labels_mean(tmp_path):
+    """Two greys of two classes: each is drawn when it is asked for."""
+    torch.manual_seed(0)
+    labels = np.arange(64) % 2 + 1
+    images = np.where(labels[:, None, None, None] == 1, 60, 190).astype(np.uint8) * np.ones((1, 3, 8, 8), np.uint8)
+    network = ClassUNet(ch=16, ch_mult=(1,), attn=(), num_res_blocks=1, dropout=0.0, num_classes=2)
+    model = METHODS.get("rectified_flow").from_options(network)
+    config = TrainingConfig(batch_size=32, num_iterations=150, lr=3e-3, lr_warmup=5, lr_decay=0.5, memory_format="contiguous")
+    Trainer(model, images, config, {"method": "rectified_flow"}, tmp_path, CPU, labels=labels).run()
+    model.eval()
+    means = [
+        model.sample((16, 3, 8, 8), 8, seeds=range(16), labels=torch.full((16,), label)).mean(dim=(1, 2, 3)) for label in (1, 2)
+    ]
+    dark, bright = 60 / 127.5 - 1, 190 / 127.5 - 1
+    assert (means[0] - dark).abs().max() < 0.25 and (means[1] - bright).abs().max() < 0.25
+
+
+@pytest.mark.parametrize("classes", [None, [2], [3, 1]])
+def test_previews_and_scores_ask_for_each_class(classes):
+    from src.common.sampling import generate
+
+    model, asked = labelled_model().eval(), []
+    sample = model.sample
+    model.sample = lambda *args, labels, **kwargs: asked.extend(labels.tolist()) or sample(*args, labels=labels, **kwargs)
+    batches = list(generate(model, (3, 16, 16), 1, 11, 4, 0, torch.float32, first_sample=3, classes=classes))
+    in_turn = classes or list(range(1, CLASSES + 1))
+    assert asked == [in_turn[i % len(in_turn)] for i in range(3, 14)] and sum(map(len, batches)) == 11
