@@ -7,10 +7,8 @@ SAVE_DIR/sampling.json; of a model with classes, each image's label to SAVE_DIR/
 
 import argparse
 import contextlib
-import csv
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,14 @@ from tqdm import tqdm
 from custom_model import create_custom_model
 from src.challenges import Challenge, add_challenge_flag, find_challenge
 from src.common.checkpoints import load_model, read_model_config
+from src.common.classes import labels_in_turn, read_classes, write_labels
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import add_precision_flag, precision_name, resolve_precision
 from src.common.files import load_torch, write_whole
 from src.common.processes import Processes, join_processes
-from src.common.sampling import fitting_batch_size, generate, labels_in_turn
+from src.common.sampling import fitting_batch_size, generate
 from src.methods import METHODS, Guidance
-from src.runs import LABELS, Run, nfe_name, note_sampling
+from src.runs import LABELS, Run, nfe_name, note_sampling, scale_name
 
 
 def parse() -> tuple[argparse.Namespace, Challenge]:
@@ -63,8 +62,10 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     group = parser.add_argument_group("of a model with classes")
     classes_help = "what is sampled, in turn: all, none (no class), or classes by name or by label 1, 2 ..."
     group.add_argument("--classes", nargs="+", default=["all"], metavar="CLASS", help=classes_help)
-    guidance_help = "0: none; else each step makes two calls, and NFE counts both: noise(none) + W (noise(class) - noise(none))"
-    group.add_argument("--guidance_scale", type=number(float, 0), default=0.0, metavar="W", help=guidance_help)
+    scales = " and ".join(f"{scale:g}" for scale in challenge.guidance_scales)
+    guidance_help = "none + W (class - none) of predictions: two calls a step, both counted; 0 is the class alone; of several "
+    guidance_help += f"each has a folder (default: {scales})"
+    group.add_argument("--guidance_scale", type=number(float, 0), nargs="+", metavar="W", help=guidance_help)
     interval_help = "noise levels sigma between which guidance acts; outside them a step makes one call"
     group.add_argument(
         "--guidance_interval",
@@ -139,31 +140,16 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
     return {"checkpoint": str(Path(path).resolve()), "step": step, **seen}
 
 
-def read_classes(words: Sequence[str], names: Sequence[str]) -> list[int] | None:
-    """The labels that --classes asks for, of these class names; None for all of them.
-
-    Raises UserError for another word, naming the valid ones, and for any choice where the model has no classes.
-    """
-    if list(words) == ["all"]:
-        return None
-    if not names:
-        raise UserError(f"--classes {' '.join(words)}: the model was trained without classes")
-    if list(words) == ["none"]:
-        return [0]
-    known = {**{str(label): label for label in range(1, len(names) + 1)}, **{name: i for i, name in enumerate(names, start=1)}}
-    if unknown := next((word for word in words if word not in known), None):
-        raise UserError(
-            f"--classes {unknown}: no such class; expected all, none, or of {', '.join(names)}, or labels 1 to {len(names)}"
-        )
-    return [known[word] for word in words]
-
-
-def read_guidance(args: argparse.Namespace, model: torch.nn.Module, device: torch.device) -> Guidance | None:
-    """The guidance that the flags ask for; None for none. Raises UserError where the model has no use for it."""
-    if args.guidance_scale == 0:
+def read_guidance(
+    args: argparse.Namespace, challenge: Challenge, model: torch.nn.Module, device: torch.device
+) -> dict[float, Guidance | None]:
+    """The guidance of each scale that is asked for; None for scale 0. Raises UserError where the model has no use for it."""
+    usual = challenge.guidance_scales if getattr(model, "num_classes", 0) else (0.0,)
+    scales = list(dict.fromkeys(args.guidance_scale or usual))
+    if not any(scales):
         if args.autoguidance or args.guidance_interval != [0.0, math.inf]:
             raise UserError("--autoguidance and --guidance_interval need a --guidance_scale above 0")
-        return None
+        return {0.0: None}
     if not getattr(model, "takes_guidance", False):
         able = [name for name, cls in METHODS.items() if cls.takes_guidance]
         raise UserError(f"--guidance_scale: {type(model).__name__} cannot be guided; methods that can: {', '.join(able)}")
@@ -171,34 +157,25 @@ def read_guidance(args: argparse.Namespace, model: torch.nn.Module, device: torc
     if args.autoguidance:
         weak = load_model(args.autoguidance, create_custom_model, device).eval().to(memory_format=torch.channels_last)
         if type(weak) is not type(model) or weak.num_classes != model.num_classes:
-            raise UserError(f"--autoguidance {args.autoguidance}: expected a {type(model).__name__} of the same classes")
+            method = type(model).__name__
+            raise UserError(f"--autoguidance {args.autoguidance}: expected a model of the same method ({method}) and classes")
     elif not model.num_classes:
-        raise UserError(f"--guidance_scale {args.guidance_scale:g}: the model was trained without classes")
+        raise UserError(f"--guidance_scale {max(scales):g}: the model was trained without classes")
     if odd := next((nfe for nfe in args.nfe_list if nfe % 2), None):
         raise UserError(f"--nfe_list {odd}: a guided step makes two calls: give even numbers")
     try:
-        return Guidance(args.guidance_scale, *args.guidance_interval, weak)
+        return {scale: Guidance(scale, *args.guidance_interval, weak) if scale else None for scale in scales}
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def describe_request(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    """What sampling.json says of classes and guidance, where there are any."""
-    told: dict[str, Any] = {"classes": args.classes} if names else {}
-    if args.guidance_scale:
-        told["guidance_scale"] = args.guidance_scale
-        told["guidance_interval"] = [level if level < math.inf else None for level in args.guidance_interval]
-        told["autoguidance"] = args.autoguidance and str(Path(args.autoguidance).resolve())
-    return told
-
-
-def write_labels(folder: Path, challenge: Challenge, labels: torch.Tensor, names: Sequence[str]) -> None:
-    """Write labels.csv: file, label and class of each sample, the same in every folder nfe=K beside it."""
-    with write_whole(folder / LABELS) as partial, open(partial, "w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["file", "label", "class"])
-        for i, label in enumerate(labels.tolist()):
-            rows.writerow([challenge.file_name(i), label, names[label - 1] if label else ""])
+def describe_guidance(guidance: Guidance | None, args: argparse.Namespace) -> dict[str, Any]:
+    """What sampling.json says of guidance, where there is any."""
+    if guidance is None:
+        return {}
+    interval = [guidance.low, None if guidance.high == math.inf else guidance.high]
+    weak = args.autoguidance and str(Path(args.autoguidance).resolve())
+    return {"guidance_scale": guidance.scale, "guidance_interval": interval, "autoguidance": weak}
 
 
 def main() -> None:
@@ -214,18 +191,22 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
     dtype = resolve_precision(args.precision, device)
     processes.say(f"{args.ckpt_path}: {type(model).__name__} on {device}, {precision_name(dtype)}")
     batch_size = fitting_batch_size(args.batch_size, device, challenge.cpu_batch_size)
-    about = describe_checkpoint(args.ckpt_path)
     names = (read_model_config(args.ckpt_path, args.config_path) or {}).get("classes", [])
-    classes, guidance = read_classes(args.classes, names), read_guidance(args, model, device)
-    asked = {"classes": classes, **({"guidance": guidance} if guidance else {})}
-    for nfe in args.nfe_list:
-        folder = Path(args.save_dir) / nfe_name(nfe)
-        write_samples(model, challenge, folder, nfe, args.num_samples, batch_size, args.seed, dtype, processes, **asked)
-        if processes.is_first:
-            kept = {"num_samples": args.num_samples, "seed": args.seed, "precision": precision_name(dtype), "options": options}
-            note_sampling(folder, {**about, "nfe": nfe, **kept, **describe_request(args, names)})
-    if names and processes.is_first:
-        write_labels(Path(args.save_dir), challenge, labels_in_turn(model, 0, args.num_samples, classes)["labels"], names)
+    classes, by_scale = read_classes(args.classes, names), read_guidance(args, challenge, model, device)
+    about = {**describe_checkpoint(args.ckpt_path), "num_samples": args.num_samples, "seed": args.seed}
+    about |= {"precision": precision_name(dtype), "options": options, **({"classes": args.classes} if names else {})}
+    for scale, guidance in by_scale.items():
+        place = Path(args.save_dir) / (scale_name(scale) if len(by_scale) > 1 else "")
+        asked = {"classes": classes, **({"guidance": guidance} if guidance else {})}
+        for nfe in args.nfe_list:
+            folder = place / nfe_name(nfe)
+            write_samples(model, challenge, folder, nfe, args.num_samples, batch_size, args.seed, dtype, processes, **asked)
+            if processes.is_first:
+                note_sampling(folder, {**about, "nfe": nfe, **describe_guidance(guidance, args)})
+        if names and processes.is_first:
+            labels = labels_in_turn(model, 0, args.num_samples, classes)["labels"].tolist()
+            files = [challenge.file_name(number) for number in range(args.num_samples)]
+            write_labels(place / LABELS, files, labels, names)
     processes.say(f"samples: {args.save_dir}")
 
 

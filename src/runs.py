@@ -130,6 +130,11 @@ def nfe_name(nfe: int) -> str:
     return f"nfe={nfe}"
 
 
+def scale_name(scale: float) -> str:
+    """The name of the folder of this guidance scale: scale=7.5."""
+    return f"scale={scale:g}"
+
+
 def nfe_of(name: str | Path) -> int | None:
     """K of a folder or file that is named nfe=K, else None."""
     stem = Path(name).name.removesuffix(".json")

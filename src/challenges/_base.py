@@ -93,6 +93,7 @@ class Challenge(ABC):
         method_options: method -> defaults of its options that differ for these data.
         classes: the names of the classes that labels 1, 2 ... stand for; empty where samples have no labels.
         class_conditional: whether models learn the classes if train.py is not told.
+        guidance_scales: that are sampled, of models with classes; 0 is no guidance.
         marks: what a course asks for.
         published: rows of the leaderboard for comparison.
     """
@@ -113,6 +114,7 @@ class Challenge(ABC):
     method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     class_conditional: bool = False
+    guidance_scales: tuple[float, ...] = (0.0,)
     marks: tuple[Mark, ...] = ()
     published: tuple[Published, ...] = ()
 

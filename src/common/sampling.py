@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from src.common.classes import labels_in_turn
 from src.common.cli import UserError
 from src.common.devices import autocast, seed_everything
 from src.common.noise import image_seeds
@@ -71,18 +72,3 @@ def generate(
             told = labels_in_turn(model, first, count, classes)
             samples = sample_batch(model, (count, *shape), nfe, image_seeds(seed, first, count), **told, **asked)
         yield samples
-
-
-def labels_in_turn(
-    model: torch.nn.Module, first: int, count: int, classes: Sequence[int] | None = None
-) -> dict[str, torch.Tensor]:
-    """What sample is told of the classes of samples first .. first + count - 1: {"labels": int64 (count,)}.
-
-    Sample i has the label classes[i % len(classes)], whatever the batch; by default each of the model's classes in turn. Of a
-    model without classes it is told nothing.
-    """
-    num_classes = getattr(model, "num_classes", 0)
-    if not num_classes:
-        return {}
-    wanted = torch.tensor(range(1, num_classes + 1) if classes is None else list(classes), device=model.device)
-    return {"labels": wanted[torch.arange(first, first + count, device=model.device) % len(wanted)]}

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from src.common.classes import labels_in_turn
 from src.common.noise import image_seeds
 from src.common.processes import Processes
-from src.common.sampling import labels_in_turn
 
 
 class DevelopmentScore:

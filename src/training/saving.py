@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 from src.common.checkpoints import save_model
+from src.common.classes import labels_in_turn
 from src.common.cli import UserError
 from src.common.devices import autocast
 from src.common.files import save_json, write_whole
 from src.common.noise import image_seeds
-from src.common.sampling import labels_in_turn
 from src.methods._base import Method
 from src.runs import LAST, PREVIEW, PREVIEWS, RESUME, TRAINING_CONFIG, Run
 from src.training.curves import draw_curves

@@ -274,7 +274,9 @@ def check_labels(make_labelled: Make) -> None:
                 assert told is not None, f"group {group}: a call in training is told no labels"
                 if len(told) == count and set(rows) == {None}:
                     rows = range(count)  # no pattern any more, but the whole batch
-                wrong = [(row, label) for row, label in zip(rows, told, strict=True) if row is not None and label != labels[row]]
+                wrong = [
+                    (row, label) for row, label in zip(rows, told, strict=True) if row is not None and label != labels[row]
+                ]
                 assert not wrong, f"group {group}: rows and the labels that they were told: {wrong}"
 
     for nfe in (1, 2, 4):

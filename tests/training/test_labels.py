@@ -1,5 +1,7 @@
 """Labels on their way from the data to the loss: with their images, some of them dropped, however the batch is divided."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -47,18 +49,22 @@ def recorded(folder, **options):
     return told
 
 
+def joined(batches):
+    return list(itertools.chain.from_iterable(batches))
+
+
 def test_each_image_has_its_own_label(tmp_path):
-    told = sum(recorded(tmp_path, label_dropout=0.0, num_iterations=10), [])
+    told = joined(recorded(tmp_path, label_dropout=0.0, num_iterations=10))
     assert len(told) == 120 and all(label == grey // 4 % CLASSES + 1 for grey, label in told)
 
 
 def test_the_share_of_dropped_labels(tmp_path):
     """One tenth by default, in the bounds of 4 standard errors; those that are left are right."""
-    told = sum(recorded(tmp_path, num_iterations=100), [])
+    told = joined(recorded(tmp_path, num_iterations=100))
     share = sum(label == 0 for _, label in told) / len(told)
     assert abs(share - 0.1) < 4 * (0.1 * 0.9 / len(told)) ** 0.5
     assert all(label in (0, grey // 4 % CLASSES + 1) for grey, label in told)
-    assert all(label == 0 for _, label in sum(recorded(tmp_path / "all", label_dropout=1.0), []))
+    assert all(label == 0 for _, label in joined(recorded(tmp_path / "all", label_dropout=1.0)))
 
 
 def test_micro_batches_are_told_the_labels_of_the_whole(tmp_path):
@@ -66,8 +72,7 @@ def test_micro_batches_are_told_the_labels_of_the_whole(tmp_path):
     for size in (4, 6):
         parts = recorded(tmp_path / str(size), micro_batch=size)
         per_step = 12 // size
-        joined = [sum(parts[i : i + per_step], []) for i in range(0, len(parts), per_step)]
-        assert joined == whole
+        assert [joined(parts[i : i + per_step]) for i in range(0, len(parts), per_step)] == whole
 
 
 def test_a_resumed_run_is_told_the_same(tmp_path):

@@ -1,0 +1,55 @@
+"""Classes as users name them, as samples are made for them, and as a table beside the samples tells them."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from src.common.cli import UserError
+from src.common.files import write_whole
+
+
+def read_classes(words: Sequence[str], names: Sequence[str]) -> list[int] | None:
+    """The labels that words such as `cat 3` ask for, of the classes 1, 2 ... of these names; None for `all`, [0] for `none`.
+
+    Raises UserError for another word, naming the valid ones, and for any but `all` where there are no classes.
+    """
+    if list(words) == ["all"]:
+        return None
+    if not names:
+        raise UserError(f"--classes {' '.join(words)}: the model was trained without classes")
+    if list(words) == ["none"]:
+        return [0]
+    by_label = {str(label): label for label in range(1, len(names) + 1)}
+    known = {**by_label, **{name: label for label, name in enumerate(names, start=1)}}  # a name wins over a number
+    if unknown := next((word for word in words if word not in known), None):
+        raise UserError(
+            f"--classes {unknown}: no such class; expected all, none, or of {', '.join(names)}, or labels 1 to {len(names)}"
+        )
+    return [known[word] for word in words]
+
+
+def labels_in_turn(
+    model: torch.nn.Module, first: int, count: int, classes: Sequence[int] | None = None
+) -> dict[str, torch.Tensor]:
+    """What sample is told of the classes of samples first .. first + count - 1: {"labels": int64 (count,)}.
+
+    Sample i has the label classes[i % len(classes)], whatever the batch; by default each of the model's classes in turn. Of a
+    model without classes it is told nothing.
+    """
+    num_classes = getattr(model, "num_classes", 0)
+    if not num_classes:
+        return {}
+    wanted = torch.tensor(range(1, num_classes + 1) if classes is None else list(classes), device=model.device)
+    return {"labels": wanted[torch.arange(first, first + count, device=model.device) % len(wanted)]}
+
+
+def write_labels(file: Path, samples: Sequence[str], labels: Sequence[int], names: Sequence[str]) -> None:
+    """Write a table of the samples' file names, their labels and classes; of label 0 the class is empty."""
+    with write_whole(file) as partial, open(partial, "w", newline="", encoding="utf-8") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["file", "label", "class"])
+        rows.writerows(
+            [sample, label, names[label - 1] if label else ""] for sample, label in zip(samples, labels, strict=True)
+        )
