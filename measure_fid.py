@@ -62,11 +62,15 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
         parser.add_argument(
             "--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given"
         )
+        if challenge.takes_judge:
+            judge_help = "weights of the course's own feature network; without, the Inception of 2015 judges"
+            parser.add_argument("--judge", metavar="FILE", help=judge_help)
         stats_help = "mean and covariance in pytorch-fid's format, in the place of reference images"
         parser.add_argument("--stats", metavar="FILE", help=stats_help)
         stats_help = "write those of the reference images, for --stats and python -m pytorch_fid; needs no --generated_dir"
         parser.add_argument("--write_stats", metavar="FILE", help=stats_help)
-    parser.set_defaults(**({} if modes else {"modes": [], "inception": None, "stats": None, "write_stats": None}))
+    absent = [] if modes else ["inception", "stats", "write_stats"]
+    parser.set_defaults(**({} if modes else {"modes": []}), **dict.fromkeys(absent))
     parser.add_argument("--output_path", default="./fid_results.json", help="where the result is written")
     return parser
 
@@ -115,7 +119,10 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
             print(f"warning: {warning}")
 
     start = time.perf_counter()
-    judge = challenge.load_judge(device, args.inception)
+    own = challenge.takes_judge and args.judge
+    judge = challenge.load_own_judge(args.judge, device) if own else challenge.load_judge(device, args.inception)
+    if challenge.takes_judge:
+        processes.say(f"judge: {f'the network of {args.judge}' if own else 'the Inception of 2015; --judge takes another'}")
     if args.write_stats:
         title = "reference images, pytorch" if processes.is_first else None
         statistics = cached_statistics(as_rgb(reference), judge, fid_mode(STATS_METRIC), args.batch_size, title)
@@ -131,7 +138,7 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
     if not processes.is_first:
         return
     result: dict[str, Any] = {
-        **({"fid_score": scores[challenge.metric]} if args.modes else {}),
+        **({"fid_score": next(iter(scores.values()))} if args.modes else {}),
         "generated_dir": args.generated_dir,
         "reference_dir": args.reference_dir or args.data_root,
         **({"stats": args.stats} if args.stats else {}),
@@ -150,7 +157,7 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
     sampled = sampled_from(args.generated_dir, len(generated))
     nfe = sampled.get("nfe", nfe_of(args.generated_dir))
     for mark in challenge.marks:
-        if mark.nfe == nfe and mark.root in ("", args.data_root) and mark.metric in scores:
+        if mark.nfe in (0, nfe) and mark.root in ("", args.data_root) and mark.metric in scores:
             print(f"{mark}: {'reached' if mark.passes(scores[mark.metric]) else 'not reached'}")
     print(f"written to {args.output_path}")
     add_to_run(sampled, {**scores, "num_generated": len(generated), "reference": str(against)})

@@ -18,14 +18,14 @@ from tqdm import tqdm
 from custom_model import create_custom_model
 from src.challenges import Challenge, add_challenge_flag, find_challenge
 from src.common.checkpoints import load_model, read_model_config
-from src.common.classes import labels_in_turn, read_classes, write_labels
+from src.common.classes import LABELS, labels_in_turn, read_classes, write_labels
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import add_precision_flag, precision_name, resolve_precision
 from src.common.files import load_torch, write_whole
 from src.common.processes import Processes, join_processes
 from src.common.sampling import fitting_batch_size, generate
 from src.methods import METHODS, Guidance
-from src.runs import LABELS, Run, nfe_name, note_sampling, scale_name
+from src.runs import Run, nfe_name, note_sampling, scale_name
 
 
 def parse() -> tuple[argparse.Namespace, Challenge]:

@@ -26,7 +26,7 @@ from src.datasets.pairs import describe_pairs, load_pairs
 from src.methods import Method, get_method, method_names
 from src.runs import LAST, Run
 from src.training import flags
-from src.training.batches import development_split
+from src.training.batches import development_split, first_of_each
 from src.training.checkpoint import give_teacher, init_network, parameter_count
 from src.training.config import TrainingConfig, micro_batches
 from src.training.continuing import DATA_FLAGS, choose_run, saved_flags
@@ -57,7 +57,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_challenge_flag(run_group, default=challenge.name)
     presets = presets_of(challenge)
     flags.add_run_flags(run_group, presets)
-    flags.add_data_flags(run_group, challenge.default_root, challenge.class_conditional)
+    usual = (challenge.default_root, challenge.class_conditional, challenge.max_per_class)
+    flags.add_data_flags(run_group, *usual)
     flags.add_training_flags(parser)
     model_group = parser.add_argument_group("the model, saved in model_config.json")
     flags.add_model_flags(model_group, challenge.network_fields())
@@ -108,11 +109,15 @@ def load_training_data(args: argparse.Namespace, challenge: Challenge) -> Traini
         raise UserError(f"--drop_longest {args.drop_longest:g} is about pairs: name their folder with --pairs")
     if not args.pairs:
         images, labels = challenge.load("train", args.data_root)
+        if (args.class_conditional or args.max_per_class) and labels is None:
+            flag = "--class_conditional" if args.class_conditional else "--max_per_class"
+            raise UserError(f"{flag}: the data of challenge {challenge.name} have no classes")
+        if args.max_per_class:
+            kept = first_of_each(labels, args.max_per_class)
+            images, labels = images[kept], labels[kept]
         train_ids, dev_ids = development_split(len(images), args.dev_images)
         data = TrainingData(images[train_ids] if args.dev_images else images, images[dev_ids])
         if args.class_conditional:
-            if labels is None:
-                raise UserError(f"--class_conditional: the data of challenge {challenge.name} have no classes")
             data.labels, data.classes = labels[train_ids], challenge.class_names(args.data_root)
         return data
     if args.class_conditional:

@@ -23,7 +23,6 @@ LAST = "last.ckpt"
 TRAINING_CONFIG = "training_config.json"
 LOG = "log.jsonl"
 METRICS = "metrics.jsonl"
-LABELS = "labels.csv"  # beside folders of samples: the class of each
 SAMPLING = "sampling.json"
 CURVES = "training_curves.png"
 RESUME, RESUME_PREVIOUS = "resume.pt", "resume_previous.pt"

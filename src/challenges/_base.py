@@ -44,6 +44,7 @@ class Mark:
     """What a course asks for: a metric below a bound at one number of network calls (NFE).
 
     Args:
+        nfe: 0 stands for any.
         who: whose bound it is.
         root: of which data (--data_root), where the challenge has several; otherwise empty.
         method: by which method, where that is prescribed; otherwise empty.
@@ -61,7 +62,8 @@ class Mark:
 
     def __str__(self) -> str:
         about = " on ".join(filter(None, (self.method, self.root)))
-        return f"{about}{', ' if about else ''}NFE {self.nfe}: {self.metric} under {self.below:g} ({self.who})"
+        calls = f"NFE {self.nfe}" if self.nfe else "any NFE"
+        return f"{about}{', ' if about else ''}{calls}: {self.metric} under {self.below:g} ({self.who})"
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Challenge(ABC):
         method_options: method -> defaults of its options that differ for these data.
         classes: the names of the classes that labels 1, 2 ... stand for; empty where samples have no labels.
         class_conditional: whether models learn the classes if train.py is not told.
+        max_per_class: of training images, at most so many of each class are taken if train.py is not told; 0: all.
         guidance_scales: that are sampled, of models with classes; 0 is no guidance.
         marks: what a course asks for.
         published: rows of the leaderboard for comparison.
@@ -114,12 +117,15 @@ class Challenge(ABC):
     method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     class_conditional: bool = False
+    max_per_class: int = 0
     guidance_scales: tuple[float, ...] = (0.0,)
     marks: tuple[Mark, ...] = ()
     published: tuple[Published, ...] = ()
 
     graded = False  # whether submissions are packed, checked and graded
     hands_in_images = False  # whether a folder of samples is handed in, and not the model
+    hands_in_code = False  # whether the code goes along with them: hand_in says which samples
+    takes_judge = False  # whether it can be measured by a network of the course's own: load_own_judge
     batch_size, cpu_batch_size = 32, CPU_BATCH_SIZE  # samples that sampling.py makes at a time, and at most on a CPU
     preview_samples = 8  # in each row of a preview
 

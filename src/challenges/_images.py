@@ -59,10 +59,19 @@ class ImageChallenge(Challenge):
 
         return read_images(folder)
 
+    @property
+    def num_handed_in(self) -> int:
+        """How many images are handed in, where images are."""
+        return self.num_samples
+
+    def names_handed_in(self, count: int) -> list[str]:
+        """Their names, in order."""
+        return [self.file_name(number) for number in range(count)]
+
     def check(self, folder: Path, count: int) -> None:
         """Raise UserError unless a folder holds `count` images of this challenge's names and size in RGB, and nothing else."""
         _, height, width = self.shape
-        expected = [self.file_name(number) for number in range(count)]
+        expected = sorted(self.names_handed_in(count))
         found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         for name, wanted in itertools.zip_longest(found, expected):
             if name != wanted:

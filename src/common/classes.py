@@ -9,6 +9,8 @@ import torch
 from src.common.cli import UserError
 from src.common.files import write_whole
 
+LABELS = "labels.csv"  # beside folders of samples: the class of each
+
 
 def read_classes(words: Sequence[str], names: Sequence[str]) -> list[int] | None:
     """The labels that words such as `cat 3` ask for, of the classes 1, 2 ... of these names; None for `all`, [0] for `none`.
@@ -53,3 +55,14 @@ def write_labels(file: Path, samples: Sequence[str], labels: Sequence[int], name
         rows.writerows(
             [sample, label, names[label - 1] if label else ""] for sample, label in zip(samples, labels, strict=True)
         )
+
+
+def read_labels(file: Path) -> list[int]:
+    """The labels in a table that write_labels wrote. Raises UserError where it is absent or something else."""
+    if not file.is_file():
+        raise UserError(f"no labels at {file}: sampling.py writes them for a model with classes")
+    try:
+        with open(file, newline="", encoding="utf-8") as stream:
+            return [int(row["label"]) for row in csv.DictReader(stream)]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{file}: expected a table of file, label and class ({error})") from error

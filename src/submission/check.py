@@ -3,6 +3,7 @@
 The zip is unpacked into an empty folder, the staff's own files are put in place, and everything runs there in new processes.
 """
 
+import contextlib
 import itertools
 import os
 import re
@@ -27,6 +28,7 @@ from src.submission.archive import copy_code, unpack
 from src.submission.audit import doubt_change, doubt_lineage, read_config, shift_by, smooth_fields
 from src.submission.broker import Broker
 from src.submission.contents import CHECKPOINT, COURSE_PACKAGES, REQUIRED, SAMPLED, closure, foreign_imports
+from src.submission.failures import Failed
 from src.submission.manifest import restore, states
 from src.submission.prepare import read_model
 from src.submission.readable import READABLE_BYTES, check_readable
@@ -294,6 +296,20 @@ def make_environment(requirements: Path, folder: Path) -> str:
     return python
 
 
+@contextlib.contextmanager
+def images_of(submission: Path) -> Iterator[Path]:
+    """The folder of the images that are handed in: the submission itself, or the folder images of a zip, unpacked."""
+    if submission.is_dir() or not submission.exists():
+        yield submission / "images" if (submission / "images").is_dir() else submission
+        return
+    with tempfile.TemporaryDirectory(prefix="check-") as folder:
+        try:
+            unpack(submission, Path(folder) / "submission")
+        except Failed as error:
+            raise UserError(f"{submission}: {error}") from error
+        yield Path(folder) / "submission" / "images"
+
+
 def main(argv: Sequence[str]) -> None:
     parser = Parser(prog="python -m src.submission check", description="prove that a submission runs")
     parser.add_argument("submission", type=Path, help="the zip, or a folder of the same files, or of images")
@@ -308,8 +324,9 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--env {args.env}: no such file")
     challenge = get_challenge(args.challenge) if args.challenge else None
     if challenge and challenge.hands_in_images:
-        challenge.check(args.submission, challenge.num_samples)
-        print(f"{args.submission}: {challenge.num_samples:,} images as challenge {challenge.name} takes them")
+        with images_of(args.submission) as folder:
+            challenge.check(folder, challenge.num_handed_in)
+        print(f"{args.submission}: {challenge.num_handed_in:,} images as challenge {challenge.name} takes them")
         return
     names = [name for name in CHECKS if name != "write-up" or not args.no_writeup]
     failed, done = [], 0

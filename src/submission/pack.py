@@ -3,20 +3,22 @@
 python -m src.submission pack results/RUN --out submission.zip
 """
 
+import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from custom_model import create_custom_model
-from src.challenges import Challenge, add_challenge_flag, graded_challenge
+from src.challenges import Challenge, add_challenge_flag, get_challenge, graded_challenge
 from src.common.checkpoints import MODEL_CONFIG, load_model, read_model_config
 from src.common.cli import Parser, UserError, number
 from src.common.files import PROJECT_ROOT, check_output, load_json, load_torch, save_torch, write_whole
 from src.common.noise import image_seeds
 from src.common.sampling import sample_batch
-from src.runs import CURVES, LAST, LOG, TRAINING_CONFIG
+from src.runs import CURVES, LAST, LOG, TRAINING_CONFIG, nfe_folders, scale_name
 from src.submission.archive import content_hash
 from src.submission.contents import CHECKPOINT, CODE, CONFIG, SAMPLED, closure, foreign_imports, source_files
 from src.submission.manifest import states
@@ -91,17 +93,54 @@ def pack(
             save_torch({"state_dict": halve(model, state, bound, task) if float16 else state}, smaller)
             sources[CHECKPOINT] = smaller
         packed = [Packed(name, path, path.stat().st_size, content_hash(path)) for name, path in sorted(sources.items())]
-        with write_whole(out) as partial, zipfile.ZipFile(partial, "w") as archive:
-            for file in packed:
-                member = zipfile.ZipInfo(file.name, DATE)
-                member.external_attr = 0o644 << 16
-                stored = file.name == CHECKPOINT  # weights do not shrink
-                member.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
-                with file.source.open("rb") as source, archive.open(member, "w", force_zip64=stored) as target:
-                    while block := source.read(1 << 20):
-                        target.write(block)
+        write_zip(packed, out)
     finally:
         smaller.unlink(missing_ok=True)
+    return packed
+
+
+def write_zip(files: Sequence[Packed], out: Path) -> None:
+    """Write these files as a zip, whole or not at all; the same files make the same bytes."""
+    with write_whole(out) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for file in files:
+            member = zipfile.ZipInfo(file.name, DATE)
+            member.external_attr = 0o644 << 16
+            stored = file.name == CHECKPOINT  # weights do not shrink
+            member.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+            with file.source.open("rb") as source, archive.open(member, "w", force_zip64=stored) as target:
+                while block := source.read(1 << 20):
+                    target.write(block)
+
+
+def pack_images(samples: Path, out: Path, challenge: Challenge, root: Path = PROJECT_ROOT) -> list[Packed]:
+    """Write the zip of a challenge whose images are handed in with the code, and return what is in it, in order.
+
+    Args:
+        samples: what sampling.py wrote: a folder scale=W for each of the challenge's guidance scales, in it one nfe=K.
+        out: the zip.
+        root: the project whose code and notebooks are packed.
+
+    Raises UserError where a scale or an image is missing, or there are several numbers of calls to choose from.
+    """
+    folders = {}
+    for scale in challenge.guidance_scales:
+        place = samples / scale_name(scale)
+        found = list(nfe_folders(place).values()) if place.is_dir() else []
+        if len(found) != 1:
+            names = ", ".join(folder.name for folder in found) or "none"
+            raise UserError(f"{place}: expected one folder nfe=K to hand in, found {names}")
+        folders[scale] = found[0]
+    check_output(out)
+    with tempfile.TemporaryDirectory(prefix="pack-") as made:
+        sources = {name: root / name for name in (*CODE, "requirements.txt", *source_files(root))}
+        sources |= {path.name: path for path in root.glob("*.ipynb")}
+        for name, item in challenge.hand_in(folders).items():
+            if isinstance(item, bytes):
+                item, content = Path(made) / name, item
+                item.write_bytes(content)
+            sources[name] = item
+        packed = [Packed(name, path, path.stat().st_size, content_hash(path)) for name, path in sorted(sources.items())]
+        write_zip(packed, out)
     return packed
 
 
@@ -202,7 +241,9 @@ def probe(model: torch.nn.Module, challenge: Challenge) -> dict[int, torch.Tenso
 
 def main(argv: list[str]) -> None:
     parser = Parser(prog="python -m src.submission pack", description="make the zip that is handed in, from a run")
-    parser.add_argument("run", type=Path, help="folder of the run: last.ckpt and model_config.json")
+    parser.add_argument(
+        "run", type=Path, help="folder of the run: last.ckpt and model_config.json; or of images, if they are handed in"
+    )
     parser.add_argument("--out", type=Path, default=Path("submission.zip"), help="the zip that is written")
     parser.add_argument("--writeup", type=Path, help="the PDF; by default RUN/writeup.pdf")
     parser.add_argument("--no_writeup", action="store_true", help="leave the write-up out: it is handed in elsewhere")
@@ -215,6 +256,14 @@ def main(argv: list[str]) -> None:
     slim_help = "leave out of the file what sampling never uses, such as a teacher, if the images stay as they are"
     parser.add_argument("--slim", action="store_true", help=slim_help)
     args = parser.parse_args(argv)
+    task = get_challenge(args.challenge) if args.challenge else None
+    if task and task.hands_in_code:
+        files = pack_images(args.run, args.out, task)
+        for file in files:
+            print(f"{file.sha256}  {file.size:>12,}  {file.name}")
+        print(f"{args.out}: {len(files)} files, {args.out.stat().st_size:,} bytes, sha256 {content_hash(args.out)}")
+        print(f"now prove it: python -m src.submission check {args.out} --challenge {task.name}")
+        return
     if args.challenge:
         graded_challenge(args.challenge)
     writeup = None if args.no_writeup else args.writeup or args.run / "writeup.pdf"

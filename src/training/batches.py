@@ -26,6 +26,12 @@ def development_split(count: int, development: int) -> tuple[np.ndarray, np.ndar
     return np.sort(order[development:]), np.sort(order[:development])
 
 
+def first_of_each(labels: np.ndarray, count: int) -> np.ndarray:
+    """The rows of the first `count` images of each class, in order: labels (N,) -> int64 (M,)."""
+    rows = [np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]
+    return np.sort(np.concatenate(rows))
+
+
 class Batches:
     """Shuffled batches without end, each a function of the seed and its number alone.
 

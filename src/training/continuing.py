@@ -10,7 +10,8 @@ from src.common.devices import precision_flag
 from src.runs import Run
 from src.training.config import TrainingConfig
 
-DATA_FLAGS = ("challenge", "data_root", "pairs", "drop_longest")  # kept by a continued run, as training's own are
+# kept by a continued run, as training's own are
+DATA_FLAGS = ("challenge", "data_root", "max_per_class", "pairs", "drop_longest")
 
 
 def saved_flags(run: Run) -> dict[str, Any]:

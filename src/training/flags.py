@@ -46,13 +46,19 @@ def add_run_flags(group: argparse._ArgumentGroup, presets: Iterable[str]) -> Non
     add_precision_flag(group, "auto is bf16 where the processor has it, and that of the run that is continued")
 
 
-def add_data_flags(group: argparse._ArgumentGroup, default_root: str, class_conditional: bool) -> None:
+def add_data_flags(group: argparse._ArgumentGroup, default_root: str, class_conditional: bool, max_per_class: int) -> None:
     group.add_argument("--data_root", default=default_root, help="folder or zip file of the data")
     group.add_argument(
         "--class_conditional",
         action=argparse.BooleanOptionalAction,
         default=class_conditional,
         help="learn the classes of data that have some: samples can then be asked for by class, and guided",
+    )
+    group.add_argument(
+        "--max_per_class",
+        type=number(int, 0),
+        default=max_per_class,
+        help="take at most so many training images of each class, the first ones; 0: all",
     )
     group.add_argument(
         "--pairs",
