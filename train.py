@@ -163,7 +163,10 @@ def run(args: argparse.Namespace, processes: Processes, device: torch.device) ->
     challenge = get_challenge(args.challenge)
     if args.preset:
         processes.say(flags.describe_preset(args.preset, presets_of(challenge)[args.preset]))
-    config = TrainingConfig(**{item.name: getattr(args, item.name) for item in fields(TrainingConfig)})
+    try:
+        config = TrainingConfig(**{item.name: getattr(args, item.name) for item in fields(TrainingConfig)})
+    except ValueError as error:
+        raise UserError(str(error)) from error
     if config.eval_interval and not config.dev_images:
         raise UserError("--eval_interval needs images to measure FID on: give --dev_images")
     if config.dev_images == 1:

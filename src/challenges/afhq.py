@@ -29,53 +29,17 @@ if TYPE_CHECKING:
 CLASSES = ("cat", "dog", "wild")
 SIZE = 64
 SCALES = (0.0, 7.5)
-URL = "https://www.dropbox.com/s/t9l9o3vsx2jai3z/afhq.zip?dl=1"  # of StarGAN v2's authors
 DEFAULT_ROOT = "./data/datasets/afhq"
 HANDED_IN, ON_SHEET = 32, 8  # images of each scale
 OWN_METRIC = "fid_stargan"
 METRICS = {"fid_pytorch": "FID pytorch-fid", OWN_METRIC: "FID of StarGAN v2's Inception"}
 
 
-def load_animals(split: str, root: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """The images of a split ("train" or "val") resized to 64x64, uint8 (N, 3, 64, 64), and their labels 1, 2, 3, int64 (N,).
+def load(split: str, root: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """The images of a split at 64x64 and their labels 1, 2, 3. See src/datasets/afhq.py."""
+    from src.datasets.afhq import load_animals  # here: a model is built and sampled without
 
-    root has the folders train and val, and in each cat, dog and wild. The default root is downloaded if it is absent. Images
-    are resized by torchvision as the course does, and kept in the cache.
-
-    Raises UserError where root is absent or has other classes, or an image is unreadable.
-    """
-    from src.datasets.images import cached_array, decode_image, read_files
-    from src.datasets.labelled import find_files
-
-    if Path(root) == Path(DEFAULT_ROOT) and not Path(root).exists():
-        download(Path(root))
-    files = find_files(split, root)
-    if files.classes != CLASSES:
-        raise UserError(
-            f"{root}: expected the folders train and val, in each {', '.join(CLASSES)}; the classes there are "
-            f"{', '.join(files.classes) or 'none'} (--data_root)"
-        )
-
-    def decode_all() -> np.ndarray:
-        return np.stack(list(read_files(files.root, files.names, lambda data, name: decode_image(data, name, SIZE))))
-
-    return cached_array(["afhq", files.fingerprint, SIZE], decode_all), files.labels
-
-
-def download(root: Path) -> None:
-    """Download and unpack AFHQ, so that root has its folders train and val. UserError where that fails."""
-    from torchvision.datasets.utils import download_and_extract_archive
-
-    print(f"downloading AFHQ from {URL} ...")
-    try:
-        download_and_extract_archive(URL, str(root.parent), filename="afhq.zip", remove_finished=True)
-    except Exception as error:  # urllib, ssl, zipfile and torchvision raise unrelated types
-        raise UserError(
-            f"no data at {root}, and the download failed ({type(error).__name__}: {str(error)[:150]}); give a folder with "
-            "train/ and val/, each of cat/, dog/ and wild/, by --data_root"
-        ) from error
-    if not (root / "train").is_dir():
-        raise UserError(f"what {URL} gave has no folder {root.name}/train")
+    return load_animals(split, root, CLASSES, SIZE, DEFAULT_ROOT)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,7 +125,7 @@ AFHQ = register(
         name="afhq",
         about="cats, dogs and wild animals at 64x64, by class and with guidance",
         shape=(3, SIZE, SIZE),
-        load=load_animals,
+        load=load,
         default_root=DEFAULT_ROOT,
         classes=CLASSES,
         class_conditional=True,

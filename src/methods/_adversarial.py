@@ -9,6 +9,7 @@ from torch import nn
 from src.methods._augment import ADA_INTERVAL, AUGMENTATIONS, Augment
 from src.methods._base import Method
 from src.methods._discriminators import DISCRIMINATORS, Logits, gradient_penalty, make_discriminator
+from src.methods._guidance import with_labels
 from src.methods._student import Student
 
 
@@ -102,8 +103,8 @@ class WithDiscriminator(Student):
 
         sigma: the levels (B,) that they were made from, where there are judged_levels. labels: (B,), that they were made for.
         """
-        discriminator = self.train_only["discriminator"].requires_grad_(False)
-        return discriminator(discriminator.features(self.train_only["augment"](fake), labels), sigma, labels)
+        discriminator, known = self.train_only["discriminator"].requires_grad_(False), with_labels(labels)
+        return discriminator(discriminator.features(self.train_only["augment"](fake), **known), sigma, **known)
 
     def discriminator_loss(
         self,
@@ -118,15 +119,16 @@ class WithDiscriminator(Student):
         A row of data is compared with samples of its own label, and of the level that the sample in its row was made from.
         """
         discriminator, augment = self.train_only["discriminator"].requires_grad_(True), self.train_only["augment"]
+        known = with_labels(labels)
         with torch.no_grad():
-            fake, sigma = self.generate(data, noise, labels)
-            real_features, fake_features = (discriminator.features(augment(samples), labels) for samples in (data, fake))
+            fake, sigma = self.generate(data, noise, **known)
+            real_features, fake_features = (discriminator.features(augment(samples), **known) for samples in (data, fake))
         penalised = self.config.r1_gamma > 0 and (step - 1) % self.config.r1_interval == 0
         if penalised:  # as views, since torch's counter of FLOP refuses the gradient of a layer's input that is a leaf
             real_features = [maps.requires_grad_().view_as(maps) for maps in real_features]
-        real_logits = discriminator(real_features, sigma, labels)
+        real_logits = discriminator(real_features, sigma, **known)
         augment.observe(real_logits)
-        losses = loss(real_logits, discriminator(fake_features, sigma, labels))
+        losses = loss(real_logits, discriminator(fake_features, sigma, **known))
         if penalised:
             penalty = gradient_penalty(real_logits, real_features)
             losses = losses + self.config.r1_interval * self.config.r1_gamma / 2 * penalty

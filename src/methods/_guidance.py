@@ -1,12 +1,11 @@
 """Labels as arguments, and guidance towards them, for every method: in one place."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from src.methods._base import Method
+from src.base_model import BaseGenerativeModel
 
 
 def with_labels(labels: torch.Tensor | None, rows: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
@@ -43,7 +42,7 @@ class Guidance:
     scale: float
     low: float = 0.0
     high: float = float("inf")
-    weak: "Method | None" = None
+    weak: BaseGenerativeModel | None = None
 
     def __post_init__(self) -> None:
         if not self.scale >= 0:
@@ -56,7 +55,13 @@ class Guidance:
         return self.scale > 0 and self.low <= float(sigma.flatten()[0]) <= self.high
 
     def apply(
-        self, model: "Method", x: torch.Tensor, t: torch.Tensor, *args: Any, labels: torch.Tensor | None, **kwargs: Any
+        self,
+        model: BaseGenerativeModel,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        *args: Any,
+        labels: torch.Tensor | None,
+        **kwargs: Any,
     ) -> torch.Tensor:
         """The steered prediction of model at x (B, ...) and t (B,), for labels (B,): two network calls.
 
@@ -73,7 +78,7 @@ class Guidance:
 
 
 def guided_denoised(
-    model: "Method", x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None, scale: float
+    model: BaseGenerativeModel, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None, scale: float
 ) -> torch.Tensor:
     """What a teacher takes the data at x = data + sigma noise to be, with guidance of this scale: (B, ...) -> (B, ...).
 

@@ -8,6 +8,7 @@ import torch
 from src.methods._base import register
 from src.methods._discriminators import hinge_discriminator, hinge_generator
 from src.methods._generator import AdversarialModel
+from src.methods._guidance import with_labels
 from src.utils import expand_t
 
 
@@ -43,10 +44,12 @@ class ADD(AdversarialModel):
         """The group's hinge loss, with the distillation for the network: data and noise (B, ...) -> scalar."""
         if group == "discriminator":
             return self.discriminator_loss(data, noise, step, hinge_discriminator, labels)
-        fake, sigma = self.generate(data, noise, labels)
-        losses = hinge_generator(self.judge(fake, sigma, labels))
+        fake, sigma = self.generate(data, noise, **with_labels(labels))
+        losses = hinge_generator(self.judge(fake, sigma, **with_labels(labels)))
         if self.config.distill_weight > 0:
-            losses = losses + self.config.distill_weight * self.distillation(fake, *self.teacher_draws(fake), labels)
+            losses = losses + self.config.distill_weight * self.distillation(
+                fake, *self.teacher_draws(fake), **with_labels(labels)
+            )
         self.report_losses(sigma, losses)
         return losses.mean()
 

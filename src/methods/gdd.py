@@ -9,6 +9,7 @@ from torch import nn
 from src.methods._base import register
 from src.methods._discriminators import non_saturating_discriminator, non_saturating_generator
 from src.methods._generator import AdversarialModel
+from src.methods._guidance import with_labels
 from src.module import ResBlock
 
 
@@ -46,8 +47,8 @@ class GDD(AdversarialModel):
         """The non-saturating loss of the group: data and noise (B, ...) -> scalar."""
         if group == "discriminator":
             return self.discriminator_loss(data, noise, step, non_saturating_discriminator, labels)
-        fake, sigma = self.generate(data, noise, labels)
-        losses = non_saturating_generator(self.judge(fake, sigma, labels))
+        fake, sigma = self.generate(data, noise, **with_labels(labels))
+        losses = non_saturating_generator(self.judge(fake, sigma, **with_labels(labels)))
         self.report_losses(sigma, losses)
         return losses.mean()
 

@@ -155,8 +155,8 @@ class ProgressiveDistillation(Student, DDIMModel):
         They begin at xt (B, ...), at time number index (B,) of the grid.
         """
         t, middle, end = (self.grid_time(2 * index - half, 2 * steps) for half in range(3))
-        z = self.ddim(xt, self.known(xt, t, 2 * steps, labels), t, middle)
-        z = self.ddim(z, self.known(z, middle, 2 * steps, labels), middle, end)
+        z = self.ddim(xt, self.known(xt, t, 2 * steps, **with_labels(labels)), t, middle)
+        z = self.ddim(z, self.known(z, middle, 2 * steps, **with_labels(labels)), middle, end)
         (a, s), (a_end, s_end) = self.scheduler.signal_and_noise(t, xt), self.scheduler.signal_and_noise(end, xt)
         return (z - s_end / s * xt) / (a_end - s_end / s * a)
 
