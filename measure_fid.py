@@ -62,8 +62,8 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
         parser.add_argument(
             "--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given"
         )
-        stats_help = "mean and covariance in pytorch-fid's format, in the place of reference images"
-        parser.add_argument("--stats", metavar="FILE", help=stats_help)
+        stats_help = "mean and covariance in pytorch-fid's format, which EDM's have too, in the place of reference images"
+        parser.add_argument("--stats", "--reference_stats", metavar="FILE", help=stats_help)
         stats_help = "write those of the reference images, for --stats and python -m pytorch_fid; needs no --generated_dir"
         parser.add_argument("--write_stats", metavar="FILE", help=stats_help)
     parser.set_defaults(**({} if modes else {"modes": [], "inception": None, "stats": None, "write_stats": None}))
