@@ -49,13 +49,14 @@ def create_custom_model(
         challenge: a name of `src.challenges.CHALLENGES`, whose network it is; by default the course's.
         options: hyperparameters of the network (for the U-Net ch, ch_mult, attn, num_res_blocks, dropout; the challenge's by
             default), use_additional_condition, num_train_timesteps, classes (the names of those that the network takes as
-            labels 1, 2 ...; none by default), and the fields of the method's Config.
+            labels 1, 2 ...; none by default), sample_shape (of one sample, where the data decide on it), and the fields of the
+            method's Config.
 
     Raises:
         ValueError: an unknown method, challenge or option, naming the valid ones; a condition or classes that the method would
-            not use.
+            not use; a network that cannot take samples of the shape.
     """
-    cls, task = get_method(method), get_challenge(challenge)
+    cls, task = get_method(method), get_challenge(challenge).with_shape(options.pop("sample_shape", None))
     network_options = [item.name for item in task.network_fields()]
     valid = [*network_options, *MODEL_OPTIONS, "classes", *(item.name for item in fields(cls.Config))]
     unknown = sorted(set(options) - set(valid))
@@ -71,6 +72,7 @@ def create_custom_model(
         **{name: options.pop(name) for name in network_options if name in options},
         use_additional_condition=bool(asked or cls.needs_condition),
     )
+    task.check_network(network)
     return cls.from_options(network, **options).to(device)
 
 

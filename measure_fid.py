@@ -65,8 +65,8 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
         if challenge.takes_judge:
             judge_help = "weights of the course's own feature network; without, the Inception of 2015 judges"
             parser.add_argument("--judge", metavar="FILE", help=judge_help)
-        stats_help = "mean and covariance in pytorch-fid's format, in the place of reference images"
-        parser.add_argument("--stats", metavar="FILE", help=stats_help)
+        stats_help = "mean and covariance in pytorch-fid's format, which EDM's have too, in the place of reference images"
+        parser.add_argument("--stats", "--reference_stats", metavar="FILE", help=stats_help)
         stats_help = "write those of the reference images, for --stats and python -m pytorch_fid; needs no --generated_dir"
         parser.add_argument("--write_stats", metavar="FILE", help=stats_help)
     absent = [] if modes else ["inception", "stats", "write_stats"]

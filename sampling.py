@@ -38,7 +38,7 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     checkpoint = asked.ckpt_path or default_checkpoint(asked.challenge)
     challenge = find_challenge(asked.challenge, checkpoint, asked.config_path)
     theirs = Run.of(checkpoint).sample_shape if asked.challenge else None
-    if theirs not in (None, challenge.shape):
+    if challenge.shape and theirs not in (None, challenge.shape):
         raise UserError(
             f"{checkpoint} was trained on samples of shape {theirs}; those of --challenge {challenge.name} are "
             f"{challenge.shape}: leave the flag out"
@@ -111,7 +111,7 @@ def write_samples(
         count, first = mine.stop - mine.start, mine.start
         steps = nfe // 2 if "guidance" in asked else nfe  # a guided one makes two calls
         with tqdm(total=count, desc=f"NFE={nfe}", unit="image", disable=not processes.is_first) as progress:
-            for samples in generate(model, challenge.shape, steps, count, batch_size, seed, dtype, mine.start, **asked):
+            for samples in generate(model, challenge.known_shape, steps, count, batch_size, seed, dtype, mine.start, **asked):
                 challenge.write(samples, partial, first)
                 first += len(samples)
                 progress.update(len(samples))

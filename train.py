@@ -132,13 +132,21 @@ def load_training_data(args: argparse.Namespace, challenge: Challenge) -> Traini
 
 
 def build_model(
-    args: argparse.Namespace, challenge: Challenge, device: torch.device, classes: Sequence[str] = ()
+    args: argparse.Namespace,
+    challenge: Challenge,
+    device: torch.device,
+    classes: Sequence[str] = (),
+    shape: Sequence[int] = (),
 ) -> tuple[Method, dict]:
-    """The model that the flags ask for, with fresh weights, and the options that build it anew."""
+    """The model that the flags ask for, with fresh weights, and the options that build it anew.
+
+    shape: of one sample, which is one of these options where the data decide on it.
+    """
     names = [*(item.name for item in challenge.network_fields()), *MODEL_OPTIONS]
     names += [item.name for item in fields(get_method(args.method).Config)]
     told = {} if challenge is get_challenge() else {"challenge": challenge.name}
     told = {**told, **({"classes": list(classes)} if classes else {})}
+    told = {**told, **({} if challenge.shape else {"sample_shape": list(shape)})}
     model_config = {"method": args.method, **told, **{name: getattr(args, name) for name in names}}
     try:
         model = create_custom_model(device, **model_config)
@@ -176,7 +184,7 @@ def run(args: argparse.Namespace, processes: Processes, device: torch.device) ->
     images = data.images
     micro_batches(config, processes)
     seed_everything(config.seed)
-    model, model_config = build_model(args, challenge, device, data.classes)
+    model, model_config = build_model(args, challenge, device, data.classes, images.shape[1:])
     if args.teacher:
         processes.say(give_teacher(model, Path(args.teacher), images.shape[1:], create_custom_model))
     if args.init_from:

@@ -36,7 +36,7 @@ def measure_rounds(
     methods: list[str], challenge: Challenge, batch_size: int, repeats: int, device: torch.device, dtype: torch.dtype
 ) -> np.ndarray:
     """Seconds of an iteration of each method, in rounds over all of them: (repeats, methods). Kernels are warm."""
-    data = torch.randn(batch_size, *challenge.shape, device=device)
+    data = torch.randn(batch_size, *challenge.known_shape, device=device)
     for method in methods:
         iteration_seconds(method, challenge, data, dtype)
     return np.array([[iteration_seconds(method, challenge, data, dtype) for method in methods] for _ in range(repeats)])

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from src.common.checkpoints import MODEL_CONFIG
+from src.common.checkpoints import MODEL_CONFIG, read_model_config
 from src.common.files import append_json_line, load_json, load_json_lines, save_json
 
 LAST = "last.ckpt"
@@ -72,7 +72,8 @@ class Run:
     @property
     def sample_shape(self) -> tuple[int, ...] | None:
         """The shape of one training sample; None where the folder does not say it."""
-        shape = self.training.get("image_shape") if self.exists else None
+        told = read_model_config(self.folder / LAST) or {}
+        shape = self.training.get("image_shape") if self.exists else told.get("sample_shape")
         return None if shape is None else tuple(shape)
 
     def log(self) -> list[dict[str, Any]]:

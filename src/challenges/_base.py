@@ -4,7 +4,7 @@ import argparse
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field
+from dataclasses import Field, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,7 @@ class Challenge(ABC):
     """A task with everything fixed but the method. The base of ImageChallenge, and of challenges whose samples are no images.
 
     Args:
-        shape: of one sample: (3, H, W) of an image.
+        shape: of one sample: (3, H, W) of an image; empty where the data decide on it (see with_shape).
         load: (split, root) -> samples (N, *shape) and labels (N,), 1, 2 ... by class, or None. split is "train" or "val";
             samples are uint8, or floating-point in the units of the network. Raises UserError where root has no such data.
         nfe: the numbers of network calls that are sampled.
@@ -139,6 +139,29 @@ class Challenge(ABC):
         """The first metric in logs, before _nfeK: "fid"."""
         return self.metric.partition("_")[0]
 
+    # -------------------------------------------------------------------------------------------------------- the shape
+
+    def with_shape(self, shape: Sequence[int] | None) -> "Challenge":
+        """This challenge with samples of this shape where the data decide on it, otherwise as it is; None: no data are known.
+
+        Raises ValueError for what is no shape.
+        """
+        if self.shape or shape is None:
+            return self
+        if not isinstance(shape, (list, tuple)) or not shape or not all(type(size) is int and size > 0 for size in shape):
+            raise ValueError(f"expected sample_shape as a list of positive whole numbers, got {shape!r}")
+        return replace(self, shape=tuple(shape))
+
+    @property
+    def known_shape(self) -> tuple[int, ...]:
+        """The shape of one sample. Raises UserError where the data decide on it and no model's configuration has told it."""
+        if not self.shape:
+            raise UserError(
+                f"the samples of challenge {self.name} have the shape of the data, and there is no model_config.json with "
+                "sample_shape that says it: train.py writes one beside the checkpoint"
+            )
+        return self.shape
+
     # ------------------------------------------------------------------------------------------------------ the network
 
     def network_fields(self) -> list[Field]:
@@ -155,6 +178,9 @@ class Challenge(ABC):
     def build_network(self, **options: Any) -> nn.Module:
         """The network with these options, and the challenge's defaults for all others."""
         return self.network(**{**self.network_defaults, **options})
+
+    def check_network(self, network: nn.Module) -> None:  # noqa: B027 - nothing is asked of most networks
+        """Raise ValueError where the network cannot take samples of this shape."""
 
     @property
     def takes_classes(self) -> bool:
@@ -270,11 +296,13 @@ def add_challenge_flag(parser: argparse.ArgumentParser | argparse._ArgumentGroup
 def find_challenge(asked: str | None, checkpoint_path: str | Path, config_path: str | Path | None = None) -> Challenge:
     """The challenge asked for, or else the one that a checkpoint's model_config.json names, or else the default one.
 
-    Raises UserError where the file is malformed or names one that is not known here.
+    Where the data decide on the shape of its samples, it has that of the checkpoint's, if the file says it. Raises UserError
+    where the file is malformed or names a challenge that is not known here.
     """
-    config = (None if asked else read_model_config(checkpoint_path, config_path)) or {}
     try:
-        return get_challenge(asked or config.get("challenge"))
+        fixed = bool(asked) and bool(get_challenge(asked).shape)
+        config = (None if fixed else read_model_config(checkpoint_path, config_path)) or {}
+        return get_challenge(asked or config.get("challenge")).with_shape(config.get("sample_shape"))
     except ValueError as error:
         raise UserError(f"the configuration of {checkpoint_path}: {error}") from error
 

@@ -6,9 +6,10 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from torchvision.transforms import Resize
@@ -17,6 +18,9 @@ from tqdm import tqdm
 from src.common.cli import UserError
 from src.common.files import cache_dir, write_whole
 from src.common.images import PICTURES, read_picture
+
+Decoded = TypeVar("Decoded")
+WINDOW = 256  # files that are decoded ahead
 
 
 class ImageSource:
@@ -75,23 +79,40 @@ class ImageSource:
             )
 
     def read_all(self, ids: Sequence[str], decode: Callable[[bytes, str], np.ndarray]) -> list[np.ndarray]:
-        """decode(file's bytes, file's name) for each id, in order, on several threads."""
-        archive = None if self.root.is_dir() else zipfile.ZipFile(self.root)
+        """decode(file's bytes, file's name) for each id, in order."""
+        return list(read_files(self.root, [self.names[image_id] for image_id in ids], decode))
 
-        def one(image_id: str) -> np.ndarray:
-            name = self.names[image_id]
-            try:
-                data = archive.read(name) if archive else (self.root / name).read_bytes()
-            except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted
-                raise UserError(f"{self.root}: cannot read {name} ({error})") from error
-            return decode(data, name)
 
+def read_files(
+    root: Path, names: Sequence[str], decode: Callable[[bytes, str], Decoded], title: str | None = "decoding"
+) -> Iterator[Decoded]:
+    """Yield decode(file's bytes, file's name) for each of these names inside a folder or zip file, in order.
+
+    Several threads work, at most WINDOW files ahead of what is taken. title: of a progress bar; None: without one.
+
+    Raises UserError where a file cannot be read, and whatever decode raises.
+    """
+    archive = None if root.is_dir() else zipfile.ZipFile(root)
+
+    def one(name: str) -> Decoded:
         try:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                return list(tqdm(pool.map(one, ids), total=len(ids), desc="decoding", unit="image"))
-        finally:
-            if archive:
-                archive.close()
+            data = archive.read(name) if archive else (root / name).read_bytes()
+        except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted
+            raise UserError(f"{root}: cannot read {name} ({error})") from error
+        return decode(data, name)
+
+    try:
+        with (
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+            tqdm(total=len(names), desc=title, unit="image", disable=title is None) as bar,
+        ):
+            for start in range(0, len(names), WINDOW):
+                for decoded in pool.map(one, names[start : start + WINDOW]):
+                    yield decoded
+                    bar.update()
+    finally:
+        if archive:
+            archive.close()
 
 
 def decode_image(data: bytes, name: str, size: int) -> np.ndarray:

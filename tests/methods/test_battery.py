@@ -30,7 +30,7 @@ def test_noise_equal_to_the_data(monkeypatch, tmp_path):
     make = lambda: tiny_model("rectified_flow")  # noqa: E731
     battery.check_noise_of_the_loop(make, tmp_path / "sound")
     batch = Trainer._batch
-    monkeypatch.setattr(Trainer, "_batch", lambda *args: [(rows, data, data.clone()) for rows, data, _ in batch(*args)])
+    monkeypatch.setattr(Trainer, "_batch", lambda *args: [(rows, data, data.clone(), {}) for rows, data, *_ in batch(*args)])
     fails(battery.check_noise_of_the_loop, make, tmp_path / "faulty")
 
 

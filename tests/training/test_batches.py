@@ -149,7 +149,8 @@ def test_pairs_that_are_not_there(made, monkeypatch, capsys):
 
 def test_development_images_are_real(made, monkeypatch, capsys):
     args = train.parse([*map(str, REFLOW), "--pairs", str(made / "pairs"), "--data", "toon", "--dev_images", "5"])
-    images, seeds, development = train.load_training_data(args, get_challenge("toon"))
+    data = train.load_training_data(args, get_challenge("toon"))
+    images, seeds, development = data.images, data.noise_seeds, data.development
     real = get_challenge("toon").load("train", "")[0]
     assert images.dtype == np.float16 and len(images) == len(seeds) == 12
     assert np.array_equal(development, real[development_split(len(real), 5)[1]])

@@ -47,7 +47,7 @@ def main() -> None:
     check_output(args.out)
     device = resolve_device(args.device)
     model = load_model(checkpoint, create_custom_model, device).eval()
-    shape, seeds = (args.samples, *challenge.shape), image_seeds(args.seed, 0, args.samples)
+    shape, seeds = (args.samples, *challenge.known_shape), image_seeds(args.seed, 0, args.samples)
     with autocast(device, resolve_precision(args.precision, device)):
         columns = trajectory(model, shape, args.steps, seeds, args.times, args.what)
 

@@ -1,0 +1,129 @@
+"""Pack a folder of images, or of class folders, into a zip file in EDM's format, which --challenge labelled reads.
+
+    python -m src.datasets.pack_zip photographs flowers-64x64.zip --resolution 64
+
+Images become squares of their middle, resized by Lanczos' filter, as EDM's dataset_tool.py has it with --transform=center-crop,
+and are stored as PNG files without compression. All become RGB; turns that a camera notes in EXIF are not made. The bytes of
+the zip file follow from the images, their names and the release of Pillow alone.
+"""
+
+import argparse
+import io
+import json
+import textwrap
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from src.common.cli import Parser, UserError, number, run_script
+from src.common.files import check_output, write_whole
+from src.datasets.images import read_files
+from src.datasets.labelled import LARGEST, METADATA, SMALLEST, LabelledFiles, find_files, has_splits, open_picture
+
+BEGINNING = (1980, 1, 1, 0, 0, 0)  # of time in zip files: the date of all entries
+PERMISSIONS = 0o644 << 16
+UNIX = 3
+
+
+def square(picture: Image.Image, resolution: int | None) -> Image.Image:
+    """The middle of a picture as a square, resized to resolution x resolution pixels; None: as large as it is."""
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    middle = picture.crop((left, top, left + side, top + side))
+    return middle if resolution is None else middle.resize((resolution, resolution), Image.Resampling.LANCZOS)
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """A PNG file without compression."""
+    file = io.BytesIO()
+    picture.save(file, format="png", compress_level=0, optimize=False)
+    return file.getvalue()
+
+
+def entry_name(number: int) -> str:
+    """The name of image `number` (from 0) in the zip file: NNNNN/imgNNNNNNNN.png, with the first five digits as its folder."""
+    digits = f"{number:08d}"
+    return f"{digits[:5]}/img{digits}.png"
+
+
+def add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    """Add an entry, stored, whose header does not tell when and where it was made."""
+    info = zipfile.ZipInfo(name, BEGINNING)
+    info.create_system, info.external_attr = UNIX, PERMISSIONS
+    archive.writestr(info, data, zipfile.ZIP_STORED)
+
+
+def pack(files: LabelledFiles, path: Path, resolution: int | None, labels: bool) -> tuple[int, int]:
+    """Write the images, and with `labels` their classes from 0, into a zip file, whole or not at all.
+
+    Returns the side of all of them, and how many were smaller before, both in pixels.
+
+    Raises UserError where an image is unreadable, where without a resolution their middles are of several sizes or not of 16 to
+    128 pixels, or where the disk refuses.
+    """
+
+    def convert(data: bytes, name: str) -> tuple[str, int, int, bytes]:
+        picture = open_picture(files.root, name, data)
+        made = square(picture, resolution)
+        if not SMALLEST <= made.width <= LARGEST:
+            raise UserError(
+                f"{files.root}: the middle of {name} is {made.width}x{made.height}, expected {SMALLEST} to {LARGEST} pixels: "
+                "give --resolution"
+            )
+        return name, min(picture.size), made.width, png_bytes(made)
+
+    first, side, enlarged = "", 0, 0
+    with write_whole(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for i, (name, before, after, data) in enumerate(read_files(files.root, files.names, convert, "packing")):
+            first, side = (first, side) if i else (name, after)
+            if after != side:
+                raise UserError(
+                    f"{files.root}: several sizes: the middle of {first} is {side}x{side}, of {name} {after}x{after}; "
+                    "give --resolution"
+                )
+            enlarged += before < after
+            add(archive, entry_name(i), data)
+        classes = [[entry_name(i), int(label) - 1] for i, label in enumerate(files.labels)] if labels else None
+        add(archive, METADATA, json.dumps({"labels": classes}).encode())
+    return side, enlarged
+
+
+def make_parser() -> Parser:
+    parser = Parser(prog="python -m src.datasets.pack_zip", description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of images, or of class folders, or such a zip file")
+    parser.add_argument("out", type=Path, metavar="OUT.zip", help="where to")
+    size_help = f"height and width in pixels, at most {LARGEST}; None: as they are, all of one size"
+    parser.add_argument("--resolution", type=number(int, SMALLEST), help=size_help)
+    labels_help = "write the classes, or none; None: those that SOURCE has"
+    parser.add_argument("--labels", action=argparse.BooleanOptionalAction, help=labels_help)
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT.zip if it exists")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = make_parser().parse_args(argv)
+    if args.out.suffix.lower() != ".zip":
+        raise UserError(f"{args.out}: expected a name that ends in .zip, by which EDM's programs know such a file")
+    if args.out.exists() and not args.overwrite:
+        raise UserError(f"{args.out} exists: name another file, or add --overwrite")
+    if args.resolution is not None and args.resolution > LARGEST:
+        raise UserError(f"--resolution {args.resolution}: expected at most {LARGEST}")
+    check_output(args.out)
+    if args.source.is_dir() and has_splits(args.source):
+        raise UserError(f"{args.source} is divided into splits: pack one of them, such as {args.source / 'train'}")
+    files = find_files("train", args.source)
+    if args.labels and files.labels is None:
+        raise UserError(f"--labels: {args.source} has no classes")
+    labels = files.labels is not None if args.labels is None else args.labels
+    side, enlarged = pack(files, args.out, args.resolution, labels)
+    if enlarged:
+        print(f"warning: {enlarged:,} images were smaller than {side}x{side}, and are blurred")
+    names = ", ".join(f"{i} {name}" if name != str(i) else name for i, name in enumerate(files.classes))
+    told = textwrap.shorten(f"{len(files.classes)} classes: {names}", 400, placeholder=" ...") if labels else "no labels"
+    print(f"{args.out}: {len(files.names):,} images of {side}x{side}, {told}")
+
+
+if __name__ == "__main__":
+    run_script(main)
