@@ -107,8 +107,9 @@ def check(args: argparse.Namespace, challenge: Challenge) -> None:
         raise UserError("--write_stats makes the file from images: leave --stats out")
     for path in filter(None, (args.write_stats, args.output_path)):
         check_output(path)
-    if args.inception and not Path(args.inception).is_file():
-        raise UserError(f"--inception {args.inception}: no such file")
+    for flag in ("inception", "judge"):
+        if (file := getattr(args, flag, None)) and not Path(file).is_file():
+            raise UserError(f"--{flag} {file}: no such file")
 
 
 def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, device: torch.device) -> None:
