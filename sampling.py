@@ -1,8 +1,9 @@
 """Sample a checkpoint: `python sampling.py --ckpt_path ./results/RUN/last.ckpt --save_dir ./samples`.
 
 The images go to SAVE_DIR/nfe=1/0000.png ..., one folder for each number of network calls (NFE), and what made them to
-SAVE_DIR/sampling.json; of a model with classes, each image's label to SAVE_DIR/labels.csv. Several GPUs share the work with
-`torchrun --nproc_per_node=4 sampling.py ...`, and the images are the same.
+SAVE_DIR/sampling.json; of a model with classes, each image's label to SAVE_DIR/labels.csv, and a sheet by class to
+SAVE_DIR/classes_nfe=1.png. Several GPUs share the work with `torchrun --nproc_per_node=4 sampling.py ...`, and the images are
+the same.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from custom_model import create_custom_model
 from src.challenges import Challenge, add_challenge_flag, find_challenge
 from src.common.checkpoints import load_model, read_model_config
-from src.common.classes import LABELS, labels_in_turn, read_classes, write_labels
+from src.common.classes import LABELS, draw_by_class, labels_in_turn, read_classes, write_labels
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import add_precision_flag, precision_name, resolve_precision
 from src.common.files import load_torch, write_whole
@@ -207,6 +208,8 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
             labels = labels_in_turn(model, 0, args.num_samples, classes)["labels"].tolist()
             files = [challenge.file_name(number) for number in range(args.num_samples)]
             write_labels(place / LABELS, files, labels, names)
+            for nfe in args.nfe_list:
+                draw_by_class(place / nfe_name(nfe), files, labels, names, place / f"classes_{nfe_name(nfe)}.png")
     processes.say(f"samples: {args.save_dir}")
 
 

@@ -109,6 +109,8 @@ def test_classes_in_turn_and_by_name_and_label(labelled, monkeypatch):
     sample(monkeypatch, labelled, "--classes", "3", "10", save_dir="named")  # names win over labels: "3" is the digit
     assert [row["label"] for row in table("named")] == ["4", "10"] * 6
     assert np.abs(pictures("named/nfe=2")[3].astype(int) - pictures("samples/nfe=2")[3]).max() > 0
+    with Image.open("named/classes_nfe=2.png") as sheet, Image.open("samples/classes_nfe=2.png") as all_classes:
+        assert sheet.height == 2 * 56 and all_classes.height == 10 * 56
     sample(monkeypatch, labelled, "--classes", "none", save_dir="none")
     assert {(row["label"], row["class"]) for row in table("none")} == {("0", "")}
 

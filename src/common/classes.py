@@ -4,10 +4,12 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from src.common.cli import UserError
 from src.common.files import write_whole
+from src.common.images import contact_sheet, read_picture
 
 LABELS = "labels.csv"  # beside folders of samples: the class of each
 
@@ -66,3 +68,17 @@ def read_labels(file: Path) -> list[int]:
             return [int(row["label"]) for row in csv.DictReader(stream)]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f"{file}: expected a table of file, label and class ({error})") from error
+
+
+def draw_by_class(
+    folder: Path, files: Sequence[str], labels: Sequence[int], names: Sequence[str], sheet: Path, columns: int = 10
+) -> None:
+    """Draw the first images of each class that a folder of samples has, a row for each, as a picture: sheet."""
+    rows, titles = [], []
+    for label in sorted(set(labels)):
+        chosen = [file for file, own in zip(files, labels, strict=True) if own == label][:columns]
+        rows.append(np.stack([np.asarray(read_picture(folder / file, file)).transpose(2, 0, 1) for file in chosen]))
+        name = names[label - 1] if label else "no class"
+        titles.append(name if name.isascii() else f"class {label}")  # Pillow's own font has no other letters
+    with write_whole(sheet) as partial:
+        contact_sheet(rows, titles).save(partial, format="png")

@@ -59,7 +59,7 @@ def tensor_to_pil_image(tensor: torch.Tensor) -> Image.Image | list[Image.Image]
 def contact_sheet(rows: Sequence[np.ndarray], labels: Sequence[str], scale: int = 2) -> Image.Image:
     """A picture of labelled rows of images. rows: uint8 arrays (N, 3, H, W); scale: enlargement in whole pixels."""
     margin = 8 + max(7 * len(label) for label in labels)
-    count, _, height, width = rows[0].shape
+    (_, _, height, width), count = rows[0].shape, max(map(len, rows))
     sheet = Image.new("RGB", (margin + count * width * scale, len(rows) * height * scale), "white")
     draw = ImageDraw.Draw(sheet)
     for y, (row, label) in enumerate(zip(rows, labels, strict=True)):

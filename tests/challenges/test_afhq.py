@@ -136,7 +136,7 @@ def test_at_most_so_many_of_a_class(monkeypatch, capsys):
 def test_both_scales_are_sampled(samples):
     assert sorted(path.name for path in samples.iterdir()) == ["scale=0", "scale=7.5"]
     for scale in samples.iterdir():
-        assert sorted(path.name for path in scale.iterdir()) == ["labels.csv", "nfe=2", "sampling.json"]
+        assert sorted(path.name for path in scale.iterdir()) == ["classes_nfe=2.png", "labels.csv", "nfe=2", "sampling.json"]
         assert len(list((scale / "nfe=2").iterdir())) == 33
         assert (scale / "labels.csv").read_text().splitlines()[:3] == ["file,label,class", "0000.png,1,cat", "0001.png,2,dog"]
 
