@@ -22,7 +22,7 @@ from src.common.cli import Parser, UserError, run_script
 from src.common.devices import precision_name, resolve_precision, seed_everything
 from src.common.options import Preset, add_option_flags
 from src.common.processes import Processes, join_processes
-from src.datasets.pairs import describe_pairs, load_pairs
+from src.datasets.pairs import describe_pairs, load_labelled_pairs
 from src.methods import Method, get_method, method_names
 from src.runs import LAST, Run
 from src.training import flags
@@ -120,15 +120,16 @@ def load_training_data(args: argparse.Namespace, challenge: Challenge) -> Traini
         if args.class_conditional:
             data.labels, data.classes = labels[train_ids], challenge.class_names(args.data_root)
         return data
-    if args.class_conditional:
-        raise UserError("--class_conditional: pairs of noise and image have no classes")
-    images, seeds = load_pairs(args.pairs, args.drop_longest)
+    images, seeds, labels, classes = load_labelled_pairs(args.pairs, args.drop_longest)
+    if args.class_conditional and labels is None:
+        raise UserError(f"--class_conditional: the teacher of --pairs {args.pairs} has no classes")
+    told = (seeds, labels, classes) if args.class_conditional else (seeds,)
     if not args.dev_images:
-        return TrainingData(images, images[:0], seeds)
+        return TrainingData(images, images[:0], *told)
     real, _ = challenge.load("train", args.data_root)
     if real.shape[1:] != images.shape[1:]:
         raise UserError(f"--pairs {args.pairs}: images of shape {images.shape[1:]}; those of --dev_images are {real.shape[1:]}")
-    return TrainingData(images, real[development_split(len(real), args.dev_images)[1]], seeds)
+    return TrainingData(images, real[development_split(len(real), args.dev_images)[1]], *told)
 
 
 def build_model(

@@ -11,7 +11,10 @@ from PIL import Image
 
 import sampling
 import train
+from src.common.checkpoints import load_model
 from src.common.classes import read_classes
+from src.datasets.pairs import __main__ as making
+from src.datasets.pairs import load_labelled_pairs
 from src.runs import Run
 from tests.challenges.test_mnist import write_folder, write_idx
 from tests.helpers import call
@@ -158,6 +161,44 @@ def test_a_student_of_classes(labelled, monkeypatch):
     state, teacher = (torch.load(path, weights_only=True)["state_dict"] for path in (checkpoint, labelled))
     assert all(torch.equal(state[name], value) for name, value in teacher.items() if name.startswith("network."))
     trained(monkeypatch, "gdd", "--class_conditional", "--method", "gdd", "--teacher", "results/labelled")
+
+
+def test_pairs_have_the_class_that_they_were_made_for(labelled, monkeypatch, capsys):
+    flags = [
+        "--teacher",
+        "results/labelled",
+        "--count",
+        23,
+        "--steps",
+        2,
+        "--out",
+        "pairs",
+        "--device",
+        "cpu",
+        "--batch_size",
+        5,
+    ]
+    assert_runs(making, monkeypatch, *flags)
+    images, seeds, labels, classes = load_labelled_pairs("pairs")
+    assert labels.tolist() == [i % 10 + 1 for i in range(23)] and classes == tuple("0123456789")
+    shorter = load_labelled_pairs("pairs", drop_longest=0.5)
+    kept = [seeds.tolist().index(seed) for seed in shorter[1]]
+    assert shorter[2].tolist() == [labels[i] for i in kept]
+    model = load_model(labelled, sampling.create_custom_model).eval()
+    with torch.no_grad():
+        again = model.sample((23, 1, 28, 28), 2, seeds=seeds.tolist(), labels=torch.from_numpy(labels))
+        others = model.sample((23, 1, 28, 28), 2, seeds=seeds.tolist(), labels=torch.from_numpy(labels) % 10 + 1)
+    torch.testing.assert_close(torch.from_numpy(images).float(), again, atol=5e-3, rtol=5e-3)
+    assert (others - again).abs().mean() > 5e-3
+    trained(monkeypatch, "reflowed", "--class_conditional", "--method", "reflow", "--pairs", "pairs")
+    assert Run.of("results/reflowed").model["classes"] == list("0123456789")
+
+    trained(monkeypatch, "plain", "--method", "edm")
+    flags[1], flags[7] = "results/plain", "plain_pairs"
+    assert_runs(making, monkeypatch, *flags)
+    words = ["--class_conditional", "--method", "reflow", "--pairs", "plain_pairs"]
+    line = refused(train, monkeypatch, capsys, *TRAIN, *SHORT, *words)
+    assert "--class_conditional: the teacher of --pairs plain_pairs has no classes" in line
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 
 from src.methods._base import register
 from src.methods._distances import HUBER_C, pseudo_huber
+from src.methods._guidance import with_labels
 from src.methods._straight_path import TIME_DISTRIBUTIONS, VelocityModel
 
 LOSSES = ("huber", "l2")
@@ -30,7 +31,7 @@ class ReFlow(VelocityModel):
     x = data + sigma noise asks for. It can make pairs, but is no teacher of other students.
     """
 
-    needs_pairs = True
+    takes_labels = needs_pairs = True
 
     @dataclass
     class Config(VelocityModel.Config):
@@ -42,7 +43,9 @@ class ReFlow(VelocityModel):
             default=-1.0, metadata={"help": f"pseudo-Huber constant; below 0: {HUBER_C} times the values of an image"}
         )
 
-    def compute_loss(self, data: torch.Tensor, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def compute_loss(
+        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
         """The distance of the velocity from data - noise (eq. 1 of Liu et al.): a pair's data and noise (B, ...) -> scalar.
 
         The pseudo-Huber distance sqrt(|error|^2 + c^2) - c is divided by the root of the number of values, so that it has the
@@ -50,7 +53,7 @@ class ReFlow(VelocityModel):
         """
         t = self.scheduler.sample_timesteps(data.shape[0], data.device)
         xt = self.scheduler.forward_process(data, noise, t)
-        error = self.predict(xt, t).float() - self.scheduler.get_target(data, noise, t)
+        error = self.predict(xt, t, **with_labels(labels)).float() - self.scheduler.get_target(data, noise, t)
         losses = error.square().flatten(1).mean(dim=1)
         if self.config.loss == "huber":
             size = data[0].numel()

@@ -28,7 +28,16 @@ IDENTITY = (
 
 
 def load_pairs(folder: str | Path, drop_longest: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """The images, float16 (N, 3, H, W), about in [-1, 1], and the seeds of their noises, int64 (N,).
+    """The images, float16 (N, 3, H, W), about in [-1, 1], and the seeds of their noises, int64 (N,), as load_labelled_pairs."""
+    return load_labelled_pairs(folder, drop_longest)[:2]
+
+
+def load_labelled_pairs(
+    folder: str | Path, drop_longest: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """What load_pairs gives, their labels, int64 (N,), and the names of the classes 1, 2 ...
+
+    A teacher with classes made pair i for class number i mod C; of one without, there are no labels and no names.
 
     drop_longest: the share of all pairs that is left out, those of the largest L2 distance from noise to image.
 
@@ -54,10 +63,12 @@ def load_pairs(folder: str | Path, drop_longest: float = 0.0) -> tuple[np.ndarra
             f"{folder} holds {done} of its {count} pairs: make the others with the command that began them, or give it a "
             "smaller --count"
         )
+    classes = tuple(about["teacher_options"].get("classes", ()))
+    labels = np.arange(count) % len(classes) + 1 if classes else None
     if drop_longest == 0:
-        return images, seeds
+        return images, seeds, labels, classes
     kept = np.sort(np.argsort(distances, kind="stable")[: max(count - round(drop_longest * count), 1)])
-    return images[kept], seeds[kept]
+    return images[kept], seeds[kept], labels[kept] if classes else None, classes
 
 
 def describe_pairs(folder: str | Path, drop_longest: float = 0.0) -> str:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from custom_model import create_custom_model
 from src.common.checkpoints import MODEL_CONFIG
+from src.common.classes import labels_in_turn
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import add_precision_flag, autocast, precision_flag, precision_name, resolve_precision
 from src.common.files import file_sha256, load_json, save_json, write_whole
@@ -30,14 +31,19 @@ from src.training.checkpoint import load_teacher
 
 
 @torch.no_grad()
-def make_pairs(model: Method, shape: Sequence[int], steps: int, seeds: Sequence[int], dtype: torch.dtype) -> dict[str, Any]:
+def make_pairs(
+    model: Method, shape: Sequence[int], steps: int, seeds: Sequence[int], dtype: torch.dtype, first: int = 0
+) -> dict[str, Any]:
     """The model's images of these noises, by `steps` steps of its own sampler, as a file holds them.
+
+    first: the number of the first pair, which says what class it is of, where the model has classes.
 
     Raises UserError where they are not finite.
     """
     size = (len(seeds), *shape)
     with autocast(model.device, dtype):
-        images = model.sample(size, num_inference_timesteps=steps, seeds=seeds).float()
+        told = labels_in_turn(model, first, len(seeds))
+        images = model.sample(size, num_inference_timesteps=steps, seeds=seeds, **told).float()
     distances = (images - draw_noise(size, images.device, seeds)).flatten(1).norm(dim=1)
     arrays = {"images": images.half().cpu().numpy(), "seeds": np.array(seeds, np.int64), "distances": distances.cpu().numpy()}
     if not np.isfinite(arrays["images"]).all():
@@ -53,7 +59,7 @@ def fill_shard(
     for start in range(missing.start, missing.stop, batch_size):
         count = min(batch_size, missing.stop - start)
         seeds = image_seeds(about["seed"], start, count)
-        parts.append(make_pairs(model, about["image_shape"], about["steps"], seeds, dtype))
+        parts.append(make_pairs(model, about["image_shape"], about["steps"], seeds, dtype, start))
         progress.update(count)
     with write_whole(path) as partial, open(partial, "wb") as file:
         np.savez(file, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
