@@ -72,9 +72,17 @@ def test_a_folder_becomes_what_edm_reads(source, tmp_path, monkeypatch, capsys):
     with zipfile.ZipFile("flowers.zip") as archive:
         assert archive.namelist() == [*names, "dataset.json"] and archive.testzip() is None
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
-        assert min(info.file_size for info in archive.infolist()[:4]) > 20 * 20 * 3  # not compressed inside either
     found, theirs = load_labelled("train", "flowers.zip")
     assert np.array_equal(found, images) and theirs.tolist() == [1, 1, 2, 2]
+
+
+def test_pictures_are_not_compressed_inside_either(tmp_path, monkeypatch):
+    (tmp_path / "plain").mkdir()
+    Image.new("L", (20, 20), 7).save(tmp_path / "plain" / "a.png")
+    assert pack(monkeypatch, tmp_path / "plain", tmp_path / "f.zip") == 0
+    with zipfile.ZipFile(tmp_path / "f.zip") as archive:
+        assert archive.infolist()[0].file_size > 20 * 20 * 3
+    assert read_as_edm_does(tmp_path / "f.zip")[1].shape == (1, 3, 20, 20)
 
 
 def test_crop_and_filter(source, tmp_path, monkeypatch):
