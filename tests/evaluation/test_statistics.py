@@ -9,13 +9,22 @@ import torch
 from PIL import Image
 
 import measure_fid
+from recipes import ship_statistics
 from src.challenges import CHALLENGES, get_challenge
 from src.datasets import mnist
 from src.evaluation import features
 from src.evaluation.features import resumable_features, run_network
 from src.evaluation.fid import distance_from_statistics, frechet_distance
 from src.evaluation.inception import FEATURES, Inception
-from src.evaluation.statistics import Statistics, cached_statistics, read_statistics, statistics_of, write_statistics
+from src.evaluation.statistics import (
+    Statistics,
+    cached_statistics,
+    read_shipped,
+    read_statistics,
+    statistics_of,
+    write_shipped,
+    write_statistics,
+)
 from tests.helpers import call, fails
 
 
@@ -158,6 +167,40 @@ def test_statistics_are_computed_once(counted, own_cache, capsys):
     file.write_bytes(b"cut off")
     assert np.array_equal(cached_statistics(IMAGES, network).sigma, first.sigma)
     assert sum(seen) == 37 and "making cached statistics again" in capsys.readouterr().out  # of the features in the cache
+
+
+def test_statistics_that_come_with_the_kit(counted, tmp_path, monkeypatch):
+    """They are taken for their images, and no others; of the covariance what float32 holds."""
+    network, seen, _ = counted
+    monkeypatch.setattr("src.evaluation.statistics.SHIPPED", tmp_path / "shipped")
+    content = features.content_file(IMAGES, f"pytorch {network.sha256}", "_statistics.npz").stem
+    assert read_shipped(content) is None
+    exact = statistics_of(features_like(3, 200))
+    write_shipped(exact, content, tmp_path / "shipped" / "digits.npz")
+    found = cached_statistics(IMAGES, network)
+    assert not seen and np.array_equal(found.mu, exact.mu)
+    np.testing.assert_allclose(found.sigma, exact.sigma, rtol=2**-23)
+    assert np.array_equal(found.sigma, found.sigma.T)
+    a = features_like(4, 300)
+    fids = [distance_from_statistics(a, each.mu, each.sigma) for each in (exact, found)]
+    assert fids[0] == pytest.approx(fids[1], abs=1e-4)
+    cached_statistics(IMAGES[::-1], network)
+    assert sum(seen) == len(IMAGES)
+
+
+def test_the_recipe_that_ships_them(counted, tmp_path, monkeypatch, capsys):
+    network, _, _ = counted
+    changed = dataclasses.replace(get_challenge("mnist"), load=lambda split, root: (IMAGES[:, :1], None))
+    monkeypatch.setitem(CHALLENGES._items, "mnist", changed)
+    monkeypatch.setattr(type(changed), "load_judge", lambda self, device, file=None: network)
+    monkeypatch.setattr("src.evaluation.statistics.SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(ship_statistics, "SHIPPED", tmp_path / "shipped")
+    assert call(ship_statistics, monkeypatch, "--device", "cpu") == 0
+    assert f"{len(IMAGES)} images, " in capsys.readouterr().out
+    grey = np.repeat(IMAGES[:, :1], 3, axis=1)
+    content = features.content_file(grey, f"pytorch {network.sha256}", "_statistics.npz").stem
+    assert read_shipped(content).mu.shape == (FEATURES,)
+    assert "its samples are no images" in fails(ship_statistics, monkeypatch, capsys, "--challenge", "toy2d", "--device", "cpu")
 
 
 def test_the_bar_counts_what_was_kept_as_no_time(tmp_path, monkeypatch):

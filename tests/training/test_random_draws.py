@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +17,7 @@ from src.common.files import PROJECT_ROOT
 from src.common.processes import Processes, join_processes
 from src.training.config import TrainingConfig, micro_batches
 from src.training.random_draws import DrawAsOneBatch
+from tests.challenges.test_mnist import write_idx
 from tests.helpers import (
     BOTH_PRECISIONS,
     assert_pngs_agree,
@@ -111,6 +113,24 @@ def test_two_processes_train_and_sample_as_one(tmp_path, precision):
     files = sorted(path.name for path in (tmp_path / "s2" / "nfe=2").iterdir())
     assert files == [f"{index:04d}.png" for index in range(5)]
     assert_pngs_agree(tmp_path / "s2" / "nfe=2", tmp_path / "s1" / "nfe=2", precision, tiny_model().network)
+
+
+def test_two_processes_are_told_the_labels_of_one(tmp_path):
+    rng = np.random.default_rng(0)
+    write_idx(
+        tmp_path / "digits", {"train": (rng.integers(0, 256, (40, 1, 28, 28), dtype=np.uint8), np.arange(40) % 10)}, False
+    )
+    train = f"--challenge mnist --class_conditional --data_root {tmp_path}/digits --device cpu --ch 8 --dropout 0.1 --lr 1e-3"
+    train += f" --num_iterations 12 --batch_size 8 --save_dir {tmp_path} --memory_format contiguous --precision fp32"
+    for processes in (1, 2):
+        run_script("train.py", f"{train} --run_name r{processes}", processes)
+    assert_runs_agree(tmp_path / "r1", tmp_path / "r2", "fp32", tmp_path, fp32=1e-5)
+    sample = (
+        f"--ckpt_path {tmp_path}/r1/last.ckpt --device cpu --precision fp32 --num_samples 5 --nfe_list 2 --guidance_scale 2"
+    )
+    for processes in (1, 2):
+        run_script("sampling.py", f"{sample} --save_dir {tmp_path}/s{processes}", processes)
+    assert_pngs_agree(tmp_path / "s2" / "nfe=2", tmp_path / "s1" / "nfe=2", "fp32", tiny_model().network)
 
 
 def test_two_processes_measure_as_one(tmp_path, package_file):
