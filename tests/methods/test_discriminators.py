@@ -229,6 +229,40 @@ def test_a_head_has_logits_of_its_own_for_each_kind_of_row():
     assert first.shape == (2, 5 * 4) and torch.equal(first[1], last[1]) and not torch.equal(first[0], last[0])
 
 
+@pytest.mark.parametrize("levels", [LEVELS, ()])
+@pytest.mark.parametrize("kind", ["unet", "efficientnet"])
+def test_samples_of_one_class_are_not_judged_as_another(kind, levels, monkeypatch):
+    """Each label and level has logits of its own, also where the features know nothing of labels; no two share one."""
+    from tests.methods.test_labels import CLASSES, labelled_model
+
+    if kind == "efficientnet":
+        monkeypatch.setattr("src.methods._discriminators.load_efficientnet", torch.nn.Identity)
+    discriminator = make_discriminator(kind, labelled_model("edm"), 0.2, 32, 8, levels).eval()
+    channels = [head.layers[0].in_channels for head in discriminator.heads]
+    torch.manual_seed(0)
+    row = [torch.randn(1, count, 4, 4) for count in channels]
+    kinds = [(label, level) for label in range(CLASSES + 1) for level in levels or (0.8,)]
+    features = [maps.expand(len(kinds), -1, -1, -1) for maps in row]
+    labels, sigma = (torch.tensor(values) for values in zip(*kinds, strict=True))
+    logits = discriminator(features, sigma, labels)[0].mean(dim=1)
+    assert logits.sort()[0].diff().min() > 1e-5
+    again = discriminator([maps[[3]] for maps in features], sigma[[3]], labels[[3]])[0].mean(dim=1)
+    torch.testing.assert_close(again, logits[[3]], atol=1e-4, rtol=1e-3)
+
+
+def test_the_teacher_looks_at_a_sample_of_its_class():
+    from tests.methods.test_labels import labelled_model
+
+    discriminator = make_discriminator("unet", labelled_model("edm"), 0.2, 128, 8)
+    x, found = torch.randn(2, *SHAPE), []
+    for labels in ([1, 2], [1, 3]):
+        torch.manual_seed(0)
+        found.append(discriminator.features(x, torch.tensor(labels)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one[0], other[0])
+        assert (one[1] - other[1]).abs().mean() > 1e-3
+
+
 def test_r1_under_autocast():
     for discriminator, shape in discriminators():
         with torch.autocast("cpu", torch.bfloat16):
