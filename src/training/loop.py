@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from src.common.cli import UserError
 from src.common.devices import autocast, precision_name, seed_everything
 from src.common.processes import Processes
 from src.methods._base import Method
@@ -30,6 +31,7 @@ from src.training.resume import read_resume
 from src.training.saving import Previews, Saver, TrainingState, as_sampled, clear_partial_files, write_training_config
 from src.training.signals import stop_signals
 
+NONE = torch.zeros(0)
 Evaluate = Callable[[Method], dict[str, float]]  # the model as it is -> named figures, e.g. {"fid_nfe1": 41.5}
 Clip = Callable[[Sequence[torch.nn.Parameter]], torch.Tensor]  # clips the gradients; their norm before that
 
@@ -136,6 +138,7 @@ class Trainer:
         }
         settings = {**asdict(config), "model_config": self.model_config, "layout": layout}
         self.state = TrainingState(self.model, optimizers, EMA(self.model, config.ema_half_lives, config.ema_decay), settings)
+        self.first_step = 1 + (saved["step"] if saved else 0)
         if saved:
             self.state.load(saved, self.run_dir)
             self.last_good = self.state.step
@@ -301,6 +304,8 @@ class Trainer:
                     loss = model.compute_loss(data, noise_here, **told)
                 (loss * share).backward()
                 total += loss.detach() * share
+            if self.state.step == self.first_step - 1 and any((known.get("labels", NONE) > 0).any() for *_, known in parts):
+                self._check_labels(name)
             self.processes.sum_gradients(self.groups[name])
             norm = self._clip(self.groups[name])
             for options in optimizer.param_groups:
@@ -310,6 +315,17 @@ class Trainer:
         model.on_step_end(step, config.num_iterations)
         self.state.ema.update(step)
         self.state.step = step
+
+    def _check_labels(self, group: str) -> None:
+        """Raise UserError where this group has the embedding of classes, and its gradient knows nothing of the batch's labels."""
+        embedding = getattr(self.model.network, "class_embedding", None)
+        if embedding is None or not any(parameter is embedding.weight for parameter in self.groups[group]):
+            return
+        if embedding.weight.grad is None or not embedding.weight.grad[1:].any():
+            raise UserError(
+                f"{type(self.model).__name__} loses the labels: compute_loss is given labels (B,) and has to hand them on to "
+                "predict and the network, as **with_labels(labels) does; or train with --no-class_conditional"
+            )
 
     def _clip(self, parameters: list[torch.nn.Parameter]) -> torch.Tensor:
         """Clip the gradients; their norm before that."""

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from src.challenges._classes import ClassUNet
+from src.common.cli import UserError
 from src.methods import METHODS
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
 from tests.helpers import TINY, fill_by_rule
+from tests.methods.test_labels import labelled_model as tiny_labelled
 
 CPU = torch.device("cpu")
 COUNT, CLASSES = 60, 6
@@ -94,6 +96,19 @@ def test_the_loss_is_told_nothing_without_classes(tmp_path):
     config = TrainingConfig(batch_size=4, num_iterations=2, memory_format="contiguous")
     Trainer(model, images_and_labels()[0], config, {"method": "custom"}, tmp_path, CPU).run()
     assert keys == {"step", "total_steps", "group"}
+
+
+@pytest.mark.parametrize("method", ["rectified_flow", "gdd"])
+def test_a_loss_that_loses_the_labels_is_told_so(tmp_path, method):
+    """As a student's own compute_loss(self, data, noise, **kwargs) does, at the first step; not after a sound one."""
+    model = tiny_labelled(method)
+    trainer(tmp_path / "sound", model).run()
+    loss = model.compute_loss
+    model.compute_loss = lambda data, noise, labels, **kwargs: loss(data, noise, **kwargs)
+    if method == "gdd":
+        model.compute_loss = lambda data, noise, labels, **kwargs: loss(data, noise, labels=labels * 0, **kwargs)
+    with pytest.raises(UserError, match="loses the labels: compute_loss is given labels"):
+        trainer(tmp_path / "faulty", model).run()
 
 
 def test_it_learns_what_labels_mean(tmp_path):
