@@ -317,7 +317,7 @@ class Trainer:
         self.state.step = step
 
     def _check_labels(self, group: str) -> None:
-        """Raise UserError where this group has the embedding of classes, and its gradient knows nothing of the batch's labels."""
+        """Raise UserError where the embedding of classes is of this group, and a batch's labels have given it no gradient."""
         embedding = getattr(self.model.network, "class_embedding", None)
         if embedding is None or not any(parameter is embedding.weight for parameter in self.groups[group]):
             return
