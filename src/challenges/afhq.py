@@ -16,7 +16,6 @@ import torch
 from src.challenges._base import Mark, register
 from src.challenges._classes import ClassUNet
 from src.challenges._images import ImageChallenge, as_rgb
-from src.common.classes import LABELS, read_labels
 from src.common.cli import UserError
 from src.common.images import contact_sheet, read_picture
 from src.common.processes import Processes
@@ -71,7 +70,7 @@ class AnimalsChallenge(ImageChallenge):
             files = [folder / self.file_name(number) for number in range(HANDED_IN)]
             if absent := [file.name for file in files if not file.is_file()]:
                 raise UserError(f"{folder}: {HANDED_IN} images of each scale are handed in; {absent[0]} is absent")
-            check_classes_shown(folder.parent / LABELS)
+            check_classes_shown(folder)
             chosen[scale] = files
         names = iter(f"images/{name}" for name in self.names_handed_in(self.num_handed_in))
         zipped: dict[str, Path | bytes] = {next(names): file for files in chosen.values() for file in files}
@@ -113,11 +112,13 @@ class AnimalsChallenge(ImageChallenge):
         return {OWN_METRIC: frechet_distance(np.concatenate(processes.gather(features)), real)}
 
 
-def check_classes_shown(file: Path) -> None:
-    """Raise UserError unless labels.csv has two images or more of every class among those of the sheet."""
-    labels = read_labels(file)[:ON_SHEET]
-    if few := [name for label, name in enumerate(CLASSES, start=1) if labels.count(label) < 2]:
-        raise UserError(f"{file}: the first {ON_SHEET} images need two of every class; of {few[0]} there are fewer")
+def check_classes_shown(folder: Path) -> None:
+    """Raise UserError unless the images of the sheet are, by labels.csv, two or more of every class."""
+    from src.evaluation.by_class import read_labelled
+
+    labels = read_labelled(folder, CLASSES)[1][:ON_SHEET].tolist()
+    if few := next((name for label, name in enumerate(CLASSES, start=1) if labels.count(label) < 2), None):
+        raise UserError(f"{folder}: the first {ON_SHEET} images need two of every class; of {few} there are fewer")
 
 
 AFHQ = register(

@@ -59,17 +59,6 @@ def write_labels(file: Path, samples: Sequence[str], labels: Sequence[int], name
         )
 
 
-def read_labels(file: Path) -> list[int]:
-    """The labels in a table that write_labels wrote. Raises UserError where it is absent or something else."""
-    if not file.is_file():
-        raise UserError(f"no labels at {file}: sampling.py writes them for a model with classes")
-    try:
-        with open(file, newline="", encoding="utf-8") as stream:
-            return [int(row["label"]) for row in csv.DictReader(stream)]
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise UserError(f"{file}: expected a table of file, label and class ({error})") from error
-
-
 def draw_by_class(
     folder: Path, files: Sequence[str], labels: Sequence[int], names: Sequence[str], sheet: Path, columns: int = 10
 ) -> None:

@@ -19,19 +19,23 @@ import torch
 
 from src.challenges import Challenge, add_challenge_flag, get_challenge
 from src.challenges._images import ImageChallenge, as_rgb, fid_mode
+from src.common.classes import LABELS
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import resolve_device
 from src.common.files import save_json, write_whole
 from src.evaluation import second_opinion
+from src.evaluation.by_class import ClassJudge, read_labelled
+from src.evaluation.classifier import ClassifierConfig, cached_classifier
 from src.evaluation.clip import Clip, clip_scores
 from src.evaluation.confidence import HALVES, random_halves, with_interval
 from src.evaluation.features import MODES, cached_features, read_images
 from src.evaluation.inception import Inception
 from src.evaluation.metrics import MIN_IMAGES, feature_metrics, frechet
 from src.evaluation.neighbours import Neighbours, training_neighbours
-from src.evaluation.tables_and_plots import comparison, lines, plot_fid, plot_neighbours, short_names
+from src.evaluation.tables_and_plots import class_table, comparison, lines, plot_fid, plot_neighbours, short_names
 from src.evaluation.weights import load_inception, read_classifier
 from src.runs import nfe_of
+from src.training.config import TrainingConfig
 
 Found = dict[str, Neighbours]  # "pixels" and "features", where they were asked for
 
@@ -75,6 +79,8 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
     parser.add_argument("--clip_text", metavar="TEXT", help="the CLIP score of the images and this text, too")
     nearest_help = "each sample's nearest training image, and the gap between training and validation"
     parser.add_argument("--nearest", nargs="+", choices=("pixels", "features"), default=[], help=nearest_help)
+    class_help = f"accuracy, FID and recall of each class, of images with a {LABELS}, or in sub-folders named by class"
+    parser.add_argument("--by_class", action="store_true", help=class_help)
     parser.add_argument("--compare", action="store_true", help="print the folders side by side")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw FID against NFE and the nearest training images here")
     return parser
@@ -83,41 +89,41 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
 def main() -> None:
     args, challenge = parse()
     check(args)
+    names = class_names(challenge, args.data_root) if args.by_class else ()
     device = resolve_device(args.device)
-    folders = {folder: read_images(folder) for folder in args.folders}
-    reference_dir = Path(args.reference_dir or args.data_root)
+    read = {folder: read_labelled(folder, names) if args.by_class else (read_images(folder), None) for folder in args.folders}
+    folders = {folder: images for folder, (images, _) in read.items()}
     if args.reference_dir:
         reference = challenge.read_reference(args.data_root, args.reference_dir)
     else:  # a challenge that is scored against something else than its validation images
         reference = challenge.load("val", args.data_root)[0]
     reference = as_rgb(reference)
-    train = as_rgb(challenge.load("train", args.data_root)[0]) if args.nearest else None
-    for folder, images in {**folders, reference_dir: reference}.items():
-        if len(images) < MIN_IMAGES:
-            raise UserError(f"{folder} holds {len(images)} images; expected at least {MIN_IMAGES} (measure_fid.py takes two)")
-        if "pixels" in args.nearest and images.shape[1:] != train.shape[1:]:
-            raise UserError(
-                f"{folder}: images {images.shape[1:]}, training images {train.shape[1:]}; leave out --nearest pixels"
-            )
-
-    if train is not None and len(train) < len(reference):
-        raise UserError(f"--nearest: {len(train)} training images are fewer than the {len(reference)} of {reference_dir}")
+    needs_train = args.nearest or args.by_class
+    train, labels = load_split(challenge, "train", args.data_root) if needs_train else (None, None)
+    check_images(args, folders, reference, train)
+    real = check_classes(args, challenge, folders, train, labels) if args.by_class else None
 
     networks = Networks(args, device)
-    names, results = short_names(args.folders), {}
-    for (folder, images), name in zip(folders.items(), names, strict=True):
+    judge = make_judge(args, challenge, names, (train, labels), real, reference, device) if real else None
+    short, results = short_names(args.folders), {}
+    for (folder, (images, asked)), name in zip(read.items(), short, strict=True):
         for warning in challenge.warnings(images, reference):
             print(f"warning: {folder}: {warning}")
         result, found = networks.metrics_of(folder, images, reference, train)
+        if judge is not None:
+            result["by_class"] = networks.by_class(judge, folder, images, asked, reference)
+            result["networks"]["classifier"] = judge.network
         save_json(result, folder / "metrics.json")
         print("\n".join([f"{folder}: {len(images)} vs {len(reference)} images", *lines(result)]))
+        if judge is not None:
+            print("\n".join(class_table(result)))
         if found:
             write_neighbours(folder / "nearest_train.csv", found)
         if args.plot and found:
             plot_neighbours(images, train, found, args.plot / f"nearest_train_{name}.png")
         results[folder] = result
     if args.compare:
-        print("\n" + comparison(dict(zip(names, results.values(), strict=True))))
+        print("\n" + comparison(dict(zip(short, results.values(), strict=True))))
     if args.plot and any(nfe_of(folder.resolve()) is not None for folder in results):
         plot_fid(results, args.plot / "fid_by_nfe.png")
 
@@ -135,6 +141,74 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--clip_text needs a model: --clip MODEL:WEIGHTS")
     if args.plot and not args.nearest and all(nfe_of(folder.resolve()) is None for folder in args.folders):
         raise UserError("--plot has nothing to draw: it needs folders named nfe=K, or --nearest")
+
+
+def class_names(challenge: Challenge, root: str) -> tuple[str, ...]:
+    """The names of the challenge's classes. Raises UserError where it has none."""
+    names = challenge.class_names(root)
+    if not names:
+        raise UserError(f"--by_class: the images of --challenge {challenge.name} have no classes")
+    return names
+
+
+def load_split(challenge: Challenge, split: str, root: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images of a split, uint8 (N, 3, H, W), and their labels, int64 (N,), or None."""
+    images, labels = challenge.load(split, root)
+    return as_rgb(images), None if labels is None else np.asarray(labels, dtype=np.int64)
+
+
+def check_images(
+    args: argparse.Namespace, folders: dict[Path, np.ndarray], reference: np.ndarray, train: np.ndarray | None
+) -> None:
+    """Refuse images that are too few or, for --nearest, do not fit the training images."""
+    reference_dir = Path(args.reference_dir or args.data_root)
+    for folder, images in {**folders, reference_dir: reference}.items():
+        if len(images) < MIN_IMAGES:
+            raise UserError(f"{folder} holds {len(images)} images; expected at least {MIN_IMAGES} (measure_fid.py takes two)")
+        if "pixels" in args.nearest and images.shape[1:] != train.shape[1:]:
+            raise UserError(
+                f"{folder}: images {images.shape[1:]}, training images {train.shape[1:]}; leave out --nearest pixels"
+            )
+    if args.nearest and len(train) < len(reference):
+        raise UserError(f"--nearest: {len(train)} training images are fewer than the {len(reference)} of {reference_dir}")
+
+
+def check_classes(
+    args: argparse.Namespace,
+    challenge: Challenge,
+    folders: dict[Path, np.ndarray],
+    train: np.ndarray,
+    labels: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The validation images and their labels, for --by_class.
+
+    Raises UserError where they or the training images have no labels, or images of a folder are of another size than these.
+    """
+    real, real_labels = load_split(challenge, "val", args.data_root)
+    for told, split in ((labels, "training"), (real_labels, "validation")):
+        if told is None:
+            raise UserError(f"--by_class: the {split} images of --data_root {args.data_root} have no labels")
+    for folder, images in folders.items():
+        if images.shape[1:] != train.shape[1:]:
+            found, expected = (f"{each.shape[3]}x{each.shape[2]}" for each in (images, train))
+            raise UserError(f"{folder}: images are {found}; the classifier of --by_class is of training images of {expected}")
+    return real, real_labels
+
+
+def make_judge(
+    args: argparse.Namespace,
+    challenge: Challenge,
+    names: tuple[str, ...],
+    train: tuple[np.ndarray, np.ndarray],
+    real: tuple[np.ndarray, np.ndarray],
+    reference: np.ndarray,
+    device: torch.device,
+) -> ClassJudge:
+    """What measures by class, with the classifier of the training images and labels, trained or from the cache."""
+    config = ClassifierConfig(flip=challenge.training.get("flip", TrainingConfig().flip))
+    classifier = cached_classifier(*train, len(names), config, device, f"classifier of {len(names)} classes")
+    known = real[1] if np.array_equal(real[0], reference) else None
+    return ClassJudge(classifier, names, *real, known, f"{len(train[0])} training images of {args.data_root}")
 
 
 class Networks:
@@ -199,6 +273,17 @@ class Networks:
             "seconds": round(time.perf_counter() - start, 2),
         }
         return result, found
+
+    def by_class(
+        self, judge: ClassJudge, folder: Path, images: np.ndarray, labels: np.ndarray, reference: np.ndarray
+    ) -> dict[str, Any]:
+        """What metrics.json says by class; the features are those of metrics_of, from the cache."""
+        result = {**judge.accuracies(images, labels), "left_out": judge.left_out(labels)}
+        for mode in self.args.modes:
+            generated, real = (self.features(part, mode, name) for part, name in ((images, folder), (reference, "reference")))
+            for name, numbers in judge.distances(generated, real, labels, self.args.halves, self.args.seed).items():
+                result["classes"][name][mode] = numbers
+        return result
 
     def neighbours(self, images: np.ndarray, reference: np.ndarray, train: np.ndarray | None) -> Found:
         """The nearest training images, by each of --nearest. Features are those of the first mode."""

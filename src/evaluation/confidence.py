@@ -1,4 +1,4 @@
-"""How far a number would move with other generated images: standard errors from random halves of them.
+"""How far a number would move with other generated images: standard errors from random halves of them, of shares by formula.
 
 A bootstrap draws N of N samples with replacement. FID of such a draw is biased upward: it holds about 0.63 N different images,
 and FID grows as their number falls, so that the bootstrap's values lie above the very number they are to bracket; those of
@@ -42,7 +42,21 @@ def with_interval(values: np.ndarray, count: int, bounds: tuple[float, float] = 
     """
     result: dict[str, Any] = {"value": float(values[0])}
     if len(values) > 1:
-        error = standard_error(values[1:], count)
-        ends = np.clip(result["value"] + NORMAL_95 * error * np.array([-1, 1]), *bounds)
-        result |= {"standard_error": error, "interval_95": ends.tolist()}
+        result |= _interval(result["value"], standard_error(values[1:], count), bounds)
     return result
+
+
+def share_with_interval(hits: np.ndarray) -> dict[str, Any]:
+    """The share of hits, bool (N,), N at least 1, with its uncertainty: {"value", "standard_error", "interval_95", "count": N}.
+
+    The standard error is that of a binomial, (p (1 - p) / N)^(1/2), 0 where all or none are hits; the interval is value +-
+    1.96 standard errors, cut at 0 and 1.
+    """
+    share = float(np.mean(hits))
+    error = float(np.sqrt(share * (1 - share) / len(hits)))
+    return {"value": share, **_interval(share, error, (0, 1)), "count": len(hits)}
+
+
+def _interval(value: float, error: float, bounds: tuple[float, float]) -> dict[str, Any]:
+    ends = np.clip(value + NORMAL_95 * error * np.array([-1, 1]), *bounds)
+    return {"standard_error": error, "interval_95": ends.tolist()}

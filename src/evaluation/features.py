@@ -7,7 +7,7 @@ default of clean-fid (Parmar et al., arXiv:2104.11222), and `pytorch`, that of p
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
+from src.common.classes import LABELS
 from src.common.cli import UserError
 from src.common.files import cache_dir, write_whole
 from src.common.images import PICTURES, read_picture
@@ -34,21 +35,32 @@ def read_images(folder: str | Path) -> np.ndarray:
     size than the first.
     """
     folder = Path(folder)
+    return read_pictures(picture_files(folder), folder)
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """All pictures directly in a folder, by sorted name. Says what files are none. Raises UserError where it is absent."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}")
     entries = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     files = [file for file in entries if file.suffix.lower() in PICTURES]
+    if others := [file.name for file in entries if file not in set(files) and file.name != LABELS]:
+        print(f"{folder}: {len(others)} files that are no pictures are left out, such as {others[0]}")
+    return files
+
+
+def read_pictures(files: Sequence[Path], folder: Path) -> np.ndarray:
+    """These pictures in a folder, as RGB: uint8 (N, 3, H, W), N at least 2. Raises UserError as read_images does."""
     if len(files) < 2:
         raise UserError(f"{folder} holds {len(files)} images ({', '.join(PICTURES)}); FID needs at least two")
-    if others := [file.name for file in entries if file not in set(files)]:
-        print(f"{folder}: {len(others)} files that are no pictures are left out, such as {others[0]}")
+    names = [file.relative_to(folder) for file in files]
     first = _read_image(files[0])
     images = np.empty((len(files), *first.shape), dtype=np.uint8)
     for i, file in enumerate(files):
         image = _read_image(file)
         if image.shape != first.shape:
             raise UserError(
-                f"{folder}: images of different sizes: {files[0].name} is {_size(first)}, {file.name} is {_size(image)}; "
+                f"{folder}: images of different sizes: {names[0]} is {_size(first)}, {names[i]} is {_size(image)}; "
                 "expected one size for all"
             )
         images[i] = image

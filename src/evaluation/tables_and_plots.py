@@ -23,7 +23,8 @@ TITLES = {
     "frechet": "Frechet distance",
     "score": "CLIP score",
 }
-PRECISION = {"precision": 3, "recall": 3, "density": 3, "coverage": 3}  # digits after the point; of all others 2
+PRECISION = {"precision": 3, "recall": 3, "density": 3, "coverage": 3, "accuracy": 4}  # digits after the point; of all others 2
+ACCURACIES = {"accuracy": "accuracy", "real_accuracy": "accuracy on real images"}
 NEAREST = {
     "median": "median distance to the nearest training image",
     "closest": "closest",
@@ -40,18 +41,25 @@ def cells(result: Result) -> dict[str, str]:
         for name, entry in metrics.items():
             if "value" not in entry:
                 continue
-            scale, digits = (1000 if name == "kid" else 1), PRECISION.get(name, 2)
-            text = f"{scale * entry['value']:.{digits}f}"
-            error = entry.get("standard_error", entry.get("deviation"))
-            if error is not None:
-                text += f" +- {scale * error * (NORMAL_95 if 'standard_error' in entry else 1):.{digits}f}"
-            found[f"{features} {TITLES.get(name, name)}"] = text
+            found[f"{features} {TITLES.get(name, name)}"] = cell(name, entry)
+    told = result.get("by_class", {})
+    found |= {words: cell("accuracy", told[name]) for name, words in ACCURACIES.items() if name in told}
     for kind, entry in result.get("nearest_train", {}).items():
         for name, words in NEAREST.items():
             spread = entry.get(f"{name}_spread")
             by_chance = "" if spread is None else f" (without copying 0 +- {NORMAL_95 * spread:.2g})"
             found[f"{kind}: {words}"] = f"{entry[name]:.3g}{by_chance}"
     return found
+
+
+def cell(name: str, entry: dict[str, Any]) -> str:
+    """The number of this name as words."""
+    scale, digits = (1000 if name == "kid" else 1), PRECISION.get(name, 2)
+    text = f"{scale * entry['value']:.{digits}f}"
+    error = entry.get("standard_error", entry.get("deviation"))
+    if error is not None:
+        text += f" +- {scale * error * (NORMAL_95 if 'standard_error' in entry else 1):.{digits}f}"
+    return text
 
 
 def lines(result: Result) -> list[str]:
@@ -72,6 +80,27 @@ def comparison(results: dict[str, Result]) -> str:
     ]
     table += [f"| {row} | " + " | ".join(column.get(row, "-") for column in columns.values()) + " |" for row in rows]
     return "\n".join(table)
+
+
+def class_table(result: Result) -> list[str]:
+    """What metrics.json says by class: a Markdown table, a row for each class, "-" for none; then what is left out."""
+    told, modes = result["by_class"], list(result["metrics"])
+    titles = [f"{mode} {name}" for mode in modes for name in ("FID", "recall")]
+    rows = [["class", "images", *ACCURACIES.values(), *titles]]
+    for name, entry in told["classes"].items():
+        row = [name, str(entry["num_generated"])]
+        row += [cell("accuracy", entry[key]) if key in entry else "-" for key in ACCURACIES]
+        for mode in modes:
+            row += [cell(key, entry[mode][key]) if mode in entry else "-" for key in ("fid", "recall")]
+        rows.append(row)
+    table = [f"| {' | '.join(row)} |" for row in rows]
+    why: dict[str, list[str]] = {}
+    for name, reason in told["left_out"].items():
+        why.setdefault(reason, []).append(name)
+    notes = [f"no FID and recall of {', '.join(names)}: {reason}" for reason, names in why.items()]
+    if told["no_class"]:
+        notes.append(f"{told['no_class']} images were asked for no class, and are left out here")
+    return [table[0], "|---" * len(rows[0]) + "|", *table[1:], *notes]
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:

@@ -167,12 +167,14 @@ def test_what_is_handed_in(samples, tmp_path, monkeypatch, capsys):
         (lambda made: (made / "scale=0").rename("gone"), "made/scale=0: expected one folder nfe=K to hand in, found none"),
         (lambda made: (made / "scale=0" / "nfe=4").mkdir(), "expected one folder nfe=K to hand in, found nfe=2, nfe=4"),
         (lambda made: (made / "scale=7.5" / "nfe=2" / "0031.png").unlink(), "0031.png is absent"),
-        (lambda made: (made / "scale=7.5" / "labels.csv").unlink(), "no labels at made/scale=7.5/labels.csv"),
+        (lambda made: (made / "scale=7.5" / "labels.csv").unlink(), "made/scale=7.5/nfe=2: no labels.csv in it or beside it"),
         (
-            lambda made: (made / "scale=0" / "labels.csv").write_text("file,label,class\n" + "a.png,1,cat\n" * 33),
+            lambda made: (made / "scale=0" / "labels.csv").write_text(
+                "file,label,class\n" + "".join(f"{number:04d}.png,1,cat\n" for number in range(33))
+            ),
             "the first 8 images need two of every class; of dog there are fewer",
         ),
-        (lambda made: (made / "scale=0" / "labels.csv").write_text("names\n1\n"), "expected a table of file, label and class"),
+        (lambda made: (made / "scale=0" / "labels.csv").write_text("names\n1\n"), "expected file,label,class"),
     ],
 )
 def test_what_cannot_be_handed_in(samples, monkeypatch, capsys, spoil, words):

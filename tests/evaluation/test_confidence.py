@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.evaluation.confidence import random_halves, standard_error, with_interval
+from src.evaluation.confidence import random_halves, share_with_interval, standard_error, with_interval
 from src.evaluation.fid import frechet_distance, subset_distances
 from src.evaluation.kid import subset_kids
 from src.evaluation.prdc import subset_prdc
@@ -34,6 +34,22 @@ def test_interval():
     assert with_interval(np.array([0.9]), 10) == {"value": 0.9}
     with pytest.raises(ValueError, match="at least two halves"):
         standard_error(np.array([0.9]), 10)
+
+
+def test_a_share_has_the_error_of_a_binomial():
+    assert share_with_interval(np.array([True] * 3 + [False])) == {
+        "value": 0.75,
+        "standard_error": pytest.approx((0.75 * 0.25 / 4) ** 0.5),
+        "interval_95": [pytest.approx(0.75 - 1.96 * (0.75 * 0.25 / 4) ** 0.5), 1.0],
+        "count": 4,
+    }
+    assert share_with_interval(np.zeros(9, bool)) == {"value": 0, "standard_error": 0, "interval_95": [0, 0], "count": 9}
+    rng = np.random.default_rng(0)
+    shares = [share_with_interval(rng.random(200) < 0.9) for _ in range(2000)]
+    deviation = np.std([share["value"] for share in shares])
+    assert np.mean([share["standard_error"] for share in shares]) == pytest.approx(deviation, rel=0.05)
+    held = np.mean([share["interval_95"][0] <= 0.9 <= share["interval_95"][1] for share in shares])
+    assert 0.91 <= held <= 0.97
 
 
 def draws(rng, count, scale):
