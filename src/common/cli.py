@@ -2,10 +2,11 @@
 
 import argparse
 import contextlib
+import difflib
 import math
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 
@@ -17,10 +18,33 @@ class Parser(argparse.ArgumentParser):
     """The scripts' argument parser: flags in full only, defaults in the help, a mistake in one line and exit code 2."""
 
     def __init__(self, **kwargs: Any) -> None:
+        self.meant = ""
         super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **kwargs)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As argparse's, with the choice that was probably meant."""
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += did_you_mean(str(value), map(str, action.choices or ()))
+            raise
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse's; what parse_args will refuse is told with the flag that was probably meant."""
+        found, unknown = super().parse_known_args(args, namespace)
+        self.meant = "".join(did_you_mean(word, self._option_string_actions) for word in unknown[:1] if word.startswith("--"))
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments"):
+            message += self.meant
         self.exit(2, f"error: {message} (see --help)\n")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean X?", where one of the known words is near; else nothing."""
+    near = difflib.get_close_matches(word.partition("=")[0], list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def run_script(main: Callable[[], None]) -> None:

@@ -5,6 +5,8 @@ import pkgutil
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
+from src.common.cli import did_you_mean
+
 Item = TypeVar("Item")
 
 
@@ -31,7 +33,8 @@ class Registry(Generic[Item]):
     def get(self, name: str) -> Item:
         """The item of this name. Raises ValueError naming all of them if there is none."""
         if name not in self._items:
-            raise ValueError(f"unknown {self.kind} {name!r}; expected one of {', '.join(self.names())}")
+            meant = did_you_mean(str(name), self.names())
+            raise ValueError(f"unknown {self.kind} {name!r}; expected one of {', '.join(self.names())}{meant}")
         return self._items[name]
 
     def names(self) -> list[str]:
