@@ -19,14 +19,14 @@ from tqdm import tqdm
 from custom_model import create_custom_model
 from src.challenges import Challenge, add_challenge_flag, find_challenge
 from src.common.checkpoints import load_model, read_model_config
-from src.common.classes import LABELS, draw_by_class, labels_in_turn, read_classes, write_labels
+from src.common.classes import draw_by_class, labels_in_turn, labels_table, read_classes, write_labels
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import add_precision_flag, precision_name, resolve_precision
 from src.common.files import load_torch, write_whole
+from src.common.guidance import Guidance
 from src.common.processes import Processes, join_processes
 from src.common.sampling import fitting_batch_size, generate
-from src.methods import METHODS, Guidance
-from src.runs import Run, nfe_name, note_sampling, scale_name
+from src.runs import Run, nfe_folders, nfe_name, note_sampling, scale_name
 
 
 def parse() -> tuple[argparse.Namespace, Challenge]:
@@ -152,8 +152,8 @@ def read_guidance(
             raise UserError("--autoguidance and --guidance_interval need a --guidance_scale above 0")
         return {0.0: None}
     if not getattr(model, "takes_guidance", False):
-        able = [name for name, cls in METHODS.items() if cls.takes_guidance]
-        raise UserError(f"--guidance_scale: {type(model).__name__} cannot be guided; methods that can: {', '.join(able)}")
+        what = f"--guidance_scale: {type(model).__name__} cannot be guided"
+        raise UserError(f"{what}: what its network predicts is not linear in the denoised data")
     weak = None
     if args.autoguidance:
         weak = load_model(args.autoguidance, create_custom_model, device).eval().to(memory_format=torch.channels_last)
@@ -196,20 +196,21 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
     classes, by_scale = read_classes(args.classes, names), read_guidance(args, challenge, model, device)
     about = {**describe_checkpoint(args.ckpt_path), "num_samples": args.num_samples, "seed": args.seed}
     about |= {"precision": precision_name(dtype), "options": options, **({"classes": args.classes} if names else {})}
+    labels = labels_in_turn(model, 0, args.num_samples, classes)["labels"].tolist() if names else []
+    files = [challenge.file_name(number) for number in range(len(labels))]
     for scale, guidance in by_scale.items():
         place = Path(args.save_dir) / (scale_name(scale) if len(by_scale) > 1 else "")
         asked = {"classes": classes, **({"guidance": guidance} if guidance else {})}
+        if names and processes.is_first:
+            others = [folder for nfe, folder in nfe_folders(place).items() if nfe not in args.nfe_list]
+            write_labels(labels_table(files, labels, names), place, others)
         for nfe in args.nfe_list:
             folder = place / nfe_name(nfe)
             write_samples(model, challenge, folder, nfe, args.num_samples, batch_size, args.seed, dtype, processes, **asked)
             if processes.is_first:
                 note_sampling(folder, {**about, "nfe": nfe, **describe_guidance(guidance, args)})
-        if names and processes.is_first:
-            labels = labels_in_turn(model, 0, args.num_samples, classes)["labels"].tolist()
-            files = [challenge.file_name(number) for number in range(args.num_samples)]
-            write_labels(place / LABELS, files, labels, names)
-            for nfe in args.nfe_list:
-                draw_by_class(place / nfe_name(nfe), files, labels, names, place / f"classes_{nfe_name(nfe)}.png")
+                if names:
+                    draw_by_class(folder, files, labels, names, place / f"classes_{nfe_name(nfe)}.png")
     processes.say(f"samples: {args.save_dir}")
 
 

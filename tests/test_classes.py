@@ -118,6 +118,18 @@ def test_classes_in_turn_and_by_name_and_label(labelled, monkeypatch):
     assert {(row["label"], row["class"]) for row in table("none")} == {("0", "")}
 
 
+def test_a_table_is_not_changed_under_other_images(labelled, monkeypatch, capsys):
+    sample(monkeypatch, labelled, nfe=("2", "4"))
+    before = table()
+    flags = ["--ckpt_path", labelled, "--device", "cpu", "--num_samples", 12, "--classes", 3]
+    line = refused(sampling, monkeypatch, capsys, *flags, "--nfe_list", 2)
+    assert "samples/labels.csv is of nfe=4 too, whose images are of other classes" in line
+    assert table() == before and len(pictures("samples/nfe=2")) == 12
+    sample(monkeypatch, labelled, nfe=("1",))  # the same classes
+    assert_runs(sampling, monkeypatch, *flags, "--nfe_list", 1, 2, 4)
+    assert {row["class"] for row in table()} == {"3"}
+
+
 def test_guidance_counts_both_calls(labelled, monkeypatch):
     """NFE 4 with guidance is two steps; at scale 0 it is four. Both scales: a folder each."""
     calls = []
@@ -227,7 +239,7 @@ def test_a_model_without_classes_cannot_be_asked_for_one(monkeypatch, capsys):
     assert "was trained without classes" in refused(sampling, monkeypatch, capsys, *flags, "--guidance_scale", "2")
     average = trained(monkeypatch, "average", "--method", "meanflow")
     flags[1] = average
-    assert "MeanFlow cannot be guided; methods that can: " in refused(
+    assert "MeanFlow cannot be guided: what its network predicts is not linear" in refused(
         sampling, monkeypatch, capsys, *flags, "--guidance_scale", "2"
     )
 

@@ -28,7 +28,7 @@ RULES = {  # files -> what of ours they may import; a room's __main__.py is a co
     "src/evaluation/": COMMON | {"src.evaluation"},
     "src/report/": COMMON | {"src.challenges", "src.evaluation", "src.report", "custom_model"},
     "src/submission/": COMMON | {"src.challenges", "src.evaluation", "src.report", "src.submission", "custom_model"},
-    "sampling.py": COMMON | {"src.challenges", "src.methods", "custom_model"},  # of methods what guidance is
+    "sampling.py": COMMON | {"src.challenges", "custom_model"},
     "measure_fid.py": COMMON | {"src.challenges", "src.evaluation", "src.training.curves"},
     "dataset.py": COMMON | {"src.challenges"},
     "custom_model.py": EVERYTHING,

@@ -1,6 +1,7 @@
 """Classes as users name them, as samples are made for them, and as a table beside the samples tells them."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,14 +50,28 @@ def labels_in_turn(
     return {"labels": wanted[torch.arange(first, first + count, device=model.device) % len(wanted)]}
 
 
-def write_labels(file: Path, samples: Sequence[str], labels: Sequence[int], names: Sequence[str]) -> None:
-    """Write a table of the samples' file names, their labels and classes; of label 0 the class is empty."""
-    with write_whole(file) as partial, open(partial, "w", newline="", encoding="utf-8") as stream:
-        rows = csv.writer(stream)
-        rows.writerow(["file", "label", "class"])
-        rows.writerows(
-            [sample, label, names[label - 1] if label else ""] for sample, label in zip(samples, labels, strict=True)
+def labels_table(samples: Sequence[str], labels: Sequence[int], names: Sequence[str]) -> str:
+    """A table of the samples' file names, their labels and classes, as CSV; of label 0 the class is empty."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["file", "label", "class"])
+    rows.writerows([sample, label, names[label - 1] if label else ""] for sample, label in zip(samples, labels, strict=True))
+    return text.getvalue()
+
+
+def write_labels(table: str, place: Path, others: Sequence[Path]) -> None:
+    """Write the table as labels.csv beside folders of samples. others: of these folders those that are not sampled now.
+
+    Raises UserError where there are some, and the table beside them says something else.
+    """
+    file = place / LABELS
+    if others and file.is_file() and file.read_text(encoding="utf-8") != table:
+        raise UserError(
+            f"{file} is of {others[0].name} too, whose images are of other classes or of another number: give another "
+            "--save_dir"
         )
+    with write_whole(file) as partial:
+        partial.write_text(table, encoding="utf-8")
 
 
 def draw_by_class(

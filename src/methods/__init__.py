@@ -2,10 +2,9 @@
 
 from src.common.registry import import_all
 from src.methods._base import METHODS, Method, register
-from src.methods._guidance import Guidance
 
 import_all(__name__, __path__)
 
 get_method, method_names = METHODS.get, METHODS.names
 
-__all__ = ["METHODS", "Guidance", "Method", "get_method", "method_names", "register"]
+__all__ = ["METHODS", "Method", "get_method", "method_names", "register"]

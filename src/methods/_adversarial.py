@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from src.common.guidance import with_labels
 from src.methods._augment import ADA_INTERVAL, AUGMENTATIONS, Augment
 from src.methods._base import Method
 from src.methods._discriminators import DISCRIMINATORS, Logits, gradient_penalty, make_discriminator
-from src.methods._guidance import with_labels
 from src.methods._student import Student
 
 

@@ -11,10 +11,10 @@ from torch import nn
 from tqdm import tqdm
 
 from src.base_model import BaseGenerativeModel, BaseScheduler
+from src.common.guidance import Guidance, with_labels
 from src.common.noise import draw_noise
 from src.common.options import Options
 from src.common.registry import Registry
-from src.methods._guidance import Guidance, with_labels
 
 METHODS: Registry[type["Method"]] = Registry("method")
 MethodClass = TypeVar("MethodClass", bound=type["Method"])
@@ -46,7 +46,8 @@ class Method(BaseGenerativeModel):
         needs_pairs: whether data and noise must belong together: train.py then asks for --pairs. Other methods may have them.
         takes_seeds: whether sample() takes `seeds`, one per image, so that an image does not depend on the batch it is in.
         takes_labels: whether compute_loss, predict and sample() take `labels`, one per image, where the network has classes.
-        takes_guidance: whether sample() takes `guidance` (_guidance.py): the network's output is linear in the denoised data.
+        takes_guidance: whether sample() takes `guidance` (src/common/guidance.py): the network's output is linear in the
+            denoised data.
     """
 
     Scheduler: type[BaseScheduler]

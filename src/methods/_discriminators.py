@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from src.common.efficientnet import OUTPUTS, load_efficientnet
+from src.common.guidance import with_labels
 from src.methods._base import Method
-from src.methods._guidance import with_labels
 from src.module import DownSample
 
 Logits = list[torch.Tensor]

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import torch
 
+from src.common.guidance import with_labels
 from src.methods._adversarial import DiscriminatorOptions, WithDiscriminator
 from src.methods._base import split_batch
 from src.methods._consistency import ConsistencyModel, ConsistencyOptions, ConsistencyPathScheduler
-from src.methods._guidance import with_labels
 from src.methods._karras_path import KarrasLevels
 from src.utils import expand_t
 

@@ -6,9 +6,9 @@ from functools import partial
 import torch
 
 from src.common.checkpoints import take_weights
+from src.common.guidance import guided_denoised
 from src.common.options import Options
 from src.methods._base import METHODS, Method
-from src.methods._guidance import guided_denoised
 from src.methods._solvers import Denoised
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from src.common.guidance import with_labels
 from src.methods._base import Method, register, split_batch
 from src.methods._consistency import ConsistencyModel
 from src.methods._distances import DISTANCES, distance, load_lpips
-from src.methods._guidance import with_labels
 from src.methods._karras_path import grid_of_calls
 from src.methods._solvers import ORDERS, solve
 from src.methods._student import Student

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from src.common.guidance import with_labels
 from src.methods._base import register
-from src.methods._guidance import with_labels
 from src.methods._vp_path import DDIMModel
 from src.utils import expand_t
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from src.common.guidance import with_labels
 from src.common.noise import draw_noise
 from src.methods._base import register
-from src.methods._guidance import with_labels
 from src.methods._karras_path import KARRAS_RHO, Denoiser, DenoiserOptions, KarrasPathScheduler, grid_of_calls
 from src.utils import expand_t
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from src.common.guidance import with_labels
 from src.methods._base import register
 from src.methods._discriminators import non_saturating_discriminator, non_saturating_generator
 from src.methods._generator import AdversarialModel
-from src.methods._guidance import with_labels
 from src.module import ResBlock
 
 

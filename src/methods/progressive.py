@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from src.common.guidance import with_labels
 from src.methods._base import Method, register, split_batch
-from src.methods._guidance import with_labels
 from src.methods._student import Student, TeacherOptions
 from src.methods._target import follow, frozen_copy
 from src.methods._vp_path import DDIMModel

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from custom_model import create_custom_model
-from src.methods import METHODS, Guidance, get_method
-from src.methods._guidance import guided_denoised
+from src.common.guidance import Guidance, guided_denoised
+from src.methods import METHODS, get_method
 from tests.methods.oracles import Gaussian, Mixture
 
 NULL = Mixture((-0.6, 0.5), (0.25, 0.15), (0.4, 0.6))
