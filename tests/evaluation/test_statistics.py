@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 import measure_fid
-from recipes import ship_statistics
 from src.challenges import CHALLENGES, get_challenge
 from src.datasets import mnist
 from src.evaluation import features
@@ -186,21 +185,6 @@ def test_statistics_that_come_with_the_kit(counted, tmp_path, monkeypatch):
     assert fids[0] == pytest.approx(fids[1], abs=1e-4)
     cached_statistics(IMAGES[::-1], network)
     assert sum(seen) == len(IMAGES)
-
-
-def test_the_recipe_that_ships_them(counted, tmp_path, monkeypatch, capsys):
-    network, _, _ = counted
-    changed = dataclasses.replace(get_challenge("mnist"), load=lambda split, root: (IMAGES[:, :1], None))
-    monkeypatch.setitem(CHALLENGES._items, "mnist", changed)
-    monkeypatch.setattr(type(changed), "load_judge", lambda self, device, file=None: network)
-    monkeypatch.setattr("src.evaluation.statistics.SHIPPED", tmp_path / "shipped")
-    monkeypatch.setattr(ship_statistics, "SHIPPED", tmp_path / "shipped")
-    assert call(ship_statistics, monkeypatch, "--device", "cpu") == 0
-    assert f"{len(IMAGES)} images, " in capsys.readouterr().out
-    grey = np.repeat(IMAGES[:, :1], 3, axis=1)
-    content = features.content_file(grey, f"pytorch {network.sha256}", "_statistics.npz").stem
-    assert read_shipped(content).mu.shape == (FEATURES,)
-    assert "its samples are no images" in fails(ship_statistics, monkeypatch, capsys, "--challenge", "toy2d", "--device", "cpu")
 
 
 def test_the_bar_counts_what_was_kept_as_no_time(tmp_path, monkeypatch):
