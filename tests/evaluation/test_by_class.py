@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-import sampling
 from src.challenges import get_challenge
 from src.challenges._images import ImageChallenge
+from src.common.classes import LABELS, labels_table, write_labels
 from src.common.cli import UserError
 from src.evaluation import __main__ as suite
 from src.evaluation import by_class, features
@@ -21,7 +21,6 @@ from src.evaluation.inception import Inception
 from src.evaluation.metrics import MIN_IMAGES
 from src.evaluation.prdc import prdc
 from src.evaluation.tables_and_plots import class_table, comparison
-from src.runs import LABELS
 from tests.evaluation.conftest import write_images
 from tests.evaluation.patterns import NAMES, make_patterns
 from tests.helpers import call, fails
@@ -233,7 +232,7 @@ def test_what_sampling_writes_is_read(work):
     """Ten thousand images and more: 10000.png comes before 1001.png by name, and still has its own label."""
     challenge = get_challenge("simpsons")
     labels = torch.arange(10_050) % 4
-    sampling.write_labels(work, challenge, labels, NAMES)
+    write_labels(labels_table([challenge.file_name(i) for i in range(10_050)], labels.tolist(), NAMES), work, [])
     pictures = sorted(challenge.file_name(i) for i in range(10_050))
     found = by_class.read_labels(work / LABELS, work / "nfe=1", pictures, NAMES)
     assert pictures[1001] == "10000.png" and found[1001] == 10_000 % 4
@@ -261,7 +260,7 @@ def test_rows_may_be_in_any_order(work):
 
 def test_names_with_commas_and_quotes(work):
     names = ('a, or "b"', "c")
-    sampling.write_labels(work, get_challenge("simpsons"), torch.tensor([1, 2]), names)
+    write_labels(labels_table(["0000.png", "0001.png"], [1, 2], names), work, [])
     assert by_class.read_labels(work / LABELS, work, ["0000.png", "0001.png"], names).tolist() == [1, 2]
 
 
