@@ -6,17 +6,20 @@
     training_curves.png    log and metrics drawn            previews/            sheets of samples, step_0000512.png ...
     metrics.jsonl          what measure_fid.py measured of its samples, a line each
 
+`python -m src.runs results/` lists the runs of a folder: what they train, how far they are, their FIDs.
+
 Samples lie in a folder for each number of network calls (NFE): nfe=1, nfe=2, nfe=4; by default in the run's samples/. Beside
 them sampling.json says of each folder what made it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from src.common.checkpoints import MODEL_CONFIG, read_model_config
+from src.common.cli import Parser, UserError, run_script
 from src.common.files import append_json_line, load_json, load_json_lines, save_json
 
 LAST = "last.ckpt"
@@ -162,3 +165,63 @@ def sampled_from(folder: str | Path, count: int) -> dict[str, Any]:
     entry = told.get(folder.name) if isinstance(told, dict) else None
     known = isinstance(entry, dict) and isinstance(entry.get("checkpoint"), str) and entry.get("num_samples") == count
     return entry if known else {}
+
+
+# ---------------------------------------------------------------------------------------------------------- a list of runs
+
+COLUMNS = ("run", "challenge", "method", "steps", "images", "trained", "FID by NFE")
+
+
+def runs_in(folder: Path) -> list[Run]:
+    """The runs of a folder and of the folders in it, at any depth, in the order of their names."""
+    return [Run(file.parent) for file in sorted(folder.rglob(TRAINING_CONFIG))]
+
+
+def last_scores(run: Run) -> dict[int, float]:
+    """NFE -> the last score that measure_fid.py found, or the last ones on a development split: the metric that ranks."""
+    found: dict[int, float] = {}
+    for scores in run.scores().values():
+        found = {int(name.rpartition("_nfe")[2]): value for name, value in scores.items()}
+        break
+    for row in run.metrics():
+        score = next((value for name, value in row.items() if name.startswith("fid_")), None)
+        if isinstance(row.get("nfe"), int) and score is not None:
+            found[row["nfe"]] = score
+    return dict(sorted(found.items()))
+
+
+def describe_run(run: Run, root: Path) -> tuple[str, ...]:
+    """A row of the list: what COLUMNS says."""
+    steps, planned = max((row["step"] for row in run.log() if "step" in row), default=0), run.training["num_iterations"]
+    seconds = run.seconds()
+    return (
+        str(run.folder.relative_to(root)) if run.folder != root else run.folder.name,
+        run.challenge or "simpsons",
+        run.model.get("method", "custom"),
+        f"{steps:,}" if steps >= planned else f"{steps:,} of {planned:,}",
+        f"{steps * run.training['batch_size']:,}",
+        "-" if seconds is None else f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min",
+        ", ".join(f"{nfe}: {score:.2f}" for nfe, score in last_scores(run).items()) or "-",
+    )
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def main() -> None:
+    parser = Parser(
+        prog="python -m src.runs", description="the runs of a folder: what they train, how far they are, their FIDs"
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("results"), help="where to look, at any depth")
+    root = parser.parse_args().folder
+    runs = runs_in(root)
+    if not runs:
+        raise UserError(f"{root}: no runs there; train.py makes them, by default in results/")
+    print(align([COLUMNS, *(describe_run(run, root) for run in runs)]))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -12,10 +12,11 @@ from PIL import Image
 
 import sampling
 import train
+from src import runs
 from src.runs import Run, checkpoint_of, nfe_folders, nfe_name, nfe_of
 from src.training.config import TrainingConfig
 from src.training.continuing import forbidden_changes
-from tests.helpers import call
+from tests.helpers import call, fails
 
 OLD = Path(__file__).parent / "data" / "old_run"
 
@@ -89,3 +90,22 @@ def test_an_old_checkpoint_is_sampled(old_run, tmp_path, monkeypatch):
         for path in (tmp_path / "s" / "nfe=4" / "0000.png", old_run / "sampled_nfe4.png")
     )
     assert abs(ours - theirs).max() <= 1
+
+
+def test_a_list_of_runs(old_run, tmp_path, monkeypatch, capsys):
+    """At any depth; FIDs that were measured come before those of the training's log, the last of each NFE counts."""
+    assert call(runs, monkeypatch, tmp_path) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == ["run", "challenge", "method", "steps", "images", "trained", "FID", "by", "NFE"]
+    assert row.split()[:3] == ["run", "toon", "rectified_flow"] and row.endswith("-")
+    shutil.copytree(old_run, tmp_path / "deeper" / "my run")
+    other = Run(tmp_path / "deeper" / "my run")
+    for nfe, score in ((4, 50.0), (1, 300.125), (4, 40.0)):
+        other.add_metrics({"nfe": nfe, "fid_clean": score, "fid_pytorch": score + 1, "num_generated": 12})
+    (old_run / "log.jsonl").open("a").write(json.dumps({"step": 4, "ema_half_life": 0.05, "fid_nfe2": 7.0}) + "\n")
+    assert call(runs, monkeypatch, tmp_path) == 0
+    _, mine, first = capsys.readouterr().out.splitlines()
+    assert mine.startswith("deeper/my run") and mine.endswith("1: 300.12, 4: 40.00")
+    assert first.endswith("2: 7.00")
+    (tmp_path / "empty").mkdir()
+    assert "no runs there" in fails(runs, monkeypatch, capsys, tmp_path / "empty")
