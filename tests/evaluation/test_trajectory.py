@@ -14,9 +14,11 @@ from src.methods import method_names
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
 from tests.helpers import SHAPE, random_images, tiny_model
+from tests.methods.test_labels import labelled_model
 
 SEEDS = [5, 6]
 STEPS = 8
+CHOICES = {"in turn": None, "the same": [1, 2], "another second": [1, 5]}
 
 
 @pytest.mark.parametrize("method", method_names())
@@ -52,6 +54,19 @@ def test_denoised_data_are_what_the_method_expects(method, options):
         signal, noise = torch.tensor(1.0), t
     expected = model.denoised(states[at] / signal, (noise / signal).expand(2).clone())
     torch.testing.assert_close(columns[at], expected, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("what", ["state", "denoised"])
+@pytest.mark.parametrize("method", ["rectified_flow", "progressive", "gdd"])
+def test_classes_on_their_way(method, what):
+    """Every moment is that of the class: in turn by default, or of the classes that are named."""
+    model, shape = labelled_model(method), (2, *SHAPE)
+    found = {name: trajectory(model, shape, 4, SEEDS, 4, what, classes) for name, classes in CHOICES.items()}
+    for column, (usual, named, other) in enumerate(zip(*found.values(), strict=True)):
+        torch.testing.assert_close(usual, named)
+        differ = (other - usual).abs().flatten(1).mean(dim=1)
+        same = 0.05 if what == "state" else 1e-4  # states are shown on the scale of the batch
+        assert differ[0] < same and (differ[1] > 2 * differ[0] + 1e-3 or (what == "state" and column == 0))
 
 
 def test_equally_spaced():

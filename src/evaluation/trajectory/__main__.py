@@ -12,7 +12,8 @@ import matplotlib
 from custom_model import create_custom_model
 from src.challenges import find_challenge
 from src.challenges._images import ImageChallenge
-from src.common.checkpoints import load_model
+from src.common.checkpoints import load_model, read_model_config
+from src.common.classes import read_classes
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import add_precision_flag, autocast, resolve_device, resolve_precision
 from src.common.files import check_output, write_whole
@@ -32,6 +33,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--samples", type=number(int, 1), default=8, help="rows")
     parser.add_argument("--times", type=number(int, 2), default=8, help="columns")
     parser.add_argument("--what", choices=WHATS, default="state", help="what is shown")
+    classes_help = "of a model with classes, the rows in turn: all, none (no class), or classes by name or by label 1, 2 ..."
+    parser.add_argument("--classes", nargs="+", default=["all"], metavar="CLASS", help=classes_help)
     parser.add_argument("--seed", type=number(int, 0), default=42, help="fixes every image's noise")
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     add_precision_flag(parser)
@@ -47,9 +50,10 @@ def main() -> None:
     check_output(args.out)
     device = resolve_device(args.device)
     model = load_model(checkpoint, create_custom_model, device).eval()
+    classes = read_classes(args.classes, (read_model_config(checkpoint) or {}).get("classes", []))
     shape, seeds = (args.samples, *challenge.known_shape), image_seeds(args.seed, 0, args.samples)
     with autocast(device, resolve_precision(args.precision, device)):
-        columns = trajectory(model, shape, args.steps, seeds, args.times, args.what)
+        columns = trajectory(model, shape, args.steps, seeds, args.times, args.what, classes)
 
     figure, axes = plt.subplots(args.samples, args.times, figsize=(args.times, args.samples + 0.3), squeeze=False)
     for column, images in enumerate(columns):
