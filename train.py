@@ -32,6 +32,7 @@ from src.training.config import TrainingConfig, micro_batches
 from src.training.continuing import DATA_FLAGS, choose_run, saved_flags
 from src.training.cost_estimate import describe_cost
 from src.training.loop import Trainer
+from src.training.method_list import list_methods
 from src.training.presets import PRESETS
 from src.training.saving import Previews
 from src.utils import get_current_time
@@ -54,6 +55,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     run_group.add_argument(
         "--method", choices=method_names(), default="custom", help="what is trained; custom is custom_model.py"
     )
+    run_group.add_argument("--list_methods", action="store_true", help="print all methods, what they need and cost, and exit")
     add_challenge_flag(run_group, default=challenge.name)
     presets = presets_of(challenge)
     flags.add_run_flags(run_group, presets)
@@ -163,6 +165,9 @@ def build_model(
 
 
 def main() -> None:
+    if "--list_methods" in sys.argv[1:]:
+        print(list_methods())
+        return
     args = parse()
     with join_processes(args.device) as (processes, device):
         run(args, processes, device)

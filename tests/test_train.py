@@ -11,6 +11,7 @@ import train
 from src.challenges._images import ImageChallenge
 from src.common.cli import UserError
 from src.evaluation.weights import load_inception
+from src.methods import get_method, method_names
 from src.training.checkpoint import init_network
 from src.training.presets import PRESETS
 from tests.helpers import BOTH_PRECISIONS, TINY_FLAGS, call, fails, tiny_model
@@ -134,6 +135,33 @@ def test_dry_run_tells_and_writes_nothing(toon, tmp_path, monkeypatch, capsys):
     ):
         assert words in out
     assert not (tmp_path / "r").exists()
+
+
+def test_all_methods_at_a_glance(monkeypatch, capsys):
+    assert call(train, monkeypatch, "--list_methods") == 0
+    header, *rows = capsys.readouterr().out.splitlines()[:-2]
+    assert [row.split()[0] for row in rows] == method_names()
+    lines = dict(zip(method_names(), rows, strict=True))
+    assert "arXiv:2505.13447" in lines["meanflow"] and " images " in lines["meanflow"] and " pairs " in lines["reflow"]
+    assert "images, or a teacher" in lines["consistency"] and "a teacher" in lines["gdd"]
+    column = header.index("cost")
+    costs = {name: row[column:].split()[0] for name, row in lines.items()}
+    assert costs.pop("custom") == "-" and all(0.9 < float(cost) < 30 for cost in costs.values())
+    assert costs["rectified_flow"] == "1" and costs["meanflow"] == "2.4" and costs["ld3"] == "14"
+    guided = {name for name, row in lines.items() if row[header.index("guidance") :].startswith("yes")}
+    assert {"edm", "ddpm", "rectified_flow"} <= guided and not guided & {"meanflow", "shortcut", "ctm", "ld3"}
+
+
+@pytest.mark.parametrize("method", [name for name in method_names() if not get_method(name).needs_pairs])
+def test_dry_run_of_every_method(method, toon, tmp_path, monkeypatch, capsys):
+    flags = [*TOON, "--method", method, "--save_dir", tmp_path, "--dry_run"]
+    if get_method(method).needs_teacher:
+        teacher = [*TOON, "--method", "edm", "--num_iterations", 0, "--save_dir", tmp_path, "--run_name", "teacher"]
+        assert call(train, monkeypatch, *teacher) == 0
+        flags += ["--teacher", tmp_path / "teacher"]
+    capsys.readouterr()
+    assert call(train, monkeypatch, *flags) == 0
+    assert "GFLOP per image" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -49,6 +49,8 @@ def estimate_step(
     peak = 0
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor._is_zerotensor():  # a derivative that is known to be zero takes no memory, and has no storage
+            return tensor
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
