@@ -12,7 +12,7 @@ HEADER = ("--method", "learns from", "classes", "guidance", "cost", "paper")
 
 
 def list_methods() -> str:
-    """A line for each method: its name, what it learns from, whether it takes classes and guidance, what it costs, its paper."""
+    """A line for each method: its name, what it learns from, whether it takes classes and guidance, its cost, its paper."""
     costs = read_costs()
     rows = [
         (
