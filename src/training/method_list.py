@@ -27,7 +27,7 @@ def list_methods() -> str:
     ]
     return (
         align([HEADER, *rows])
-        + "\n\ncost: of a training step, over one of rectified_flow with the same network (docs/methods.md)"
+        + "\n\ncost: of a training step, over one of a rectified flow with the same network (docs/methods.md)"
     )
 
 
