@@ -31,7 +31,7 @@ from src.training.resume import read_resume
 from src.training.saving import Previews, Saver, TrainingState, as_sampled, clear_partial_files, write_training_config
 from src.training.signals import stop_signals
 
-NONE = torch.zeros(0)
+LABEL_DRAWS = 10**6  # in the place of a parameter group's number: what is drawn for labels is of no loss
 Evaluate = Callable[[Method], dict[str, float]]  # the model as it is -> named figures, e.g. {"fid_nfe1": 41.5}
 Clip = Callable[[Sequence[torch.nn.Parameter]], torch.Tensor]  # clips the gradients; their norm before that
 
@@ -304,7 +304,7 @@ class Trainer:
                     loss = model.compute_loss(data, noise_here, **told)
                 (loss * share).backward()
                 total += loss.detach() * share
-            if self.state.step == self.first_step - 1 and any((known.get("labels", NONE) > 0).any() for *_, known in parts):
+            if self.batches.has_labels and step == self.first_step and any(known["labels"].any() for *_, known in parts):
                 self._check_labels(name)
             self.processes.sum_gradients(self.groups[name])
             norm = self._clip(self.groups[name])
@@ -347,7 +347,7 @@ class Trainer:
 
     def _labels(self, step: int) -> list[dict[str, torch.Tensor]]:
         """The labels of this process's micro-batches, (rows,), as compute_loss takes them; label_dropout of them are 0."""
-        draws = torch.Generator().manual_seed(step_seed(self.config.seed, step, 0, 0))
+        draws = torch.Generator().manual_seed(step_seed(self.config.seed, step, LABEL_DRAWS))
         dropped = torch.rand(self.config.batch_size, generator=draws) < self.config.label_dropout
         return [
             {"labels": self.batches.labels(step - 1, rows).masked_fill(dropped[rows].to(self.device), 0)} for rows in self.parts
@@ -405,5 +405,8 @@ class Trainer:
 
 
 def step_seed(*numbers: int) -> int:
-    """One seed out of several numbers: the run's seed and the step for data noise, and the group's number for its loss."""
+    """One seed out of several numbers: the run's seed and the step for data noise, and the group's number for its loss.
+
+    Zeros at the end make no difference: the noise and the loss of group 0 have one seed.
+    """
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

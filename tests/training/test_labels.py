@@ -69,6 +69,25 @@ def test_the_share_of_dropped_labels(tmp_path):
     assert all(label == 0 for _, label in joined(recorded(tmp_path / "all", label_dropout=1.0)))
 
 
+def test_which_labels_are_dropped_has_nothing_to_do_with_times_and_noise(tmp_path):
+    """Else a model would learn "no class" at some noise levels only. Bounds of 4 standard errors."""
+    model, seen = labelled_model(), []
+    loss, times = model.compute_loss, model.scheduler.sample_timesteps
+    drawn = []
+    model.scheduler.sample_timesteps = lambda *args: drawn.append(times(*args)) or drawn[-1]
+
+    def recording(data, noise, labels, **kwargs):
+        value = loss(data, noise, labels=labels, **kwargs)
+        seen.append(torch.stack([labels == 0, drawn[-1], noise[:, 0, 0, 0], noise.flatten(1).norm(dim=1)], dim=1))
+        return value
+
+    model.compute_loss = recording
+    trainer(tmp_path, model, num_iterations=150, label_dropout=0.5).run()
+    rows = torch.cat(seen)
+    correlations = torch.corrcoef(rows.T)[0, 1:]
+    assert (correlations.abs() < 4 / len(rows) ** 0.5).all(), correlations
+
+
 def test_micro_batches_are_told_the_labels_of_the_whole(tmp_path):
     whole = recorded(tmp_path / "whole")
     for size in (4, 6):
