@@ -69,8 +69,7 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
         parser.add_argument("--stats", "--reference_stats", metavar="FILE", help=stats_help)
         stats_help = "write those of the reference images, for --stats and python -m pytorch_fid; needs no --generated_dir"
         parser.add_argument("--write_stats", metavar="FILE", help=stats_help)
-    absent = [] if modes else ["inception", "stats", "write_stats"]
-    parser.set_defaults(**({} if modes else {"modes": []}), **dict.fromkeys(absent))
+    parser.set_defaults(**({} if modes else {"modes": [], "inception": None, "stats": None, "write_stats": None}))
     parser.add_argument("--output_path", default="./fid_results.json", help="where the result is written")
     return parser
 

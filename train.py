@@ -59,8 +59,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_challenge_flag(run_group, default=challenge.name)
     presets = presets_of(challenge)
     flags.add_run_flags(run_group, presets)
-    usual = (challenge.default_root, challenge.class_conditional, challenge.max_per_class)
-    flags.add_data_flags(run_group, *usual)
+    flags.add_data_flags(run_group, challenge.default_root, challenge.class_conditional, challenge.max_per_class)
     flags.add_training_flags(parser)
     model_group = parser.add_argument_group("the model, saved in model_config.json")
     flags.add_model_flags(model_group, challenge.network_fields())
@@ -147,9 +146,11 @@ def build_model(
     """
     names = [*(item.name for item in challenge.network_fields()), *MODEL_OPTIONS]
     names += [item.name for item in fields(get_method(args.method).Config)]
-    told = {} if challenge is get_challenge() else {"challenge": challenge.name}
-    told = {**told, **({"classes": list(classes)} if classes else {})}
-    told = {**told, **({} if challenge.shape else {"sample_shape": list(shape)})}
+    told: dict = {} if challenge is get_challenge() else {"challenge": challenge.name}
+    if classes:
+        told["classes"] = list(classes)
+    if not challenge.shape:
+        told["sample_shape"] = list(shape)
     model_config = {"method": args.method, **told, **{name: getattr(args, name) for name in names}}
     try:
         model = create_custom_model(device, **model_config)

@@ -74,7 +74,12 @@ class Guidance:
             base = self.weak.predict(x, t, *args, **with_labels(labels), **kwargs)
         else:
             base = model.predict(x, t, *args, labels=torch.zeros_like(labels), **kwargs)
-        return base + self.scale * (pred - base)
+        return steer(pred, base, self.scale)
+
+
+def steer(pred: torch.Tensor, base: torch.Tensor, scale: float) -> torch.Tensor:
+    """base + scale (pred - base), of predictions (B, ...) that are linear in the denoised data."""
+    return base + scale * (pred - base)
 
 
 def guided_denoised(
@@ -88,4 +93,4 @@ def guided_denoised(
     if scale == 0 or labels is None:
         return conditional
     base = model.denoised(x, sigma, labels=torch.zeros_like(labels))
-    return base + scale * (conditional - base)
+    return steer(conditional, base, scale)
