@@ -28,6 +28,8 @@ def load_animals(
     """
     if Path(root) == Path(default_root) and not Path(root).exists():
         download(Path(root))
+    if not Path(root).is_dir():
+        raise UserError(f"no folder {root}: expected train/ and val/, in each {', '.join(classes)} (--data_root)")
     files = find_files(split, root)
     if files.classes != tuple(classes):
         raise UserError(

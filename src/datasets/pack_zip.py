@@ -111,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.resolution is not None and args.resolution > LARGEST:
         raise UserError(f"--resolution {args.resolution}: expected at most {LARGEST}")
     check_output(args.out)
+    if not args.source.exists():
+        raise UserError(f"no folder or zip file {args.source}")
     if args.source.is_dir() and has_splits(args.source):
         raise UserError(f"{args.source} is divided into splits: pack one of them, such as {args.source / 'train'}")
     files = find_files("train", args.source)

@@ -82,6 +82,8 @@ def test_other_folders_are_one_line(tmp_path, monkeypatch, capsys):
     flags = [word.replace("animals", "others") for word in TRAIN]
     line = fails(train, monkeypatch, capsys, *flags)
     assert "expected the folders train and val, in each cat, dog, wild; the classes there are cat, dog" in line
+    line = fails(train, monkeypatch, capsys, *[word.replace("animals", "nowhere") for word in TRAIN])
+    assert "no folder nowhere: expected train/ and val/, in each cat, dog, wild (--data_root)" in line
     (tmp_path / "animals" / "train" / "wild").rename(tmp_path / "gone")
     assert "the classes there are cat, dog" in fails(train, monkeypatch, capsys, *TRAIN)
     (tmp_path / "animals" / "train" / "wild").mkdir()

@@ -157,7 +157,7 @@ def test_it_overwrites_only_when_told(source, tmp_path, monkeypatch, capsys):
     ("words", "expected"),
     [
         (["photos", "f"], "f: expected a name that ends in .zip"),
-        (["nowhere", "f.zip"], "no data at nowhere"),
+        (["nowhere", "f.zip"], "no folder or zip file nowhere"),
         (["photos", "f.zip", "--resolution", 129], "--resolution 129: expected at most 128"),
         (["photos", "f.zip", "--resolution", 15], "expected a whole number of at least 16"),
         (["photos/강아지", "f.zip", "--labels", "--resolution", 16], "--labels: photos/강아지 has no classes"),
