@@ -38,7 +38,7 @@ def tiny_model(method: str = "custom", **options) -> Method:
     model = create_custom_model(method=method, **{**TINY, **options})
     fill_by_rule(model.network)
     if model.needs_teacher:
-        model.set_teacher(tiny_model("edm"))
+        model.set_teacher(tiny_model("edm", preconditioning=options.get("preconditioning", "edm")))
     return model.eval()
 
 

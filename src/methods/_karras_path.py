@@ -1,6 +1,6 @@
 """Noise levels as time (EDM, Karras et al., arXiv:2206.00364): the scheduler, the grids, and what all denoisers share.
 
-A network has EDM's preconditioning and names the clean data.
+A preconditioned network names the clean data.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,11 @@ import torch
 from src.base_model import BaseScheduler
 from src.common.options import Options
 from src.methods._base import Method
+from src.methods._straight_path import STRAIGHT_TIME_SCALE, straight_parameterization
 from src.utils import expand_t
 
 KARRAS_RHO = 7.0
+PRECONDITIONINGS = ("edm", "flow")
 
 
 @dataclass
@@ -83,20 +85,29 @@ def denoise(
     sigma_data: float,
     sigma_min: float = 0.0,
     time_scale: float = 1.0,
+    preconditioning: str = "edm",
 ) -> torch.Tensor:
-    """The network with EDM's preconditioning: D(xt; sigma) = c_skip xt + c_out F(c_in xt; c_noise), eq. 7 and table 1.
+    """The preconditioned network F as denoiser: D(xt; sigma) = c_skip xt + c_out F(c_in xt; c_noise), EDM's eq. 7.
+
+    preconditioning "edm" has the factors of EDM's table 1. "flow" has those with which F is the velocity of the straight path
+    at time t = 1 / (1 + sigma): c_in = t and c_noise = 1000 t lead onto the path, c_skip = t and c_out = 1 - t from there to
+    the data.
 
     With sigma_min above 0 the boundary D(x; sigma_min) = x is exact, as consistency models need (arXiv:2303.01469, app. C).
 
     Args:
         xt: (B, ...) at noise levels sigma (B,).
-        time_scale: multiplies c_noise = ln(sigma) / 4.
+        time_scale: multiplies c_noise, which is ln(sigma) / 4 of EDM.
     """
     above, level = expand_t(sigma - sigma_min, xt), expand_t(sigma, xt)
-    c_skip = sigma_data**2 / (above**2 + sigma_data**2)
-    c_in = 1 / (level**2 + sigma_data**2).sqrt()
-    c_out = sigma_data * above * c_in
-    c_noise = sigma.clamp(min=1e-20).log() / 4
+    if preconditioning == "flow":
+        c_skip, c_out, c_in = 1 / (1 + above), above / (1 + above), 1 / (1 + level)
+        c_noise = STRAIGHT_TIME_SCALE / (1 + sigma)
+    else:
+        c_skip = sigma_data**2 / (above**2 + sigma_data**2)
+        c_in = 1 / (level**2 + sigma_data**2).sqrt()
+        c_out = sigma_data * above * c_in
+        c_noise = sigma.clamp(min=1e-20).log() / 4
     return c_skip * xt + c_out * network((c_in * xt).to(xt.dtype), time_scale * c_noise).to(xt.dtype)
 
 
@@ -104,7 +115,16 @@ def denoise(
 class DenoiserOptions:
     """A Config lists this class before its scheduler's Config."""
 
-    time_scale: float = field(default=1.0, metadata={"help": "the time embedding sees time_scale * ln(sigma) / 4"})
+    preconditioning: str = field(
+        default="edm",
+        metadata={
+            "help": "of the network; flow: it gives the velocity of the straight path, and starts as a rectified flow's does",
+            "choices": PRECONDITIONINGS,
+        },
+    )
+    time_scale: float = field(
+        default=1.0, metadata={"help": "the time embedding sees so many times ln(sigma) / 4, or 1000 / (1 + sigma) of flow"}
+    )
 
 
 class Denoiser(Method):
@@ -119,18 +139,23 @@ class Denoiser(Method):
 
     @property
     def parameterization(self) -> str:
-        return f"edm, sigma_data {self.config.sigma_data:g}, time_scale {self.config.time_scale:g}"
+        config = self.config
+        if config.preconditioning == "flow":
+            return straight_parameterization("velocity", STRAIGHT_TIME_SCALE * config.time_scale)
+        return f"edm, sigma_data {config.sigma_data:g}, time_scale {config.time_scale:g}"
 
     def predict(self, xt: torch.Tensor, t: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The clean data D(xt; sigma), shape and dtype of xt (B, ...), at noise levels t (B,). kwargs: for the network."""
-        network = partial(self.network, **kwargs) if kwargs else self.network
-        return denoise(network, xt, t, self.config.sigma_data, self.boundary, self.config.time_scale)
+        network, config = partial(self.network, **kwargs) if kwargs else self.network, self.config
+        return denoise(network, xt, t, config.sigma_data, self.boundary, config.time_scale, config.preconditioning)
 
     def first_state(self, noise: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         return grid[0] * noise
 
     def edm_weight(self, sigma: torch.Tensor) -> torch.Tensor:
         """What a squared error at noise levels sigma (B,) counts: lambda(sigma) of EDM, table 1, 1 / c_out^2."""
+        if self.config.preconditioning == "flow":
+            return ((1 + sigma) / sigma) ** 2
         sigma_data = self.config.sigma_data
         return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 

@@ -17,6 +17,7 @@ FLOW_PREDICTIONS = ("velocity", "data")
 MIN_LEFT = 0.05  # of the way to the data, that a step towards predicted data is divided by
 TIME_DISTRIBUTIONS = ("uniform", "logit_normal", "u_shaped")
 U_SHAPE = 4.0  # a of the u_shaped times, as in their paper
+STRAIGHT_TIME_SCALE = 1000.0  # what the time embedding of a velocity's network sees of t = 1
 
 
 def sample_unit_times(
@@ -95,6 +96,11 @@ def as_velocity(output: torch.Tensor, xt: torch.Tensor, t: torch.Tensor, predict
     return (output - xt) / expand_t((1 - t).clamp(min=MIN_LEFT), xt)
 
 
+def straight_parameterization(prediction: str, time_scale: float) -> str:
+    """Names what a network gives that is asked for a prediction at xt and time_scale * t."""
+    return f"{prediction} of the straight path, time_scale {time_scale:g}"
+
+
 class VelocityModel(Method):
     """A network that gives the velocity at (xt, t). A subclass says how it learns: compute_loss."""
 
@@ -103,7 +109,9 @@ class VelocityModel(Method):
 
     @dataclass
     class Config(LinearPathScheduler.Config):
-        time_scale: float = field(default=1000.0, metadata={"help": "the network's time embedding sees time_scale * t"})
+        time_scale: float = field(
+            default=STRAIGHT_TIME_SCALE, metadata={"help": "the network's time embedding sees time_scale * t"}
+        )
 
     def predict(self, xt: torch.Tensor, t: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The velocity at xt (B, 3, H, W) and t (B,) in [0, 1]."""
@@ -112,7 +120,7 @@ class VelocityModel(Method):
 
     @property
     def parameterization(self) -> str:
-        return f"{self.config.prediction} of the straight path, time_scale {self.config.time_scale:g}"
+        return straight_parameterization(self.config.prediction, self.config.time_scale)
 
 
 class AverageVelocityModel(Method):

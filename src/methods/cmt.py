@@ -72,7 +72,7 @@ class CMT(Student, ConsistencyModel):
         xt, t, end, labels = self.trajectory_points(noise, labels)
         pred, scale = self.predict(xt, t, **with_labels(labels)), torch.ones_like(t)
         if self.config.weighting == "edm":
-            scale = (t**2 + self.config.sigma_data**2).sqrt() / (t * self.config.sigma_data)
+            scale = self.edm_weight(t).sqrt()
         scale = expand_t(scale, pred)
         losses = distance(self.config.distance, scale * pred, scale * end, self.train_only.get("lpips"))
         self.report_losses(t, losses)

@@ -105,7 +105,12 @@ class CTM(WithDiscriminator, Denoiser):
         config, network = self.config, self.network if network is None else network
         condition = config.time_scale * (t if s is None else s).clamp(min=config.sigma_min).log() / 4
         return denoise(
-            lambda x, time: network(x, time, condition, **kwargs), xt, t, config.sigma_data, time_scale=config.time_scale
+            lambda x, time: network(x, time, condition, **kwargs),
+            xt,
+            t,
+            config.sigma_data,
+            time_scale=config.time_scale,
+            preconditioning=config.preconditioning,
         )
 
     def jump(

@@ -77,7 +77,7 @@ class LD3(Student, Denoiser):
         if teacher.parameterization != self.parameterization:
             raise ValueError(
                 f"{type(self).__name__} keeps its teacher's network and needs one that predicts {self.parameterization!r}, as "
-                f"method edm does with the same sigma_data and time_scale; this one predicts {teacher.parameterization!r}"
+                f"method edm does with the same options; this one predicts {teacher.parameterization!r}"
             )
         super().set_teacher(teacher)
         self.network.load_state_dict(teacher.network.state_dict())

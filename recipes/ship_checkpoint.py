@@ -1,0 +1,45 @@
+"""A trained model for the kit to bring along: its weights in float16, and model_config.json beside them.
+
+python -m recipes.ship_checkpoint results/RUN checkpoints/mnist
+
+Training goes on from it in another place: train.py --init_from checkpoints/mnist/best_model.pt.
+"""
+
+from pathlib import Path
+
+import torch
+
+from src.common.checkpoints import MODEL_CONFIG, read_model_config, state_of
+from src.common.cli import Parser, UserError, run_script
+from src.common.files import load_torch, save_json, save_torch
+from src.runs import checkpoint_of
+
+LIMIT = 8e6  # bytes
+
+
+def main() -> None:
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="the run's folder, or a checkpoint")
+    parser.add_argument("folder", type=Path, help="best_model.pt and model_config.json are written in here")
+    args = parser.parse_args()
+    source = checkpoint_of(args.run)
+    checkpoint, config = load_torch(source), read_model_config(source)
+    if config is None:
+        raise UserError(f"{source}: no {MODEL_CONFIG} beside it")
+    state = state_of(checkpoint, source)
+    half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    if unfit := next((name for name, value in half.items() if not value.isfinite().all()), None):
+        raise UserError(f"{source}: {unfit} has values that float16 cannot hold")
+    size = sum(value.nbytes for value in half.values())
+    if size > LIMIT:
+        raise UserError(f"{source}: {size / 1e6:.1f} MB in float16; what the kit brings along has at most {LIMIT / 1e6:g} MB")
+    file = args.folder / "best_model.pt"
+    args.folder.mkdir(parents=True, exist_ok=True)
+    save_torch({**checkpoint, "state_dict": half}, file)
+    save_json(config, args.folder / MODEL_CONFIG)
+    off = max((value.float() - state[name]).abs().max().item() for name, value in half.items() if value.dtype == torch.half)
+    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB; a weight is off by at most {off:.1g}")
+
+
+if __name__ == "__main__":
+    run_script(main)
