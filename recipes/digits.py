@@ -49,6 +49,7 @@ SHEET_COLUMNS, SAMPLE_SEED = 20, 42
 BEGIN, END = "<!-- recipes.digits: begin -->", "<!-- recipes.digits: end -->"  # of what is written anew in docs/digits.md
 
 DATA = {"prediction": "data", "time_distribution": "logit_normal"}
+FLOW = {"preconditioning": "flow"}  # of students, so that they start as the rectified flow that teaches them
 ADVERSARIAL = {"ada_images": 200000, "feature_sigma": 0.05, "d_lr_scale": 4.0}
 ENTRIES = with_all_methods(
     {
@@ -62,12 +63,12 @@ ENTRIES = with_all_methods(
         "consistency": Entry(share=0.5, after="consistency_from_edm"),
         "reflow": Entry(pairs="rectified_flow"),
         "progressive": Entry(teacher="ddpm"),
-        "cmt": Entry(teacher="edm", share=0.7),
-        "cmt+consistency": Entry("consistency", {"stages": 1, "q": 256.0}, {"lr": 1e-4}, share=0.3, after="cmt"),
-        "ctm": Entry(options={"N": 8, "mu": 0.9}, teacher="edm", share=0.3),
-        "ld3": Entry(share=0.02, teacher="edm"),
-        "gdd": Entry(options=ADVERSARIAL, training={"lr": 2e-4}, teacher="edm"),
-        "add": Entry(options={**ADVERSARIAL, "tell_level": True}, training={"lr": 2e-4}, teacher="edm"),
+        "cmt": Entry(options=FLOW, teacher="rectified_flow", share=0.7),
+        "cmt+consistency": Entry("consistency", {**FLOW, "stages": 1, "q": 256.0}, {"lr": 1e-4}, share=0.3, after="cmt"),
+        "ctm": Entry(options={**FLOW, "N": 8, "mu": 0.9}, teacher="rectified_flow", share=0.3),
+        "ld3": Entry(options=FLOW, teacher="rectified_flow", share=0.02),
+        "gdd": Entry(options={**FLOW, **ADVERSARIAL}, training={"lr": 2e-4}, teacher="rectified_flow"),
+        "add": Entry(options={**FLOW, **ADVERSARIAL, "tell_level": True}, training={"lr": 2e-4}, teacher="rectified_flow"),
     }
 )
 
