@@ -1,4 +1,4 @@
-"""A trained model for the kit to bring along: its weights in float16, and model_config.json beside them.
+"""A trained model for the kit to bring along: its weights in float16, its options and what was measured of it beside them.
 
 python -m recipes.ship_checkpoint results/RUN checkpoints/mnist
 
@@ -12,7 +12,7 @@ import torch
 from src.common.checkpoints import MODEL_CONFIG, read_model_config, state_of
 from src.common.cli import Parser, UserError, run_script
 from src.common.files import load_torch, save_json, save_torch
-from src.runs import checkpoint_of
+from src.runs import METRICS, Run, checkpoint_of
 
 LIMIT = 8e6  # bytes
 
@@ -20,7 +20,7 @@ LIMIT = 8e6  # bytes
 def main() -> None:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the run's folder, or a checkpoint")
-    parser.add_argument("folder", type=Path, help="best_model.pt and model_config.json are written in here")
+    parser.add_argument("folder", type=Path, help="best_model.pt, model_config.json and metrics.jsonl are written anew in here")
     args = parser.parse_args()
     source = checkpoint_of(args.run)
     checkpoint, config = load_torch(source), read_model_config(source)
@@ -37,6 +37,9 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     save_torch({**checkpoint, "state_dict": half}, file)
     save_json(config, args.folder / MODEL_CONFIG)
+    (args.folder / METRICS).unlink(missing_ok=True)
+    for row in Run.of(source).metrics():
+        Run(args.folder).add_metrics(row)
     off = max((value.float() - state[name]).abs().max().item() for name, value in half.items() if value.dtype == torch.half)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB; a weight is off by at most {off:.1g}")
 

@@ -6,6 +6,7 @@ import torch
 from custom_model import create_custom_model
 from recipes import ship_checkpoint
 from src.common.checkpoints import load_model, save_model
+from src.runs import Run
 from tests.helpers import SHAPE, TINY, call, fails, tiny_model
 
 
@@ -18,7 +19,13 @@ def run(tmp_path):
 
 def test_the_same_model_at_half_the_size(run, tmp_path, monkeypatch, capsys):
     folder, model = run
+    Run(folder).add_metrics({"nfe": 4, "fid_clean": 12.5})
+    (tmp_path / "shipped").mkdir()
+    Run(tmp_path / "shipped").add_metrics({"nfe": 4, "fid_clean": 99.0})
     assert call(ship_checkpoint, monkeypatch, folder, tmp_path / "shipped") == 0
+    assert Run(tmp_path / "shipped").metrics() == [{"nfe": 4, "fid_clean": 12.5}]
+    names = {path.name for path in (tmp_path / "shipped").iterdir()}
+    assert names == {"best_model.pt", "model_config.json", "metrics.jsonl"}
     assert "best_model.pt: " in capsys.readouterr().out
     file = tmp_path / "shipped" / "best_model.pt"
     assert torch.load(file)["step"] == 7
