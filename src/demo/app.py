@@ -17,6 +17,7 @@ def main() -> None:
     from src.demo import page, sidebar, tabs
 
     st.set_page_config(page_title="Few-step image generation", layout="wide")
+    st.html("<style>.stMainBlockContainer {padding-top: 3rem}</style>")
     st.markdown("#### Few-step image generation")
     page.keep_choices()
     try:

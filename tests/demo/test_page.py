@@ -112,6 +112,7 @@ def test_every_tab_of_every_model(page, source, monkeypatch):
         test.run()
         assert not test.exception, (title, test.exception)
         assert not test.error, (title, test.error)
+        assert (title == TABS[5] and source == 3) == any("They differ by" in each.value for each in test.markdown)
 
 
 @needs_streamlit
@@ -144,7 +145,7 @@ def test_choices_are_kept(page):
 
 @pytest.fixture(scope="module")
 def server(shipped, results, tmp_path_factory):
-    """The page's address, started as a user starts it."""
+    """The page's address, started as a user starts it, from whichever folder."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -165,17 +166,18 @@ def server(shipped, results, tmp_path_factory):
     with told.open("w") as output:
         process = subprocess.Popen(
             list(map(str, command)),
-            cwd=PROJECT_ROOT,
+            cwd=told.parent,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "STREAMLIT_SERVER_HEADLESS": "true"},
+            env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "STREAMLIT_SERVER_HEADLESS": "true"},
         )
     try:
         wait_for_server(f"http://localhost:{port}/_stcore/health", process, told)
         yield f"http://localhost:{port}/"
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -214,6 +216,10 @@ def open_tab(browser: Browser, title: str) -> None:
     browser.wait_for(f"(tab => tab && (tab.click(), true))({tab})")
 
 
+def click(browser: Browser, css: str) -> None:
+    browser.wait_for(f"(button => button && (button.click(), true))(document.querySelector({css!r}))")
+
+
 def focus(browser: Browser, css: str) -> None:
     browser.wait_for(
         f"(field => field && (field.focus(), field.select && field.select(), true))(document.querySelector({css!r}))"
@@ -222,8 +228,8 @@ def focus(browser: Browser, css: str) -> None:
 
 @needs_streamlit
 def test_in_a_browser(server, browser, tmp_path):
-    """Loads without an error; the seed, the slider and the checkpoint change the images; a PNG is downloaded; nothing is asked
-    of any other machine."""
+    """Loads without an error; the seed, the slider, the checkpoint and a click change the images; a PNG is downloaded; nothing
+    is asked of any other machine."""
     browser.download_to(tmp_path)
     browser.width(1280)
     browser.open_url(server)
@@ -233,7 +239,7 @@ def test_in_a_browser(server, browser, tmp_path):
     browser.type("7")
     browser.press("Enter")
     of_seed = changed(browser, first)
-    browser.wait_for("(button => button && (button.click(), true))(document.querySelector('.st-key-save_nfe4 button'))")
+    click(browser, ".st-key-save_nfe4 button")
     end = time.monotonic() + 30
     while not (files := list(tmp_path.glob("*.png"))):
         assert time.monotonic() < end, "no PNG came"
@@ -250,10 +256,17 @@ def test_in_a_browser(server, browser, tmp_path):
     open_tab(browser, "Samples")
     browser.wait_for(f"{TILES} === {of_seed!r}")
     focus(browser, ".st-key-kept_checkpoint input")
-    browser.type("plain (meanflow, mnist)")
+    browser.type("results/images (custom, mnist)")
     browser.wait_for("document.querySelectorAll('[role=option]').length === 1")
     browser.press("Enter")
     changed(browser, of_seed)
+
+    open_tab(browser, "Nearest training image")
+    click(browser, ".st-key-kept_compare input")
+    browser.wait_for(f"{SEEN}.length === 2")
+    of_first = browser.evaluate(TILES)
+    click(browser, ".st-key-kept_chosen button:nth-of-type(3)")
+    browser.wait_for(f"{SEEN}.length === 2 && {TILES} !== {of_first!r} && document.body.innerText.includes('sample 3')")
 
     told = [event for event in browser.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")]
     assert not told
