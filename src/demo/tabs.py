@@ -1,4 +1,4 @@
-"""The tabs of the page. Another one is another function here, under its title; the open one is run and given the page."""
+"""The tabs of the page. Another one is another function here, under its title: the open one is called with the page."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -101,7 +101,9 @@ def show_between(page: Page) -> None:
         page.show(rows, [f"sample {number} {name}" for number, name in enumerate(names, start=1)])
         page.offer(f"to{other}", pictures.sheet(page.loaded.challenge, rows, [""] * len(rows)))
     else:
-        page.show([array[i::columns] for i in range(columns)], [f"{100 * i / (columns - 1):.0f} %" for i in range(columns)])
+        for first in range(0, columns, 4):
+            shown = range(first, min(first + 4, columns))
+            page.show([array[i::columns] for i in shown], [f"{100 * i / (columns - 1):.0f} %" for i in shown])
     st.caption(
         f"From seed {page.asked.seed} to seed {other} at NFE {page.nfe}: the noise goes along a circle, in equal angles."
     )
@@ -124,7 +126,7 @@ def show_run(page: Page) -> None:
         st.line_chart(points, x=history.SEEN, y=history.VALUE, color=color, y_label="", height=260)
     if found := run.previews():
         step = st.select_slider("Preview after step", list(found), key=choice("preview", max(found), found.__contains__))
-        st.image(str(found[step]), caption="the same noise in a column")
+        st.image(str(found[step]), caption="the same noise in a column" if page.loaded.makes_images else None)
     if table := history.scores(run, challenge.metrics):
         st.table(table)
     else:
