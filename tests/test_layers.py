@@ -27,6 +27,7 @@ RULES = {  # files -> what of ours they may import; a room's __main__.py is a co
     "src/training/": CONTRACT | COMMON | {"src.methods._base", "src.training"},
     "src/evaluation/": COMMON | {"src.evaluation"},
     "src/report/": COMMON | {"src.challenges", "src.evaluation", "src.report", "custom_model"},
+    "src/demo/": COMMON | {"src.challenges", "src.demo", "src.evaluation", "custom_model"},
     "src/submission/": COMMON | {"src.challenges", "src.evaluation", "src.report", "src.submission", "custom_model"},
     "sampling.py": COMMON | {"src.challenges", "custom_model"},
     "measure_fid.py": COMMON | {"src.challenges", "src.evaluation", "src.training.curves"},
@@ -45,6 +46,7 @@ OUTSIDE = {  # packages each room may import; all others are free within require
     "src/network.py": {"torch"},
     "src/methods/": {"torch", "numpy", "tqdm"},
     "src/challenges/": {"torch", "numpy", "PIL", "kagglehub", "matplotlib"},
+    "src/demo/": {"torch", "numpy", "PIL", "matplotlib", "streamlit"},
 }
 OURS = {"src", "custom_model", "recipes", "benchmarks", *SCRIPTS}
 FILES = [

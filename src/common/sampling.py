@@ -8,7 +8,7 @@ import torch
 from src.common.classes import labels_in_turn
 from src.common.cli import UserError
 from src.common.devices import autocast, seed_everything
-from src.common.noise import image_seeds
+from src.common.noise import Seed, image_seeds
 
 CPU_BATCH_SIZE = 8  # images of the full network; larger batches spend a CPU's time on clearing fresh memory
 
@@ -19,7 +19,7 @@ def fitting_batch_size(batch_size: int, device: torch.device, most: int = CPU_BA
 
 
 @torch.no_grad()
-def sample_batch(model: torch.nn.Module, shape: tuple[int, ...], nfe: int, seeds: Sequence[int], **asked: Any) -> torch.Tensor:
+def sample_batch(model: torch.nn.Module, shape: tuple[int, ...], nfe: int, seeds: Sequence[Seed], **asked: Any) -> torch.Tensor:
     """Images of this shape (B, C, H, W) in [-1, 1], with nfe network calls, from the noise of the seeds, one per image.
 
     The call is `model.sample(shape, num_inference_timesteps=nfe, verbose=False)` and nothing else. A model with the attribute
@@ -29,7 +29,7 @@ def sample_batch(model: torch.nn.Module, shape: tuple[int, ...], nfe: int, seeds
 
     Raises UserError where the model gives anything but finite images of this shape.
     """
-    seed_everything(seeds[0])
+    seed_everything(int(seeds[0]))
     more = {"seeds": list(seeds)} if getattr(model, "takes_seeds", False) else {}
     images = model.sample(shape, num_inference_timesteps=nfe, verbose=False, **more, **asked)
     if not isinstance(images, torch.Tensor):

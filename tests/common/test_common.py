@@ -71,6 +71,20 @@ def test_image_seeds_do_not_depend_on_the_batch():
     assert len(set(seeds)) == 10 and noise.image_seeds(43, 0, 10) != seeds
 
 
+def test_noise_between_two_seeds():
+    """Theirs at the ends, standard normal on the way, as near to one as to the other in the middle."""
+    shape, device = (100, 10, 10), torch.device("cpu")
+    ends = [noise.draw_noise((1, *shape), device, [seed])[0] for seed in (3, 4)]
+    shares = [0.0, 0.25, 0.5, 1.0]
+    first, quarter, middle, last = noise.draw_noise((4, *shape), device, [noise.SeedBetween(3, 4, share) for share in shares])
+    torch.testing.assert_close(torch.stack([first, last]), torch.stack(ends))
+    torch.testing.assert_close(middle, (ends[0] + ends[1]) / 2**0.5)
+    for between in (quarter, middle):
+        assert abs(between.mean()) < 0.04 and abs(between.std() - 1) < 0.03  # of 10,000 values: 4 sigma
+    later = noise.draw_noise((1, *shape), device, [noise.SeedBetween(3, 4, 0.25)], draw=1)
+    assert not torch.allclose(later[0], quarter) and int(noise.SeedBetween(3, 4, 0.25)) == 3
+
+
 def test_save_and_load(saved):
     model = load_model(saved, create_custom_model)
     for name, value in tiny_model().state_dict().items():

@@ -11,7 +11,7 @@ from PIL import Image
 
 from src.challenges import Published
 from src.submission.leaderboard import no_formula, text, write_board
-from tests.submission.browser import Browser, find_chromium
+from tests.browser import Browser, find_chromium
 
 REFERENCES = [
     Published("Baseline", "published", {1: 293.4, 2: 233.8, 4: 114.3}),

@@ -1,6 +1,7 @@
 """The way of samples from noise to data: the states of a sampler, or the data that are predicted from them."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from src.common.classes import labels_in_turn
 from src.common.cli import UserError
+from src.common.noise import Seed
 
 What = Literal["state", "denoised"]
 WHATS: tuple[What, ...] = ("state", "denoised")
@@ -31,20 +33,46 @@ def trajectory(
 
     Raises UserError where there are fewer moments than asked for, or the model does not tell its states and their times.
     """
-    more = {"seeds": list(seeds)} if getattr(model, "takes_seeds", False) else {}
     told = labels_in_turn(model, 0, shape[0], classes)
-    states = model.sample(tuple(shape), num_inference_timesteps=steps, return_traj=True, verbose=False, **more, **told)
-    if not isinstance(states, (list, tuple)) or any(tuple(state.shape) != tuple(shape) for state in states):
-        raise UserError("the model's sample() gives no list of states with return_traj=True")
+    states = sampled_states(model, shape, steps, seeds, **told)
     moments = equally_spaced(len(states), times)
     if what == "state":
-        return [states[moment] / states[moment].square().mean().sqrt().clamp(min=1.0) for moment in moments]
+        return [scaled_state(states[moment]) for moment in moments]
+    return denoised_states(model, states, steps, moments, **told)
 
+
+@torch.no_grad()
+def sampled_states(model: Any, shape: Sequence[int], steps: int, seeds: Sequence[Seed], **asked: Any) -> list[torch.Tensor]:
+    """Every state of sampling in `steps` network calls, from the noise to the samples, each of this shape.
+
+    asked: further arguments of sample, such as labels. Raises UserError where the model does not tell its states.
+    """
+    more = {"seeds": list(seeds)} if getattr(model, "takes_seeds", False) else {}
+    states = model.sample(tuple(shape), num_inference_timesteps=steps, return_traj=True, verbose=False, **more, **asked)
+    if not isinstance(states, (list, tuple)) or any(tuple(state.shape) != tuple(shape) for state in states):
+        raise UserError("the model's sample() gives no list of states with return_traj=True")
+    return list(states)
+
+
+def scaled_state(state: torch.Tensor, most: float = 1.0) -> torch.Tensor:
+    """A state (B, ...) whose root mean square is taken down to `most` where it is above: all noise levels are shown alike."""
+    return state / (state.square().mean().sqrt() / most).clamp(min=1.0)
+
+
+@torch.no_grad()
+def denoised_states(
+    model: Any, states: Sequence[torch.Tensor], steps: int, moments: Sequence[int], **asked: Any
+) -> list[torch.Tensor]:
+    """The data that the model expects at these moments, the last of them the samples, of all the states of `steps` steps.
+
+    A network call each, but for the samples. asked: as sampled_states was told. Raises UserError where the model does not tell
+    its states' times.
+    """
     grid = model.time_grid(steps) if hasattr(model, "time_grid") else ()
     if len(grid) != len(states):
         raise UserError("the model's sampler has no time_grid of its states' times: its denoised data cannot be told")
-    end, fresh = grid[-1].expand(shape[0]), lambda: torch.randn(*shape, device=grid.device)
-    found = [model.sampling_step(states[moment], grid[moment].expand(shape[0]), end, fresh, **told) for moment in moments[:-1]]
+    times, fresh = [t.expand(len(states[0])) for t in grid], partial(torch.randn_like, states[0])
+    found = [model.sampling_step(states[moment], times[moment], times[-1], fresh, **asked) for moment in moments[:-1]]
     return [*found, states[-1]]
 
 

@@ -113,8 +113,12 @@ class Browser:
 
     def open(self, path: Path) -> None:
         """Go to this file, and wait until it is loaded."""
+        self.open_url(path.resolve().as_uri())
+
+    def open_url(self, url: str) -> None:
+        """Go to this address, and wait until the page is loaded."""
         self.events.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=url)
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
 
@@ -125,9 +129,26 @@ class Browser:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
+    def wait_for(self, expression: str) -> Any:
+        """The value of an expression of JavaScript, as soon as it is true. Raises RuntimeError where it does not become so."""
+        end = time.monotonic() + PATIENCE
+        while not (value := self.evaluate(expression)):
+            if time.monotonic() > end:
+                raise RuntimeError(f"never true: {expression}")
+            time.sleep(0.1)
+        return value
+
+    def type(self, text: str) -> None:
+        """Put a text into the field that has the focus, in the place of what is selected."""
+        self.call("Input.insertText", text=text)
+
+    def download_to(self, folder: Path) -> None:
+        """Let downloads go into this folder."""
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
     def press(self, key: str) -> None:
-        """A key, down and up: Tab, Enter, Escape."""
-        code = {"Tab": 9, "Enter": 13, "Escape": 27}[key]
+        """A key, down and up: Tab, Enter, Escape, ArrowDown, ArrowRight."""
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowRight": 39, "ArrowDown": 40}[key]
         for kind in ("keyDown", "keyUp"):
             text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)

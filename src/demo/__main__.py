@@ -1,0 +1,20 @@
+"""Start the page to play with a model: `python -m src.demo`; it opens in the browser."""
+
+import subprocess
+import sys
+
+from src.common.cli import number, run_script
+from src.demo.starting import APP, app_flags, make_parser, need_streamlit
+
+
+def main() -> None:
+    parser = make_parser(prog="python -m src.demo", description=__doc__.partition(":")[0])
+    parser.add_argument("--port", type=number(int, 1), help="of this machine; by default 8501, or the next one that is free")
+    args = parser.parse_args()
+    need_streamlit()
+    port = [] if args.port is None else ["--server.port", str(args.port)]
+    sys.exit(subprocess.call([sys.executable, "-m", "streamlit", "run", str(APP), *port, "--", *app_flags(args)]))
+
+
+if __name__ == "__main__":
+    run_script(main)

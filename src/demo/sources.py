@@ -1,0 +1,121 @@
+"""Which checkpoints there are, and a model with what the page has to know of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from custom_model import create_custom_model
+from src.challenges import CHALLENGES, DEFAULT, Challenge, find_challenge, get_challenge
+from src.challenges._images import ImageChallenge
+from src.common.checkpoints import MODEL_CONFIG, load_model, read_model_config
+from src.common.cli import UserError
+from src.common.devices import precision_name, resolve_device, resolve_precision
+from src.runs import Run, checkpoint_of, runs_in
+
+BEST = "best_model.pt"
+PLANE = (2,)  # the shape of a sample that is a point
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that the page offers.
+
+    Args:
+        name: how it is listed.
+        method, challenge: of its model; empty where its configuration cannot be read.
+    """
+
+    name: str
+    checkpoint: Path
+    method: str = ""
+    challenge: str = ""
+
+
+def shipped(folder: Path) -> list[Source]:
+    """The models of checkpoints/: those of its folders, in the order of their names, and the one that is handed in."""
+    files = [file for file in sorted(folder.glob(f"*/{BEST}")) if (file.parent / MODEL_CONFIG).is_file()]
+    own = folder / BEST
+    return [describe_source(file, folder) for file in [*files, own] if file.is_file()]
+
+
+def trained(folder: Path) -> list[Source]:
+    """The runs of results/ that have a checkpoint, the one that was written last first."""
+    saved = [file for run in runs_in(folder) if (file := checkpoint_of(run.folder)).is_file()]
+    return [describe_source(file, folder) for file in sorted(saved, key=lambda file: -file.stat().st_mtime_ns)]
+
+
+def describe_source(checkpoint: Path, folder: Path) -> Source:
+    """The source of a checkpoint in a folder, by the name of which, and of its own place there, it is listed."""
+    place = checkpoint.parent.relative_to(folder.parent)
+    try:
+        config = read_model_config(checkpoint) or {}
+    except UserError:  # the page says what is wrong when it is chosen
+        return Source(f"{place} (damaged)", checkpoint)
+    method, challenge = str(config.get("method", "custom")), str(config.get("challenge", DEFAULT))
+    return Source(f"{place} ({method}, {challenge})", checkpoint, method, challenge)
+
+
+def on_the_plane(source: Source) -> bool:
+    """Whether its samples are points in the plane."""
+    return source.challenge in CHALLENGES.names() and get_challenge(source.challenge).shape == PLANE
+
+
+def version(checkpoint: Path) -> tuple[int, ...]:
+    """When a checkpoint and its configuration were last written, in ns, 0 for an absent one: to know a kept model by."""
+    files = (checkpoint, checkpoint.parent / MODEL_CONFIG)
+    return tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model, ready to be sampled.
+
+    Args:
+        shape: of one sample.
+        classes: the names of those that labels 1, 2 ... stand for; none for a model without classes.
+        dtype: of its network's matrix products.
+    """
+
+    model: Any
+    challenge: Challenge
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    checkpoint: Path
+    dtype: torch.dtype
+
+    @property
+    def run(self) -> Run:
+        """The run that it lies in; of a shipped model one that does not exist."""
+        return Run.of(self.checkpoint)
+
+    @property
+    def takes_guidance(self) -> bool:
+        return bool(self.classes) and getattr(self.model, "takes_guidance", False)
+
+    @property
+    def makes_images(self) -> bool:
+        return isinstance(self.challenge, ImageChallenge)
+
+    @property
+    def data_root(self) -> str:
+        """Where the data are that it was trained on, as far as its run says it: else where they are by default."""
+        told = self.run.training if self.run.exists else {}
+        return told.get("data_root") or self.challenge.default_root
+
+    def __str__(self) -> str:
+        size = sum(parameter.numel() for parameter in self.model.network.parameters())
+        where = f"on {self.model.device} in {precision_name(self.dtype)}"
+        return f"{type(self.model).__name__}, challenge {self.challenge.name}, {size:,} parameters, {where}"
+
+
+def load(checkpoint: Path, device_name: str = "cuda") -> Loaded:
+    """Build the model of a checkpoint, on this device if there is one.
+
+    Raises UserError where the checkpoint or its configuration is absent, damaged, or of another model.
+    """
+    challenge, device = find_challenge(None, checkpoint), resolve_device(device_name)
+    model = load_model(checkpoint, create_custom_model, device).eval().to(memory_format=torch.channels_last)
+    classes = tuple((read_model_config(checkpoint) or {}).get("classes", ()))
+    return Loaded(model, challenge, challenge.known_shape, classes, checkpoint, resolve_precision("auto", device))

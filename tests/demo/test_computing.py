@@ -1,0 +1,305 @@
+"""What the page computes, without Streamlit: against what the scripts make of the same checkpoints."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sampling
+from src.challenges import get_challenge
+from src.common.checkpoints import save_model
+from src.common.cli import UserError
+from src.common.images import from_uint8
+from src.demo import history, pictures, samples, sources
+from src.demo.samples import Asked
+from src.runs import Run
+from tests.helpers import TINY, call, random_images, tiny_model
+from tests.test_layers import SRC, imports
+
+ASKED = Asked(seed=5, count=3)
+WITH_STREAMLIT = {"page.py", "sidebar.py", "tabs.py", "app.py", "starting.py"}
+
+
+def silent(share: float) -> None:
+    """Progress that nobody looks at."""
+
+
+@pytest.fixture(scope="module")
+def of_classes(shipped):
+    return sources.load(shipped / "classes" / "best_model.pt", "cpu")
+
+
+@pytest.fixture(scope="module")
+def plain(shipped):
+    return sources.load(shipped / "plain" / "best_model.pt", "cpu")
+
+
+@pytest.fixture(scope="module")
+def points(results):
+    return sources.load(results / "points" / "last.ckpt", "cpu")
+
+
+def test_what_computes_does_not_know_of_streamlit():
+    files = sorted((SRC / "demo").glob("*.py"))
+    assert {path.name for path in files if any(name.startswith("streamlit") for name in imports(path))} == WITH_STREAMLIT
+
+
+# ------------------------------------------------------------------------------------------------------------ sources
+
+
+def test_checkpoints_are_listed(shipped, results, tmp_path):
+    assert [source.name for source in sources.shipped(shipped)] == [
+        "checkpoints/classes (rectified_flow, mnist)",
+        "checkpoints/plain (meanflow, mnist)",
+    ]
+    runs = sources.trained(results)
+    assert [source.name for source in runs] == ["results/points (meanflow, toy2d)", "results/images (custom, mnist)"]
+    assert [sources.on_the_plane(run) for run in runs] == [True, False]
+    assert sources.shipped(tmp_path / "absent") == sources.trained(tmp_path / "absent") == []
+
+
+def test_what_is_handed_in_comes_last_and_the_damaged_is_named(shipped, tmp_path):
+    for name in ("best_model.pt", "first/best_model.pt", "second/best_model.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "first" / "model_config.json").write_text("{")
+    first, own = sources.shipped(tmp_path)
+    assert first.name == f"{tmp_path.name}/first (damaged)" and not sources.on_the_plane(first), (
+        "the second has no configuration"
+    )
+    assert own.checkpoint == tmp_path / "best_model.pt"
+
+
+def test_a_checkpoint_that_is_written_anew_is_another(tmp_path):
+    file = tmp_path / "last.ckpt"
+    assert sources.version(file) == (0, 0)
+    save_model(tiny_model("meanflow"), file, {"method": "meanflow", **TINY})
+    first = sources.version(file)
+    save_model(tiny_model("meanflow"), file, {"method": "meanflow", **TINY})
+    assert 0 not in first and sources.version(file) != first
+
+
+def test_a_model_knows_its_data_and_classes(of_classes, plain, points, results):
+    assert of_classes.classes == tuple("0123456789") and plain.classes == () and of_classes.shape == (1, 28, 28)
+    assert of_classes.takes_guidance and not plain.takes_guidance and points.shape == (2,)
+    assert plain.data_root == "./data/mnist" and points.data_root == "moons" and not plain.run.exists
+    assert points.run == Run(results / "points") and not points.makes_images and plain.makes_images
+    assert str(plain).startswith("MeanFlow, challenge mnist, ") and str(plain).endswith(" parameters, on cpu in float32")
+
+
+def test_no_model_comes_of_bad_files(shipped, tmp_path):
+    with pytest.raises(UserError, match="no checkpoint at"):
+        sources.load(tmp_path / "absent.ckpt", "cpu")
+    (tmp_path / "best_model.pt").write_bytes((shipped / "plain" / "best_model.pt").read_bytes())
+    (tmp_path / "model_config.json").write_text('{"method": "meanflow", "challenge": "mnist"}')
+    with pytest.raises(UserError, match="does not fit the model of"):
+        sources.load(tmp_path / "best_model.pt", "cpu")
+    (tmp_path / "best_model.pt").write_bytes((shipped / "plain" / "best_model.pt").read_bytes()[:2000])
+    with pytest.raises(UserError, match="damaged"):
+        sources.load(tmp_path / "best_model.pt", "cpu")
+
+
+# ------------------------------------------------------------------------------------------------------------ samples
+
+
+@pytest.mark.parametrize(
+    ("model", "classes", "scale", "flags"),
+    [
+        ("plain", None, 0.0, []),
+        ("of_classes", None, 0.0, []),
+        ("of_classes", (4, 8), 2.0, ["--classes", "3", "7", "--guidance_scale", 2]),
+        ("of_classes", (0,), 0.0, ["--classes", "none"]),
+    ],
+)
+def test_samples_are_those_of_sampling_py(model, classes, scale, flags, request, tmp_path, monkeypatch):
+    loaded = request.getfixturevalue(model)
+    flags += ["--ckpt_path", loaded.checkpoint, "--save_dir", tmp_path, "--num_samples", 3, "--nfe_list", 4, "--seed", 5]
+    assert call(sampling, monkeypatch, *flags, "--device", "cpu") == 0
+    found = samples.draw(loaded, 4, replace(ASKED, classes=classes, scale=scale), silent)
+    assert np.array_equal(loaded.challenge.to_array(found.samples), loaded.challenge.read(tmp_path / "nfe=4"))
+    assert found.calls == 4 and 0 < found.seconds < 60
+
+
+def test_classes_are_named(of_classes, plain):
+    assert samples.class_names(of_classes, ASKED) == ["0", "1", "2"]
+    assert samples.class_names(of_classes, replace(ASKED, classes=(4, 0))) == ["3", "no class", "3"]
+    assert samples.class_names(plain, ASKED) == []
+
+
+def test_progress_is_told_and_the_model_left_as_it_was(of_classes):
+    told = []
+    samples.way(of_classes, 4, replace(ASKED, classes=(3,), scale=2.0), told.append)
+    assert told == sorted(told) and len(told) == 8 and told[-1] == 1.0, "two steps and two predictions of two calls"
+
+    class ByTheUser(Exception):
+        pass
+
+    def stop(share: float) -> None:
+        raise ByTheUser
+
+    with pytest.raises(ByTheUser):
+        samples.draw(of_classes, 4, ASKED, stop)
+    assert not of_classes.model.network._forward_hooks
+    assert samples.draw(of_classes, 1, ASKED, silent).calls == 1, "and the next one does not wait for it"
+
+
+@pytest.mark.parametrize(
+    ("model", "nfe", "asked", "message"),
+    [
+        ("of_classes", 4, {"classes": (1, 11)}, "there is no class 11: the model has classes 1 to 10, and 0 for none"),
+        ("plain", 4, {"classes": (1,)}, "there is no class 1: the model has no classes"),
+        ("plain", 4, {"scale": 2.0}, "cannot be guided"),
+        ("of_classes", 1, {"scale": 2.0}, "NFE 1: a guided step makes two calls"),
+    ],
+)
+def test_what_cannot_be_sampled(model, nfe, asked, message, request):
+    loaded = request.getfixturevalue(model)
+    for work in (samples.draw, samples.way, samples.paths):
+        with pytest.raises(UserError, match=message):
+            work(loaded, nfe, replace(ASKED, **asked), tell=silent)
+
+
+def test_more_steps_than_the_method_has(tmp_path):
+    options = {"method": "ddpm", "challenge": "mnist", "num_train_timesteps": 10, **TINY}
+    save_model(tiny_model(**options), tmp_path / "last.ckpt", options)
+    with pytest.raises(UserError, match="NFE 11: DDPM expected from 1 to num_train_timesteps = 10 sampling steps, got 11"):
+        samples.draw(sources.load(tmp_path / "last.ckpt", "cpu"), 11, ASKED, silent)
+
+
+@pytest.mark.parametrize("model", ["of_classes", "points"])
+def test_a_line_goes_from_one_seed_to_the_other(model, request):
+    loaded = request.getfixturevalue(model)
+    lines = samples.between(loaded, 2, ASKED, 9, 5, silent)
+    array = lines.samples.unflatten(0, (3, 5))
+    first, last = (samples.draw(loaded, 2, replace(ASKED, seed=seed), silent).samples for seed in (5, 9))
+    torch.testing.assert_close(array[:, 0], first, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(array[:, -1], last, atol=1e-4, rtol=1e-4)
+    steps = (array[:, 1:] - array[:, :-1]).flatten(2).norm(dim=2)
+    assert (steps > 0).all() and lines.calls == 2
+
+
+def test_no_line_without_seeds(plain, monkeypatch):
+    monkeypatch.setattr(plain.model, "takes_seeds", False)
+    with pytest.raises(UserError, match="takes no seeds"):
+        samples.between(plain, 2, ASKED, 9, 5, silent)
+
+
+@pytest.mark.parametrize("model", ["of_classes", "plain", "points"])
+def test_a_way_ends_in_the_samples(model, request):
+    loaded = request.getfixturevalue(model)
+    found, drawn = samples.way(loaded, 4, ASKED, silent), samples.draw(loaded, 4, ASKED, silent).samples
+    assert found.states.shape == found.denoised.shape == (5, 3, *loaded.shape)
+    torch.testing.assert_close(found.denoised[-1], drawn, atol=1e-4, rtol=1e-4)
+    size = drawn.square().mean().sqrt().clamp(min=1) if loaded.makes_images else 1
+    torch.testing.assert_close(found.states[-1], drawn / size, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found.states[0], found.denoised[0])
+    torch.testing.assert_close(samples.paths(loaded, 4, ASKED, silent), found.states)
+
+
+def test_the_nearest_training_image_of_a_copy_is_itself():
+    training = random_images(30, shape=(1, 28, 28))
+    copies = from_uint8(torch.from_numpy(training[[7, 21]]))
+    copies[1, 0, 0, 0] = -copies[1, 0, 0, 0]
+    found = samples.nearest_training(copies, training)
+    assert found.rows.tolist() == [7, 21] and found.distances[0] == 0 and found.images.shape == (2, 3, 28, 28)
+    change = abs(255 - 2 * int(training[21, 0, 0, 0])) / 28  # of one of 784 pixels
+    assert found.distances[1] == pytest.approx(change, abs=0.05)
+    assert np.array_equal(found.images[0][0], training[7, 0])
+
+
+def test_training_images_are_those_of_the_run(results):
+    loaded = sources.load(results / "images" / "last.ckpt", "cpu")
+    assert samples.training_images(loaded).shape == (24, 1, 28, 28)
+
+
+# ----------------------------------------------------------------------------------------------------------- pictures
+
+
+def decoded(page: str) -> list[np.ndarray]:
+    """The pictures of a piece of HTML, (H, W, 3)."""
+    found = [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
+    return [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in found]
+
+
+def test_tiles_hold_every_pixel_and_are_enlarged_by_the_browser():
+    images = random_images(3, shape=(3, 28, 28))
+    page = pictures.tiles(images, ["a", "<b>", "c"])
+    assert np.array_equal(np.stack(decoded(page)), images.transpose(0, 2, 3, 1))
+    assert page.count("image-rendering:pixelated") == page.count('width="84" height="84"') == 3
+    assert "&lt;b&gt;" in page and "<b>" not in page
+    assert [pictures.enlargement(size) for size in (28, 32, 64, 128)] == [3, 3, 2, 1]
+    rows = pictures.rows_of_tiles([images[:2], images[2:]], ["NFE 1", "<NFE> 2"])
+    assert len(decoded(rows)) == 3 and "&lt;NFE&gt; 2" in rows
+    assert np.array_equal(
+        decoded(pictures.wide_tiles([Image.fromarray(images[0].transpose(1, 2, 0))]))[0].T, images[0].swapaxes(1, 2)
+    )
+
+
+def test_sheets_and_grids():
+    digits, toy = get_challenge("mnist"), get_challenge("toy2d")
+    images = random_images(9, shape=(3, 28, 28))
+    grid = np.asarray(pictures.grid(digits, images, "unused"))
+    assert grid.shape == (2 * 84, 8 + 8 * 84, 3)
+    assert np.array_equal(grid[84 + 1 :: 3, 8 + 1 : 8 + 84 : 3], images[8].transpose(1, 2, 0)), "the ninth begins a row"
+    assert pictures.sheet(digits, [images[:2], images[2:4]], ["a", "b"]).size == (15 + 2 * 84, 2 * 84)
+    cloud = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    assert pictures.grid(toy, cloud, "NFE 4").size == pictures.sheet(toy, [cloud], ["NFE 4"]).size
+    data = pictures.png(pictures.grid(digits, images, ""))
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), grid)
+
+
+def test_a_gif_has_every_step_and_stays_on_the_last():
+    frames = [Image.new("RGB", (20, 10), (40 * i, 0, 0)) for i in range(5)]
+    with Image.open(io.BytesIO(pictures.gif(frames))) as gif:
+        assert gif.n_frames == 5 and gif.info["loop"] == 0 and gif.size == (20, 10)
+        times = []
+        for frame in range(5):
+            gif.seek(frame)
+            times.append(gif.info["duration"])
+    assert times == [pictures.FRAME] * 4 + [pictures.LAST_FRAME]
+
+
+def test_the_plane_shows_lines_from_noise_to_samples():
+    rng = np.random.default_rng(0)
+    ways, data = np.linspace(rng.normal(size=(40, 2)), 4 + rng.normal(size=(40, 2)) / 9, 5), rng.normal(size=(100, 2))
+    drawn, without = (np.asarray(pictures.plane(way, data, "moons")).astype(int) for way in (ways, ways[:1] - 100))
+    red = (drawn[..., 0] > drawn[..., 2] + 80).nonzero()
+    height, width, _ = drawn.shape
+    assert red[0].mean() < height / 3 and red[1].mean() > 0.7 * width, "the samples are at the upper right"
+    blue = (drawn[..., 2] > drawn[..., 0] + 40).sum()
+    assert blue > 500 and (without[..., 2] > without[..., 0] + 40).sum() == 0
+    both = pictures.side_by_side([Image.fromarray(drawn.astype(np.uint8))] * 5)
+    assert both.size == (4 * width, 2 * height)
+
+
+# ------------------------------------------------------------------------------------------------------------ history
+
+
+def test_curves_and_scores_of_a_run(results, tmp_path):
+    run = Run(results / "images")
+    curves = history.curves(run)
+    assert list(curves) == ["training loss"]
+    assert [point[history.SEEN] for point in curves["training loss"]] == [8, 16, 24, 32]
+    assert {point[history.CURVE] for point in curves["training loss"]} == {"loss"}
+    assert history.scores(run, {"fid_pytorch": "FID pytorch-fid"}) == [
+        {"NFE": 4, "score": "250.50", "of": "FID pytorch-fid", "samples": 12, "steps": 4},
+        {"NFE": 1, "score": "300.00", "of": "FID pytorch-fid", "samples": 12, "steps": 4},
+    ]
+    assert history.curves(Run(tmp_path)) == {} and history.scores(Run(tmp_path), {"fid_pytorch": "FID"}) == []
+
+
+def test_scores_of_a_development_split_have_a_curve_for_each_average(tmp_path):
+    (tmp_path / "log.jsonl").write_text(
+        '{"step": 1, "images_seen": 8, "loss": 1.5, "loss_by_time": [1.0]}\n'
+        '{"step": 2, "images_seen": 16, "ema_half_life": 0.05, "fid_nfe1": 300.0, "fid_nfe2": 200.0}\n'
+    )
+    found = history.curves(Run(tmp_path))["score on the development split"]
+    assert [(point[history.CURVE], point[history.VALUE]) for point in found] == [
+        ("fid_nfe1, EMA 0.05", 300.0),
+        ("fid_nfe2, EMA 0.05", 200.0),
+    ]

@@ -1,0 +1,290 @@
+"""The page itself: as Streamlit runs it, and as Chromium shows it."""
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.common.files import PROJECT_ROOT
+from src.demo import __main__ as starter
+from src.demo import app
+from src.demo.starting import APP
+from tests.browser import Browser, find_chromium
+from tests.helpers import fails
+
+needs_streamlit = pytest.mark.skipif(
+    importlib.util.find_spec("streamlit") is None, reason="no Streamlit: pip install -r requirements-demo.txt"
+)
+WHAT_TO_DO = "error: the page needs Streamlit: pip install -r requirements-demo.txt"
+TABS = [
+    "Samples",
+    "From noise to image",
+    "More calls",
+    "Between two seeds",
+    "The run",
+    "Nearest training image",
+    "On the plane",
+]
+
+
+def test_without_streamlit_it_is_told_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "streamlit", None)
+    assert fails(starter, monkeypatch, capsys) == fails(app, monkeypatch, capsys) == WHAT_TO_DO
+
+
+@needs_streamlit
+def test_run_by_python_alone_it_is_told_how_to_start_it(monkeypatch, capsys):
+    assert "start it by python -m src.demo, or streamlit run" in fails(app, monkeypatch, capsys)
+
+
+# --------------------------------------------------------------------------------------------------- as Streamlit runs it
+
+
+@pytest.fixture
+def page(shipped, results, monkeypatch):
+    """The page over the tiny models: page(path) is run with that path typed in, or as it is at first."""
+    from streamlit.testing.v1 import AppTest
+
+    def run(typed: Path | None = None, checkpoints: Path = shipped, runs: Path = results, flags: tuple[str, ...] = ()):
+        argv = [APP, "--checkpoints", checkpoints, "--results", runs, "--device", "cpu", *flags]
+        monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+        test = AppTest.from_file(str(APP), default_timeout=60)
+        if typed is not None:
+            test.session_state["kept_checkpoint"], test.session_state["kept_path"] = "another path ...", str(typed)
+        return test.run()
+
+    return run
+
+
+def said(test) -> str:
+    """The one line with which the page says what is wrong."""
+    assert not test.exception, test.exception
+    (line,) = test.error
+    assert "\n" not in line.value
+    return line.value
+
+
+@needs_streamlit
+def test_bad_checkpoints_are_one_line(page, shipped, tmp_path):
+    absent = tmp_path / "absent"
+    assert said(page(checkpoints=absent, runs=absent)).startswith(
+        f"no model in {absent} and no run in {absent}: train one, such as by `python train.py --challenge mnist --preset small`"
+    )
+    assert said(page(absent.with_suffix(".ckpt"))) == f"no checkpoint at {absent}.ckpt"
+    assert said(page(Path())) == f"no checkpoint at {Path('last.ckpt')}"
+    good = (shipped / "plain" / "best_model.pt").read_bytes()
+    file = tmp_path / "model.pt"
+    file.write_bytes(good[: len(good) // 2])
+    assert said(page(file)).startswith(f"{file}: damaged or not a checkpoint")
+    file.write_bytes(good)
+    (tmp_path / "model_config.json").write_text('{"method": "shortcut", "challenge": "simpsons32"}')
+    assert said(page(file)).startswith(f"{file} does not fit the model of {tmp_path / 'model_config.json'}")
+    (tmp_path / "model_config.json").write_text('{"challenge": "chess"}')
+    assert "unknown challenge 'chess'" in said(page(file))
+
+
+@needs_streamlit
+def test_flags_that_it_does_not_know(page, capsys):
+    assert said(page(flags=("--what",))).startswith("the page was started with flags that it does not know")
+    assert capsys.readouterr().err.count("error: unrecognized arguments: --what") == 1
+
+
+@needs_streamlit
+@pytest.mark.parametrize("source", [0, 1, 2, 3], ids=["classes", "plain", "points", "images"])
+def test_every_tab_of_every_model(page, source, monkeypatch):
+    test = page()
+    choose = test.selectbox(key="kept_checkpoint")
+    test.session_state["kept_steps"], test.session_state["kept_columns"] = 2, 3
+    test.session_state["kept_count_mnist"], test.session_state["kept_count_toy2d"] = 3, 20
+    choose.set_value(choose.options[source]).run()
+    for title in TABS:
+        test.session_state["tab"] = title
+        test.session_state["kept_compare"] = source == 3  # the run's own images; the others would be downloaded
+        test.run()
+        assert not test.exception, (title, test.exception)
+        assert not test.error, (title, test.error)
+        assert (title == TABS[5] and source == 3) == any("They differ by" in each.value for each in test.markdown)
+
+
+@needs_streamlit
+def test_guidance_says_when_it_cannot(page):
+    test = page()
+    test.radio(key="kept_nfe").set_value("1")
+    assert said(test.number_input(key="kept_scale").set_value(2.0).run()).startswith("NFE 1: a guided step makes two calls")
+    assert not test.radio(key="kept_nfe").set_value("4").run().error
+
+
+@needs_streamlit
+def test_choices_are_kept(page):
+    test = page()
+    test.number_input(key="kept_seed").set_value(7)
+    test.multiselect(key="kept_classes_mnist").set_value(["3"]).run()
+    test.session_state["tab"] = TABS[1]
+    test.run()
+    test.slider(key="kept_moment").set_value(9).run()
+    test.session_state["tab"] = TABS[0]
+    test.run()
+    assert not [slider for slider in test.slider if slider.key == "kept_moment"]
+    test.session_state["tab"] = TABS[1]
+    test.run()
+    assert test.slider(key="kept_moment").value == 9 and test.number_input(key="kept_seed").value == 7
+    assert test.multiselect(key="kept_classes_mnist").value == ["3"]
+
+
+# --------------------------------------------------------------------------------------------------- as Chromium shows it
+
+
+@pytest.fixture(scope="module")
+def server(shipped, results, tmp_path_factory):
+    """The page's address, started as a user starts it, from whichever folder."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "src.demo",
+        "--port",
+        port,
+        "--checkpoints",
+        shipped,
+        "--results",
+        results,
+        "--device",
+        "cpu",
+    ]
+    told = tmp_path_factory.mktemp("server") / "told.txt"
+    with told.open("w") as output:
+        process = subprocess.Popen(
+            list(map(str, command)),
+            cwd=told.parent,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "STREAMLIT_SERVER_HEADLESS": "true"},
+        )
+    try:
+        wait_for_server(f"http://localhost:{port}/_stcore/health", process, told)
+        yield f"http://localhost:{port}/"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_for_server(address: str, process: subprocess.Popen, told: Path) -> None:
+    end = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            assert process.poll() is None and time.monotonic() < end, told.read_text()
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if find_chromium() is None:
+        pytest.skip("no Chromium: apt install chromium")
+    browser = Browser(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()
+
+
+SEEN = "[...document.querySelectorAll('img.tile')].filter(image => image.offsetParent)"
+TILES = f"{SEEN}.map(image => image.src.slice(-64)).join(' ')"  # of each image the end, with the checksums of its PNG
+IDLE = "!document.querySelector('[data-testid=stStatusWidget]')"
+
+
+def changed(browser: Browser, before: str) -> str:
+    """The images that are seen, as soon as they are sixteen, others than before, and the page has come to rest."""
+    return browser.wait_for(f"(tiles => tiles !== {before!r} && {SEEN}.length === 16 && {IDLE} && tiles)({TILES})")
+
+
+def open_tab(browser: Browser, title: str) -> None:
+    tab = f"[...document.querySelectorAll('[role=tab]')].find(tab => tab.innerText === {title!r})"
+    browser.wait_for(f"(tab => tab && (tab.click(), true))({tab})")
+
+
+def click(browser: Browser, css: str) -> None:
+    browser.wait_for(f"(button => button && (button.click(), true))(document.querySelector({css!r}))")
+
+
+def focus(browser: Browser, css: str) -> None:
+    browser.wait_for(
+        f"(field => field && (field.focus(), field.select && field.select(), true))(document.querySelector({css!r}))"
+    )
+
+
+@needs_streamlit
+def test_in_a_browser(server, browser, tmp_path):
+    """Loads without an error; the seed, the slider, the checkpoint and a click change the images; a PNG is downloaded; nothing
+    is asked of any other machine."""
+    browser.download_to(tmp_path)
+    browser.width(1280)
+    browser.open_url(server)
+    first = changed(browser, "")
+
+    focus(browser, ".st-key-kept_seed input")
+    browser.type("7")
+    browser.press("Enter")
+    of_seed = changed(browser, first)
+    click(browser, ".st-key-save_nfe4 button")
+    end = time.monotonic() + 30
+    while not (files := list(tmp_path.glob("*.png"))):
+        assert time.monotonic() < end, "no PNG came"
+        time.sleep(0.1)
+    with Image.open(files[0]) as grid:
+        assert grid.size == (8 + 8 * 84, 2 * 84) and len(np.unique(np.asarray(grid))) > 100
+
+    open_tab(browser, "From noise to image")
+    at_middle = changed(browser, of_seed)  # eight states, eight predictions
+    focus(browser, ".st-key-kept_moment [role=slider], .st-key-kept_moment [type=range]")
+    browser.press("ArrowRight")
+    changed(browser, at_middle)
+
+    open_tab(browser, "Samples")
+    browser.wait_for(f"{TILES} === {of_seed!r}")
+    focus(browser, ".st-key-kept_checkpoint input")
+    browser.type("results/images (custom, mnist)")
+    browser.wait_for("document.querySelectorAll('[role=option]').length === 1")
+    browser.press("Enter")
+    changed(browser, of_seed)
+
+    open_tab(browser, "Nearest training image")
+    click(browser, ".st-key-kept_compare input")
+    browser.wait_for(f"{SEEN}.length === 2")
+    of_first = browser.evaluate(TILES)
+    click(browser, ".st-key-kept_chosen button:nth-of-type(3)")
+    browser.wait_for(f"{SEEN}.length === 2 && {TILES} !== {of_first!r} && document.body.innerText.includes('sample 3')")
+
+    told = [event for event in browser.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")]
+    assert not told
+    errors = [event for event in browser.events if event["method"] == "Runtime.consoleAPICalled"]
+    assert not [event for event in errors if event["params"]["type"] == "error"]
+    urls = [event["params"]["request"]["url"] for event in browser.events if event["method"] == "Network.requestWillBeSent"]
+    assert urls and not [url for url in urls if not url.startswith((server, "data:", "blob:"))]
+
+
+@needs_streamlit
+def test_on_a_phone(server, browser):
+    """Nothing is wider than the screen."""
+    browser.width(390)
+    browser.open_url(server)
+    changed(browser, "")
+    for title in TABS[:4]:
+        open_tab(browser, title)
+        browser.wait_for(f"{SEEN}.length && {IDLE}")
+        assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+        lefts = browser.evaluate(f"{SEEN}.map(image => image.getBoundingClientRect().left)")
+        assert min(lefts) >= 0
