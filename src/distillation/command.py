@@ -13,6 +13,7 @@ from src.challenges._images import ImageChallenge
 from src.common.checkpoints import load_model, read_model_config
 from src.common.cli import Parser, UserError
 from src.common.devices import resolve_device, resolve_precision, seed_everything
+from src.common.files import file_sha256
 from src.common.options import Options, add_option_flags
 from src.distillation.checkpoint import Checkpoint
 from src.distillation.losses import LOSSES, loss_fields
@@ -104,9 +105,11 @@ def distil(prior: Prior, wanted: str, args: argparse.Namespace) -> list[Path]:
 
 
 def settings_of(args: argparse.Namespace, wanted: str) -> dict[str, Any]:
-    """What run_config.json says: what is wanted, the prior, and the options of run and loss."""
+    """What run_config.json says: what is wanted, the prior and the hash of its file, and the options of run and loss."""
     names = ["prior", "precision", "loss_type", *(item.name for item in fields(OptimizeOptions))]
     names += ["model", "negative_prompt"] if args.prior is None else ["negative_class"]
     names += [item.name for item in fields(LOSSES[args.loss_type].Config)]
     told = {name: getattr(args, name) for name in names}
-    return {"prompt": wanted, **{name: str(value) if isinstance(value, Path) else value for name, value in told.items()}}
+    told = {name: str(value) if isinstance(value, Path) else value for name, value in told.items()}
+    weights = {} if args.prior is None else {"prior_sha256": file_sha256(checkpoint_of(args.prior))}
+    return {"prompt": wanted, **told, **weights}

@@ -207,6 +207,8 @@ def main(command: str, argv: list[str]) -> None:
             raise UserError(f"--student_id {args.student_id}: expected letters and digits")
         for file in pack(args.outputs, args.sd, args.report, out):
             print(f"{file.sha256}  {file.size:>12,}  {file.name}")
+        if args.sd == EXAMPLE:
+            print(f"note: {SD} is this kit's example; --sd packs a class of yours")
         print(f"{out}: now prove it: python -m src.submission check {out} --challenge {NAME}")
         return
     parser.add_argument("submission", type=Path, help="the zip, or a folder of the same files")

@@ -1,9 +1,11 @@
 """The command: its files, its flags, that it goes on where it stopped, and what it refuses in one line."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import src.distillation.command as command_file
@@ -99,6 +101,17 @@ def test_it_goes_on_where_it_stopped(run, tmp_path, monkeypatch, capsys):
     assert "there already, of these settings" in capsys.readouterr().out
     assert call(command, monkeypatch, *flags, "--lora_rank", 2, "--save_dir", tmp_path / "parts") == 0
     assert not np.array_equal(read(tmp_path / "parts/vsd/disc.png"), read(tmp_path / "whole/vsd/disc.png"))
+
+
+def test_a_prior_that_was_trained_on_is_another(run, tmp_path, monkeypatch, capsys):
+    """The same path with other weights: the image is made anew."""
+    own = shutil.copytree(run, tmp_path / "own")
+    flags = ["--prior", own, "--class", "disc", "--save_dir", tmp_path, *FAST]
+    assert call(command, monkeypatch, *flags) == 0
+    saved = torch.load(own / "last.ckpt", weights_only=True)
+    torch.save({**saved, "state_dict": {name: value + 0.01 for name, value in saved["state_dict"].items()}}, own / "last.ckpt")
+    assert call(command, monkeypatch, *flags) == 0
+    assert "there already" not in capsys.readouterr().out
 
 
 def test_names_of_files():

@@ -38,7 +38,9 @@ CHECK = ["check", "113550000_lab3.zip", "--challenge", "score_distillation"]
 
 def test_what_is_handed_in(monkeypatch, capsys):
     assert call(submission, monkeypatch, *PACK) == 0
-    assert "python -m src.submission check 113550000_lab3.zip --challenge score_distillation" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "python -m src.submission check 113550000_lab3.zip --challenge score_distillation" in out
+    assert "note: guidance/sd.py is this kit's example" in out
     with zipfile.ZipFile("113550000_lab3.zip") as archive:
         names = archive.namelist()
         assert archive.read("guidance/sd.py") == EXAMPLE.read_bytes()
