@@ -60,13 +60,16 @@ class ClassifierJudge:
     def of_data(
         cls, challenge: ImageChallenge, root: str | Path, classes: list[str], device: torch.device
     ) -> "ClassifierJudge":
-        """The one that learns from the training images of a challenge, or is in the cache; its accuracy is printed."""
+        """The one that learns from the training images of a challenge, or is in the cache; its accuracy is printed.
+
+        Raises UserError where the data have no labels, or are of other classes.
+        """
+        if list(challenge.class_names(root)) != classes:
+            raise UserError(f"the data at {root} are of other classes than the checkpoint, which knows {', '.join(classes)}")
         images, labels = challenge.load("train", root)
         others, other_labels = challenge.load("val", root)
         if labels is None or other_labels is None:
             raise UserError(f"the images at {root} have no labels, which the classifier learns from (--data_root)")
-        if list(challenge.class_names(root)) != classes:
-            raise UserError(f"the data at {root} are of other classes than the checkpoint, which knows {', '.join(classes)}")
         config = ClassifierConfig(flip=challenge.training.get("flip", True))
         title = f"classifier of {len(classes)} classes"
         classifier = cached_classifier(as_rgb(images), labels, len(classes), config, device, title)

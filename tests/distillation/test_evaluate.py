@@ -1,6 +1,8 @@
 """Evaluation of all classes or prompts, by stand-ins of the judges; the sweep of an option; the comparison sheet."""
 
 import json
+import re
+import shutil
 import sys
 import types
 
@@ -13,7 +15,7 @@ from src.common.files import PROJECT_ROOT, load_json
 from src.distillation import ablate, evaluate
 from src.distillation.outputs import write_png
 from src.distillation.prior import Condition
-from src.distillation.scores import CLIP, MARKS, ClassifierJudge, describe_marks, read_prompts, save_scores
+from src.distillation.scores import CLIP, MARKS, ClassifierJudge, ClipJudge, describe_marks, read_prompts, save_scores
 from src.evaluation.classifier import ClassifierConfig, train_classifier
 from tests.distillation.conftest import CLASSES, draw
 from tests.distillation.mixture import Mixture
@@ -111,6 +113,19 @@ def test_all_classes(run, shapes_judge, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("there already, of these settings") == 2
 
 
+def test_the_classifier_learns_from_the_data(run, shapes_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
+    flags = ["--prior", run, "--classes", "square", "--save_dir", tmp_path, *FAST]
+    assert call(evaluate, monkeypatch, *flags, "--data_root", shapes_root) == 0
+    assert re.search(r"the classifier reads (9\d|100)\.\d\d% of 20 real images right", capsys.readouterr().out)
+    assert list(load_json(tmp_path / "sds" / "eval.json")) == ["square.png", "score"]
+    others = shutil.copytree(shapes_root, tmp_path / "others")
+    for split in ("train", "val"):
+        (others / split / "square").rename(others / split / "star")
+    line = fails(evaluate, monkeypatch, capsys, *flags, "--data_root", others)
+    assert "are of other classes than the checkpoint, which knows disc, square" in line
+
+
 def test_all_prompts(open_clip, tmp_path, monkeypatch, capsys):
     """Images of colours, by their own prior, scored by the colour that the prompt names; the marks are told."""
     prompts = tmp_path / "prompts.json"
@@ -125,6 +140,28 @@ def test_all_prompts(open_clip, tmp_path, monkeypatch, capsys):
     assert "full marks: 0.28, reached" in capsys.readouterr().out
     assert call(evaluate, monkeypatch, *flags, "--clip", "ViT-B-32:openai", "--loss_type", "vsd") == 0
     assert open_clip[-1] == ("ViT-B-32", "openai")
+
+
+def test_the_real_package_of_clip(tmp_path, monkeypatch):
+    """The judge on a tiny CLIP with random weights of open_clip: the cosine that the package itself gives."""
+    package = pytest.importorskip("open_clip", reason="open_clip is not installed: pip install open_clip_torch")
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    config = tmp_path / "tiny-clip.json"
+    config.write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
+    package.add_model_config(config)
+    torch.manual_seed(0)
+    model, _, preprocess = package.create_model_and_transforms("tiny-clip")
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 40, 40), dtype=np.uint8)
+    found = ClipJudge(f"tiny-clip:{tmp_path / 'weights.pt'}", torch.device("cpu"))(images, "a fox")
+    with torch.no_grad():
+        batch = torch.stack([preprocess(Image.fromarray(image.transpose(1, 2, 0))) for image in images])
+        token = package.get_tokenizer("tiny-clip")(["a fox"])
+        expected = torch.cosine_similarity(model.eval().encode_image(batch), model.encode_text(token))
+    np.testing.assert_allclose(found, expected.clamp(min=0), atol=1e-5)
+    assert (expected > 1e-3).any()
 
 
 def test_prompts_of_the_kit():
