@@ -13,6 +13,7 @@ SCRIPTS = {"train", "sampling", "measure_fid", "dataset"}
 CONTRACT = {"src.base_model", "src.network", "src.module", "src.utils"}
 COMMON = {"src.common", "src.runs"}
 SHARED = {room: {f"src.{room}.{path.stem}" for path in (SRC / room).glob("_[!_]*.py")} for room in ("methods", "challenges")}
+DISTILLATION = ("prior", "lora", "checkpoint", "stable_diffusion", "loss", "losses", "sds", "vsd", "sdi", "optimize", "outputs")
 EVERYTHING = {"src", "custom_model"}
 RULES = {  # files -> what of ours they may import; a room's __main__.py is a command, and free as train.py is
     "src/utils.py": {"src.common"},  # the six helpers: scripts use them whatever a student makes of this file
@@ -26,9 +27,12 @@ RULES = {  # files -> what of ours they may import; a room's __main__.py is a co
     "src/datasets/": CONTRACT | {"src.common", "src.datasets"},
     "src/training/": CONTRACT | COMMON | {"src.methods._base", "src.training"},
     "src/evaluation/": COMMON | {"src.evaluation"},
+    "src/distillation/": CONTRACT | COMMON | {"src.challenges", "src.distillation", "src.evaluation", "custom_model"},
+    **{f"src/distillation/{name}.py": CONTRACT | COMMON | {"src.distillation"} for name in DISTILLATION},
     "src/report/": COMMON | {"src.challenges", "src.evaluation", "src.report", "custom_model"},
     "src/demo/": COMMON | {"src.challenges", "src.demo", "src.evaluation", "custom_model"},
-    "src/submission/": COMMON | {"src.challenges", "src.evaluation", "src.report", "src.submission", "custom_model"},
+    "src/submission/": COMMON
+    | {"src.challenges", "src.distillation", "src.evaluation", "src.report", "src.submission", "custom_model"},
     "sampling.py": COMMON | {"src.challenges", "custom_model"},
     "measure_fid.py": COMMON | {"src.challenges", "src.evaluation", "src.training.curves"},
     "dataset.py": COMMON | {"src.challenges"},

@@ -1,11 +1,16 @@
-"""Hand in and grade: `python -m src.submission pack | check | grade ...`; `--help` after each."""
+"""Hand in and grade: `python -m src.submission pack | check | grade ...`; `--help` after each.
+
+Where what is handed in is neither a model nor its samples, --challenge names a hand-in of another kind, which a file of its own
+packs and checks.
+"""
 
 import importlib
 import sys
 
-from src.common.cli import UserError, run_script
+from src.common.cli import Parser, UserError, run_script
 
 COMMANDS = ("pack", "check", "grade")
+HAND_INS = {"score_distillation": "src.submission.score_distillation"}  # --challenge -> the module that packs and checks it
 
 
 def main() -> None:
@@ -15,7 +20,13 @@ def main() -> None:
         return
     if name not in COMMANDS:
         raise UserError(f"expected one of {', '.join(COMMANDS)}, got {name!r}: python -m src.submission {COMMANDS[0]} --help")
-    importlib.import_module(f"src.submission.{name}").main(rest)
+    first = Parser(add_help=False)
+    first.add_argument("--challenge", "--data")
+    asked = first.parse_known_args(rest)[0].challenge
+    if asked in HAND_INS and name != "grade":
+        importlib.import_module(HAND_INS[asked]).main(name, rest)
+    else:
+        importlib.import_module(f"src.submission.{name}").main(rest)
 
 
 if __name__ == "__main__":
