@@ -6,6 +6,7 @@ import torch
 from custom_model import create_custom_model
 from recipes import ship_checkpoint
 from src.common.checkpoints import load_model, save_model
+from src.methods import METHODS
 from src.runs import Run
 from tests.helpers import SHAPE, TINY, call, fails, tiny_model
 
@@ -22,7 +23,7 @@ def test_the_same_model_at_half_the_size(run, tmp_path, monkeypatch, capsys):
     Run(folder).add_metrics({"nfe": 4, "fid_clean": 12.5})
     (tmp_path / "shipped").mkdir()
     Run(tmp_path / "shipped").add_metrics({"nfe": 4, "fid_clean": 99.0})
-    assert call(ship_checkpoint, monkeypatch, folder, tmp_path / "shipped") == 0
+    assert call(ship_checkpoint, monkeypatch, folder, tmp_path / "shipped", "--method", "rectified_flow") == 0
     assert Run(tmp_path / "shipped").metrics() == [{"nfe": 4, "fid_clean": 12.5}]
     names = {path.name for path in (tmp_path / "shipped").iterdir()}
     assert names == {"best_model.pt", "model_config.json", "metrics.jsonl"}
@@ -31,17 +32,21 @@ def test_the_same_model_at_half_the_size(run, tmp_path, monkeypatch, capsys):
     assert torch.load(file)["step"] == 7
     assert file.stat().st_size < 0.6 * (folder / "last.ckpt").stat().st_size
     shipped = load_model(file, create_custom_model).eval()
+    assert type(shipped) is METHODS.get("rectified_flow")
     x, t = torch.randn(2, *SHAPE), torch.tensor([0.2, 0.7])
     torch.testing.assert_close(shipped.network(x, t), model.network(x, t), atol=0.02, rtol=0.02)
 
 
 def test_what_cannot_be_shipped(run, tmp_path, monkeypatch, capsys):
     folder, model = run
+    assert "its method is custom" in fails(ship_checkpoint, monkeypatch, capsys, folder, tmp_path / "shipped")
+    model = tiny_model("edm")
+    save_model(model, folder / "last.ckpt", {"method": "edm", **TINY})
     monkeypatch.setattr(ship_checkpoint, "LIMIT", 1000)
     assert "has at most 0.001 MB" in fails(ship_checkpoint, monkeypatch, capsys, folder, tmp_path / "shipped")
     with torch.no_grad():
         next(model.network.parameters())[0] = 1e6
-    save_model(model, folder / "last.ckpt", {"method": "custom", **TINY})
+    save_model(model, folder / "last.ckpt", {"method": "edm", **TINY})
     assert "that float16 cannot hold" in fails(ship_checkpoint, monkeypatch, capsys, folder, tmp_path / "shipped")
     (folder / "model_config.json").unlink()
     assert "no model_config.json beside it" in fails(ship_checkpoint, monkeypatch, capsys, folder, tmp_path / "shipped")
