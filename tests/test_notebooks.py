@@ -1,0 +1,77 @@
+"""The notebooks of docs/: they run from top to bottom, with small settings, and what is committed of them is clean."""
+
+import json
+import re
+import zipfile
+
+import numpy as np
+import pytest
+
+from recipes.notebooks import FOLDER, execute
+from src.challenges._faces import split_ids
+from src.datasets.images import ImageSource, cached_array
+
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+SMALL = {
+    "ddim_2d": 'iterations, count, out = 20, 64, "{out}"',
+    "challenge": """
+challenge, faces, images, results = "simpsons32", "{out}/faces.zip", 4, "{out}"
+method = "--method rectified_flow"
+training = "--num_iterations 3 --batch_size 4 --lr 0.01 --lr_warmup 0 --ema_half_lives 0 --log_interval 1 --device cpu"
+""",
+}
+LAST_WORDS = {"ddim_2d": "| `meanflow` |", "challenge": "all 9 checks passed"}
+MACHINE = re.compile(r"(?<![\w.])/(home|root|tmp|var|mnt|work|workspace|Users)/|[A-Z]:\\")
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def printed(cells) -> str:
+    """All text that the cells have put out."""
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    texts = [output.get("text") or output.get("data", {}).get("text/markdown", "") for output in outputs]
+    return "\n".join("".join(text) for text in texts)
+
+
+def stand_in_faces(out) -> None:
+    """A zip with the names of all faces, and in the cache noise as what was decoded of it."""
+    with zipfile.ZipFile(out / "faces.zip", "w") as archive:
+        for name in (*split_ids("train"), *split_ids("val")):
+            archive.writestr(f"{name}.png", b"")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 3, 32, 32), dtype=np.uint8)
+    for split in ("train", "val"):
+        cached_array([ImageSource(out / "faces.zip").fingerprint, split_ids(split), 32], lambda: noise)
+
+
+def test_the_folder_is_known():
+    assert {path.stem for path in NOTEBOOKS} == set(SMALL)
+
+
+@each
+def test_it_runs(path, tmp_path, monkeypatch, request):
+    for package in ("nbclient", "ipykernel"):
+        pytest.importorskip(package, reason="pip install nbclient ipykernel")
+    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
+    if path.stem == "challenge":
+        request.getfixturevalue("package_file")
+        stand_in_faces(tmp_path)
+    before = path.read_bytes()
+    text = printed(execute(path, SMALL[path.stem].format(out=tmp_path)).cells)
+    assert LAST_WORDS[path.stem] in text, text
+    assert "error:" not in text and "Traceback" not in text, text
+    assert path.read_bytes() == before
+
+
+@each
+def test_what_is_committed(path):
+    """Outputs of one run from top to bottom, with pictures, without an error or a place on somebody's machine."""
+    assert path.stat().st_size < 1_000_000
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    text = printed(code)
+    assert LAST_WORDS[path.stem] in text and "error:" not in text and "Traceback" not in text
+    for place in (text, *("".join(cell["source"]) for cell in cells)):
+        assert not MACHINE.search(place), MACHINE.search(place)
