@@ -41,7 +41,8 @@ def test_write_a_method(tmp_path):
 
 
 COMMAND = re.compile(r"(?:python|torchrun [^`\n]*?) ((?:-m [\w.]+|\w+\.py)(?: +(?!python)[^`\n#|]*)?)")
-DOCUMENTS = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
+FIRST = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "checkpoints" / "README.md"]
+DOCUMENTS = [*FIRST, *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
 
 
 def commands() -> list[str]:
