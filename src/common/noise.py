@@ -31,6 +31,14 @@ class SeedBetween:
 Seed = int | SeedBetween
 
 
+def step_seed(*numbers: int) -> int:
+    """One seed out of several numbers, such as the run's seed, the step, and the number of a draw within it.
+
+    Zeros at the end make no difference: (seed, step, 0) is (seed, step).
+    """
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
 def image_seeds(seed: int, first: int, count: int) -> list[int]:
     """One 63-bit seed for each of the images first, first + 1, ... of a run with this seed, whatever the batch size."""
     return [int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] >> 1) for i in range(first, first + count)]

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from src.common.cli import UserError
 from src.common.files import load_torch, save_torch
+from src.common.noise import step_seed
 from src.common.options import Options
 from src.distillation.loss import Loss
 
@@ -97,8 +97,3 @@ def clip_each(gradient: torch.Tensor, most: float) -> torch.Tensor:
     """The gradient (B, ...), that of each image scaled down to this norm where it is larger."""
     norms = gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
     return gradient * (most / norms).clamp(max=1.0).reshape(-1, *[1] * (gradient.ndim - 1))
-
-
-def step_seed(*numbers: int) -> int:
-    """One seed out of the run's and the step's number."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from src.common.cli import UserError
 from src.common.devices import autocast, precision_name, seed_everything
+from src.common.noise import step_seed
 from src.common.processes import Processes
 from src.methods._base import Method
 from src.runs import LAST, Run
@@ -402,11 +403,3 @@ class Trainer:
             "num_training_images": len(self.batches),
             "num_parameters": parameter_count(self.model),
         }
-
-
-def step_seed(*numbers: int) -> int:
-    """One seed out of several numbers: the run's seed and the step for data noise, and the group's number for its loss.
-
-    Zeros at the end make no difference: the noise and the loss of group 0 have one seed.
-    """
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -18,7 +18,7 @@ from src.common.files import PROJECT_ROOT
 from src.demo import __main__ as starter
 from src.demo import app
 from src.demo.starting import APP
-from tests.browser import Browser, find_chromium
+from tests.browser import Browser
 from tests.helpers import fails
 
 needs_streamlit = pytest.mark.skipif(
@@ -190,15 +190,6 @@ def wait_for_server(address: str, process: subprocess.Popen, told: Path) -> None
         except OSError:
             assert process.poll() is None and time.monotonic() < end, told.read_text()
             time.sleep(0.2)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if find_chromium() is None:
-        pytest.skip("no Chromium: apt install chromium")
-    browser = Browser(tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.close()
 
 
 SEEN = "[...document.querySelectorAll('img.tile')].filter(image => image.offsetParent)"

@@ -11,7 +11,6 @@ from PIL import Image
 
 from src.challenges import Published
 from src.submission.leaderboard import no_formula, text, write_board
-from tests.browser import Browser, find_chromium
 
 REFERENCES = [
     Published("Baseline", "published", {1: 293.4, 2: 233.8, 4: 114.3}),
@@ -164,15 +163,6 @@ def test_odd_results(tmp_path):
 
 
 # --------------------------------------------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if find_chromium() is None:
-        pytest.skip("no Chromium: apt install chromium")
-    browser = Browser(tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from src.common.devices import seed_everything
+from src.common.noise import step_seed
 from src.datasets.toon import toon_faces
 from src.module import ResBlock
 from src.training.batches import Batches
 from src.training.config import TrainingConfig
-from src.training.loop import Trainer, step_seed
+from src.training.loop import Trainer
 from tests.helpers import fill_by_rule, tiny_model
 
 CPU = torch.device("cpu")
