@@ -147,8 +147,8 @@ class Browser:
         self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
     def press(self, key: str) -> None:
-        """A key, down and up: Tab, Enter, Escape, ArrowDown, ArrowRight."""
-        code = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowRight": 39, "ArrowDown": 40}[key]
+        """A key, down and up: Tab, Enter, Escape, ArrowLeft, ArrowRight, ArrowDown."""
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39, "ArrowDown": 40}[key]
         for kind in ("keyDown", "keyUp"):
             text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)

@@ -30,7 +30,7 @@ RULES = {  # files -> what of ours they may import; a room's __main__.py is a co
     "src/distillation/": CONTRACT | COMMON | {"src.challenges", "src.distillation", "src.evaluation", "custom_model"},
     **{f"src/distillation/{name}.py": CONTRACT | COMMON | {"src.distillation"} for name in DISTILLATION},
     "src/report/": COMMON | {"src.challenges", "src.evaluation", "src.report", "custom_model"},
-    "src/demo/": COMMON | {"src.challenges", "src.demo", "src.evaluation", "custom_model"},
+    "src/demo/": COMMON | {"src.challenges", "src.demo", "src.distillation", "src.evaluation", "custom_model"},
     "src/submission/": COMMON
     | {"src.challenges", "src.distillation", "src.evaluation", "src.report", "src.submission", "custom_model"},
     "sampling.py": COMMON | {"src.challenges", "custom_model"},

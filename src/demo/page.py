@@ -15,7 +15,8 @@ import streamlit as st
 import torch
 from PIL import Image
 
-from src.demo import pictures, samples, sources
+from src.demo import distillation, pictures, samples, sources
+from src.demo.distillation import Distilled, Wanted
 from src.demo.samples import Asked, Nearest, Tell
 from src.demo.sources import Loaded, Source
 
@@ -28,7 +29,7 @@ class Page:
     """What the sidebar asks for, and so what a tab is given.
 
     Args:
-        runs: all that there are, of any model.
+        shipped, runs: all models that there are, of any challenge: those that come with the kit, and those of runs.
         device: that is asked for.
     """
 
@@ -36,12 +37,25 @@ class Page:
     known: Known
     nfe: int
     asked: Asked
+    shipped: Sequence[Source]
     runs: Sequence[Source]
     device: str
 
     def compute(self, work: Callable[..., Any], nfe: int, asked: Asked, *more: Any) -> Any:
         """What a function of samples.py makes of the model, with a bar of its progress; kept."""
         return _computed(self.known, work.__name__, nfe, asked, more, _work=work, _loaded=self.loaded)
+
+    def distil(self, wanted: Wanted, pressed: bool) -> Distilled | None:
+        """What score distillation makes of the model, shown while it is made; kept.
+
+        pressed: whether it is to be made now; else it is None where it was not yet.
+        """
+        key, made = (self.known, repr(wanted)), st.session_state.setdefault("distilled", set())
+        if not pressed and key not in made:
+            return None
+        found = _distilled(self.known, wanted, _page=self)
+        made.add(key)
+        return found
 
     def nearest_training(self, found: torch.Tensor) -> Nearest:
         """The nearest training image of each of the samples that compute gave."""
@@ -59,9 +73,13 @@ class Page:
         else:
             st.image(pictures.sheet(self.loaded.challenge, rows, titles))
 
+    def file_name(self, what: str, ending: str) -> str:
+        """What a download is called."""
+        return f"{self.loaded.challenge.name}_{what}_seed{self.asked.seed}.{ending}"
+
     def offer(self, what: str, picture: Image.Image) -> None:
         """A button that downloads a picture."""
-        name = f"{self.loaded.challenge.name}_{what}_seed{self.asked.seed}.png"
+        name = self.file_name(what, "png")
         st.download_button("PNG", pictures.png(picture), name, "image/png", key=f"save_{what}", icon=":material/download:")
 
 
@@ -81,6 +99,22 @@ def training_images(challenge: str, root: str, _loaded: Loaded) -> np.ndarray:
 def _computed(known: Known, name: str, nfe: int, asked: Asked, more: tuple, _work: Callable[..., Any], _loaded: Loaded) -> Any:
     with progress(f"{asked.count} samples at NFE {nfe} ...") as tell:
         return _work(_loaded, nfe, asked, *more, tell=tell)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _distilled(known: Known, wanted: Wanted, _page: Page) -> Distilled:
+    steps = wanted.options.steps
+    bar, place = st.progress(0.0, f"step 0 of {steps}"), st.empty()
+
+    def tell(step: int, loss: float, images: torch.Tensor) -> None:
+        bar.progress(step / steps, f"step {step} of {steps}, loss {loss:.4f}")
+        place.html(pictures.tiles(_page.to_array(images), times=2))
+
+    try:
+        return distillation.distil(_page.loaded, wanted, tell)
+    finally:
+        bar.empty()
+        place.empty()
 
 
 @st.cache_data(max_entries=16, show_spinner="looking for the nearest training images ...")

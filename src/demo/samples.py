@@ -24,7 +24,7 @@ from src.evaluation.trajectory import denoised_states, sampled_states, scaled_st
 
 MANY = 50  # network calls that no few-step method needs: what the others are compared with
 Tell = Callable[[float], None]  # is told the share that is done
-_alone = threading.Lock()  # two visitors share a model, and with it the count of its calls and the global generators
+alone = threading.Lock()  # two visitors share a model, and with it the count of its calls and the global generators
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def counted(loaded: Loaded, expected: int, tell: Tell) -> Iterator[Count]:
         count.passed += len(output)
         tell(min(count.passed / expected, 1.0))
 
-    with _alone:
+    with alone:
         hook, start = loaded.model.network.register_forward_hook(note), time.perf_counter()
         try:
             yield count

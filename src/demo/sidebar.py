@@ -38,7 +38,7 @@ def ask(args: argparse.Namespace) -> Page:
         count = st.slider("Samples", 1, 4 * usual, key=key)
         classes, scale = ask_classes(loaded) if loaded.classes else (None, 0.0)
         st.caption(str(loaded))
-    return Page(loaded, known, nfe, Asked(int(seed), count, classes, scale), runs, args.device)
+    return Page(loaded, known, nfe, Asked(int(seed), count, classes, scale), shipped, runs, args.device)
 
 
 def ask_checkpoint(found: Sequence[Source], args: argparse.Namespace) -> Path:

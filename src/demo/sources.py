@@ -25,12 +25,14 @@ class Source:
     Args:
         name: how it is listed.
         method, challenge: of its model; empty where its configuration cannot be read.
+        classes: whether its model knows some.
     """
 
     name: str
     checkpoint: Path
     method: str = ""
     challenge: str = ""
+    classes: bool = False
 
 
 def shipped(folder: Path) -> list[Source]:
@@ -54,12 +56,18 @@ def describe_source(checkpoint: Path, folder: Path) -> Source:
     except UserError:  # the page says what is wrong when it is chosen
         return Source(f"{place} (damaged)", checkpoint)
     method, challenge = str(config.get("method", "custom")), str(config.get("challenge", DEFAULT))
-    return Source(f"{place} ({method}, {challenge})", checkpoint, method, challenge)
+    return Source(f"{place} ({method}, {challenge})", checkpoint, method, challenge, bool(config.get("classes")))
 
 
 def on_the_plane(source: Source) -> bool:
     """Whether its samples are points in the plane."""
     return source.challenge in CHALLENGES.names() and get_challenge(source.challenge).shape == PLANE
+
+
+def knows_classes_of_images(source: Source) -> bool:
+    """Whether its samples are images, of classes that can be asked for."""
+    known = source.classes and source.challenge in CHALLENGES.names()
+    return known and isinstance(get_challenge(source.challenge), ImageChallenge)
 
 
 def version(checkpoint: Path) -> tuple[int, ...]:

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from src.demo import history, pictures, samples, sources
+from src.demo import distillation, history, pictures, samples, sources
+from src.demo.distillation import Wanted
 from src.demo.page import Known, Page, choice, load_model
 from src.demo.samples import MANY, Asked
+from src.distillation.losses import LOSSES
+from src.distillation.optimize import OptimizeOptions
+from src.distillation.outputs import file_stem
 from src.runs import last_scores
 
 Tab = Callable[[Page], None]
@@ -16,6 +21,7 @@ TABS: dict[str, Tab] = {}
 FEW = 8  # samples in a row of a tab that shows rows
 POINTS = 200  # on the plane
 ONE_ON_THE_PLANE = "python train.py --challenge toy2d --data_root moons --method meanflow"
+ONE_WITH_CLASSES = "python train.py --challenge mnist --preset laptop --class_conditional"
 
 
 def tab(title: str) -> Callable[[Tab], Tab]:
@@ -60,14 +66,7 @@ def show_way(page: Page) -> None:
         "What the sampler has reached, at high noise levels scaled to be seen, and what data the model expects from there: "
         "where one step to the end would lead."
     )
-    data, name = way_gif(page.known, int(steps), asked, page, rows), f"{page.loaded.challenge.name}_seed{page.asked.seed}.gif"
-    st.download_button("GIF", data, name, "image/gif", key="save_way", icon=":material/download:")
-
-
-@st.cache_data(max_entries=16, show_spinner="drawing the GIF ...")
-def way_gif(known: Known, steps: int, asked: Asked, _page: Page, _rows: Sequence[Sequence[np.ndarray]]) -> bytes:
-    """The rows of each step as a GIF file."""
-    return pictures.gif([pictures.sheet(_page.loaded.challenge, row, ["state", "denoised"]) for row in _rows])
+    offer_gif(page, "way", (int(steps), asked), ["state", "denoised"], rows)
 
 
 @tab("More calls")
@@ -166,7 +165,7 @@ def show_plane(page: Page) -> None:
     shown = []
     for name in chosen:
         known = (str(runs[name].checkpoint), sources.version(runs[name].checkpoint), page.device)
-        other = Page(load_model(*known), known, page.nfe, Asked(page.asked.seed, POINTS), page.runs, page.device)
+        other = Page(load_model(*known), known, page.nfe, Asked(page.asked.seed, POINTS), page.shipped, page.runs, page.device)
         paths = other.compute(samples.paths, other.nfe, other.asked)
         data = other.loaded.challenge.load("val", other.loaded.data_root)[0]
         shown.append(pictures.plane(paths.numpy(), data, f"{runs[name].method}, {other.loaded.data_root}, NFE {page.nfe}"))
@@ -176,6 +175,62 @@ def show_plane(page: Page) -> None:
     st.caption(
         f"{POINTS} points on their way from noise, grey, to samples, red, over the data. The sidebar says how many calls."
     )
+
+
+@tab("Score distillation")
+def show_distillation(page: Page) -> None:
+    if not (page.loaded.makes_images and page.loaded.classes):
+        there = next(filter(sources.knows_classes_of_images, [*page.shipped, *page.runs]), None)
+        remedy = f"{there.name} is one: choose it in the sidebar." if there else f"`{ONE_WITH_CLASSES}` makes one."
+        st.info(f"Only a model of images that knows classes can be told what to show. {remedy}")
+        return
+    wanted = ask_distillation(page)
+    found = page.distil(wanted, st.button("Distil", type="primary", key="distil", icon=":material/play_arrow:"))
+    if found is None:
+        st.caption("The model is frozen: from noise on, every pixel is moved to where the model is content with the image.")
+        return
+    rows = [[page.to_array(images)] for images in found.images]
+    step = st.select_slider("After step", found.steps, key=choice("distilled_step", found.steps[-1], found.steps.__contains__))
+    st.html(pictures.tiles(rows[found.steps.index(step)][0], times=2))
+    what = file_stem(f"{wanted.loss_type}_{wanted.name}")
+    with st.container(horizontal=True):
+        page.offer(what, pictures.sheet(page.loaded.challenge, rows[-1], [""]))
+        offer_gif(page, what, wanted, [""], rows)
+    st.caption("The loss, half the mean square of the gradient:")
+    points = [{"step": step, "loss": loss} for step, loss in zip(found.steps, found.losses, strict=True)]
+    st.line_chart(points, x="step", y="loss", height=220)
+    st.caption("The same images, kept in a folder, are made by")
+    st.code(distillation.command(page.loaded, wanted), language="bash", wrap_lines=True)
+
+
+def ask_distillation(page: Page) -> Wanted:
+    """What is to be distilled, and how."""
+    left, right = st.columns(2)
+    names = page.loaded.classes
+    key = choice(f"distilled_class_{page.loaded.challenge.name}", names[0], names.__contains__)
+    name = left.selectbox("Class", names, key=key)
+    key = choice("loss_type", next(iter(LOSSES)), LOSSES.__contains__)
+    loss_type = right.radio("Loss", list(LOSSES), horizontal=True, key=key, format_func=str.upper)
+    own, places = distillation.options_of(loss_type), st.columns(4)
+    steps = places[0].number_input("Steps", 1, step=50, key=choice("distilled_steps", distillation.STEPS))
+    lr = places[1].number_input("Learning rate", 1e-4, step=1e-3, format="%.4f", key=choice("distilled_lr", distillation.LR))
+    particles = places[2].number_input("Particles", 1, FEW, key=choice("particles", distillation.PARTICLES))
+    if hasattr(own, "guidance_scale"):
+        key = choice(f"scale_{loss_type}", own.guidance_scale)
+        own = replace(own, guidance_scale=places[3].number_input("Guidance scale of the loss", 0.0, step=0.5, key=key))
+    every = max(1, steps // distillation.MOMENTS)
+    return Wanted(name, loss_type, OptimizeOptions(int(steps), lr, every, int(particles), page.asked.seed), own)
+
+
+def offer_gif(page: Page, what: str, asked: Any, titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]]) -> None:
+    """A button that downloads the titled rows of each moment as a GIF. asked: what they were computed of."""
+    data, name = gif(page.known, asked, titles, page, rows), page.file_name(what, "gif")
+    st.download_button("GIF", data, name, "image/gif", key=f"save_{what}_gif", icon=":material/download:")
+
+
+@st.cache_data(max_entries=32, show_spinner="drawing the GIF ...")
+def gif(known: Known, asked: Any, titles: Sequence[str], _page: Page, _rows: Sequence[Sequence[np.ndarray]]) -> bytes:
+    return pictures.gif([pictures.sheet(_page.loaded.challenge, row, titles) for row in _rows])
 
 
 def few(page: Page, most: int = FEW) -> Asked:

@@ -12,11 +12,11 @@ from src.challenges import find_challenge
 from src.challenges._images import ImageChallenge
 from src.common.checkpoints import load_model, read_model_config
 from src.common.cli import Parser, UserError
-from src.common.devices import resolve_device, resolve_precision, seed_everything
+from src.common.devices import resolve_device, resolve_precision
 from src.common.files import file_sha256
 from src.common.options import Options, add_option_flags
 from src.distillation.checkpoint import Checkpoint
-from src.distillation.losses import LOSSES, loss_fields
+from src.distillation.losses import LOSSES, loss_fields, start
 from src.distillation.optimize import OptimizeOptions, optimize
 from src.distillation.outputs import RunFolder
 from src.distillation.prior import Prior
@@ -85,16 +85,14 @@ def distil(prior: Prior, wanted: str, args: argparse.Namespace) -> list[Path]:
 
     What is there already, of the same settings, stays as it is; what was begun is continued.
     """
-    loss_type = LOSSES[args.loss_type]
-    options, own = options_of(OptimizeOptions, args), options_of(loss_type.Config, args)
+    options, own = options_of(OptimizeOptions, args), options_of(LOSSES[args.loss_type].Config, args)
     negative = args.negative_prompt if args.prior is None else args.negative_class
     run = RunFolder(args.save_dir, args.loss_type, wanted, options.particles)
     settings = settings_of(args, wanted)
     if not run.begin(settings):
         print(f"{run.images[0]}: there already, of these settings")
         return run.images
-    seed_everything(options.seed)  # of the adapters' first weights
-    loss = loss_type(prior, prior.encode_condition(wanted, negative), own)
+    loss = start(args.loss_type, prior, prior.encode_condition(wanted, negative), own, options.seed)
 
     def report(step: int, value: float, latents: torch.Tensor) -> None:
         run.report(step, value, prior.decode(latents))

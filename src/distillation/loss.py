@@ -1,6 +1,8 @@
 """What a loss is to the loop that optimises an image: a gradient for each step, and what it keeps from one step to the next."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,9 +16,11 @@ class Loss(ABC):
 
     Class attributes:
         Config: its options; every field is a flag of the command.
+        FOR_CHECKPOINT: values of options that suit a checkpoint of this kit, where Config's defaults, the course's, do not.
     """
 
     Config: type[Options]
+    FOR_CHECKPOINT: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, prior: Prior, condition: Condition, options: Options):
         self.prior, self.condition, self.options = prior, condition, options

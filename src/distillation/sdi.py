@@ -7,6 +7,7 @@ that leads to x0(t). So it is looked for by DDIM's steps in the opposite directi
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -71,6 +72,7 @@ class SDI(Loss):
     """The gradient is x - target. A target is kept for some steps; t falls evenly over the times of the prior."""
 
     Config = SDIOptions
+    FOR_CHECKPOINT = MappingProxyType({"inversion_eta": 1.0})
 
     def setup(self) -> None:
         self.target: torch.Tensor | None = None

@@ -6,6 +6,7 @@ that are spread as the model's own samples are move no more, where SDS goes to a
 """
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -57,6 +58,7 @@ class VSD(Loss):
     """The adapted model and its optimizer are kept; it makes a training step after each gradient that it is used for."""
 
     Config = VSDOptions
+    FOR_CHECKPOINT = MappingProxyType({"lora_lr": 1e-2})
 
     def setup(self) -> None:
         self.lora, self.parameters = self.prior.adapted(self.options.lora_rank)

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +16,13 @@ from src.challenges import get_challenge
 from src.common.checkpoints import save_model
 from src.common.cli import UserError
 from src.common.images import from_uint8
-from src.demo import history, pictures, samples, sources
+from src.demo import distillation, history, pictures, samples, sources
+from src.demo.distillation import Wanted
 from src.demo.samples import Asked
+from src.distillation import __main__ as distillation_command
+from src.distillation.losses import LOSSES
+from src.distillation.optimize import OptimizeOptions
+from src.distillation.outputs import read_images
 from src.runs import Run
 from tests.helpers import TINY, call, random_images, tiny_model
 from tests.test_layers import SRC, imports
@@ -60,6 +66,7 @@ def test_checkpoints_are_listed(shipped, results, tmp_path):
     runs = sources.trained(results)
     assert [source.name for source in runs] == ["results/points (meanflow, toy2d)", "results/images (custom, mnist)"]
     assert [sources.on_the_plane(run) for run in runs] == [True, False]
+    assert [sources.knows_classes_of_images(source) for source in [*sources.shipped(shipped), *runs]] == [True, *[False] * 3]
     assert sources.shipped(tmp_path / "absent") == sources.trained(tmp_path / "absent") == []
 
 
@@ -215,6 +222,60 @@ def test_the_nearest_training_image_of_a_copy_is_itself():
 def test_training_images_are_those_of_the_run(results):
     loaded = sources.load(results / "images" / "last.ckpt", "cpu")
     assert samples.training_images(loaded).shape == (24, 1, 28, 28)
+
+
+# ------------------------------------------------------------------------------------------------------- distillation
+
+
+def wanted(loss_type: str = "sds", **options) -> Wanted:
+    """Four steps toward a seven, two moments."""
+    told = {"steps": 4, "log_step": 2, "particles": 2, "seed": 5, **options}
+    return Wanted("7", loss_type, OptimizeOptions(**told), distillation.options_of(loss_type))
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_distilled_images_are_those_of_the_command(of_classes, loss_type, tmp_path, monkeypatch):
+    asked = wanted(loss_type, lr=0.05)
+    words = shlex.split(distillation.command(of_classes, asked))
+    assert words[:3] == ["python", "-m", "src.distillation"]
+    assert call(distillation_command, monkeypatch, *words[3:], "--save_dir", tmp_path) == 0
+    found = distillation.distil(of_classes, asked, lambda *told: None)
+    place = tmp_path / loss_type
+    assert np.array_equal(of_classes.challenge.to_array(found.images[-1]), read_images([place / f"7_{i}.png" for i in (0, 1)]))
+    for images, step in zip(found.images, found.steps, strict=True):
+        (strip,) = read_images([place / "7" / f"step_{step:05d}.png"])
+        assert np.array_equal(np.concatenate(list(of_classes.challenge.to_array(images)), axis=2), strip)
+    assert torch.equal(distillation.distil(of_classes, asked, lambda *told: None).images, found.images)
+
+
+def test_the_command_leaves_defaults_out_and_quotes_names(of_classes):
+    options = OptimizeOptions()
+    asked = Wanted("a cat", "sds", options, LOSSES["sds"].Config())
+    flags = f"--prior {of_classes.checkpoint} --class 'a cat' --loss_type sds --device cpu"
+    assert distillation.command(of_classes, asked) == f"python -m src.distillation {flags}"
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_a_distillation_tells_every_moment_and_leaves_the_model_as_it_was(of_classes, loss_type):
+    before = {name: value.clone() for name, value in of_classes.model.state_dict().items()}
+    told = []
+    found = distillation.distil(of_classes, wanted(loss_type, steps=5), lambda *one: told.append(one))
+    assert [step for step, _, _ in told] == found.steps == [2, 4, 5]
+    assert [loss for _, loss, _ in told] == found.losses and all(loss > 0 for loss in found.losses)
+    assert torch.equal(torch.stack([images for _, _, images in told]), found.images)
+    assert found.images.shape == (3, 2, 1, 28, 28) and found.images.abs().max() <= 1
+    after = of_classes.model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_what_cannot_be_distilled(plain, of_classes, monkeypatch):
+    with pytest.raises(UserError, match="the checkpoint knows no classes"):
+        distillation.distil(plain, wanted(), lambda *told: None)
+    with pytest.raises(UserError, match="no such class; expected one of 0, 1, "):
+        distillation.distil(of_classes, replace(wanted(), name="10"), lambda *told: None)
+    monkeypatch.setattr(LOSSES["sds"], "gradient", lambda self, x, *rest: x * torch.nan)
+    with pytest.raises(UserError, match="the gradient is not finite in step 2"):
+        distillation.distil(of_classes, wanted(), lambda *told: None)
 
 
 # ----------------------------------------------------------------------------------------------------------- pictures

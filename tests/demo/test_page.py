@@ -16,8 +16,9 @@ from PIL import Image
 
 from src.common.files import PROJECT_ROOT
 from src.demo import __main__ as starter
-from src.demo import app
+from src.demo import app, distillation
 from src.demo.starting import APP
+from src.distillation.losses import LOSSES
 from tests.browser import Browser
 from tests.helpers import fails
 
@@ -33,6 +34,7 @@ TABS = [
     "The run",
     "Nearest training image",
     "On the plane",
+    "Score distillation",
 ]
 
 
@@ -138,6 +140,96 @@ def test_choices_are_kept(page):
     test.run()
     assert test.slider(key="kept_moment").value == 9 and test.number_input(key="kept_seed").value == 7
     assert test.multiselect(key="kept_classes_mnist").value == ["3"]
+
+
+@pytest.fixture
+def distilling(page, monkeypatch):
+    """The page over the tiny models, at the tab of score distillation, three steps chosen; and what it has computed."""
+    made, right = [], distillation.distil
+
+    def distil(loaded, wanted, tell):
+        made.append(wanted)
+        return right(loaded, wanted, tell)
+
+    monkeypatch.setattr(distillation, "distil", distil)
+    test = page()
+    test.session_state["tab"] = TABS[-1]
+    test.session_state["kept_distilled_steps"], test.session_state["kept_particles"] = 3, 2
+    return test.run(), made
+
+
+def shown_steps(test) -> list[str]:
+    """Those that the slider offers; none before an image is distilled."""
+    assert not test.exception and not test.error, (test.exception, test.error)
+    return [step for slider in test.select_slider for step in slider.options]
+
+
+@needs_streamlit
+def test_an_image_is_distilled_when_the_button_is_pressed_and_kept(distilling):
+    test, made = distilling
+    assert not shown_steps(test) and not made
+    test.button(key="distil").click().run()
+    assert shown_steps(test) == ["1", "2", "3"] and test.select_slider(key="kept_distilled_step").value == 3
+    assert test.code[0].value.startswith("python -m src.distillation --prior")
+    first = [html.proto.body for html in test.get("html")]
+    test.select_slider(key="kept_distilled_step").set_value(1).run()
+    assert len(shown_steps(test)) == 3 and first != [html.proto.body for html in test.get("html")]
+
+    test.radio(key="kept_loss_type").set_value(list(LOSSES)[1]).run()
+    assert not shown_steps(test) and len(made) == 1, "another choice waits for the button"
+    test.button(key="distil").click().run()
+    assert len(shown_steps(test)) == 3 and len(made) == 2
+    test.session_state["tab"] = TABS[0]
+    test.run()
+    test.session_state["tab"] = TABS[-1]
+    test.run()
+    assert len(shown_steps(test)) == 3, "what was computed is still there"
+    test.radio(key="kept_loss_type").set_value(next(iter(LOSSES))).run()
+    assert len(shown_steps(test)) == 3 and len(made) == 2
+    test.number_input(key="kept_seed").set_value(8).run()
+    assert not shown_steps(test) and len(made) == 2
+
+
+@needs_streamlit
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_every_loss_is_distilled_by_its_options(distilling, loss_type):
+    test, made = distilling
+    test.radio(key="kept_loss_type").set_value(loss_type)
+    test.number_input(key="kept_seed").set_value(21)
+    test.selectbox(key="kept_distilled_class_mnist").set_value("7").run()
+    scale = test.number_input(key=f"kept_scale_{loss_type}").set_value(3.0).run()
+    assert scale.number_input(key=f"kept_scale_{loss_type}").value == 3.0
+    test.button(key="distil").click().run()
+    assert len(shown_steps(test)) == 3
+    (wanted,) = made
+    told = {**LOSSES[loss_type].FOR_CHECKPOINT, "guidance_scale": 3.0}
+    assert wanted.own == LOSSES[loss_type].Config(**told) and (wanted.name, wanted.loss_type) == ("7", loss_type)
+    assert (wanted.options.steps, wanted.options.particles, wanted.options.seed) == (3, 2, 21)
+
+
+@needs_streamlit
+@pytest.mark.parametrize("source", [1, 2, 3], ids=["plain", "points", "images"])
+def test_without_classes_nothing_is_distilled(page, source, shipped, tmp_path):
+    test = page()
+    test.session_state["tab"] = TABS[-1]
+    choose = test.selectbox(key="kept_checkpoint")
+    choose.set_value(choose.options[source]).run()
+    (line,) = test.info
+    there = "checkpoints/classes (rectified_flow, mnist) is one: choose it in the sidebar."
+    assert line.value == f"Only a model of images that knows classes can be told what to show. {there}" and not test.button
+    test = page(shipped / "plain" / "best_model.pt", checkpoints=tmp_path, runs=tmp_path)
+    test.session_state["tab"] = TABS[-1]
+    (line,) = test.run().info
+    assert line.value.endswith("`python train.py --challenge mnist --preset laptop --class_conditional` makes one.")
+
+
+@needs_streamlit
+def test_a_gradient_that_is_not_finite_is_one_line(distilling, monkeypatch):
+    test, made = distilling
+    monkeypatch.setattr(next(iter(LOSSES.values())), "gradient", lambda self, x, *rest: x * float("nan"))
+    test.number_input(key="kept_seed").set_value(22).run()
+    assert said(test.button(key="distil").click().run()).startswith("the gradient is not finite in step 1: give a lower --lr")
+    assert len(made) == 1 and not test.run().error and not shown_steps(test)
 
 
 # --------------------------------------------------------------------------------------------------- as Chromium shows it
@@ -265,6 +357,33 @@ def test_in_a_browser(server, browser, tmp_path):
     assert not [event for event in errors if event["params"]["type"] == "error"]
     urls = [event["params"]["request"]["url"] for event in browser.events if event["method"] == "Network.requestWillBeSent"]
     assert urls and not [url for url in urls if not url.startswith((server, "data:", "blob:"))]
+
+
+@needs_streamlit
+def test_distillation_in_a_browser(server, browser, tmp_path):
+    """Images, step and loss are seen while it computes; then the slider shows the moments, and a GIF has them all."""
+    browser.download_to(tmp_path)
+    browser.width(1280)
+    browser.open_url(server)
+    open_tab(browser, TABS[-1])
+    click(browser, ".st-key-distil button")
+    told, count = f"/step [1-9][0-9]* of {distillation.STEPS}, loss [0-9.]+/", distillation.PARTICLES
+    browser.wait_for(f"{told}.test(document.body.innerText) && {SEEN}.length === {count}")
+    browser.wait_for(f"document.querySelector('.st-key-kept_distilled_step') && {IDLE}")
+    assert browser.evaluate(f"{SEEN}.length") == count
+    last = browser.evaluate(TILES)
+    focus(browser, ".st-key-kept_distilled_step [role=slider], .st-key-kept_distilled_step [type=range]")
+    browser.press("ArrowLeft")
+    browser.wait_for(f"{TILES} !== {last!r} && {IDLE}")
+    browser.width(390)
+    browser.wait_for("document.documentElement.scrollWidth <= 390")
+    click(browser, "[class*=_gif] button")
+    end = time.monotonic() + 30
+    while not (files := list(tmp_path.glob("*.gif"))):
+        assert time.monotonic() < end, "no GIF came"
+        time.sleep(0.1)
+    with Image.open(files[0]) as gif:
+        assert 1 < gif.n_frames <= distillation.MOMENTS and gif.size == (8 + count * 84, 84)
 
 
 @needs_streamlit

@@ -1,6 +1,7 @@
 """The command: its files, its flags, that it goes on where it stopped, and what it refuses in one line."""
 
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -9,7 +10,9 @@ import torch
 from PIL import Image
 
 import src.distillation.command as command_file
+from src.common.files import PROJECT_ROOT
 from src.distillation import __main__ as command
+from src.distillation.losses import LOSSES
 from src.distillation.outputs import file_stem, image_names
 from src.distillation.stable_diffusion import StableDiffusion
 from tests.helpers import call, fails
@@ -44,6 +47,15 @@ def test_the_courses_flags_and_defaults():
     for loss_type in ("sds", "vsd", "sdi"):
         for precision in ("fp32", "fp16"):
             command.parse(["--prompt", "a fox", "--loss_type", loss_type, "--precision", precision])
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_the_document_has_the_options_for_a_checkpoint(loss_type):
+    lines = (PROJECT_ROOT / "docs" / "score_distillation.md").read_text().splitlines()
+    (line,) = [line for line in lines if "--class 7" in line and f"--loss_type {loss_type} " in line]
+    args = command.parse(shlex.split(line, comments=True)[3:])
+    loss = LOSSES[loss_type]
+    assert command_file.options_of(loss.Config, args) == loss.Config(**loss.FOR_CHECKPOINT)
 
 
 @pytest.mark.parametrize("loss_type", ["sds", "vsd", "sdi"])
