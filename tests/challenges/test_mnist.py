@@ -242,6 +242,14 @@ def run(few, tmp_path, monkeypatch, digits):
     return tmp_path / "results" / "r"
 
 
+def test_digits_are_stored_with_more_contrast():
+    """What is nearly black or white becomes so, middle greys stay; clothes are as the model gave them."""
+    values = torch.tensor([-1.2, -1.0, -0.95, -0.9, 0.0, 0.5, 0.95, 1.0]).reshape(1, 1, 2, 4)
+    stored = {name: get_challenge(name).to_array(values)[0] for name in ("mnist", "fashion_mnist")}
+    assert stored["mnist"][0].ravel().tolist() == [0, 0, 0, 6, 128, 195, 255, 255]
+    assert stored["fashion_mnist"][1].ravel().tolist() == [0, 0, 6, 13, 128, 191, 249, 255]
+
+
 def test_what_sampling_writes_is_what_is_handed_in(run, tmp_path, monkeypatch, capsys):
     files = sorted((tmp_path / "made" / "nfe=2").iterdir())
     assert [file.name for file in files] == [f"{number:05d}.png" for number in range(1, 13)]
