@@ -97,6 +97,15 @@ def test_toon_split(tmp_path, monkeypatch):
     np.testing.assert_array_equal(load_split("train", data="toon"), train)
 
 
+def test_small_toon_faces_are_means_of_squares_of_the_large(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path))
+    monkeypatch.setattr(toon_file, "SMALL_SPLITS", {"train": (3, 1), "val": (5, 2)})
+    small, large = load_split("val", data="toon32"), toon.toon_faces(5, 2).astype(np.float64)
+    assert small.shape == (5, 3, 32, 32) and small.dtype == np.uint8
+    means = (large[:, :, ::2, ::2] + large[:, :, 1::2, ::2] + large[:, :, ::2, 1::2] + large[:, :, 1::2, 1::2]) / 4
+    assert np.abs(small - means).max() <= 0.5
+
+
 def fake_kagglehub(monkeypatch, download):
     module = types.ModuleType("kagglehub")
     module.dataset_download = download
