@@ -100,9 +100,10 @@ def show_between(page: Page) -> None:
         page.show(rows, [f"sample {number} {name}" for number, name in enumerate(names, start=1)])
         page.offer(f"to{other}", pictures.sheet(page.loaded.challenge, rows, [""] * len(rows)))
     else:
-        for first in range(0, columns, 4):
-            shown = range(first, min(first + 4, columns))
-            page.show([array[i::columns] for i in shown], [f"{100 * i / (columns - 1):.0f} %" for i in shown])
+        challenge, last = page.loaded.challenge, columns - 1
+        shown = [pictures.grid(challenge, array[i::columns], f"{100 * i / last:.0f} %") for i in range(columns)]
+        st.html(pictures.wide_tiles(shown))
+        page.offer(f"to{other}", pictures.side_by_side(shown))
     st.caption(
         f"From seed {page.asked.seed} to seed {other} at NFE {page.nfe}: the noise goes along a circle, in equal angles."
     )

@@ -114,6 +114,7 @@ def test_every_tab_of_every_model(page, source, monkeypatch):
         test.run()
         assert not test.exception, (title, test.exception)
         assert not test.error, (title, test.error)
+        assert title not in TABS[:4] or test.get("download_button"), title
         assert (title == TABS[5] and source == 3) == any("They differ by" in each.value for each in test.markdown)
 
 
