@@ -86,18 +86,3 @@ def after(words: list[str], flag: str) -> list[str]:
         return []
     value = words[words.index(flag) + 1]
     return [] if value == "colours" else [flag, value]  # the challenge that the document itself writes
-
-
-def test_the_demo(package_file):
-    """recipes/demo.sh in its smallest form: two runs, their samples and FIDs, and the table that it ends with."""
-    out = PROJECT_ROOT / "results" / "demo_smoke"
-    env = {**os.environ, "OMP_NUM_THREADS": "2"}
-    command = [PROJECT_ROOT / "recipes" / "demo.sh", sys.executable, "--smoke"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, env=env)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "| FID clean-fid, 12 vs 300 | NFE 1 | NFE 2 | NFE 4 |" in done.stdout
-        assert re.search(r"\| trained \| \d+\.\d \| \d+\.\d \| \d+\.\d \|", done.stdout)
-        assert (out / "trained" / "contact_sheet.png").is_file() and (out / "trained" / "summary.md").is_file()
-    finally:
-        shutil.rmtree(out, ignore_errors=True)

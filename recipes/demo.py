@@ -1,8 +1,8 @@
-"""The first look: what the kit's trained models draw in few calls, and how a small model learns to draw.
+"""The demo: what the kit's few-step models draw in 1, 2 and 4 calls, and how a small model learns to draw.
 
-python -m recipes.first_look
+    python -m recipes.demo
 
-Minutes on two CPU cores. Everything that it makes lies in results/first_look.
+Minutes on two CPU cores. Everything that it makes lies in results/demo.
 """
 
 import shlex
@@ -33,6 +33,7 @@ FEW = get_challenge().nfe  # calls
 SEED, COLUMNS = 42, 16
 STEPS = 1000  # of the small model, three minutes on two cores
 MOMENTS = 4  # of its training that are shown, each after twice the steps of the one before
+TEACHER = "_teacher"  # how the names of those models end that need many calls
 TRAINING = ["--challenge", "mnist", "--preset", "small"]
 NEXT = (
     "python train.py --challenge mnist --preset laptop    # an hour on two cores: digits near the best published ones",
@@ -59,6 +60,12 @@ class Shown:
     samples: dict[int, np.ndarray]
     fid: dict[int, float] = field(default_factory=dict)
     known: dict[int, float] = field(default_factory=dict)
+
+
+def few_step_checkpoints() -> list[Path]:
+    """The models of checkpoints/, without those that are there for students to learn from."""
+    found = sorted((PROJECT_ROOT / "checkpoints").glob("*/best_model.pt"))
+    return [checkpoint for checkpoint in found if not checkpoint.parent.name.endswith(TEACHER)]
 
 
 def draw_samples(name: str, checkpoint: Path, count: int, device: torch.device) -> Shown:
@@ -133,7 +140,7 @@ def table(models: Sequence[Shown], count: int) -> list[str]:
 
 def main() -> None:
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("results/first_look"), help="what was there before is replaced")
+    parser.add_argument("--out", type=Path, default=Path("results/demo"), help="what was there before is replaced")
     parser.add_argument("--count", type=number(int, COLUMNS), default=128, help="images of each FID")
     parser.add_argument("--steps", type=number(int, 1), default=STEPS, help="of the small model's training")
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
@@ -145,7 +152,7 @@ def main() -> None:
 
     print("== 1. Trained models that the kit brings along, in few calls")
     models = []
-    for checkpoint in sorted((PROJECT_ROOT / "checkpoints").glob("*/best_model.pt")):
+    for checkpoint in few_step_checkpoints():
         models.append(draw_samples(checkpoint.parent.name, checkpoint, args.count, device))
         rows = [samples[:COLUMNS] for samples in models[-1].samples.values()]
         save_picture(rows, [f"NFE {nfe}" for nfe in FEW], out / f"{checkpoint.parent.name}.png")
