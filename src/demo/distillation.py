@@ -5,8 +5,11 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 
+from src.challenges._images import as_rgb
+from src.common.images import to_uint8
 from src.common.options import Options, default_of
 from src.demo.samples import alone
 from src.demo.sources import Loaded
@@ -71,6 +74,11 @@ def distil(loaded: Loaded, wanted: Wanted, tell: Tell) -> Distilled:
 
     optimize(loss, wanted.options, report=report)
     return Distilled(torch.stack(moments), steps, losses)
+
+
+def to_array(images: torch.Tensor) -> np.ndarray:
+    """Images (B, C, H, W) as the command stores them, without a contrast of the challenge: uint8 (B, 3, H, W)."""
+    return as_rgb(to_uint8(images).numpy())
 
 
 def command(loaded: Loaded, wanted: Wanted) -> str:

@@ -108,7 +108,7 @@ def _distilled(known: Known, wanted: Wanted, _page: Page) -> Distilled:
 
     def tell(step: int, loss: float, images: torch.Tensor) -> None:
         bar.progress(step / steps, f"step {step} of {steps}, loss {loss:.4f}")
-        place.html(pictures.tiles(_page.to_array(images), times=2))
+        place.html(pictures.tiles(distillation.to_array(images), times=2))
 
     try:
         return distillation.distil(_page.loaded, wanted, tell)

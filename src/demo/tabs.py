@@ -190,7 +190,7 @@ def show_distillation(page: Page) -> None:
     if found is None:
         st.caption("The model is frozen: from noise on, every pixel is moved to where the model is content with the image.")
         return
-    rows = [[page.to_array(images)] for images in found.images]
+    rows = [[distillation.to_array(images)] for images in found.images]
     step = st.select_slider("After step", found.steps, key=choice("distilled_step", found.steps[-1], found.steps.__contains__))
     st.html(pictures.tiles(rows[found.steps.index(step)][0], times=2))
     what = file_stem(f"{wanted.loss_type}_{wanted.name}")

@@ -241,10 +241,10 @@ def test_distilled_images_are_those_of_the_command(of_classes, loss_type, tmp_pa
     assert call(distillation_command, monkeypatch, *words[3:], "--save_dir", tmp_path) == 0
     found = distillation.distil(of_classes, asked, lambda *told: None)
     place = tmp_path / loss_type
-    assert np.array_equal(of_classes.challenge.to_array(found.images[-1]), read_images([place / f"7_{i}.png" for i in (0, 1)]))
+    assert np.array_equal(distillation.to_array(found.images[-1]), read_images([place / f"7_{i}.png" for i in (0, 1)]))
     for images, step in zip(found.images, found.steps, strict=True):
         (strip,) = read_images([place / "7" / f"step_{step:05d}.png"])
-        assert np.array_equal(np.concatenate(list(of_classes.challenge.to_array(images)), axis=2), strip)
+        assert np.array_equal(np.concatenate(list(distillation.to_array(images)), axis=2), strip)
     assert torch.equal(distillation.distil(of_classes, asked, lambda *told: None).images, found.images)
 
 
