@@ -24,10 +24,6 @@ class DiscriminatorOptions:
     feature_sigma: float = field(
         default=0.2, metadata={"help": "unet: noise level at which the teacher looks at samples", "above": 0}
     )
-    feature_spread: float = field(
-        default=1.0,
-        metadata={"help": "unet: levels from feature_sigma divided by this to times this, drawn for each image", "minimum": 1},
-    )
     feature_size: int = field(default=128, metadata={"help": "efficientnet: pixels that images are enlarged to", "minimum": 32})
     head_width: int = field(default=64, metadata={"help": "channels of the discriminator's heads", "minimum": 1})
     r1_gamma: float = field(default=1e-4, metadata={"help": "weight of R1 on the features of data; 0: none", "minimum": 0})
@@ -35,9 +31,6 @@ class DiscriminatorOptions:
         default=16, metadata={"help": "steps from one R1 to the next, which weighs as much more", "minimum": 1}
     )
     d_lr_scale: float = field(default=2.0, metadata={"help": "the discriminator's learning rate over --lr", "above": 0})
-    clip_sample: bool = field(
-        default=False, metadata={"help": "the discriminator sees samples cut to [-1, 1], as images are saved"}
-    )
     augment: str = field(
         default="ada",
         metadata={"help": "what the discriminator sees, as often as it needs or always", "choices": AUGMENTATIONS},
@@ -70,13 +63,7 @@ class WithDiscriminator(Student):
             return
         config = self.config
         self.train_only["discriminator"] = make_discriminator(
-            config.discriminator,
-            teacher,
-            config.feature_sigma,
-            config.feature_size,
-            config.head_width,
-            self.judged_levels,
-            config.feature_spread,
+            config.discriminator, teacher, config.feature_sigma, config.feature_size, config.head_width, self.judged_levels
         ).to(self.device)
         self.train_only["augment"] = Augment(config.augment, config.ada_target, config.ada_images).to(self.device)
 
@@ -117,15 +104,7 @@ class WithDiscriminator(Student):
         sigma: the levels (B,) that they were made from, where there are judged_levels. labels: (B,), that they were made for.
         """
         discriminator, known = self.train_only["discriminator"].requires_grad_(False), with_labels(labels)
-        return discriminator(discriminator.features(self.train_only["augment"](self.clipped(fake)), **known), sigma, **known)
-
-    def clipped(self, fake: torch.Tensor) -> torch.Tensor:
-        """Samples as the discriminator sees them.
-
-        Cut to [-1, 1], a background of -1 is reached by whatever lies below: else every error of the network there, however
-        faint, tells samples from data, and stays in the images.
-        """
-        return fake.clamp(-1, 1) if self.config.clip_sample else fake
+        return discriminator(discriminator.features(self.train_only["augment"](fake), **known), sigma, **known)
 
     def discriminator_loss(
         self,
@@ -143,8 +122,7 @@ class WithDiscriminator(Student):
         known = with_labels(labels)
         with torch.no_grad():
             fake, sigma = self.generate(data, noise, **known)
-            shown = (data, self.clipped(fake))
-            real_features, fake_features = (discriminator.features(augment(samples), **known) for samples in shown)
+            real_features, fake_features = (discriminator.features(augment(samples), **known) for samples in (data, fake))
         penalised = self.config.r1_gamma > 0 and (step - 1) % self.config.r1_interval == 0
         if penalised:  # as views, since torch's counter of FLOP refuses the gradient of a layer's input that is a leaf
             real_features = [maps.requires_grad_().view_as(maps) for maps in real_features]

@@ -21,7 +21,6 @@ from src.common.efficientnet import OUTPUTS, load_efficientnet
 from src.common.guidance import with_labels
 from src.methods._base import Method
 from src.module import DownSample
-from src.utils import expand_t
 
 Logits = list[torch.Tensor]
 DISCRIMINATORS = ("unet", "efficientnet")
@@ -101,23 +100,18 @@ class HeadsDiscriminator(Discriminator):
 class UNetDiscriminator(HeadsDiscriminator):
     """Heads on the encoder half of the teacher's U-Net, which sees the image with noise of level sigma added, and its label.
 
-    Adding it keeps the teacher on what it was trained for (Sauer et al., LADD, arXiv:2403.12015). With a spread above 1 each
-    image gets a level of its own, log-uniform from sigma / spread to sigma * spread: low ones show faint errors, high ones
-    shapes, and make the task harder for the discriminator (Wang et al., Diffusion-GAN, arXiv:2206.02262).
+    Adding it keeps the teacher on what it was trained for (Sauer et al., LADD, arXiv:2403.12015).
     """
 
-    def __init__(self, teacher: Method, sigma: float, width: int, levels: Sequence[float] = (), spread: float = 1.0):
+    def __init__(self, teacher: Method, sigma: float, width: int, levels: Sequence[float] = ()):
         seen, network = TeacherInput(teacher, sigma), teacher.network
         image = torch.zeros(1, network.head.in_channels, network.scale, network.scale, device=teacher.device)
         maps = seen(image, encode)
         super().__init__([scale.shape[1] for scale in maps], width, levels, teacher.num_classes)
-        self.seen, self.spread = seen, spread
+        self.seen = seen
 
     def features(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> list[torch.Tensor]:
-        if self.spread == 1:
-            return self.seen(self.seen.noised(x), encode, labels=labels)
-        sigma = self.seen.sigma * self.spread ** (2 * torch.rand(len(x), device=x.device) - 1)
-        return self.seen(self.seen.noised(x, sigma), encode, sigma, labels)
+        return self.seen(self.seen.noised(x), encode, labels=labels)
 
 
 class EfficientNetDiscriminator(HeadsDiscriminator):
@@ -160,7 +154,7 @@ class NetworkDiscriminator(Discriminator):
 
 
 def make_discriminator(
-    kind: str, teacher: Method, sigma: float, size: int, width: int, levels: Sequence[float] = (), spread: float = 1.0
+    kind: str, teacher: Method, sigma: float, size: int, width: int, levels: Sequence[float] = ()
 ) -> Discriminator:
     """The discriminator of one of DISCRIMINATORS; for a teacher whose network is no U-Net, "unet" is a NetworkDiscriminator.
 
@@ -169,18 +163,12 @@ def make_discriminator(
         size: of the images that EfficientNet sees, in pixels.
         width: channels of the heads.
         levels: the noise levels that samples are made from, if it shall be told them.
-        spread: of the noise levels around sigma at which a teacher's U-Net looks at samples; 1 is none.
 
-    Raises ValueError for another kind, for EfficientNet without its weights or on what is no image, and for a spread where
-    there is no U-Net.
+    Raises ValueError for another kind, for EfficientNet without its weights or on what is no image.
     """
     is_unet = hasattr(teacher.network, "downblocks")
-    if spread != 1 and not (kind == "unet" and is_unet):
-        raise ValueError("feature_spread is for discriminator unet, on the features of a teacher's U-Net: leave it at 1")
-    if kind == "unet" and is_unet:
-        return UNetDiscriminator(teacher, sigma, width, levels, spread)
     if kind == "unet":
-        return NetworkDiscriminator(teacher, sigma, levels)
+        return UNetDiscriminator(teacher, sigma, width, levels) if is_unet else NetworkDiscriminator(teacher, sigma, levels)
     if kind != "efficientnet":
         raise ValueError(f"unknown discriminator {kind!r}; expected one of {', '.join(DISCRIMINATORS)}")
     if not is_unet:
@@ -200,9 +188,8 @@ class TeacherInput:
     def __init__(self, teacher: Method, sigma: float):
         self.teacher, self.sigma = teacher, sigma
 
-    def noised(self, x: torch.Tensor, sigma: torch.Tensor | None = None) -> torch.Tensor:
-        """x (B, ...) with noise of this object's level, or of each row's own, sigma (B,)."""
-        return x + (self.sigma if sigma is None else expand_t(sigma, x)) * torch.randn_like(x)
+    def noised(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.sigma * torch.randn_like(x)
 
     def __call__(
         self,

