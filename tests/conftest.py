@@ -37,7 +37,7 @@ def simpsons_root() -> Path:
 def toon(tmp_path_factory, monkeypatch):
     """A toon data set of 12 + 6 images."""
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path_factory.getbasetemp() / "toon_cache"))
-    monkeypatch.setattr(toon_file, "SPLITS", {"train": (12, 1), "val": (6, 2)})
+    monkeypatch.setitem(toon_file.SPLITS, 64, {"train": (12, 1), "val": (6, 2)})
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ def test_no_half_reference_folder(tiny_split, tmp_path, monkeypatch):
 
 def test_toon_split(tmp_path, monkeypatch):
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path))
-    monkeypatch.setattr(toon_file, "SPLITS", {"train": (6, 1), "val": (4, 2)})
+    monkeypatch.setitem(toon_file.SPLITS, 64, {"train": (6, 1), "val": (4, 2)})
     train, val = load_split("train", data="toon"), load_split("val", data="toon")
     assert train.shape == (6, 3, 64, 64) and val.shape == (4, 3, 64, 64)
     np.testing.assert_array_equal(val, toon.toon_faces(4, 2))
@@ -99,7 +99,7 @@ def test_toon_split(tmp_path, monkeypatch):
 
 def test_small_toon_faces_are_means_of_squares_of_the_large(tmp_path, monkeypatch):
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path))
-    monkeypatch.setattr(toon_file, "SMALL_SPLITS", {"train": (3, 1), "val": (5, 2)})
+    monkeypatch.setitem(toon_file.SPLITS, 32, {"train": (3, 1), "val": (5, 2)})
     small, large = load_split("val", data="toon32"), toon.toon_faces(5, 2).astype(np.float64)
     assert small.shape == (5, 3, 32, 32) and small.dtype == np.uint8
     means = (large[:, :, ::2, ::2] + large[:, :, 1::2, ::2] + large[:, :, ::2, 1::2] + large[:, :, 1::2, 1::2]) / 4

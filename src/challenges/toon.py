@@ -9,8 +9,10 @@ from src.challenges._base import register
 from src.challenges._images import ImageChallenge
 from src.common.options import Preset
 
-SPLITS = {"train": (4000, 1), "val": (300, 2)}  # number of images, seed
-SMALL_SPLITS = {"train": (10000, 1), "val": (300, 2)}
+SPLITS = {  # size -> number of images, seed
+    64: {"train": (4000, 1), "val": (300, 2)},
+    32: {"train": (10000, 1), "val": (300, 2)},
+}
 
 
 def load_toons(split: str, root: str | Path, size: int) -> tuple[np.ndarray, None]:
@@ -21,13 +23,13 @@ def load_toons(split: str, root: str | Path, size: int) -> tuple[np.ndarray, Non
     from src.datasets import toon
     from src.datasets.images import cached_array
 
-    count, seed = (SPLITS if size == toon.SIZE else SMALL_SPLITS)[split]
+    count, seed = SPLITS[size][split]
 
     def drawn() -> np.ndarray:
         print(f"drawing {count:,} toon faces, once", flush=True)
         return toon.reduced(toon.toon_faces(count, seed), size)
 
-    return cached_array(["toon", toon.VERSION, count, seed, *([] if size == toon.SIZE else [size])], drawn), None
+    return cached_array(["toon", toon.VERSION, count, seed, size], drawn), None
 
 
 TOON = register(

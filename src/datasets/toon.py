@@ -279,7 +279,5 @@ def toon_faces(count: int, seed: int, first: int = 0) -> np.ndarray:
 def reduced(faces: np.ndarray, size: int) -> np.ndarray:
     """Faces (N, C, S, S) as uint8 (N, C, size, size): each pixel the mean of a square, rounded. S is a multiple of size."""
     times = faces.shape[-1] // size
-    if times == 1:
-        return faces
     squares = faces.reshape(*faces.shape[:2], size, times, size, times)
     return (squares.mean(axis=(3, 5), dtype=np.float32) + 0.5).astype(np.uint8)
