@@ -57,10 +57,10 @@ class Page:
         made.add(key)
         return found
 
-    def nearest_training(self, found: torch.Tensor) -> Nearest:
-        """The nearest training image of each of the samples that compute gave."""
+    def nearest_training(self, shown: np.ndarray) -> Nearest:
+        """The nearest training image of each of the samples that compute gave, as to_array gives them."""
         images = training_images(self.loaded.challenge.name, self.loaded.data_root, self.loaded)
-        return _nearest(self.known, self.nfe, self.asked, _found=found, _images=images)
+        return _nearest(self.known, self.nfe, self.asked, _shown=shown, _images=images)
 
     def to_array(self, values: torch.Tensor) -> np.ndarray:
         """Samples as they are shown: uint8 (N, 3, H, W), or points (N, 2)."""
@@ -118,8 +118,8 @@ def _distilled(known: Known, wanted: Wanted, _page: Page) -> Distilled:
 
 
 @st.cache_data(max_entries=16, show_spinner="looking for the nearest training images ...")
-def _nearest(known: Known, nfe: int, asked: Asked, _found: torch.Tensor, _images: np.ndarray) -> Nearest:
-    return samples.nearest_training(_found, _images)
+def _nearest(known: Known, nfe: int, asked: Asked, _shown: np.ndarray, _images: np.ndarray) -> Nearest:
+    return samples.nearest_training(_shown, _images)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ from src.common.classes import labels_in_turn
 from src.common.cli import UserError
 from src.common.devices import autocast, seed_everything
 from src.common.guidance import Guidance
-from src.common.images import to_uint8
 from src.common.noise import SeedBetween, image_seeds
 from src.common.sampling import fitting_batch_size, generate, sample_batch
 from src.demo.sources import Loaded
@@ -219,8 +218,8 @@ class Nearest:
     distances: np.ndarray
 
 
-def nearest_training(samples: torch.Tensor, training: np.ndarray) -> Nearest:
-    """The nearest of the training images, uint8 (M, C, H, W), to each sample (N, C, H, W) in [-1, 1]."""
-    queries, base = to_uint8(samples).flatten(1).numpy(), training.reshape(len(training), -1)
+def nearest_training(shown: np.ndarray, training: np.ndarray) -> Nearest:
+    """The nearest of the training images, uint8 (M, C, H, W), to each sample as it is shown, uint8 (N, 3, H, W)."""
+    queries, base = (images.reshape(len(images), -1) for images in (shown[:, : training.shape[1]], training))
     rows, distances = nearest(queries, base)
     return Nearest(rows, as_rgb(training[rows]), distances / base.shape[1] ** 0.5)

@@ -147,7 +147,7 @@ def show_nearest(page: Page) -> None:
     if not st.toggle(f"compare with the training images, {loaded.data_root}", key=choice("compare", False)):
         st.caption("They are read as train.py reads them: where they are absent, they are downloaded or drawn.")
         return
-    near, i = page.nearest_training(found.samples), number - 1
+    near, i = page.nearest_training(array), number - 1
     st.html(pictures.tiles([array[i], near.images[i]], [f"sample {number}", f"training image {near.rows[i]}"], times=2))
     st.markdown(
         f"They differ by **{near.distances[i]:.1f}** of 255, the root mean square over the pixels. Of all samples here number "

@@ -15,7 +15,6 @@ import sampling
 from src.challenges import get_challenge
 from src.common.checkpoints import save_model
 from src.common.cli import UserError
-from src.common.images import from_uint8
 from src.demo import distillation, history, pictures, samples, sources
 from src.demo.distillation import Wanted
 from src.demo.samples import Asked
@@ -210,8 +209,8 @@ def test_a_way_ends_in_the_samples(model, request):
 
 def test_the_nearest_training_image_of_a_copy_is_itself():
     training = random_images(30, shape=(1, 28, 28))
-    copies = from_uint8(torch.from_numpy(training[[7, 21]]))
-    copies[1, 0, 0, 0] = -copies[1, 0, 0, 0]
+    copies = np.repeat(training[[7, 21]], 3, axis=1)
+    copies[1, :, 0, 0] = 255 - copies[1, :, 0, 0]
     found = samples.nearest_training(copies, training)
     assert found.rows.tolist() == [7, 21] and found.distances[0] == 0 and found.images.shape == (2, 3, 28, 28)
     change = abs(255 - 2 * int(training[21, 0, 0, 0])) / 28  # of one of 784 pixels
