@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from recipes import demo
+from src.common.files import PROJECT_ROOT
 from src.common.images import contact_sheet
 from src.datasets import mnist
 from src.evaluation.weights import package_file
+from src.runs import CURVES, Run, last_scores
 from tests.helpers import call, random_images
 
 
@@ -26,8 +28,12 @@ def test_everything_is_shown(tmp_path, monkeypatch, capsys):
     assert "mnist_classes" in names and not any(name.endswith("_teacher") for name in names)
     for name in [*names, "the small model"]:
         assert re.search(rf"\| {name}, 16 images, FID [\w-]+ \| \d+\.\d \| \d+\.\d \| \d+\.\d \|", told), name
+    known = last_scores(Run(PROJECT_ROOT / "checkpoints" / "mnist_classes"))
+    cells = " | ".join(f"{known[nfe]:.1f}" for nfe in demo.FEW)
+    assert f"| the same model, of more images: its metrics.jsonl | {cells} |" in told
     assert (out / "table.md").read_text() in told and not (out / "left").exists()
     assert all(Image.open(out / f"{name}.png").height % 3 == 0 for name in names)
+    assert f"look at {out / 'training' / CURVES}" in told and Image.open(out / "training" / CURVES).height > 100
     learning = Image.open(out / "learning.png")
     assert learning.height == 4 * 2 * 28 and "step 1000" not in told
     assert re.search(r"\d\.\d minutes\. Pictures, table and the run: ", told)
