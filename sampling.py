@@ -52,9 +52,8 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     batch_help = f"images at a time (CPU: at most {challenge.cpu_batch_size}); changes no image"
     parser.add_argument("--batch_size", type=number(int, 1), default=challenge.batch_size, help=batch_help)
     parser.add_argument("--num_samples", type=number(int, 1), default=challenge.num_samples, help="images for each NFE")
-    parser.add_argument(
-        "--nfe_list", type=number(int, 1), nargs="+", default=list(challenge.nfe), help="network calls per image"
-    )
+    calls = f"network calls per image (default: {' '.join(map(str, challenge.nfe))}, of these the few of a model made for few)"
+    parser.add_argument("--nfe_list", type=number(int, 1), nargs="+", metavar="NFE", help=calls)
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     parser.add_argument("--seed", type=number(int, 0), default=42, help="fixes every image's noise")
     add_precision_flag(parser)
@@ -190,6 +189,7 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
     model = load_model(args.ckpt_path, create_custom_model, device, args.config_path, options)
     model.eval().to(memory_format=torch.channels_last)
     dtype = resolve_precision(args.precision, device)
+    args.nfe_list = args.nfe_list or list(challenge.calls_of(model))
     processes.say(f"{args.ckpt_path}: {type(model).__name__} on {device}, {precision_name(dtype)}")
     batch_size = fitting_batch_size(args.batch_size, device, challenge.cpu_batch_size)
     names = (read_model_config(args.ckpt_path, args.config_path) or {}).get("classes", [])

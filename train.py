@@ -219,6 +219,9 @@ def run(args: argparse.Namespace, processes: Processes, device: torch.device) ->
         f"{args.method}: {parameter_count(model):,} parameters, {len(images):,} {kind}, {device}, "
         f"{precision_name(dtype)}{together} -> {run_dir}{' (continued)' if resume else ''}"
     )
+    calls, evaluate = challenge.calls_of(model), None
+    if config.dev_images:
+        evaluate = challenge.evaluation(data.development, device, config.batch_size, processes, calls)
     trainer = Trainer(
         model,
         images,
@@ -228,12 +231,12 @@ def run(args: argparse.Namespace, processes: Processes, device: torch.device) ->
         device,
         dtype,
         processes,
-        evaluate=challenge.evaluation(data.development, device, config.batch_size, processes) if config.dev_images else None,
+        evaluate=evaluate,
         deadline=START + 60 * config.max_minutes if config.max_minutes else math.inf,
         about=about,
         noise_seeds=data.noise_seeds,
         labels=data.labels,
-        previews=Previews(challenge.nfe, challenge.to_array, challenge.picture, challenge.preview_samples),
+        previews=Previews(calls, challenge.to_array, challenge.picture, challenge.preview_samples),
     )
     finished = trainer.run(resume)
     if not finished and trainer.stopped_by:

@@ -170,7 +170,7 @@ class Bench:
         words = f"{steps} steps of {config.batch_size}, {precision_name(dtype)}"
         print(f"== {name}: {words}{' (continued)' if resume else ''}", flush=True)
         challenge = self.challenge
-        previews = Previews(challenge.nfe, challenge.to_array, challenge.picture, challenge.preview_samples)
+        previews = Previews(challenge.calls_of(model), challenge.to_array, challenge.picture, challenge.preview_samples)
         more = {"noise_seeds": seeds, "previews": previews}
         if not Trainer(model, data, config, model_config, folder, self.device, dtype, **more).run(resume):
             raise KeyboardInterrupt

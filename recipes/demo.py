@@ -33,6 +33,7 @@ FEW = get_challenge().nfe  # calls
 SEED, COLUMNS = 42, 16
 STEPS = 1000  # of the small model, three minutes on two cores
 MOMENTS = 4  # of its training that are shown, each after twice the steps of the one before
+NO_CLASS = "_no_class"  # how samples are called that a model with classes makes without one
 TEACHER = "_teacher"  # how the names of those models end that need many calls
 TRAINING = ["--challenge", "mnist", "--preset", "small"]
 NEXT = (
@@ -57,7 +58,7 @@ class Shown:
     name: str
     checkpoint: Path
     challenge: ImageChallenge
-    samples: dict[int, np.ndarray]
+    samples: dict[int, np.ndarray] = field(default_factory=dict)
     fid: dict[int, float] = field(default_factory=dict)
     known: dict[int, float] = field(default_factory=dict)
 
@@ -68,16 +69,21 @@ def few_step_checkpoints() -> list[Path]:
     return [checkpoint for checkpoint in found if not checkpoint.parent.name.endswith(TEACHER)]
 
 
-def draw_samples(name: str, checkpoint: Path, count: int, device: torch.device) -> Shown:
-    """Sample a checkpoint in few calls, the same noise for each number of them."""
+def draw_samples(name: str, checkpoint: Path, count: int, device: torch.device) -> list[Shown]:
+    """Sample a checkpoint in few calls, each from the same noise; where it has classes, by class in turn and without one."""
     challenge = find_challenge(None, checkpoint)
     model = load_model(checkpoint, create_custom_model, device).eval()
     dtype, batch = resolve_precision("auto", device), fitting_batch_size(250, device, challenge.cpu_batch_size)
-    samples = {}
-    for nfe in FEW:
-        parts = generate(model, challenge.known_shape, nfe, count, batch, SEED, dtype)
-        samples[nfe] = np.concatenate([challenge.to_array(part) for part in parts])
-    return Shown(name, checkpoint, challenge, samples, known=last_scores(Run.of(checkpoint)))
+    shown = [Shown(name, checkpoint, challenge, known=last_scores(Run.of(checkpoint)))]
+    ways: list[list[int] | None] = [None]
+    if getattr(model, "num_classes", 0):
+        shown.append(Shown(f"{name}{NO_CLASS}", checkpoint, challenge))
+        ways.append([0])
+    for each, classes in zip(shown, ways, strict=True):
+        for nfe in FEW:
+            parts = generate(model, challenge.known_shape, nfe, count, batch, SEED, dtype, classes=classes)
+            each.samples[nfe] = np.concatenate([challenge.to_array(part) for part in parts])
+    return shown
 
 
 def save_picture(rows: Sequence[np.ndarray], labels: Sequence[str], path: Path, scale: int = 2) -> None:
@@ -153,9 +159,10 @@ def main() -> None:
     print("== 1. Trained models that the kit brings along, in few calls")
     models = []
     for checkpoint in few_step_checkpoints():
-        models.append(draw_samples(checkpoint.parent.name, checkpoint, args.count, device))
-        rows = [samples[:COLUMNS] for samples in models[-1].samples.values()]
-        save_picture(rows, [f"NFE {nfe}" for nfe in FEW], out / f"{checkpoint.parent.name}.png")
+        for shown in draw_samples(checkpoint.parent.name, checkpoint, args.count, device):
+            models.append(shown)
+            rows = [samples[:COLUMNS] for samples in shown.samples.values()]
+            save_picture(rows, [f"NFE {nfe}" for nfe in FEW], out / f"{shown.name}.png")
     for shown in models:
         measure(shown, device)
 
@@ -163,7 +170,7 @@ def main() -> None:
     run = train(out.resolve(), args.steps, ["--device", args.device, *(["--ch", str(args.ch)] if args.ch else [])])
     save_picture(*learning(run), out / "learning.png", scale=1)
     print(f"   look at {out / run.folder.name / CURVES}", flush=True)
-    models.append(draw_samples("the small model", run.folder / LAST, args.count, device))
+    models += draw_samples("the small model", run.folder / LAST, args.count, device)
     measure(models[-1], device)
 
     lines = table(models, args.count)

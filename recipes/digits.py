@@ -29,20 +29,11 @@ from src.common.devices import precision_name, resolve_device
 from src.common.files import load_json, save_json, write_whole
 from src.common.images import contact_sheet
 from src.common.sampling import fitting_batch_size, generate
+from src.methods import METHODS
 from src.runs import LAST
 
 CHALLENGE = get_challenge("mnist")
 *FEW, MANY = CHALLENGE.nfe
-FLOWS = (
-    "rectified_flow",
-    "ddpm",
-    "edm",
-    "shortcut",
-    "meanflow",
-    "flow_map",
-    "reflow",
-    "ctm",
-)  # that 50 calls mean something to
 PAIRS, PAIR_STEPS = 20480, 16
 BEST = 3  # rows that are trained with more seeds
 SHEET_COLUMNS, SAMPLE_SEED = 20, 42
@@ -75,7 +66,7 @@ ENTRIES = with_all_methods(
 
 def nfes(name: str) -> list[int]:
     """The numbers of calls at which a row is measured."""
-    return [*FEW, MANY] if (ENTRIES[name].method or name) in FLOWS else FEW
+    return FEW if METHODS.get(ENTRIES[name].method or name).few_calls else [*FEW, MANY]
 
 
 def measure_row(bench: Bench, name: str, reference: Any, judge: Any, count: int) -> dict[str, Any]:

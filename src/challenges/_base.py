@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from src.evaluation.development_score import DevelopmentScore
 
 DEFAULT = "simpsons"
+FEW_CALLS = 4  # the most network calls per sample that are few
 GPU_BATCH_SIZE = 250  # samples at a time while a model is scored in training
 CONDITION = "use_additional_condition"  # of every network: decided by the method, no option of the challenge
 NUM_CLASSES = "num_classes"  # of networks that take labels: decided by the data
@@ -138,6 +139,14 @@ class Challenge(ABC):
     def score_name(self) -> str:
         """The first metric in logs, before _nfeK: "fid"."""
         return self.metric.partition("_")[0]
+
+    def calls_of(self, model: nn.Module | type[nn.Module]) -> tuple[int, ...]:
+        """The numbers of network calls that this model, or models of this class, are sampled with where nobody says it.
+
+        They are those of nfe; of a model that is made for few calls, those of nfe that are few, if there are any.
+        """
+        few = tuple(nfe for nfe in self.nfe if nfe <= FEW_CALLS) if getattr(model, "few_calls", False) else ()
+        return few or self.nfe
 
     # -------------------------------------------------------------------------------------------------------- the shape
 
@@ -257,9 +266,17 @@ class Challenge(ABC):
         return [] if reference is None else comparability_warnings(samples, reference)
 
     def evaluation(
-        self, images: np.ndarray, device: torch.device, batch_size: int, processes: Processes | None = None
+        self,
+        images: np.ndarray,
+        device: torch.device,
+        batch_size: int,
+        processes: Processes | None = None,
+        nfe: Sequence[int] = (),
     ) -> "DevelopmentScore":
-        """What scores a model while it trains, by the metric that ranks, against samples (N, *shape) that were set aside."""
+        """What scores a model while it trains, by the metric that ranks, against samples (N, *shape) that were set aside.
+
+        nfe: the numbers of network calls, by default the challenge's.
+        """
         from src.evaluation.development_score import DevelopmentScore
 
         batch_size = min(batch_size, self.cpu_batch_size if device.type == "cpu" else GPU_BATCH_SIZE)
@@ -269,7 +286,7 @@ class Challenge(ABC):
             return self.measure(samples, reference, judge, **asked, processes=processes)[self.metric]
 
         return DevelopmentScore(
-            images, self.nfe, self.to_array, measure, self.score_name, batch_size=batch_size, processes=processes
+            images, nfe or self.nfe, self.to_array, measure, self.score_name, batch_size=batch_size, processes=processes
         )
 
 

@@ -48,6 +48,8 @@ class Method(BaseGenerativeModel):
         takes_labels: whether compute_loss, predict and sample() take `labels`, one per image, where the network has classes.
         takes_guidance: whether sample() takes `guidance` (src/common/guidance.py): the network's output is linear in the
             denoised data.
+        few_calls: whether it is made for few calls, and more do not make its samples better: nobody makes them who is not asked
+            to (Challenge.calls_of).
     """
 
     Scheduler: type[BaseScheduler]
@@ -58,6 +60,7 @@ class Method(BaseGenerativeModel):
     takes_seeds: bool = True
     takes_labels: bool = False
     takes_guidance: bool = False
+    few_calls: bool = False
 
     @dataclass
     class Config(Options):

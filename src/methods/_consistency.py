@@ -69,7 +69,7 @@ class ConsistencyModel(Denoiser):
     """
 
     Scheduler = ConsistencyPathScheduler
-    takes_labels = takes_guidance = True
+    takes_labels = takes_guidance = few_calls = True
 
     @dataclass
     class Config(ConsistencyOptions, ConsistencyPathScheduler.Config):

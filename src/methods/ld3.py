@@ -29,6 +29,8 @@ class LD3(Student, Denoiser):
     pass in x, each computed twice so that only one's activations are held, and teacher_steps calls without.
     """
 
+    few_calls = True
+
     @dataclass
     class Config(DenoiserOptions, KarrasPathScheduler.Config):
         nfe_list: list[int] = field(

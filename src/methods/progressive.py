@@ -52,6 +52,8 @@ class ProgressiveDistillation(Student, DDIMModel):
     Memory: beside the student, its teacher and two more networks.
     """
 
+    few_calls = True
+
     @dataclass
     class Config(TeacherOptions, DDIMModel.Config):
         prediction: str = field(default="v", metadata={"help": "what the network learns to predict", "choices": PREDICTIONS})

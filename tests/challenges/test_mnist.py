@@ -17,6 +17,7 @@ from src.challenges import CHALLENGES, get_challenge
 from src.challenges.mnist import GreyUNet
 from src.common.cli import UserError
 from src.datasets import mnist
+from src.methods import METHODS
 from src.submission import __main__ as submission
 from tests.helpers import call, fails
 
@@ -343,6 +344,21 @@ def test_the_challenges_own_checkpoint_is_the_default(run, tmp_path, monkeypatch
     assert len(list((tmp_path / "shipped" / "nfe=1").iterdir())) == 12
     monkeypatch.setattr("sys.argv", ["sampling.py"])
     assert sampling.parse()[0].ckpt_path == "./checkpoints/best_model.pt"
+
+
+@pytest.mark.parametrize(("method", "calls"), [("gdd", (1, 2, 4)), ("rectified_flow", (1, 2, 4, 50))])
+def test_a_model_for_few_calls_is_sampled_with_few_by_default(method, calls, run, tmp_path, monkeypatch):
+    config = json.loads((run / "model_config.json").read_text())
+    network = {name: value for name, value in config.items() if name in (*get_challenge("mnist").network_options, "challenge")}
+    (run / "model_config.json").write_text(json.dumps({"method": method, **network}))
+    flags = ["--ckpt_path", "results/r/last.ckpt", "--num_samples", 2, "--device", "cpu"]
+    assert call(sampling, monkeypatch, *flags, "--save_dir", "made") == 0
+    assert {folder.name for folder in (tmp_path / "made").glob("nfe=*")} == {f"nfe={nfe}" for nfe in calls}
+    assert call(sampling, monkeypatch, *flags, "--save_dir", "asked", "--nfe_list", 3) == 0
+    assert {folder.name for folder in (tmp_path / "asked").glob("nfe=*")} == {"nfe=3"}
+    mnist_challenge = get_challenge("mnist")
+    assert mnist_challenge.calls_of(METHODS.get(method)) == calls
+    assert dataclasses.replace(mnist_challenge, nfe=(10, 50)).calls_of(METHODS.get(method)) == (10, 50)
 
 
 def test_options_of_the_sampler(run, tmp_path, monkeypatch, capsys):

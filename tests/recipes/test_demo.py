@@ -25,14 +25,16 @@ def test_everything_is_shown(tmp_path, monkeypatch, capsys):
     assert call(demo, monkeypatch, "--out", out, "--count", 16, "--steps", 8, "--ch", 8, "--device", "cpu") == 0
     told = capsys.readouterr().out
     names = [path.parent.name for path in demo.few_step_checkpoints()]
-    assert "mnist_classes" in names and not any(name.endswith("_teacher") for name in names)
+    assert "mnist" in names and not any(name.endswith("_teacher") for name in names)
+    names.append("mnist_no_class")
     for name in [*names, "the small model"]:
         assert re.search(rf"\| {name}, 16 images, FID [\w-]+ \| \d+\.\d \| \d+\.\d \| \d+\.\d \|", told), name
-    known = last_scores(Run(PROJECT_ROOT / "checkpoints" / "mnist_classes"))
+    known = last_scores(Run(PROJECT_ROOT / "checkpoints" / "mnist"))
     cells = " | ".join(f"{known[nfe]:.1f}" for nfe in demo.FEW)
     assert f"| the same model, of more images: its metrics.jsonl | {cells} |" in told
     assert (out / "table.md").read_text() in told and not (out / "left").exists()
     assert all(Image.open(out / f"{name}.png").height % 3 == 0 for name in names)
+    assert (out / "mnist.png").read_bytes() != (out / "mnist_no_class.png").read_bytes()
     assert f"look at {out / 'training' / CURVES}" in told and Image.open(out / "training" / CURVES).height > 100
     learning = Image.open(out / "learning.png")
     assert learning.height == 4 * 2 * 28 and "step 1000" not in told
