@@ -150,6 +150,82 @@ def test_ada_hears_the_logits_of_data(method):
         assert augment.p.item() == pytest.approx(expected)
 
 
+DENOISE = {"later_calls": "denoise", "mid_sigma": 0.4, "mid_span": 2.0, "mid_share": 0.25}
+
+
+def test_a_model_whose_later_calls_denoise_generates_from_noise_alone():
+    model, (data, noise) = tiny_model("gdd", **DENOISE), batch(8)
+    fake, sigma = model.generate(data, noise)
+    assert (sigma == 80).all()
+    torch.testing.assert_close(fake, model.generate(torch.zeros_like(data), noise)[0], atol=0, rtol=0)
+    judged = []
+    model.train_only["discriminator"].register_forward_pre_hook(lambda module, arguments: judged.append(arguments[1]))
+    model.compute_loss(data, noise, step=2, group="network")
+    model.compute_loss(data, noise, step=2, group="discriminator")
+    assert [len(sigma) for sigma in judged] == [6, 8, 8] and all((sigma == 80).all() for sigma in judged)
+
+
+def test_later_calls_stay_the_teacher_s():
+    """The loss is 0 for the teacher itself; for another network it is the weighted square that it is told to be."""
+    (data, noise), seen = batch(64), []
+    model = tiny_model("gdd", denoise_weight=3.0, **DENOISE)
+    same = tiny_model("gdd", **DENOISE)
+    same.network.load_state_dict(same.teacher.network.state_dict())
+    assert same.denoising_losses(data, noise).abs().max() < 1e-8
+    torch.nn.init.normal_(model.network.tail[-1].weight, std=0.1)
+    model.on_losses = lambda sigma, losses: seen.append((sigma, losses))
+    loss = model.denoising_losses(data, noise)
+    ((sigma, losses),) = seen
+    assert torch.equal(loss, losses) and 0.2 <= sigma.min() < 0.25 and 0.65 < sigma.max() <= 0.8
+    assert set(sigma.tolist()) != set(model.levels(4)), "any number of calls is served, not that of the training alone"
+    xt = data + sigma[:, None, None, None] * noise
+    with torch.no_grad():
+        gap = (model.predict(xt, sigma) - model.teacher.predict(xt, sigma)).square().mean((1, 2, 3))
+    sigma_data = model.config.sigma_data
+    torch.testing.assert_close(loss, 3 * gap * (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2)
+    loss.sum().backward()
+    assert all(p.grad is None for p in model.teacher.parameters()) and model.network.tail[-1].weight.grad is not None
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_batch_of_one_kind(share):
+    model = tiny_model("gdd", **{**DENOISE, "mid_share": share})
+    loss = model.compute_loss(*batch(), group="network")
+    assert torch.isfinite(loss) and loss.requires_grad
+
+
+def test_later_calls_are_euler_steps_from_new_noise():
+    """The second call is given a sample with new noise; those after it go on with the noise that is in it."""
+    model, seen = tiny_model("gdd", **DENOISE), []
+    model.predict = lambda xt, t, **kwargs: seen.append((xt, t)) or 0.5 * xt / (1 + t[:, None, None, None])
+    sample = model.sample((2, *SHAPE), num_inference_timesteps=4, seeds=[1, 2])
+    (_, first), (x1, t1), (x2, t2), (x3, t3) = seen
+    assert [t[0].item() for t in (first, t1, t2, t3)] == pytest.approx([80, 0.8, 0.4, 0.2])
+    for (x, t), (x_next, t_next) in (((x1, t1), (x2, t2)), ((x2, t2), (x3, t3))):
+        clean = 0.5 * x / (1 + t[:, None, None, None])
+        torch.testing.assert_close(x_next, clean + t_next[0] / t[0] * (x - clean))
+    torch.testing.assert_close(sample, (0.5 * x3 / (1 + t3[0])).clamp(-1, 1))
+    other = tiny_model("gdd", **{**DENOISE, "later_calls": "generate"})
+    other.predict = model.predict
+    assert not torch.allclose(other.sample((2, *SHAPE), num_inference_timesteps=4, seeds=[1, 2]), sample)
+
+
+def test_one_network_learns_to_generate_and_stays_a_denoiser():
+    """In the plane: all modes in one call, and below sigma_max a twentieth as far from the teacher as where it generates."""
+    data, gaps = eight_gaussians.POINTS[: eight_gaussians.SAMPLES], {}
+    for later_calls in ("generate", "denoise"):
+        student = eight_gaussians.student("gdd", later_calls=later_calls, mid_sigma=0.6, mid_span=2.0)
+        trained = eight_gaussians.train(student, 400, batch=256)
+        assert eight_gaussians.modes(trained, 1) == 8
+        gaps[later_calls] = 0.0
+        for level in trained.levels(4)[1:]:
+            sigma = torch.full((len(data),), level)
+            xt = data + level * torch.randn(data.shape, generator=torch.Generator().manual_seed(0))
+            with torch.no_grad():
+                gaps[later_calls] += (trained.predict(xt, sigma) - trained.teacher.predict(xt, sigma)).square().mean().item()
+    assert gaps["denoise"] < gaps["generate"] / 20
+
+
 def test_freeze_is_the_residual_blocks_convolutions():
     with torch.device("meta"):
         network = create_custom_model("meta", method="gdd").network
