@@ -31,7 +31,7 @@ from src.runs import CURVES, LAST, Run, last_scores
 
 FEW = get_challenge().nfe  # calls
 SEED, COLUMNS = 42, 16
-STEPS = 1000  # of the small model, three minutes on two cores
+STEPS = 720  # of the small model, two minutes on two cores; a multiple of 2 ** (MOMENTS - 1)
 MOMENTS = 4  # of its training that are shown, each after twice the steps of the one before
 NO_CLASS = "_no_class"  # how samples are called that a model with classes makes without one
 TEACHER = "_teacher"  # how the names of those models end that need many calls
