@@ -64,7 +64,7 @@ def test_a_checkpoint_knows_its_challenge(toon, tmp_path, monkeypatch):
     assert "challenge" not in train.build_model(train.parse(TINY_FLAGS), get_challenge(), "cpu")[1]
     monkeypatch.setattr("sys.argv", ["sampling.py", "--ckpt_path", str(tmp_path / "toon" / "last.ckpt")])
     args, challenge = sampling.parse()
-    assert challenge.name == args.challenge == "toon" and (args.num_samples, args.nfe_list) == (1000, [1, 2, 4])
+    assert challenge.name == args.challenge == "toon" and (args.num_samples, challenge.nfe) == (1000, (1, 2, 4))
 
 
 def test_an_unknown_challenge_is_refused(tmp_path, monkeypatch, capsys):
