@@ -113,7 +113,7 @@ class GDD(AdversarialModel):
         self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
     ) -> torch.Tensor:
         """To the data and back to the lower noise level t_next: with new noise, or from a call that denoises with its own."""
-        if not self.denoises or float(t.flatten()[0]) >= self.config.sigma_max:
+        if not self.denoises or bool(t.flatten()[0] >= self.config.sigma_max):  # as float32, which t is
             return super().sampling_step(x, t, t_next, noise, **kwargs)
         return self.scheduler.reverse_process_step(x, self.steered(x, t, **kwargs).to(x.dtype), t, t_next)
 

@@ -194,18 +194,23 @@ def test_a_batch_of_one_kind(share):
     assert torch.isfinite(loss) and loss.requires_grad
 
 
-def test_later_calls_are_euler_steps_from_new_noise():
+@pytest.mark.parametrize("sigma_max", [80.0, 10.7])  # as float32 the second is less than as Python's number
+def test_later_calls_are_euler_steps_from_new_noise(sigma_max):
     """The second call is given a sample with new noise; those after it go on with the noise that is in it."""
-    model, seen = tiny_model("gdd", **DENOISE), []
+    model, seen = tiny_model("gdd", sigma_max=sigma_max, **DENOISE), []
     model.predict = lambda xt, t, **kwargs: seen.append((xt, t)) or 0.5 * xt / (1 + t[:, None, None, None])
     sample = model.sample((2, *SHAPE), num_inference_timesteps=4, seeds=[1, 2])
     (_, first), (x1, t1), (x2, t2), (x3, t3) = seen
-    assert [t[0].item() for t in (first, t1, t2, t3)] == pytest.approx([80, 0.8, 0.4, 0.2])
+    assert [t[0].item() for t in (first, t1, t2, t3)] == pytest.approx([sigma_max, 0.8, 0.4, 0.2])
+    clean = 0.5 * seen[0][0] / (1 + sigma_max)
+    assert (x1 - clean).std() == pytest.approx(0.8, rel=0.2) and not torch.allclose(
+        x1 - clean, 0.8 / sigma_max * (seen[0][0] - clean)
+    )
     for (x, t), (x_next, t_next) in (((x1, t1), (x2, t2)), ((x2, t2), (x3, t3))):
         clean = 0.5 * x / (1 + t[:, None, None, None])
         torch.testing.assert_close(x_next, clean + t_next[0] / t[0] * (x - clean))
     torch.testing.assert_close(sample, (0.5 * x3 / (1 + t3[0])).clamp(-1, 1))
-    other = tiny_model("gdd", **{**DENOISE, "later_calls": "generate"})
+    other = tiny_model("gdd", sigma_max=sigma_max, **{**DENOISE, "later_calls": "generate"})
     other.predict = model.predict
     assert not torch.allclose(other.sample((2, *SHAPE), num_inference_timesteps=4, seeds=[1, 2]), sample)
 
