@@ -56,6 +56,10 @@ class AdversarialModel(WithDiscriminator, ConsistencyModel):
         """GDD's, for both groups."""
         return 0.0, 0.99
 
+    def generator_levels(self, batch_size: int, device: torch.device | str) -> torch.Tensor:
+        """The noise levels (B,) that a batch of samples is made from: the scheduler's, of training."""
+        return self.scheduler.sample_timesteps(batch_size, device)
+
     def generate(
         self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,7 +67,7 @@ class AdversarialModel(WithDiscriminator, ConsistencyModel):
 
         At sigma_max that is from noise alone; below, from data with noise, in the place of the sampler's own samples.
         """
-        sigma = self.scheduler.sample_timesteps(data.shape[0], data.device)
+        sigma = self.generator_levels(data.shape[0], data.device)
         below = expand_t(sigma < self.config.sigma_max, data)
         xt = self.scheduler.forward_process(data * below, noise, sigma)
         return self.predict(xt, sigma, **with_labels(labels)).to(data.dtype), sigma

@@ -68,13 +68,13 @@ class GDD(AdversarialModel):
         if group == "discriminator":
             return self.discriminator_loss(data, noise, step, non_saturating_discriminator, labels)
         if not self.denoises:
-            return self.generator_losses(data, noise, labels).mean()
+            return self.generator_losses(data, noise, **with_labels(labels)).mean()
         kept, made = (rows.to(data.device) for rows in split_batch(len(data), self.config.mid_share))
         losses = []
         if len(made):
-            losses.append(self.generator_losses(data[made], noise[made], None if labels is None else labels[made]))
+            losses.append(self.generator_losses(data[made], noise[made], **with_labels(labels, made)))
         if len(kept):
-            losses.append(self.denoising_losses(data[kept], noise[kept], None if labels is None else labels[kept]))
+            losses.append(self.denoising_losses(data[kept], noise[kept], **with_labels(labels, kept)))
         return torch.cat(losses).mean()
 
     def generator_losses(self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
@@ -99,15 +99,11 @@ class GDD(AdversarialModel):
         self.report_losses(sigma, losses)
         return losses
 
-    def generate(
-        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As every model of this kind; from noise alone, all at sigma_max, where later calls denoise."""
+    def generator_levels(self, batch_size: int, device: torch.device | str) -> torch.Tensor:
+        """As of every model of this kind; sigma_max alone where later calls denoise."""
         if not self.denoises:
-            return super().generate(data, noise, labels)
-        sigma = torch.full((len(data),), self.config.sigma_max, device=data.device)
-        xt = self.scheduler.forward_process(torch.zeros_like(data), noise, sigma)
-        return self.predict(xt, sigma, **with_labels(labels)).to(data.dtype), sigma
+            return super().generator_levels(batch_size, device)
+        return torch.full((batch_size,), self.config.sigma_max, device=device)
 
     def sampling_step(
         self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
