@@ -34,7 +34,7 @@ from src.runs import LAST
 
 CHALLENGE = get_challenge("mnist")
 *FEW, MANY = CHALLENGE.nfe
-PAIRS, PAIR_STEPS = 20480, 16
+PAIR_STEPS = 16
 BEST = 3  # rows that are trained with more seeds
 SHEET_COLUMNS, SAMPLE_SEED = 20, 42
 BEGIN, END = "<!-- recipes.digits: begin -->", "<!-- recipes.digits: end -->"  # of what is written anew in docs/digits.md
@@ -42,6 +42,7 @@ BEGIN, END = "<!-- recipes.digits: begin -->", "<!-- recipes.digits: end -->"  #
 DATA = {"prediction": "data", "time_distribution": "logit_normal"}
 FLOW = {"preconditioning": "flow"}  # of students, so that they start as the rectified flow that teaches them
 ADVERSARIAL = {"ada_images": 200000, "feature_sigma": 0.05, "d_lr_scale": 4.0}
+DENOISING = {"later_calls": "denoise", "mid_sigma": 0.35, "mid_span": 2.3, "mid_share": 0.25}  # of gdd
 ENTRIES = with_all_methods(
     {
         "rectified_flow": Entry(options={"time_distribution": "logit_normal"}),
@@ -58,7 +59,10 @@ ENTRIES = with_all_methods(
         "cmt+consistency": Entry("consistency", {**FLOW, "stages": 1, "q": 256.0}, {"lr": 1e-4}, share=0.3, after="cmt"),
         "ctm": Entry(options={**FLOW, "N": 8, "mu": 0.9}, teacher="rectified_flow", share=0.3),
         "ld3": Entry(options=FLOW, teacher="rectified_flow", share=0.02),
-        "gdd": Entry(options={**FLOW, **ADVERSARIAL}, training={"lr": 2e-4}, teacher="rectified_flow"),
+        "gdd": Entry(options={**FLOW, **ADVERSARIAL, **DENOISING}, training={"lr": 2e-4}, teacher="rectified_flow"),
+        "cmt+gdd": Entry(
+            "gdd", {**FLOW, **ADVERSARIAL, **DENOISING}, {"lr": 2e-4}, share=0.3, after="cmt", teacher="rectified_flow"
+        ),
         "add": Entry(options={**FLOW, **ADVERSARIAL, "tell_level": True}, training={"lr": 2e-4}, teacher="rectified_flow"),
     }
 )
@@ -184,6 +188,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=choices, default=choices, help="rows of the table, in this order")
     parser.add_argument("--images", type=number(int, 64), default=300000, help="images that each method sees in training")
     parser.add_argument("--num_samples", type=number(int, 2), default=CHALLENGE.num_samples, help="samples of each FID")
+    parser.add_argument("--pairs", type=number(int, 1), default=20480, help="pairs of noise and image that reflow learns from")
     parser.add_argument("--seeds", type=number(int, 1), default=3, help=f"seeds of the {BEST} best, once all rows are measured")
     parser.add_argument("--out", default="./results/digits", help="a folder for each method is made in here")
     parser.add_argument("--docs", default="./docs", help="where the table and the sheet go")
@@ -192,7 +197,7 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     told = [
         f"--{name} {getattr(args, name)}"
-        for name in ("images", "num_samples")
+        for name in ("images", "num_samples", "pairs")
         if getattr(args, name) != parser.get_default(name)
     ]
     args.command = " ".join(["python -m recipes.digits", *told])
@@ -204,7 +209,7 @@ def main() -> None:
     device = resolve_device(args.device)
     images = CHALLENGE.load("train", args.data_root)[0]
     judge = CHALLENGE.load_judge(device, args.inception)
-    bench = Bench(CHALLENGE, ENTRIES, Path(args.out), args.images, device, pairs=PAIRS, pair_steps=PAIR_STEPS)
+    bench = Bench(CHALLENGE, ENTRIES, Path(args.out), args.images, device, pairs=args.pairs, pair_steps=PAIR_STEPS)
     for name in args.methods:
         start = time.perf_counter()
         bench.train(name, images)

@@ -73,9 +73,8 @@ def test_rows_and_report(bench, tmp_path, capsys):
 
 def test_every_row(bench, tmp_path, monkeypatch):
     """Two steps each, teachers, pairs and stages included."""
-    monkeypatch.setattr(digits, "PAIRS", 16)
     monkeypatch.setattr(digits, "PAIR_STEPS", 2)
-    assert bench("--images", 64, "--seeds", 1) == 0
+    assert bench("--pairs", 16, "--seeds", 1) == 0
     text = (tmp_path / "docs" / "digits.md").read_text()
     assert "Not measured yet" not in text
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
