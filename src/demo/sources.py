@@ -12,9 +12,8 @@ from src.challenges._images import ImageChallenge
 from src.common.checkpoints import MODEL_CONFIG, load_model, read_model_config
 from src.common.cli import UserError
 from src.common.devices import precision_name, resolve_device, resolve_precision
-from src.runs import Run, checkpoint_of, runs_in
+from src.runs import BEST, Run, checkpoint_of, runs_in
 
-BEST = "best_model.pt"
 PLANE = (2,)  # the shape of a sample that is a point
 
 

@@ -73,9 +73,7 @@ class SDI(Loss):
 
     Config = SDIOptions
     FOR_CHECKPOINT = MappingProxyType({"inversion_eta": 1.0})
-
-    def setup(self) -> None:
-        self.target: torch.Tensor | None = None
+    target: torch.Tensor | None = None
 
     def gradient(self, x: torch.Tensor, step: int, steps: int, generator: torch.Generator) -> torch.Tensor:
         if self.target is None or (step - 1) % self.options.sdi_update_interval == 0:

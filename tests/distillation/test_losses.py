@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from src.common.files import PROJECT_ROOT
 from src.distillation.losses import LOSSES
 from src.distillation.optimize import OptimizeOptions, optimize
 from src.distillation.prior import Condition
@@ -214,3 +215,8 @@ def test_a_target_of_sdi_is_kept(mixture):
         loss.gradient(torch.zeros(1, 2), step, 11, generator())
         times += [max(asked[before:])] if len(asked) > before else []
     assert times == [980, round(980 - 960 * 5 / 11), round(980 - 960 * 10 / 11)]
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_a_loss_is_a_short_file(loss_type):
+    assert len((PROJECT_ROOT / "src" / "distillation" / f"{loss_type}.py").read_text().splitlines()) < 90
