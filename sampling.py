@@ -26,7 +26,7 @@ from src.common.files import load_torch, write_whole
 from src.common.guidance import Guidance
 from src.common.processes import Processes, join_processes
 from src.common.sampling import fitting_batch_size, generate
-from src.runs import Run, nfe_folders, nfe_name, note_sampling, scale_name
+from src.runs import BEST, Run, nfe_folders, nfe_name, note_sampling, scale_name
 
 
 def parse() -> tuple[argparse.Namespace, Challenge]:
@@ -83,8 +83,8 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
 
 def default_checkpoint(challenge: str | None) -> str:
     """What is sampled where no checkpoint is named: that of ./checkpoints/CHALLENGE, if there is one, or ./checkpoints."""
-    own = Path("checkpoints") / (challenge or "") / "best_model.pt"
-    return f"./{own}" if own.is_file() else "./checkpoints/best_model.pt"
+    own = Path("checkpoints") / (challenge or "") / BEST
+    return f"./{own}" if own.is_file() else f"./checkpoints/{BEST}"
 
 
 def write_samples(

@@ -27,7 +27,7 @@ from src.common.devices import resolve_device, resolve_precision
 from src.common.files import PROJECT_ROOT, write_whole
 from src.common.images import contact_sheet
 from src.common.sampling import fitting_batch_size, generate
-from src.runs import CURVES, LAST, Run, last_scores
+from src.runs import BEST, CURVES, LAST, Run, last_scores
 
 FEW = get_challenge().nfe  # calls
 SEED, COLUMNS = 42, 16
@@ -65,7 +65,7 @@ class Shown:
 
 def few_step_checkpoints() -> list[Path]:
     """The models of checkpoints/, without those that are there for students to learn from."""
-    found = sorted((PROJECT_ROOT / "checkpoints").glob("*/best_model.pt"))
+    found = sorted((PROJECT_ROOT / "checkpoints").glob(f"*/{BEST}"))
     return [checkpoint for checkpoint in found if not checkpoint.parent.name.endswith(TEACHER)]
 
 

@@ -14,7 +14,7 @@ from src.common.checkpoints import MODEL_CONFIG, load_model, read_model_config, 
 from src.common.cli import Parser, UserError, run_script
 from src.common.files import load_torch, save_json, save_torch
 from src.methods import method_names
-from src.runs import METRICS, Run, checkpoint_of
+from src.runs import BEST, METRICS, Run, checkpoint_of
 
 LIMIT = 8e6  # bytes
 OWN = "custom"
@@ -40,7 +40,7 @@ def main() -> None:
     size = sum(value.nbytes for value in half.values())
     if size > LIMIT:
         raise UserError(f"{source}: {size / 1e6:.1f} MB in float16; what the kit brings along has at most {LIMIT / 1e6:g} MB")
-    file = args.folder / "best_model.pt"
+    file = args.folder / BEST
     args.folder.mkdir(parents=True, exist_ok=True)
     save_torch({**checkpoint, "state_dict": half}, file)
     save_json(config, args.folder / MODEL_CONFIG)

@@ -164,6 +164,7 @@ LITERALS = {  # what stands in one room alone -> that room
     90.3: "src/challenges/",
     18.2: "src/challenges/",
     "last.ckpt": "src/runs.py",
+    "best_model.pt": "src/runs.py",
     "resume.pt": "src/runs.py",
     "log.jsonl": "src/runs.py",
     "training_config.json": "src/runs.py",

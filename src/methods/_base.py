@@ -48,8 +48,8 @@ class Method(BaseGenerativeModel):
         takes_labels: whether compute_loss, predict and sample() take `labels`, one per image, where the network has classes.
         takes_guidance: whether sample() takes `guidance` (src/common/guidance.py): the network's output is linear in the
             denoised data.
-        few_calls: whether it is made for few calls, and more do not make its samples better: they are made where somebody asks
-            for them (Challenge.calls_of).
+        few_calls: whether it is made for few calls: what a challenge samples with many is left out unless somebody asks for it
+            (Challenge.calls_of).
     """
 
     Scheduler: type[BaseScheduler]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.common.cli import UserError
+from src.runs import BEST
 
-CHECKPOINT, CONFIG = "checkpoints/best_model.pt", "checkpoints/model_config.json"
+CHECKPOINT, CONFIG = f"checkpoints/{BEST}", "checkpoints/model_config.json"
 CODE = ("custom_model.py", "train.py", "dataset.py")
 REQUIRED = (
     *CODE,

@@ -18,12 +18,11 @@ from src.common.cli import Parser, UserError, number
 from src.common.files import PROJECT_ROOT, check_output, load_json, load_torch, save_torch, write_whole
 from src.common.noise import image_seeds
 from src.common.sampling import sample_batch
-from src.runs import CURVES, LAST, LOG, TRAINING_CONFIG, nfe_folders, scale_name
+from src.runs import BEST, CURVES, LAST, LOG, TRAINING_CONFIG, checkpoint_of, nfe_folders, scale_name
 from src.submission.archive import content_hash
 from src.submission.contents import CHECKPOINT, CODE, CONFIG, SAMPLED, closure, foreign_imports, source_files
 from src.submission.manifest import states
 
-CHECKPOINT_NAMES = (LAST, Path(CHECKPOINT).name)
 RESULTS = (LOG, TRAINING_CONFIG, CURVES, "metrics.json")
 DATE = (1980, 1, 1, 0, 0, 0)  # of every member, so that the same files make the same zip
 FLOAT16_BOUND = 0.5
@@ -65,9 +64,9 @@ def pack(
     Raises UserError where something is missing, what sampling imports is not there, the checkpoint fits no model of
     custom_model.py, weights that were made smaller change the images too much, or the disk refuses.
     """
-    checkpoint = next((run / name for name in CHECKPOINT_NAMES if (run / name).is_file()), None)
-    if checkpoint is None:
-        raise UserError(f"{run} holds no {' or '.join(CHECKPOINT_NAMES)}: give the folder of a finished run")
+    checkpoint = checkpoint_of(run)
+    if not (run.is_dir() and checkpoint.is_file()):
+        raise UserError(f"{run} holds no {LAST} or {BEST}: give the folder of a finished run")
     if writeup is not None and not writeup.is_file():
         raise UserError(f"no write-up at {writeup}: make it with python -m src.report {run}, or name yours with --writeup")
     if not out.name.endswith(".zip"):
