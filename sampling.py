@@ -26,7 +26,7 @@ from src.common.files import load_torch, write_whole
 from src.common.guidance import Guidance
 from src.common.processes import Processes, join_processes
 from src.common.sampling import fitting_batch_size, generate
-from src.runs import BEST, Run, nfe_folders, nfe_name, note_sampling, scale_name
+from src.runs import BEST, Run, checkpoint_of, nfe_folders, nfe_name, note_sampling, scale_name
 
 
 def parse() -> tuple[argparse.Namespace, Challenge]:
@@ -36,7 +36,7 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     first.add_argument("--config_path")
     add_challenge_flag(first, default=None)
     asked, _ = first.parse_known_args()
-    checkpoint = asked.ckpt_path or default_checkpoint(asked.challenge)
+    checkpoint = str(checkpoint_of(asked.ckpt_path)) if asked.ckpt_path else default_checkpoint(asked.challenge)
     challenge = find_challenge(asked.challenge, checkpoint, asked.config_path)
     theirs = Run.of(checkpoint).sample_shape if asked.challenge else None
     if challenge.shape and theirs not in (None, challenge.shape):
@@ -46,7 +46,7 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
         )
 
     parser = Parser(description=__doc__)
-    parser.add_argument("--ckpt_path", default=checkpoint, help="the model's weights")
+    parser.add_argument("--ckpt_path", default=checkpoint, help="the model's weights, or a run's folder")
     parser.add_argument("--config_path", help="the model's options; by default model_config.json beside the weights")
     parser.add_argument("--save_dir", default="./samples", help="a folder nfe=K is written in here for each K")
     batch_help = f"images at a time (CPU: at most {challenge.cpu_batch_size}); changes no image"
@@ -78,7 +78,9 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     weak_help = "guide away from this weaker model, a smaller or earlier checkpoint, in the place of the model without a class"
     group.add_argument("--autoguidance", metavar="CKPT", help=weak_help)
     add_challenge_flag(parser, default=challenge.name)
-    return parser.parse_args(), challenge
+    args = parser.parse_args()
+    args.ckpt_path = checkpoint
+    return args, challenge
 
 
 def default_checkpoint(challenge: str | None) -> str:
@@ -155,7 +157,8 @@ def read_guidance(
         raise UserError(f"{what}: what its network predicts is not linear in the denoised data")
     weak = None
     if args.autoguidance:
-        weak = load_model(args.autoguidance, create_custom_model, device).eval().to(memory_format=torch.channels_last)
+        weak = load_model(checkpoint_of(args.autoguidance), create_custom_model, device)
+        weak = weak.eval().to(memory_format=torch.channels_last)
         if type(weak) is not type(model) or weak.num_classes != model.num_classes:
             method = type(model).__name__
             raise UserError(f"--autoguidance {args.autoguidance}: expected a model of the same method ({method}) and classes")

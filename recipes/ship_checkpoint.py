@@ -27,6 +27,8 @@ def main() -> None:
     parser.add_argument("--method", choices=method_names(), help="of a model of custom_model.py: the method that it is")
     args = parser.parse_args()
     source = checkpoint_of(args.run)
+    if source.resolve().parent == args.folder.resolve():
+        raise UserError(f"{args.folder} is where {source} lies itself: name another folder")
     checkpoint, config = load_torch(source), read_model_config(source)
     if config is None:
         raise UserError(f"{source}: no {MODEL_CONFIG} beside it")

@@ -40,6 +40,9 @@ def test_train_then_sample(toon, tmp_path, monkeypatch, capsys):
         files = sorted((tmp_path / "samples" / f"nfe={nfe}").iterdir())
         assert [file.name for file in files] == [f"{index:04d}.png" for index in range(5)]
         assert all(Image.open(file).size == (64, 64) and Image.open(file).mode == "RGB" for file in files)
+    one = ["--save_dir", tmp_path / "folder", "--nfe_list", 1, "--num_samples", 5, "--device", "cuda"]
+    assert call(sampling, monkeypatch, "--ckpt_path", run, *one) == 0
+    assert (read_pngs(tmp_path / "folder" / "nfe=1") == read_pngs(tmp_path / "samples" / "nfe=1")).all()
 
 
 @BOTH_PRECISIONS

@@ -128,7 +128,7 @@ def test_the_courses_settings():
     assert (list(args.ch_mult), list(args.attn)) == ([1, 2, 2, 2], [1])
 
 
-def test_at_most_so_many_of_a_class(monkeypatch, capsys):
+def test_at_most_so_many_of_a_class(toon, monkeypatch, capsys):
     flags = ["--batch_size", 4, "--num_iterations", 1, "--max_per_class", 4, "--run_name", "few"]
     assert call(train, monkeypatch, *TRAIN, *flags) == 0
     assert "12 images of 3 classes" in capsys.readouterr().out

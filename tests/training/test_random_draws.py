@@ -12,6 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+import measure_fid
+import sampling
+import train
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.common.processes import Processes, join_processes
@@ -23,25 +26,33 @@ from tests.helpers import (
     assert_pngs_agree,
     assert_runs_agree,
     bfloat16_error,
+    call,
     random_images,
     tiny_model,
 )
 from tests.methods.battery import run_loop
 
+SCRIPTS = {"train.py": train, "sampling.py": sampling, "measure_fid.py": measure_fid}
 SMALL = "--data toon --device cpu --ch 8 --ch_mult 1 2 --attn 1 --num_res_blocks 1 --dropout 0.1 --lr 1e-3 --lr_warmup 0"
 
 
-def run_script(script: str, flags: str, processes: int = 1) -> None:
-    """Run one of the scripts as torchrun would start it in each process."""
+def run_script(script: str, flags: str, processes: int) -> None:
+    """Run one of the scripts: here for one process, and as torchrun would start it in each of several."""
+    if processes == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as many as each of several has
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(PROJECT_ROOT)
+            assert call(SCRIPTS[script], patch, *flags.split()) == 0
+        torch.set_num_threads(threads)
+        return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     commands = []
     for rank in range(processes):
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        if processes > 1:
-            env.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes))
-            env.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        env.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes))
         command = [sys.executable, str(PROJECT_ROOT / script), *flags.split()]
         commands.append(subprocess.Popen(command, env=env, cwd=PROJECT_ROOT, stderr=subprocess.PIPE, text=True))
     errors = [command.communicate()[1] for command in commands]
@@ -100,11 +111,11 @@ def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path, layout, precis
 
 @BOTH_PRECISIONS
 def test_two_processes_train_and_sample_as_one(tmp_path, precision):
-    train = f"{SMALL} --num_iterations 20 --batch_size 4 --save_dir {tmp_path} --memory_format contiguous"
-    run_script("train.py", f"{train} --precision {precision} --run_name one")
-    run_script("train.py", f"{train} --precision {precision} --run_name two", processes=2)
+    flags = f"{SMALL} --num_iterations 20 --batch_size 4 --save_dir {tmp_path} --memory_format contiguous"
+    run_script("train.py", f"{flags} --precision {precision} --run_name one", 1)
+    run_script("train.py", f"{flags} --precision {precision} --run_name two", 2)
     if precision == "bf16":
-        run_script("train.py", f"{train} --precision fp32 --run_name exact")
+        run_script("train.py", f"{flags} --precision fp32 --run_name exact", 1)
     assert_runs_agree(tmp_path / "one", tmp_path / "two", precision, tmp_path / "exact", fp32=1e-5)
     assert json.loads((tmp_path / "two" / "training_config.json").read_text())["processes"] == 2
     sample = f"--ckpt_path {tmp_path}/one/last.ckpt --device cpu --precision {precision} --num_samples 5 --nfe_list 2"
@@ -120,10 +131,10 @@ def test_two_processes_are_told_the_labels_of_one(tmp_path):
     write_idx(
         tmp_path / "digits", {"train": (rng.integers(0, 256, (40, 1, 28, 28), dtype=np.uint8), np.arange(40) % 10)}, False
     )
-    train = f"--challenge mnist --class_conditional --data_root {tmp_path}/digits --device cpu --ch 8 --dropout 0.1 --lr 1e-3"
-    train += f" --num_iterations 12 --batch_size 8 --save_dir {tmp_path} --memory_format contiguous --precision fp32"
+    flags = f"--challenge mnist --class_conditional --data_root {tmp_path}/digits --device cpu --ch 8 --dropout 0.1 --lr 1e-3"
+    flags += f" --num_iterations 12 --batch_size 8 --save_dir {tmp_path} --memory_format contiguous --precision fp32"
     for processes in (1, 2):
-        run_script("train.py", f"{train} --run_name r{processes}", processes)
+        run_script("train.py", f"{flags} --run_name r{processes}", processes)
     assert_runs_agree(tmp_path / "r1", tmp_path / "r2", "fp32", tmp_path, fp32=1e-5)
     sample = (
         f"--ckpt_path {tmp_path}/r1/last.ckpt --device cpu --precision fp32 --num_samples 5 --nfe_list 2 --guidance_scale 2"
