@@ -32,7 +32,7 @@ from src.training.resume import read_resume
 from src.training.saving import Previews, Saver, TrainingState, as_sampled, clear_partial_files, write_training_config
 from src.training.signals import stop_signals
 
-LABEL_DRAWS = 10**6  # in the place of a parameter group's number: what is drawn for labels is of no loss
+LABEL_DRAWS, NOISE_DRAWS = 10**6, 10**6 + 1  # in the place of a parameter group's number: draws that are no loss's
 Evaluate = Callable[[Method], dict[str, float]]  # the model as it is -> named figures, e.g. {"fid_nfe1": 41.5}
 Clip = Callable[[Sequence[torch.nn.Parameter]], torch.Tensor]  # clips the gradients; their norm before that
 
@@ -340,7 +340,7 @@ class Trainer:
         if batches.has_noise:
             noises = [batches.noise(number, rows) for rows in self.parts]
         else:
-            seed_everything(step_seed(self.config.seed, step))
+            seed_everything(step_seed(self.config.seed, step, NOISE_DRAWS))
             noise = torch.randn(self.config.batch_size, *self.sample_shape, device=self.device)
             noises = [noise[rows] for rows in self.parts]
         known = self._labels(step) if batches.has_labels else [{}] * len(self.parts)

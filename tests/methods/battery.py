@@ -211,20 +211,21 @@ def run_loop(model: Method, folder, steps: int = 4, precision: str = "fp32", res
 
 
 def check_noise_of_the_loop(make: Make, folder) -> None:
-    """The loop hands compute_loss standard normal noise, independent of the data and new at each step."""
+    """The loop hands compute_loss standard normal noise, independent of the data and of its own draws, new at each step."""
     model = make()
     batches = []
     compute_loss = model.compute_loss
 
     def recording(data, noise, **kwargs):
-        batches.append((data.clone(), noise.clone()))
+        batches.append((data.clone(), noise.clone(), torch.randn_like(noise)))
         return compute_loss(data, noise, **kwargs)
 
     model.compute_loss = recording
     run_loop(model, folder)
-    data, noise = (torch.stack([batch[i] for batch in batches]).flatten() for i in (0, 1))
-    correlation = torch.corrcoef(torch.stack([data, noise]))[0, 1].item()
-    assert abs(correlation) < 0.03, f"correlation of noise and data is {correlation:.3f}"
+    data, noise, drawn = (torch.stack(each).flatten() for each in zip(*batches, strict=True))
+    for other, name in ((data, "data"), (drawn, "what compute_loss draws")):
+        correlation = torch.corrcoef(torch.stack([other, noise]))[0, 1].item()
+        assert abs(correlation) < 0.03, f"correlation of noise and {name} is {correlation:.3f}"
     assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.03
     assert not torch.equal(batches[0][1], batches[-1][1]), "the noise is the same at every step"
 
