@@ -32,11 +32,11 @@ from src.runs import BEST, Run, checkpoint_of, nfe_folders, nfe_name, note_sampl
 def parse() -> tuple[argparse.Namespace, Challenge]:
     """The flags, and the challenge that their defaults are of: the one asked for, that of the model, or the course's."""
     first = Parser(add_help=False)
-    first.add_argument("--ckpt_path")
+    first.add_argument("--ckpt_path", type=checkpoint_of)
     first.add_argument("--config_path")
     add_challenge_flag(first, default=None)
     asked, _ = first.parse_known_args()
-    checkpoint = str(checkpoint_of(asked.ckpt_path)) if asked.ckpt_path else default_checkpoint(asked.challenge)
+    checkpoint = asked.ckpt_path or default_checkpoint(asked.challenge)
     challenge = find_challenge(asked.challenge, checkpoint, asked.config_path)
     theirs = Run.of(checkpoint).sample_shape if asked.challenge else None
     if challenge.shape and theirs not in (None, challenge.shape):
@@ -46,7 +46,8 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
         )
 
     parser = Parser(description=__doc__)
-    parser.add_argument("--ckpt_path", default=checkpoint, help="the model's weights, or a run's folder")
+    ckpt_help = "the model's weights, or a run's folder"
+    parser.add_argument("--ckpt_path", type=checkpoint_of, default=checkpoint, help=ckpt_help)
     parser.add_argument("--config_path", help="the model's options; by default model_config.json beside the weights")
     parser.add_argument("--save_dir", default="./samples", help="a folder nfe=K is written in here for each K")
     batch_help = f"images at a time (CPU: at most {challenge.cpu_batch_size}); changes no image"
@@ -76,11 +77,9 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
         help=interval_help,
     )
     weak_help = "guide away from this weaker model, a smaller or earlier checkpoint, in the place of the model without a class"
-    group.add_argument("--autoguidance", metavar="CKPT", help=weak_help)
+    group.add_argument("--autoguidance", type=checkpoint_of, metavar="CKPT", help=weak_help)
     add_challenge_flag(parser, default=challenge.name)
-    args = parser.parse_args()
-    args.ckpt_path = checkpoint
-    return args, challenge
+    return parser.parse_args(), challenge
 
 
 def default_checkpoint(challenge: str | None) -> str:
@@ -157,8 +156,7 @@ def read_guidance(
         raise UserError(f"{what}: what its network predicts is not linear in the denoised data")
     weak = None
     if args.autoguidance:
-        weak = load_model(checkpoint_of(args.autoguidance), create_custom_model, device)
-        weak = weak.eval().to(memory_format=torch.channels_last)
+        weak = load_model(args.autoguidance, create_custom_model, device).eval().to(memory_format=torch.channels_last)
         if type(weak) is not type(model) or weak.num_classes != model.num_classes:
             method = type(model).__name__
             raise UserError(f"--autoguidance {args.autoguidance}: expected a model of the same method ({method}) and classes")

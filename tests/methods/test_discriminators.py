@@ -192,7 +192,7 @@ def test_samples_of_one_level_do_not_make_up_for_what_another_level_s_lack(kind)
         modes = torch.cat([mode, -mode])
         fake, real = modes[torch.arange(2).repeat(32)], modes[torch.arange(2).repeat_interleave(32)]
         losses = []
-        for _ in range(120):
+        for _ in range(300):
             optimizer.zero_grad()
             logits = [discriminator(discriminator.features(samples), sigma) for samples in (real, fake)]
             loss = non_saturating_discriminator(*logits).mean() / len(logits[0])
@@ -200,7 +200,7 @@ def test_samples_of_one_level_do_not_make_up_for_what_another_level_s_lack(kind)
             optimizer.step()
             losses.append(loss.item())
         expected = 0.5 * math.log(3) + math.log(1.5) if levels else 2 * math.log(2)
-        assert sum(losses[-20:]) / 20 == pytest.approx(expected, abs=0.15), levels
+        assert sum(losses[-20:]) / 20 == pytest.approx(expected, abs=0.08), levels
 
 
 def test_the_heads_of_the_unet_start_as_no_mere_copy_and_the_points_network_as_the_teachers():

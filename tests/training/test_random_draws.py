@@ -41,10 +41,12 @@ def run_script(script: str, flags: str, processes: int) -> None:
     if processes == 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as many as each of several has
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(PROJECT_ROOT)
-            assert call(SCRIPTS[script], patch, *flags.split()) == 0
-        torch.set_num_threads(threads)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(PROJECT_ROOT)
+                assert call(SCRIPTS[script], patch, *flags.split()) == 0
+        finally:
+            torch.set_num_threads(threads)
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
