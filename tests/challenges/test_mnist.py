@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -333,17 +334,17 @@ def test_measured_and_added_to_the_run(run, tmp_path, monkeypatch, capsys, packa
 
 def test_the_challenges_own_checkpoint_is_the_default(run, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["sampling.py", "--challenge", "mnist"])
-    assert sampling.parse()[0].ckpt_path == "./checkpoints/best_model.pt"
+    assert sampling.parse()[0].ckpt_path == Path("checkpoints/best_model.pt")
     (tmp_path / "checkpoints" / "mnist").mkdir(parents=True)
     half = {name: value.half() for name, value in torch.load(run / "last.ckpt")["state_dict"].items()}
     torch.save({"state_dict": half}, tmp_path / "checkpoints" / "mnist" / "best_model.pt")
     (tmp_path / "checkpoints" / "mnist" / "model_config.json").write_bytes((run / "model_config.json").read_bytes())
-    assert sampling.parse()[0].ckpt_path == "./checkpoints/mnist/best_model.pt"
+    assert sampling.parse()[0].ckpt_path == Path("checkpoints/mnist/best_model.pt")
     flags = ["--challenge", "mnist", "--nfe_list", 1, "--save_dir", "shipped", "--device", "cpu"]
     assert call(sampling, monkeypatch, *flags) == 0
     assert len(list((tmp_path / "shipped" / "nfe=1").iterdir())) == 12
     monkeypatch.setattr("sys.argv", ["sampling.py"])
-    assert sampling.parse()[0].ckpt_path == "./checkpoints/best_model.pt"
+    assert sampling.parse()[0].ckpt_path == Path("checkpoints/best_model.pt")
 
 
 @pytest.mark.parametrize(("method", "calls"), [("gdd", (1, 2, 4)), ("rectified_flow", (1, 2, 4, 50))])
