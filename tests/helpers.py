@@ -16,6 +16,7 @@ from src.methods import Method
 
 TINY = {"ch": 8, "ch_mult": (1, 2), "attn": (1,), "num_res_blocks": 1}
 TINY_FLAGS = ["--ch", "8", "--ch_mult", "1", "2", "--attn", "1", "--num_res_blocks", "1", "--device", "cpu"]
+FACES_FLAGS = [*TINY_FLAGS, "--ch_mult", "1", "2", "2", "2", "--attn", "3"]  # for images of 64x64: attention over 8x8 pixels
 SHAPE = (3, 16, 16)
 BOTH_PRECISIONS = pytest.mark.parametrize("precision", PRECISIONS)  # whatever auto means on this machine
 

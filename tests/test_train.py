@@ -14,9 +14,9 @@ from src.evaluation.weights import load_inception
 from src.methods import get_method, method_names
 from src.training.checkpoint import init_network
 from src.training.presets import PRESETS
-from tests.helpers import BOTH_PRECISIONS, TINY_FLAGS, call, fails, tiny_model
+from tests.helpers import BOTH_PRECISIONS, FACES_FLAGS, call, fails, tiny_model
 
-TOON = [*TINY_FLAGS, "--data", "toon", "--batch_size", 4]
+TOON = [*FACES_FLAGS, "--data", "toon", "--batch_size", 4]
 
 
 def log_of(run):
@@ -37,7 +37,7 @@ def stop_at_first_save(monkeypatch, *flags):
 
 
 def test_resume_continues_the_run(toon, tmp_path, monkeypatch, capsys):
-    flags = [*TINY_FLAGS, "--data", "toon", "--batch_size", 4, "--save_dir", tmp_path]
+    flags = [*TOON, "--save_dir", tmp_path]
     assert call(train, monkeypatch, *flags, "--num_iterations", 1, "--run_name", "a") == 0
     assert call(train, monkeypatch, *flags, "--num_iterations", 3, "--resume", tmp_path / "a") == 0
     assert torch.load(tmp_path / "a" / "resume.pt", weights_only=True)["step"] == 3
@@ -124,7 +124,7 @@ def test_dry_run_tells_and_writes_nothing(toon, tmp_path, monkeypatch, capsys):
     assert call(train, monkeypatch, *flags, "--dry_run") == 0
     out = capsys.readouterr().out
     config, _ = json.JSONDecoder().raw_decode(out)
-    assert config["num_iterations"] == 3 and config["micro_batch"] == 2 and config["ch_mult"] == [1, 2]
+    assert config["num_iterations"] == 3 and config["micro_batch"] == 2 and config["ch_mult"] == [1, 2, 2, 2]
     assert config["precision"] == "float32"
     for words in (
         "parameters: ",
@@ -232,7 +232,7 @@ def test_init_from_another_run(toon, tmp_path, monkeypatch, capsys):
     assert call(train, monkeypatch, *flags, "--run_name", "b", "--init_from", tmp_path / "a") == 0
     state = torch.load(tmp_path / "b" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(state[key], value) for key, value in first.items())
-    conditioned = tiny_model(use_additional_condition=True).network
+    conditioned = tiny_model(use_additional_condition=True, ch_mult=(1, 2, 2, 2), attn=(3,)).network
     init_network(conditioned, tmp_path / "a" / "last.ckpt")
     assert torch.equal(conditioned.head.weight, first["network.head.weight"])
     capsys.readouterr()

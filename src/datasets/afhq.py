@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets.utils import download_and_extract_archive
 
 from src.common.cli import UserError
 from src.datasets.images import cached_array, decode_image, read_files
@@ -45,6 +44,8 @@ def load_animals(
 
 def download(root: Path) -> None:
     """Download and unpack AFHQ, so that root has its folders train and val. Raises UserError where that fails."""
+    from torchvision.datasets.utils import download_and_extract_archive  # here, as torchvision takes seconds to import
+
     print(f"downloading AFHQ from {URL} ...")
     try:
         download_and_extract_archive(URL, str(root.parent), filename="afhq.zip", remove_finished=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from torchvision.transforms import Resize
+from PIL import Image
 from tqdm import tqdm
 
 from src.common.cli import UserError
@@ -116,8 +116,9 @@ def read_files(
 
 
 def decode_image(data: bytes, name: str, size: int) -> np.ndarray:
-    """An encoded image as RGB (3, size, size) uint8, resized by torchvision's Resize on the PIL image."""
-    return np.asarray(Resize((size, size))(read_picture(io.BytesIO(data), name))).transpose(2, 0, 1)
+    """An encoded image as RGB (3, size, size) uint8, resized with Pillow's bilinear filter, as torchvision's Resize does it."""
+    picture = read_picture(io.BytesIO(data), name).resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(picture).transpose(2, 0, 1)
 
 
 def load_images(root: str | Path, ids: Sequence[str], size: int = 64) -> np.ndarray:

@@ -10,6 +10,7 @@ from src.runs import CURVES, Run
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogFormatter
 
 PANELS = {  # title -> what the keys of its curves have in common
     "training loss": re.compile("loss"),
@@ -19,6 +20,13 @@ PANELS = {  # title -> what the keys of its curves have in common
 }
 MEASURED = "measured by measure_fid.py"
 NO_SCORES = ("step", "images_seen", "nfe", "seed", "num_samples", "num_generated")  # numbers of metrics.jsonl beside the scores
+
+
+class PlainNumbers(LogFormatter):
+    """Labels of a logarithmic axis: 0.3 and 120, where others write 3 x 10^-1 and 1.2 x 10^2."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def draw_curves(run: Run) -> None:
@@ -31,17 +39,21 @@ def draw_curves(run: Run) -> None:
         panels[MEASURED] = measured
     if not panels:
         return
-    figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4), layout="constrained", squeeze=False)
+    # margins in inches: to let matplotlib lay them out takes as long as all else, and a run draws its curves often
+    figure, axes = plt.subplots(1, len(panels), figsize=((width := 5 * len(panels)), 4), squeeze=False)
+    figure.subplots_adjust(left=0.7 / width, right=1 - 0.25 / width, bottom=0.5 / 4, top=1 - 0.3 / 4, wspace=0.19)
     for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for label, points in curves.items():
             seen, values = zip(*sorted(points), strict=True)
             axis.plot(seen, values, label=label, marker="." if len(points) < 20 else None)
         axis.set(title=title, xlabel="images seen", yscale="log")
+        axis.yaxis.set_major_formatter(PlainNumbers())
+        axis.yaxis.set_minor_formatter(PlainNumbers())
         axis.grid(alpha=0.3)
         if len(axis.lines) > 1 or title == MEASURED:
             axis.legend(fontsize="small")
     with write_whole(run.folder / CURVES) as partial:
-        figure.savefig(partial, format="png", dpi=120)
+        figure.savefig(partial, format="png", dpi=120, pil_kwargs={"compress_level": 1})
     plt.close(figure)
 
 

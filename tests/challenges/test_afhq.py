@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -41,22 +42,38 @@ def write_animals(root, classes=CLASSES, counts=COUNTS):
     return root
 
 
+def in_small(monkeypatch, place):
+    """Work in this folder, with animals/ in it; returns that. Previews are of two calls."""
+    quick = dataclasses.replace(get_challenge("afhq"), nfe=(2,))
+    monkeypatch.setitem(CHALLENGES._items, "afhq", quick)
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("CHALLENGE_CACHE", str(place / "cache"))
+    return write_animals(place / "animals")
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    quick = dataclasses.replace(get_challenge("afhq"), nfe=(2,))  # of previews
-    monkeypatch.setitem(CHALLENGES._items, "afhq", quick)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
-    return write_animals(tmp_path / "animals")
+    return in_small(monkeypatch, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    """The folder of a run of two steps, and of 33 images of each scale."""
+    place = tmp_path_factory.mktemp("animals")
+    with pytest.MonkeyPatch.context() as patch:
+        in_small(patch, place)
+        flags = ["--run_name", "r", "--batch_size", 4, "--num_iterations", 2]
+        assert call(train, patch, *TRAIN, *flags) == 0
+        flags = ["--ckpt_path", "results/r/last.ckpt", "--nfe_list", 2, "--num_samples", 33, "--save_dir", "made"]
+        assert call(sampling, patch, *flags, "--device", "cpu") == 0
+    return place
 
 
 @pytest.fixture
-def samples(monkeypatch):
-    """A run of two steps, and 33 images of each scale."""
-    flags = ["--run_name", "r", "--batch_size", 4, "--num_iterations", 2]
-    assert call(train, monkeypatch, *TRAIN, *flags) == 0
-    flags = ["--ckpt_path", "results/r/last.ckpt", "--nfe_list", 2, "--num_samples", 33, "--save_dir", "made"]
-    assert call(sampling, monkeypatch, *flags, "--device", "cpu") == 0
+def samples(made_once, folder):
+    """The run and its images, for the test alone."""
+    for name in ("results", "made"):
+        shutil.copytree(made_once / name, name)
     return Path("made")
 
 
@@ -101,7 +118,7 @@ def test_the_download(tmp_path, monkeypatch, capsys):
         asked.append((url, download_root, filename))
         write_animals(Path(download_root) / "afhq")
 
-    monkeypatch.setattr(dataset, "download_and_extract_archive", fake)
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", fake)
     images, _ = get_challenge("afhq").load("val", get_challenge("afhq").default_root)
     assert len(images) == 15 and asked == [(dataset.URL, "data/datasets", "afhq.zip")]
     get_challenge("afhq").load("train", get_challenge("afhq").default_root)
@@ -110,12 +127,12 @@ def test_the_download(tmp_path, monkeypatch, capsys):
     def refuse(*args, **kwargs):
         raise OSError("[Errno -2] Name or service not known")
 
-    monkeypatch.setattr(dataset, "download_and_extract_archive", refuse)
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", refuse)
     monkeypatch.chdir(tmp_path / "animals")
     capsys.readouterr()
     line = fails(train, monkeypatch, capsys, "--challenge", "afhq", *TINY)
     assert "the download failed (OSError: [Errno -2] Name or service not known); give a folder with" in line
-    monkeypatch.setattr(dataset, "download_and_extract_archive", lambda *args, **kwargs: None)
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", lambda *args, **kwargs: None)
     assert "has no folder afhq/train" in fails(train, monkeypatch, capsys, "--challenge", "afhq", *TINY)
 
 

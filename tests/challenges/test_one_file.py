@@ -1,11 +1,8 @@
 """A challenge that is one file, the one of docs/write_a_challenge.md: every command knows it, and nothing else is changed."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +11,7 @@ from PIL import Image
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.submission.sandbox import find_kind
+from tests.processes import python
 
 COUNTS = {"train": 10, "val": 6}  # images of each colour
 
@@ -48,11 +46,7 @@ def kit(tmp_path_factory, package_file):
                 Image.fromarray(pixels).save(folder / "data" / "colours" / split / name / f"{name}{index}.png")
 
     def run(*arguments) -> str:
-        env = {**os.environ, "CHALLENGE_CACHE": str(folder / "cache"), "CHALLENGE_PRECISION": "fp32"}
-        words = [sys.executable, *map(str, arguments)]
-        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env=env)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return python(folder, *arguments, CHALLENGE_CACHE=folder / "cache", CHALLENGE_PRECISION="fp32")
 
     run.folder, run.inception = folder, package_file
     return run

@@ -1,10 +1,6 @@
 """Pairs of noise and image: what is in a folder, and what is left of one whose making was killed."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,6 +13,7 @@ from src.common.noise import draw_noise, image_seeds
 from src.datasets import pairs
 from src.datasets.pairs import __main__ as making
 from tests.helpers import BOTH_PRECISIONS, SHAPE, TINY, assert_images_agree, call, fails, tiny_model
+from tests.processes import several_pythons
 
 CPU = torch.device("cpu")
 
@@ -198,21 +195,11 @@ def test_two_processes_make_the_pairs_of_one(teacher, tmp_path, monkeypatch, pre
     """Files of four pairs: the first process makes one of them, the second two."""
     named = ["--precision", precision]
     assert call(making, monkeypatch, *flags(teacher, tmp_path / "one", 10, 2, *named)) == 0
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     code = (
         "from src.datasets import pairs; from src.datasets.pairs import __main__ as making; "
         "from src.common.cli import run_script; pairs.SHARD = making.SHARD = 4; run_script(making.main)"
     )
-    processes = []
-    for rank in range(2):
-        env = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        command = [sys.executable, "-c", code, *map(str, flags(teacher, tmp_path / "two", 10, 2, *named))]
-        processes.append(subprocess.Popen(command, cwd=PROJECT_ROOT, env=env, stderr=subprocess.PIPE, text=True))
-    errors = [process.communicate()[1] for process in processes]
-    assert all(process.returncode == 0 for process in processes), errors
+    several_pythons(2, PROJECT_ROOT, "-c", code, *flags(teacher, tmp_path / "two", 10, 2, *named))
     one, two = pairs.load_pairs(tmp_path / "one"), pairs.load_pairs(tmp_path / "two")
     assert np.array_equal(one[1], two[1])
     assert_equal_pairs(one[0], two[0], precision)

@@ -1,10 +1,7 @@
 """The course's own dataset.py, sampling.py, measure_fid.py and src/utils.py laid over the kit: all else runs as before."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -13,6 +10,7 @@ from src.common.files import PROJECT_ROOT, cache_dir
 from src.submission.sandbox import find_kind
 from tests.foreign import COURSE, lay_out
 from tests.helpers import TINY, TINY_FLAGS
+from tests.processes import python
 
 LAID_OVER = ("dataset.py", "sampling.py", "measure_fid.py", "src/utils.py")
 COMMANDS = {
@@ -52,10 +50,7 @@ def laid_over(tmp_path_factory):
         shutil.copy(COURSE / name, folder / name)
 
     def run(*arguments: str) -> str:
-        env = {**os.environ, "CHALLENGE_CACHE": str(cache_dir())}  # toon faces that are drawn already
-        done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, env=env)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return python(folder, *arguments, CHALLENGE_CACHE=cache_dir())  # toon faces that are drawn already
 
     run.folder = folder
     return run

@@ -15,12 +15,12 @@ from src.methods.progressive import SIGMA_MAX, TAG
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
 from src.utils import expand_t
-from tests.helpers import SHAPE, TINY, TINY_FLAGS, call, fails, random_images, tiny_model
+from tests.helpers import FACES_FLAGS, SHAPE, TINY, call, fails, random_images, tiny_model
 from tests.methods.battery import run_loop
 from tests.methods.oracles import GAUSSIAN
 
 CPU = torch.device("cpu")
-TOON = [*TINY_FLAGS, "--data", "toon", "--batch_size", 4, "--num_iterations", 0]
+TOON = [*FACES_FLAGS, "--data", "toon", "--batch_size", 4, "--num_iterations", 0]
 
 
 @pytest.fixture

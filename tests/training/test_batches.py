@@ -15,7 +15,7 @@ from src.datasets.pairs import __main__ as making
 from src.training.batches import Batches, development_split
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
-from tests.helpers import BOTH_PRECISIONS, SHAPE, TINY_FLAGS, assert_runs_agree, call, fails, tiny_model
+from tests.helpers import BOTH_PRECISIONS, FACES_FLAGS, SHAPE, assert_runs_agree, call, fails, tiny_model
 
 CPU = torch.device("cpu")
 
@@ -99,14 +99,14 @@ def test_micro_batches_of_pairs_give_the_step_of_the_whole_batch(tmp_path, preci
 @pytest.fixture
 def made(toon, tmp_path, monkeypatch):
     """A rectified flow of toon faces, and twelve pairs of it."""
-    flags = [*TINY_FLAGS, "--data", "toon", "--batch_size", 4, "--num_iterations", 0, "--save_dir", tmp_path]
+    flags = [*FACES_FLAGS, "--data", "toon", "--batch_size", 4, "--num_iterations", 0, "--save_dir", tmp_path]
     assert call(train, monkeypatch, *flags, "--method", "rectified_flow", "--run_name", "teacher") == 0
     make = ["--teacher", tmp_path / "teacher", "--count", 12, "--steps", 1, "--device", "cpu"]
     assert call(making, monkeypatch, *make, "--out", tmp_path / "pairs") == 0
     return tmp_path
 
 
-REFLOW = [*TINY_FLAGS, "--method", "reflow", "--batch_size", 4, "--num_iterations", 2, "--lr_warmup", 0]
+REFLOW = [*FACES_FLAGS, "--method", "reflow", "--batch_size", 4, "--num_iterations", 2, "--lr_warmup", 0]
 
 
 def test_reflow_through_train(made, monkeypatch, capsys):
@@ -142,7 +142,7 @@ def test_pairs_that_are_not_there(made, monkeypatch, capsys):
     assert "holds 0 of its 12 pairs" in refused("--pairs", made / "pairs")
     (made / "pairs" / "pairs.json").write_text("{}")
     assert "is not of pairs" in refused("--pairs", made / "pairs")
-    line = fails(train, monkeypatch, capsys, *TINY_FLAGS, "--data", "toon", "--drop_longest", 0.1, "--save_dir", made / "r")
+    line = fails(train, monkeypatch, capsys, *FACES_FLAGS, "--data", "toon", "--drop_longest", 0.1, "--save_dir", made / "r")
     assert "--drop_longest 0.1 is about pairs" in line
     assert not (made / "r").exists()
 

@@ -1,16 +1,11 @@
 """A batch gives the same step however it is divided: into micro-batches, or over processes."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import measure_fid
 import sampling
@@ -21,8 +16,10 @@ from src.common.processes import Processes, join_processes
 from src.training.config import TrainingConfig, micro_batches
 from src.training.random_draws import DrawAsOneBatch
 from tests.challenges.test_mnist import write_idx
+from tests.evaluation.conftest import write_images
 from tests.helpers import (
     BOTH_PRECISIONS,
+    TINY_FLAGS,
     assert_pngs_agree,
     assert_runs_agree,
     bfloat16_error,
@@ -31,9 +28,10 @@ from tests.helpers import (
     tiny_model,
 )
 from tests.methods.battery import run_loop
+from tests.processes import several_pythons
 
 SCRIPTS = {"train.py": train, "sampling.py": sampling, "measure_fid.py": measure_fid}
-SMALL = "--data toon --device cpu --ch 8 --ch_mult 1 2 --attn 1 --num_res_blocks 1 --dropout 0.1 --lr 1e-3 --lr_warmup 0"
+SMALL = f"--challenge labelled {' '.join(TINY_FLAGS)} --dropout 0.1 --lr 1e-3 --lr_warmup 0"
 
 
 def run_script(script: str, flags: str, processes: int) -> None:
@@ -48,17 +46,7 @@ def run_script(script: str, flags: str, processes: int) -> None:
         finally:
             torch.set_num_threads(threads)
         return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    commands = []
-    for rank in range(processes):
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        env.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes))
-        command = [sys.executable, str(PROJECT_ROOT / script), *flags.split()]
-        commands.append(subprocess.Popen(command, env=env, cwd=PROJECT_ROOT, stderr=subprocess.PIPE, text=True))
-    errors = [command.communicate()[1] for command in commands]
-    assert all(command.returncode == 0 for command in commands), errors
+    several_pythons(processes, PROJECT_ROOT, script, *flags.split())
 
 
 def draws(rows: int) -> list[torch.Tensor]:
@@ -113,7 +101,9 @@ def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path, layout, precis
 
 @BOTH_PRECISIONS
 def test_two_processes_train_and_sample_as_one(tmp_path, precision):
-    flags = f"{SMALL} --num_iterations 20 --batch_size 4 --save_dir {tmp_path} --memory_format contiguous"
+    write_images(tmp_path / "images", random_images(12))
+    flags = f"{SMALL} --data_root {tmp_path}/images --num_iterations 20 --batch_size 4 --save_dir {tmp_path}"
+    flags += " --memory_format contiguous"
     run_script("train.py", f"{flags} --precision {precision} --run_name one", 1)
     run_script("train.py", f"{flags} --precision {precision} --run_name two", 2)
     if precision == "bf16":
@@ -124,7 +114,7 @@ def test_two_processes_train_and_sample_as_one(tmp_path, precision):
     for processes in (1, 2):
         run_script("sampling.py", f"{sample} --save_dir {tmp_path}/s{processes}", processes)
     files = sorted(path.name for path in (tmp_path / "s2" / "nfe=2").iterdir())
-    assert files == [f"{index:04d}.png" for index in range(5)]
+    assert files == [f"{index:06d}.png" for index in range(5)]
     assert_pngs_agree(tmp_path / "s2" / "nfe=2", tmp_path / "s1" / "nfe=2", precision, tiny_model().network)
 
 
@@ -148,9 +138,7 @@ def test_two_processes_are_told_the_labels_of_one(tmp_path):
 
 def test_two_processes_measure_as_one(tmp_path, package_file):
     for name, seed in (("generated", 1), ("reference", 2)):
-        (tmp_path / name).mkdir()
-        for index, pixels in enumerate(random_images(5, seed, (3, 64, 64))):
-            Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / name / f"{index}.png")
+        write_images(tmp_path / name, random_images(5, seed, (3, 64, 64)))
     flags = f"--generated_dir {tmp_path}/generated --reference_dir {tmp_path}/reference --device cpu --inception {package_file}"
     for processes in (1, 2):
         run_script("measure_fid.py", f"{flags} --output_path {tmp_path}/{processes}.json", processes)
