@@ -1,6 +1,7 @@
 """What a submission holds, and what its files import."""
 
 import ast
+import functools
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -91,11 +92,9 @@ def imports(path: Path, root: Path) -> list[Import]:
     Raises UserError where the file is not Python.
     """
     try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))
+        return list(_imports(path.read_bytes(), path.relative_to(root)))
     except (SyntaxError, ValueError) as error:
         raise UserError(f"{path}: not a Python file that can be read ({error})") from error
-    package = path.relative_to(root).parent.parts
-    return [Import(module, needed) for node, needed in _nodes(tree, True) for module in _named(node, package)]
 
 
 def foreign_imports(root: Path, names: Iterable[str], needed_only: bool = False) -> dict[str, list[str]]:
@@ -115,6 +114,12 @@ def foreign_imports(root: Path, names: Iterable[str], needed_only: bool = False)
 
 
 # ------------------------------------------------------------------------------------------------------------ parts
+
+
+@functools.lru_cache(maxsize=1024)  # a check asks several times for the imports of each file
+def _imports(source: bytes, name: Path) -> tuple[Import, ...]:
+    nodes, package = _nodes(ast.parse(source, filename=str(name)), True), name.parent.parts
+    return tuple(Import(module, needed) for node, needed in nodes for module in _named(node, package))
 
 
 def _nodes(node: ast.AST, needed: bool) -> Iterator[tuple[ast.AST, bool]]:
