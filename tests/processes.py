@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["torch", "torchvision", "matplotlib.pyplot", "scipy.linalg"])
@@ -56,6 +58,8 @@ def _run(folder: str, words: list[str], environment: dict[str, str], files: list
             os.dup2(file.fileno(), descriptor)
     os.environ.clear()
     os.environ.update(environment)
+    if "OMP_NUM_THREADS" in environment:  # torch has read it before
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     os.chdir(folder)
     elsewhere = [path for path in sys.path if Path(path).resolve() != PROJECT_ROOT]
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
