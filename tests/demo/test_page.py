@@ -370,8 +370,7 @@ def test_distillation_in_a_browser(server, browser, tmp_path):
     click(browser, ".st-key-distil button")
     told, count = f"/step [1-9][0-9]* of {distillation.STEPS}, loss [0-9.]+/", distillation.PARTICLES
     browser.wait_for(f"{told}.test(document.body.innerText) && {SEEN}.length === {count}")
-    browser.wait_for(f"document.querySelector('.st-key-kept_distilled_step') && {IDLE}")
-    assert browser.evaluate(f"{SEEN}.length") == count
+    browser.wait_for(f"document.querySelector('.st-key-kept_distilled_step') && {IDLE} && {SEEN}.length === {count}")
     last = browser.evaluate(TILES)
     focus(browser, ".st-key-kept_distilled_step [role=slider], .st-key-kept_distilled_step [type=range]")
     browser.press("ArrowLeft")
