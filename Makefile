@@ -6,10 +6,8 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python -m recipes.demo
 
-# Each worker computes with one thread: threads that share the cores would wait for each other. There is one worker more than
-# cores, since tests wait a fifth of their time: for processes, browsers, limits.
-WORKERS = $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 5))')
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+# each worker computes on one core: two that share the cores would wait for each other
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: .venv/ready-dev
 	$(PYTEST)
