@@ -144,8 +144,14 @@ def test_a_failed_download_says_why_and_what_to_do(tmp_path, monkeypatch):
         load_split("train")
 
 
-def test_kagglehub_is_imported_only_for_a_download():
-    code = "import sys, dataset, train, sampling, measure_fid; assert 'kagglehub' not in sys.modules"
+def test_what_takes_seconds_to_import_is_imported_where_it_is_needed():
+    """torchvision for Inception and the download of AFHQ, kagglehub for that of the faces."""
+    code = """
+import sys, dataset, train, sampling, src.datasets.images, src.datasets.afhq
+assert "torchvision" not in sys.modules
+import measure_fid
+assert "kagglehub" not in sys.modules
+"""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT_ROOT)
 
 
