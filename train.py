@@ -20,6 +20,7 @@ from custom_model import MODEL_OPTIONS, create_custom_model
 from src.challenges import Challenge, add_challenge_flag, get_challenge
 from src.common.cli import Parser, UserError, run_script
 from src.common.devices import precision_name, resolve_precision, seed_everything
+from src.common.networks import takes_condition
 from src.common.options import Preset, add_option_flags
 from src.common.processes import Processes, join_processes
 from src.datasets.pairs import describe_pairs, load_labelled_pairs
@@ -156,7 +157,7 @@ def build_model(
         model = create_custom_model(device, **model_config)
     except ValueError as error:
         raise UserError(str(error)) from error
-    model_config["use_additional_condition"] = model.network.use_additional_condition
+    model_config["use_additional_condition"] = takes_condition(model.network)
     if model.needs_teacher and not args.teacher:
         raise UserError(f"--method {args.method} learns from a teacher: name its run with --teacher")
     return model, model_config

@@ -15,6 +15,7 @@ from src.challenges import Challenge
 from src.common.cli import UserError
 from src.common.devices import precision_flag, precision_name, resolve_precision, seed_everything
 from src.common.files import PROJECT_ROOT, load_json, save_json
+from src.common.networks import takes_condition
 from src.datasets.pairs import load_pairs
 from src.methods import method_names
 from src.runs import Run
@@ -151,7 +152,7 @@ class Bench:
         model_config = {"method": method, "challenge": self.challenge.name, **network, **options}
         seed_everything(config.seed)
         model = create_custom_model(self.device, **model_config)
-        model_config["use_additional_condition"] = model.network.use_additional_condition
+        model_config["use_additional_condition"] = takes_condition(model.network)
         resume = Run(folder).can_resume
         if resume and (found := config.changes_from(read_resume(folder)["settings"])):
             raise UserError(f"{folder} was made with other settings: {'; '.join(found)}; remove it, or give another --out")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from src.module import DownSample, ResBlock, Swish, TimeEmbedding, UpSample, group_norm, init_layer
+from src.module import Block, DownSample, ResBlock, Swish, TimeEmbedding, UpSample, group_norm, init_layer
 
 
-class UNet(nn.Module):
+class UNet(Block):
     """The denoising U-Net of DDPM (Ho et al., arXiv:2006.11239), with an optional second scalar input.
 
     The defaults are the challenge's network: 58,753,283 parameters, 59,934,979 with the additional condition, 89.4 GFLOP for

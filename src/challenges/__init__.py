@@ -2,7 +2,9 @@
 
 from src.challenges._base import (
     CHALLENGES,
+    CONDITION,
     DEFAULT,
+    NUM_CLASSES,
     Challenge,
     Mark,
     Published,
@@ -18,7 +20,9 @@ import_all(__name__, __path__)
 
 __all__ = [
     "CHALLENGES",
+    "CONDITION",
     "DEFAULT",
+    "NUM_CLASSES",
     "Challenge",
     "Mark",
     "Published",

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from src.challenges._base import Mark, register
-from src.challenges._classes import ClassUNet
 from src.challenges._images import ImageChallenge, as_rgb
+from src.challenges._unet import ClassUNet
 from src.common.cli import UserError
 from src.common.images import contact_sheet, read_picture
 from src.common.processes import Processes

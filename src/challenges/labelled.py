@@ -12,8 +12,8 @@ import numpy as np
 from torch import nn
 
 from src.challenges._base import register
-from src.challenges._classes import ClassUNet
 from src.challenges._images import ImageChallenge
+from src.challenges._unet import ClassUNet
 
 if TYPE_CHECKING:
     from src.evaluation.statistics import Statistics
@@ -32,12 +32,12 @@ class LabelledChallenge(ImageChallenge):
 
     def check_network(self, network: nn.Module) -> None:
         """Raise ValueError where a level of the U-Net would have half a pixel."""
-        size, scale = self.shape[-1] if self.shape else 0, network.scale
-        if size % scale:
+        size, multiple = self.shape[-1] if self.shape else 0, network.multiple
+        if size % multiple:
             levels = (size & -size).bit_length()  # one more than the times that size can be halved
             flags = f"--ch_mult {' '.join('1222222'[:levels])} --attn {' '.join('12'[: levels - 1])}".strip()
             raise ValueError(
-                f"images of {size}x{size} cannot be halved {scale.bit_length() - 1} times, as ch_mult has it: give it "
+                f"images of {size}x{size} cannot be halved {multiple.bit_length() - 1} times, as ch_mult has it: give it "
                 f"{levels} level{'s' if levels > 1 else ''} at most, such as {flags}"
             )
 

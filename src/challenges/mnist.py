@@ -15,11 +15,10 @@ import torch
 from torch import nn
 
 from src.challenges._base import Mark, Published, register
-from src.challenges._classes import ClassUNet
 from src.challenges._images import ImageChallenge, as_rgb, fid_mode
+from src.challenges._unet import ClassUNet, init_layer
 from src.common.options import Preset
 from src.common.processes import Processes
-from src.module import init_layer
 
 if TYPE_CHECKING:
     from src.evaluation.inception import Inception

@@ -5,6 +5,7 @@ from functools import partial
 from src.challenges._base import register
 from src.challenges._faces import DEFAULT_ROOT, load_faces
 from src.challenges._images import ImageChallenge
+from src.challenges._unet import ClassUNet
 
 SIMPSONS32 = register(
     ImageChallenge(
@@ -15,6 +16,7 @@ SIMPSONS32 = register(
         default_root=DEFAULT_ROOT,
         nfe=(1, 2, 4),
         num_samples=1000,
+        network=ClassUNet,
         network_defaults={"ch": 32, "ch_mult": (1, 2, 2), "attn": (1,), "num_res_blocks": 1, "dropout": 0.0},
         training={
             "batch_size": 64,

@@ -7,6 +7,7 @@ import numpy as np
 
 from src.challenges._base import register
 from src.challenges._images import ImageChallenge
+from src.challenges._unet import ClassUNet
 from src.common.options import Preset
 
 SPLITS = {  # size -> number of images, seed
@@ -50,6 +51,7 @@ TOON32 = register(
         load=partial(load_toons, size=32),
         nfe=(1, 2, 4),
         num_samples=1000,
+        network=ClassUNet,
         network_defaults={"ch": 32, "ch_mult": (1, 2, 2), "attn": (1,), "num_res_blocks": 1, "dropout": 0.0},
         training={
             "batch_size": 64,

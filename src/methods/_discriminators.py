@@ -19,6 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from src.common.efficientnet import OUTPUTS, load_efficientnet
 from src.common.guidance import with_labels
+from src.common.networks import embed, halvings
 from src.methods._base import Method
 from src.module import DownSample
 
@@ -105,7 +106,8 @@ class UNetDiscriminator(HeadsDiscriminator):
 
     def __init__(self, teacher: Method, sigma: float, width: int, levels: Sequence[float] = ()):
         seen, network = TeacherInput(teacher, sigma), teacher.network
-        image = torch.zeros(1, network.head.in_channels, network.scale, network.scale, device=teacher.device)
+        size = 2 ** halvings(network)
+        image = torch.zeros(1, network.head.in_channels, size, size, device=teacher.device)
         maps = seen(image, encode)
         super().__init__([scale.shape[1] for scale in maps], width, levels, teacher.num_classes)
         self.seen = seen
@@ -233,7 +235,7 @@ def encode(
     labels: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
     """The U-Net's activations on its way down: the last of every level, the deepest after the middle blocks."""
-    temb = network.embed(timestep, condition, **with_labels(labels))
+    temb = embed(network, timestep, condition, labels)
     h, levels = network.head(x), []
     for block in network.downblocks:
         if isinstance(block, DownSample):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from src.common.networks import takes_condition
 from src.submission.broker import Cost, Shift
 from src.submission.contents import CHECKPOINT, CONFIG
 from src.submission.failures import Failed
@@ -55,7 +56,7 @@ def measure_cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
     device = next(network.parameters()).device
     network = network.to("cpu")
     x, t = torch.zeros(1, *image_shape), torch.zeros(1)
-    condition = torch.zeros(1) if network.use_additional_condition else None
+    condition = torch.zeros(1) if takes_condition(network) else None
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

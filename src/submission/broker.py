@@ -18,7 +18,9 @@ import torch
 
 from src.challenges import Challenge, get_challenge
 from src.common.devices import autocast
+from src.common.guidance import with_labels
 from src.common.images import to_uint8
+from src.common.networks import takes_condition
 from src.submission.failures import CODES, Failed, one_line
 from src.submission.lineage import Call, shares
 from src.submission.sandbox import Confined, Limits
@@ -107,8 +109,10 @@ class Broker:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.confined.kill()
 
-    def sample(self, nfe: int, seeds: list[int]) -> Sampled:
-        """Images of these seeds, one per seed, of nfe network calls each.
+    def sample(self, nfe: int, seeds: list[int], first: int = 0) -> Sampled:
+        """Images of these seeds, one per seed, of nfe network calls each; of a network with classes, of each class in turn.
+
+        first: the number of the first image in its run, from which its class follows as in sampling.py.
 
         Allowed are nfe calls, each on the whole batch, and a little work beside them. Raises Failed.
         """
@@ -119,8 +123,9 @@ class Broker:
         cpu = self._cpu_at_start + limits.cpu_seconds + self.images * limits.cpu_share * self.model.cost.cpu_seconds
         wait = min(limits.sample_seconds + len(seeds) * limits.sample_seconds_an_image, limits.run_seconds - self.waited)
         self.confined.allow(cpu, wait, "hidden_compute")
-        bfloat16 = self.dtype == torch.bfloat16
-        self._send({"kind": "sample", "shape": shape, "nfe": nfe, "seeds": seeds, "bfloat16": bfloat16})
+        bfloat16, count = self.dtype == torch.bfloat16, getattr(next(iter(self.networks.values())), "num_classes", 0)
+        labels = [1 + number % count for number in range(first, first + len(seeds))] if count else None
+        self._send({"kind": "sample", "shape": shape, "nfe": nfe, "seeds": seeds, "labels": labels, "bfloat16": bfloat16})
         made = 0
         while True:
             header, payload = self._receive(4 * math.prod(shape) * 8)
@@ -195,7 +200,8 @@ class Broker:
         if not all(isinstance(name, str) for name in named) or named[0] not in self.networks or named[1] not in PRECISIONS:
             raise Failed("wrong_output", "a message of the model's process has no sense")
         network, dtype = self.networks[named[0]], getattr(torch, named[1])
-        given = _tensors(header, payload, {"x": FLOAT_TYPES, "timestep": DTYPES, "condition": DTYPES})
+        types = {"x": FLOAT_TYPES, "timestep": DTYPES, "condition": DTYPES, "labels": ("int64",)}
+        given = _tensors(header, payload, types)
         x, timestep, condition = given.get("x"), given.get("timestep"), given.get("condition")
         if x is None or timestep is None:
             raise Failed("wrong_output", "a network call without x or timestep")
@@ -213,14 +219,18 @@ class Broker:
                 raise Failed(
                     "wrong_output", f"a network call with a time or condition {tuple(scalars.shape)}, expected ({rows},)"
                 )
-        if not network.use_additional_condition:
+        if not takes_condition(network):
             condition = None  # ignored, as by the course's network
         elif condition is None:
             raise Failed("crashed", "the network has the additional condition, and a call gave it none")
+        labels, count = given.get("labels"), getattr(network, "num_classes", 0)
+        if labels is not None and not (tuple(labels.shape) == (rows,) and labels.min() >= 0 and labels.max() <= count):
+            raise Failed("wrong_output", f"a network call with labels that are not {rows} of 0 to {count}")
+        known = with_labels(labels.to(self.device) if labels is not None and count else None)
         times = (value if value is None else value.to(self.device).expand(rows) for value in (timestep, condition))
         try:
             with torch.inference_mode(), autocast(self.device, dtype):
-                answer = network(x.to(self.device), *times)
+                answer = network(x.to(self.device), *times, **known)
                 answer = answer if self.shift is None else self.shift(answer)
         except torch.OutOfMemoryError:
             raise  # ours

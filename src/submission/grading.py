@@ -153,10 +153,12 @@ def sample(model: Model, job: Job, nfe: int, seed: int, fields: dict[int, torch.
     dtype = resolve_precision(settings.precision, device)
     made = []
     with Broker(model, settings.limits, settings.sandbox, settings.task, dtype, hidden) as broker:
+        first = 0
         for number, seeds in enumerate(batches(seed, settings)):
             shifted = fields is not None and number in fields
             broker.shift = audit.shift_by(fields[number].to(device)) if shifted else None
-            made.append(broker.sample(nfe, seeds))
+            made.append(broker.sample(nfe, seeds, first))
+            first += len(seeds)
     images, shares = (np.concatenate([getattr(batch, name) for batch in made]) for name in ("images", "shares"))
     return SampledImages(images, shares, broker.calls, broker.method)
 

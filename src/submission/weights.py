@@ -6,6 +6,7 @@ that only training needs, are zeros there.
 
 import pickle
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.challenges import Challenge, get_challenge
+from src.challenges import CONDITION, NUM_CLASSES, Challenge, get_challenge
 from src.common.checkpoints import plain_name, state_of
 from src.common.cli import UserError
 from src.common.files import load_torch
@@ -51,28 +52,31 @@ def read_weights(top: Path, network_options: dict[str, Any] | None = None, chall
     """The networks and other tensors of an unpacked submission's checkpoint. Nothing in the file runs: only tensors are read.
 
     network_options: of the challenge's network, where they are not its own defaults; whether a network has the additional
-    condition is told by its names. challenge: the course's if not given.
+    condition, and how many classes, is told by its names and shapes. challenge: the course's if not given.
 
     Raises Failed: missing_file for a damaged file, unsafe_pickle for one that holds more than tensors, bad_checkpoint for
     tensors of an odd kind, wrong_architecture for a network of other names, shapes or values, stored_images for too many
     tensors beside the networks.
     """
-    challenge, options = challenge or get_challenge(), network_options or {}
+    challenge, options = challenge or get_challenge(), dict(network_options or {})
+
+    def build(condition: bool, num_classes: int) -> nn.Module:
+        classes = {NUM_CLASSES: num_classes} if num_classes else {}
+        return challenge.build_network(**options, **classes, **{CONDITION: condition})
+
     state = _read_state(top / CHECKPOINT)
     for name, value in state.items():
         if fault := _fault(value):
             raise Failed("bad_checkpoint", f"{CHECKPOINT}: {name} is {fault}; save plain tensors: model.state_dict()")
-    expected = {condition: _expected(challenge, options, condition) for condition in (False, True)}
-    prefixes = _find_networks(state, expected)
+    prefixes = _find_networks(state, build, challenge)
     if len(prefixes) > MOST_NETWORKS:
         raise Failed("wrong_architecture", f"{CHECKPOINT} holds {len(prefixes)} networks, at most {MOST_NETWORKS} are taken")
     networks = {}
-    for prefix, condition in prefixes.items():
-        given = {name: state.pop(prefix + name) for name in expected[condition]}
+    for prefix, kind in prefixes.items():
+        given = {name: state.pop(prefix + name) for name in _shapes(build, *kind)}
         if not all(value.is_floating_point() and torch.isfinite(value).all() for value in given.values()):
             raise Failed("wrong_architecture", f"{_title(prefix)} has weights that are no finite numbers")
-        network = challenge.build_network(**options, use_additional_condition=condition)
-        networks[prefix] = network.eval().requires_grad_(False)
+        networks[prefix] = build(*kind).eval().requires_grad_(False)
         networks[prefix].load_state_dict(given)
     extras, zeros = _divide(state)
     remarks = []
@@ -139,23 +143,28 @@ def _fault(value: torch.Tensor) -> str:
     return ""
 
 
-def _expected(challenge: Challenge, options: dict[str, Any], condition: bool) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of the challenge's network."""
+def _shapes(build: Callable[[bool, int], nn.Module], condition: bool, num_classes: int) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the challenge's network with the condition or without, of so many classes."""
     with torch.device("meta"):
-        network = challenge.build_network(**options, use_additional_condition=condition)
+        network = build(condition, num_classes)
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
 
 
-def _find_networks(state: dict[str, torch.Tensor], expected: dict[bool, dict[str, tuple[int, ...]]]) -> dict[str, bool]:
-    """Prefix -> whether it has the condition, of every network in the state. Raises Failed where there is none."""
+def _find_networks(
+    state: dict[str, torch.Tensor], build: Callable[[bool, int], nn.Module], challenge: Challenge
+) -> dict[str, tuple[bool, int]]:
+    """Prefix -> whether it has the condition, and its number of classes, of every network in the state.
+
+    Raises Failed where there is none.
+    """
     found, faults = {}, []
-    mark = min((name for name in expected[False] if name.endswith("weight")), key=len)  # stands at the network's top
+    mark = min((name for name in _shapes(build, False, 0) if name.endswith("weight")), key=len)  # stands at the network's top
     for prefix in sorted(name.removesuffix(mark) for name in state if name.endswith(mark)):
         given = {name.removeprefix(prefix): tuple(value.shape) for name, value in state.items() if name.startswith(prefix)}
-        condition = any(name.startswith("condition_") for name in given)
-        wanted = expected[condition]
+        kind = any(name.startswith("condition_") for name in given), _num_classes(given, challenge)
+        wanted = _shapes(build, *kind)
         if all(given.get(name) == shape for name, shape in wanted.items()):
-            found[prefix] = condition
+            found[prefix] = kind
         else:
             faults.append((prefix, given, wanted))
     main = [fault for fault in faults if plain_name(fault[0]) == "network"]
@@ -172,6 +181,14 @@ def _find_networks(state: dict[str, torch.Tensor], expected: dict[bool, dict[str
     told = ", ".join(f"{word} {len(names)} tensors ({names[0]})" for word, names in words if names)
     shape = next((f"; {name} is {given[name]}, expected {wanted[name]}" for name in words[2][1]), "")
     raise Failed("wrong_architecture", f"{_title(prefix)} is not the challenge's: it {told}{shape}")
+
+
+def _num_classes(given: dict[str, tuple[int, ...]], challenge: Challenge) -> int:
+    """Of a network of these names and shapes, whose first label is "no class"; 0 where the challenge has none."""
+    rows = given.get("class_embedding.weight", ())[:1]
+    if not rows or not challenge.takes_classes:
+        return 0
+    return len(challenge.classes) or max(rows[0] - 1, 0)
 
 
 def _divide(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from src.common.devices import autocast
 from src.common.files import cache_dir, load_json, save_json
+from src.common.networks import takes_condition
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 BUDGET = 1.0  # seconds of one timed pass
@@ -64,7 +65,7 @@ def _seconds(network: nn.Module, image_shape: Sequence[int], count: int, dtype: 
     t = torch.rand(count, device=device)
     start = time.perf_counter()
     with autocast(device, dtype):
-        out = network(x, t, t) if network.use_additional_condition else network(x, t)
+        out = network(x, t, t) if takes_condition(network) else network(x, t)
         loss = out.float().square().mean()
     loss.backward()
     loss.item()

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 import torch
 
 from src.challenges import get_challenge
-from src.challenges._classes import ClassUNet
+from src.challenges._unet import ClassUNet
 from src.common.checkpoints import load_model, save_model
 from src.common.devices import PRECISIONS, autocast
-from src.methods import Method
+from src.common.networks import takes_condition
+from src.methods import Method, _discriminators
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
 from src.training.saving import Previews
@@ -174,7 +175,7 @@ def check_bfloat16_loss(make: Make) -> None:
 def check_condition(make: Make) -> None:
     """Where the condition is declared it takes several values, and another value gives other images."""
     model = make()
-    if not model.network.use_additional_condition:
+    if not takes_condition(model.network):
         return
     seen = []
     for nfe in (1, 4):
@@ -298,7 +299,7 @@ def check_labels(make_labelled: Make) -> None:
 def labelled_calls():
     """Record every call of a network with classes: which row of the patterns each image is, or None, and the labels told."""
     calls = []
-    forward, embed = ClassUNet.forward, ClassUNet.embed
+    forward, embed = ClassUNet.forward, _discriminators.embed
 
     def plain(value: torch.Tensor | None) -> torch.Tensor | None:
         while value is not None and torch._C._functorch.is_functorch_wrapped_tensor(value):
@@ -315,18 +316,14 @@ def labelled_calls():
 
     def forward_noted(self, x, timestep, condition=None, labels=None):
         note([row(image) for image in plain(x)], labels)
-        ClassUNet.embed = embed
-        try:
-            return forward(self, x, timestep, condition, labels)
-        finally:
-            ClassUNet.embed = embed_noted
+        return forward(self, x, timestep, condition, labels)
 
-    def embed_noted(self, timestep, condition=None, labels=None):  # a discriminator's call
+    def embed_noted(unet, timestep, condition=None, labels=None):  # a discriminator's call
         note([None] * len(timestep), labels)
-        return embed(self, timestep, condition, labels)
+        return embed(unet, timestep, condition, labels)
 
-    ClassUNet.forward, ClassUNet.embed = forward_noted, embed_noted
+    ClassUNet.forward, _discriminators.embed = forward_noted, embed_noted
     try:
         yield calls
     finally:
-        ClassUNet.forward, ClassUNet.embed = forward, embed
+        ClassUNet.forward, _discriminators.embed = forward, embed
