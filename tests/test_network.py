@@ -1,5 +1,9 @@
+import importlib
+import itertools
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from src.module import ResBlock, TimeEmbedding, group_norm
 from src.network import UNet
+from tests.foreign import COURSE
 from tests.helpers import TINY, fill_by_rule
 
 DATA = Path(__file__).parent / "data"
@@ -19,9 +24,18 @@ def inputs(conditional):
     return (x, torch.tensor([0.25, 700.0])) + ((torch.tensor([0.5, 3.0]),) if conditional else ())
 
 
-@pytest.fixture(scope="module", params=CASES)
+def stand_in():
+    """The network of the stand-in for the course's own files."""
+    sys.modules["course"] = package = ModuleType("course")
+    package.__path__ = [str(COURSE / "src")]
+    return importlib.import_module("course.network").UNet
+
+
+@pytest.fixture(scope="module", params=itertools.product(CASES, ("ours", "stand_in")), ids="-".join)
 def full(request):
-    return request.param, fill_by_rule(UNet(use_additional_condition=CASES[request.param][0])).eval()
+    case, whose = request.param
+    network = UNet if whose == "ours" else stand_in()
+    return case, fill_by_rule(network(use_additional_condition=CASES[case][0])).eval()
 
 
 def test_parameter_names_and_shapes(full):

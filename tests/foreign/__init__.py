@@ -25,8 +25,8 @@ STRANGERS = {"model_type": "consistency", "scheduler_type": "karras", "use_ema":
 CONTRACT = ("src/base_model.py", "src/network.py", "src/module.py")
 
 
-def lay_out(folder: Path, name: str) -> Path:
-    """A complete hand-in of this model in `folder`, with a tiny network of fixed weights in its checkpoint."""
+def lay_out(folder: Path, name: str, network: dict = TINY) -> Path:
+    """A complete hand-in of this model in `folder`, with a network of these options and fixed weights in its checkpoint."""
     own = MODELS / name if (MODELS / name).is_dir() else MODELS / f"{name}.py"
     shutil.copytree(COURSE, folder)
     for file in CONTRACT:
@@ -35,7 +35,7 @@ def lay_out(folder: Path, name: str) -> Path:
         shutil.copytree(own, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     else:
         shutil.copy(own, folder / "custom_model.py")
-    config = {**{key: list(value) if isinstance(value, tuple) else value for key, value in TINY.items()}, **STRANGERS}
+    config = {**{key: list(value) if isinstance(value, tuple) else value for key, value in network.items()}, **STRANGERS}
     with imported(folder) as custom_model:
         model = custom_model.create_custom_model(device="cpu", **config)
         for module in model.modules():

@@ -1,4 +1,4 @@
-"""The course's own dataset.py, sampling.py, measure_fid.py and src/utils.py laid over the kit: all else runs as before."""
+"""The course's own fixed files, all of them, laid over the kit: all else runs as before."""
 
 import json
 import shutil
@@ -8,13 +8,14 @@ import pytest
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT, cache_dir
 from src.submission.sandbox import find_kind
-from tests.foreign import COURSE, lay_out
+from tests.foreign import CONTRACT, COURSE, lay_out
 from tests.helpers import TINY, TINY_FLAGS
 from tests.processes import python
 
-LAID_OVER = ("dataset.py", "sampling.py", "measure_fid.py", "src/utils.py")
+LAID_OVER = ("dataset.py", "sampling.py", "measure_fid.py", "src/utils.py", *CONTRACT)
+SMALL = {**TINY, "ch": 32}  # the course's network is made for channels that 32 divides
 COMMANDS = {
-    "train.py": f"train.py {' '.join(TINY_FLAGS)} --challenge toon --batch_size 4 --num_iterations 2 --run_name r",
+    "train.py": f"train.py {' '.join(TINY_FLAGS)} --ch 32 --challenge toon --batch_size 4 --num_iterations 2 --run_name r",
     "the course's sampling.py": "sampling.py --ckpt_path results/r/last.ckpt --num_samples 2 --nfe_list 2",
     "pairs": "-m src.datasets.pairs --teacher results/r --count 2 --steps 1 --out pairs --device cpu",
     "averages": "-m src.training.ema results/r",
@@ -75,9 +76,9 @@ def test_the_grader(laid_over, package_file, tmp_path):
         kind = find_kind()
     except UserError as error:
         pytest.skip(str(error))
-    lay_out(laid_over.folder / "team", "flow_plain")
+    lay_out(laid_over.folder / "team", "flow_plain", SMALL)
     (laid_over.folder / "team" / "notes.pdf").touch()
-    options = {"reference_dir": "reference", "sandbox": kind, "network": {**TINY}, "inception": str(package_file)}
+    options = {"reference_dir": "reference", "sandbox": kind, "network": SMALL, "inception": str(package_file)}
     laid_over("-c", "from src.challenges import get_challenge; get_challenge('toon').write_reference('', 'reference', 12)")
     result = json.loads(laid_over("-c", GRADE, json.dumps(options)).splitlines()[-1])
     assert result["status"] == "graded" and result["nfe"]["1"]["calls"] == 1, result["reason"]
