@@ -77,12 +77,10 @@ def against(row: Row) -> str:
 
 
 def last_scores(run: Run, titles: Mapping[str, str]) -> dict[str, float]:
-    """What was sampled -> the last score of the metric that ranks, in order of NFE: {"NFE 4, guidance scale 2": 5.2}."""
-    ranks, found = next(iter(titles)), {}
-    for row in measured(run):
-        if isinstance(row.get(ranks), float):
-            found[row["nfe"], sampled_by(row)] = row[ranks]
-    return {", ".join(filter(None, (f"NFE {nfe}", how))): value for (nfe, how), value in sorted(found.items())}
+    """NFE -> the last score of the metric that ranks, of samples that were made as usual: {"NFE 4": 5.2}, in order of NFE."""
+    ranks = next(iter(titles))
+    found = {row["nfe"]: row[ranks] for row in measured(run) if isinstance(row.get(ranks), float) and not sampled_by(row)}
+    return {f"NFE {nfe}": found[nfe] for nfe in sorted(found)}
 
 
 def scores(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
