@@ -57,7 +57,7 @@ def options_of(loss_type: str) -> Options:
 
 
 def prior_of(loaded: Loaded, model: Any) -> Checkpoint:
-    """This model as a prior, in the place of the loaded one that it may be a copy of. Raises UserError where it cannot be one."""
+    """As a prior the loaded model, or a copy of it. Raises UserError where it cannot be one."""
     return Checkpoint(model, loaded.classes, loaded.shape, loaded.dtype)
 
 

@@ -97,7 +97,7 @@ def scores(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
             "steps": row.get("step"),
             OTHERWISE: sampled_by(row),
         }
-        for row in sorted(reversed(measured(run)), key=lambda row: row["nfe"])
+        for row in sorted(measured(run)[::-1], key=lambda row: row["nfe"])
         for name, title in titles.items()
         if isinstance(row.get(name), float)
     ]

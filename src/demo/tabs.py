@@ -35,7 +35,7 @@ ONE_WITH_CLASSES = "python train.py --challenge mnist --preset laptop --class_co
 
 
 def tab(title: str, asks: Collection[str] = ASKS) -> Callable[[Show], Show]:
-    """Make a function a tab of this title: after those above it. asks: what it has a use for of the sidebar; else everything."""
+    """Make a function a tab of this title, after those above it. asks: what it has a use for of the sidebar, of ASKS."""
 
     def add(show: Show) -> Show:
         TABS[title] = Tab(show, asks)

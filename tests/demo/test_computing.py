@@ -408,10 +408,16 @@ def test_what_is_known_of_samples_is_of_that_checkpoint_sampled_so(classes_measu
     ):
         measure(run, **row)
     known = [
-        history.known_scores(classes_measured, nfe, replace(ASKED, scale=scale)) for nfe, scale in ((2, 0), (2, 2), (4, 0), (1, 0))
+        history.known_scores(classes_measured, nfe, replace(ASKED, scale=scale))
+        for nfe, scale in ((2, 0), (2, 2), (4, 0), (1, 0))
     ]
     title = classes_measured.challenge.metrics["fid_pytorch"]
-    assert known == [{title: ("9.00", "5,000 vs 60,000")}, {title: ("5.00", "1,000 vs 300")}, {title: ("6.00", "1,000 vs 300")}, {}]
+    assert known == [
+        {title: ("9.00", "5,000 vs 60,000")},
+        {title: ("5.00", "1,000 vs 300")},
+        {title: ("6.00", "1,000 vs 300")},
+        {},
+    ]
     assert history.known_scores(classes_measured, 2, replace(ASKED, classes=(8,))) == {}
     assert history.known_scores(replace(classes_measured, step=None), 2, ASKED) == {}
 
