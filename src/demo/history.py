@@ -88,6 +88,7 @@ def scores(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
 
     titles: a score's name in the run's file -> what it is called.
     """
+    rows = measured(run)[::-1]
     table = [
         {
             "NFE": row["nfe"],
@@ -97,7 +98,7 @@ def scores(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
             "steps": row.get("step"),
             OTHERWISE: sampled_by(row),
         }
-        for row in sorted(measured(run)[::-1], key=lambda row: row["nfe"])
+        for row in sorted(rows, key=lambda row: row["nfe"])
         for name, title in titles.items()
         if isinstance(row.get(name), float)
     ]
