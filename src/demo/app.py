@@ -21,12 +21,13 @@ def main() -> None:
     st.markdown("#### Few-step image generation")
     page.keep_choices()
     try:
-        asked = sidebar.ask(make_parser().parse_args())
         titles = list(tabs.TABS)
+        opened = tabs.TABS[st.session_state.get("tab", titles[0])]
+        asked = sidebar.ask(make_parser().parse_args(), opened.asks)
         for place, title in zip(st.tabs(titles, key="tab", on_change="rerun"), titles, strict=True):
             if place.open:  # the others are not computed
                 with place:
-                    tabs.TABS[title](asked)
+                    tabs.TABS[title].show(asked)
     except UserError as error:
         st.error(str(error))
     except SystemExit:

@@ -4,16 +4,18 @@ import copy
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
 
 from src.challenges._images import as_rgb
+from src.common.cli import UserError
 from src.common.images import to_uint8
 from src.common.options import Options, default_of
 from src.demo.samples import alone
 from src.demo.sources import Loaded
-from src.distillation.checkpoint import Checkpoint
+from src.distillation.checkpoint import Checkpoint, describe_prior
 from src.distillation.losses import LOSSES, start
 from src.distillation.optimize import OptimizeOptions, optimize
 
@@ -54,6 +56,28 @@ def options_of(loss_type: str) -> Options:
     return loss.Config(**loss.FOR_CHECKPOINT)
 
 
+def prior_of(loaded: Loaded, model: Any) -> Checkpoint:
+    """As a prior the loaded model, or a copy of it. Raises UserError where it cannot be one."""
+    return Checkpoint(model, loaded.classes, loaded.shape, loaded.dtype)
+
+
+def refusal(loaded: Loaded) -> str:
+    """Why the model cannot be distilled, in one line; empty where it can be."""
+    if not loaded.makes_images:
+        return f"samples of challenge {loaded.challenge.name} are no images"
+    try:
+        with alone:
+            prior_of(loaded, loaded.model)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def describe(loaded: Loaded) -> str:
+    """Which checkpoint is distilled, as the command prints it."""
+    return describe_prior(loaded.checkpoint, loaded.model, loaded.dtype)
+
+
 def distil(loaded: Loaded, wanted: Wanted, tell: Tell) -> Distilled:
     """The images of every moment, those of the command below.
 
@@ -62,7 +86,7 @@ def distil(loaded: Loaded, wanted: Wanted, tell: Tell) -> Distilled:
     """
     with alone:  # the copy is this run's own, in the memory layout of the command, whose rounding is another
         model = copy.deepcopy(loaded.model).to(memory_format=torch.contiguous_format)
-        prior = Checkpoint(model, loaded.classes, loaded.shape, loaded.dtype)
+        prior = prior_of(loaded, model)
         loss = start(wanted.loss_type, prior, prior.encode_condition(wanted.name), wanted.own, wanted.options.seed)
     moments, steps, losses = [], [], []
 

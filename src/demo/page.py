@@ -21,6 +21,7 @@ from src.demo.samples import Asked, Nearest, Tell
 from src.demo.sources import Loaded, Source
 
 Known = tuple[str, tuple[int, ...], str]  # what a model is known by: its checkpoint, sources.version of it, the device
+ASKS = NFE, SEED, COUNT, CLASSES = "nfe", "seed", "count", "classes"  # of the sidebar; guidance comes with classes
 KEPT = "kept_"  # how the keys of choices begin
 
 
@@ -56,6 +57,10 @@ class Page:
         found = _distilled(self.known, wanted, _page=self)
         made.add(key)
         return found
+
+    def refusal_to_distil(self) -> str:
+        """Why score distillation cannot be asked of the model, in one line; empty where it can."""
+        return _refusal(self.known, _loaded=self.loaded)
 
     def nearest_training(self, shown: np.ndarray) -> Nearest:
         """The nearest training image of each of the samples that compute gave, as to_array gives them."""
@@ -115,6 +120,11 @@ def _distilled(known: Known, wanted: Wanted, _page: Page) -> Distilled:
     finally:
         bar.empty()
         place.empty()
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _refusal(known: Known, _loaded: Loaded) -> str:
+    return distillation.refusal(_loaded)
 
 
 @st.cache_data(max_entries=16, show_spinner="looking for the nearest training images ...")

@@ -1,20 +1,20 @@
 """The sidebar: which model, and what is asked of it."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import streamlit as st
 
 from src.common.cli import UserError
 from src.demo import sources
-from src.demo.page import Page, choice, load_model
+from src.demo.page import CLASSES, COUNT, NFE, SEED, Page, choice, load_model
 from src.demo.samples import Asked
 from src.demo.sources import Loaded, Source
-from src.runs import checkpoint_of
+from src.demo.starting import home_path
 
 OTHER_PATH, OTHER_NUMBER, NO_CLASS = "another path ...", "other", "no class"
-USUAL_SAMPLES, MOST_CALLS, MOST_GUIDANCE = 16, 1000, 50.0
+USUAL_SEED, USUAL_SAMPLES, MOST_CALLS, MOST_GUIDANCE = 42, 16, 1000, 50.0
 TRAIN_ONE = "python train.py --challenge mnist --preset small"
 
 
@@ -24,19 +24,23 @@ def listed(checkpoints: str, results: str) -> tuple[list[Source], list[Source]]:
     return sources.shipped(Path(checkpoints)), sources.trained(Path(results))
 
 
-def ask(args: argparse.Namespace) -> Page:
-    """Show the sidebar, and give what it asks for. Raises UserError where there is no model to ask."""
+def ask(args: argparse.Namespace, asks: Collection[str]) -> Page:
+    """Show the sidebar, and give what it asks for. Raises UserError where there is no model to ask.
+
+    asks: what the open tab has a use for, of page.ASKS; the rest is not offered, and has its default.
+    """
     shipped, runs = listed(str(args.checkpoints), str(args.results))
     with st.sidebar:
         checkpoint = ask_checkpoint([*shipped, *runs], args)
         known = (str(checkpoint), sources.version(checkpoint), args.device)
         loaded = load_model(*known)
-        nfe = ask_nfe(loaded.challenge.nfe)
-        seed = st.number_input("Seed", min_value=0, step=1, key=choice("seed", 42))
-        usual = max(USUAL_SAMPLES, loaded.challenge.preview_samples)
-        key = choice(f"count_{loaded.challenge.name}", usual)
-        count = st.slider("Samples", 1, 4 * usual, key=key)
-        classes, scale = ask_classes(loaded) if loaded.classes else (None, 0.0)
+        nfe = ask_nfe(loaded.challenge.nfe) if NFE in asks else loaded.challenge.nfe[0]
+        seed = st.number_input("Seed", min_value=0, step=1, key=choice("seed", USUAL_SEED)) if SEED in asks else USUAL_SEED
+        count = usual = max(USUAL_SAMPLES, loaded.challenge.preview_samples)
+        if COUNT in asks:
+            key = choice(f"count_{loaded.challenge.name}", usual)
+            count = st.slider("Samples", 1, 4 * usual, key=key)
+        classes, scale = ask_classes(loaded) if loaded.classes and CLASSES in asks else (None, 0.0)
         st.caption(str(loaded))
     return Page(loaded, known, nfe, Asked(int(seed), count, classes, scale), shipped, runs, args.device)
 
@@ -56,7 +60,7 @@ def ask_checkpoint(found: Sequence[Source], args: argparse.Namespace) -> Path:
         )
     if not typed:
         raise UserError("type in the path of a run's folder, or of a checkpoint with its model_config.json beside it")
-    return checkpoint_of(Path(typed).expanduser())
+    return sources.checkpoint_at(home_path(typed))
 
 
 def ask_nfe(usual: Sequence[int]) -> int:

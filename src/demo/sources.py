@@ -12,9 +12,12 @@ from src.challenges._images import ImageChallenge
 from src.common.checkpoints import MODEL_CONFIG, load_model, read_model_config
 from src.common.cli import UserError
 from src.common.devices import precision_name, resolve_device, resolve_precision
+from src.common.files import load_torch
+from src.distillation.checkpoint import METHODS_THAT_CAN
 from src.runs import BEST, Run, checkpoint_of, runs_in
 
 PLANE = (2,)  # the shape of a sample that is a point
+NOT_SAVED = "not saved yet"
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,16 @@ def shipped(folder: Path) -> list[Source]:
 
 
 def trained(folder: Path) -> list[Source]:
-    """The runs of results/ that have a checkpoint, the one that was written last first."""
-    saved = [file for run in runs_in(folder) if (file := checkpoint_of(run.folder)).is_file()]
-    return [describe_source(file, folder) for file in sorted(saved, key=lambda file: -file.stat().st_mtime_ns)]
+    """The runs of results/, the one that was saved last first; after them those that were not saved yet."""
+    files = [checkpoint_of(run.folder) for run in runs_in(folder)]
+    return [describe_source(file, folder) for file in sorted(files, key=lambda file: -version(file)[0])]
 
 
 def describe_source(checkpoint: Path, folder: Path) -> Source:
     """The source of a checkpoint in a folder, by the name of which, and of its own place there, it is listed."""
     place = checkpoint.parent.relative_to(folder.parent)
+    if not checkpoint.is_file():
+        return Source(f"{place} ({NOT_SAVED})", checkpoint)
     try:
         config = read_model_config(checkpoint) or {}
     except UserError:  # the page says what is wrong when it is chosen
@@ -63,10 +68,22 @@ def on_the_plane(source: Source) -> bool:
     return source.challenge in CHALLENGES.names() and get_challenge(source.challenge).shape == PLANE
 
 
-def knows_classes_of_images(source: Source) -> bool:
-    """Whether its samples are images, of classes that can be asked for."""
-    known = source.classes and source.challenge in CHALLENGES.names()
+def can_be_distilled(source: Source) -> bool:
+    """Whether its samples are images, of classes that can be asked for, and its method is one that can be distilled."""
+    known = source.classes and source.method in METHODS_THAT_CAN and source.challenge in CHALLENGES.names()
     return known and isinstance(get_challenge(source.challenge), ImageChallenge)
+
+
+def checkpoint_at(path: Path) -> Path:
+    """The checkpoint that a typed path stands for: one, or the folder that it lies in.
+
+    Raises UserError for a folder of several runs, naming one of them.
+    """
+    checkpoint = checkpoint_of(path)
+    if path.is_dir() and not checkpoint.is_file() and (runs := [run for run in runs_in(path) if run.folder != path]):
+        names = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        raise UserError(f"{path} is a folder of {names}: type in the path of a run, such as {runs[0].folder}")
+    return checkpoint
 
 
 def version(checkpoint: Path) -> tuple[int, ...]:
@@ -83,6 +100,7 @@ class Loaded:
         shape: of one sample.
         classes: the names of those that labels 1, 2 ... stand for; none for a model without classes.
         dtype: of its network's matrix products.
+        step: after how many steps of training it was saved; None where the file does not say it.
     """
 
     model: Any
@@ -91,6 +109,7 @@ class Loaded:
     classes: tuple[str, ...]
     checkpoint: Path
     dtype: torch.dtype
+    step: int | None
 
     @property
     def run(self) -> Run:
@@ -122,7 +141,12 @@ def load(checkpoint: Path, device_name: str = "cuda") -> Loaded:
 
     Raises UserError where the checkpoint or its configuration is absent, damaged, or of another model.
     """
+    run = Run.of(checkpoint)
+    if not checkpoint.is_file() and run.exists:
+        every = run.training.get("save_interval")
+        raise UserError(f"{run.folder} has {NOT_SAVED}: it does so every {every} steps, and when it is ended by Ctrl-C")
     challenge, device = find_challenge(None, checkpoint), resolve_device(device_name)
     model = load_model(checkpoint, create_custom_model, device).eval().to(memory_format=torch.channels_last)
     classes = tuple((read_model_config(checkpoint) or {}).get("classes", ()))
-    return Loaded(model, challenge, challenge.known_shape, classes, checkpoint, resolve_precision("auto", device))
+    dtype, step = resolve_precision("auto", device), load_torch(checkpoint).get("step")
+    return Loaded(model, challenge, challenge.known_shape, classes, checkpoint, dtype, step)

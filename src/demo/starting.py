@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,11 +11,16 @@ from src.common.cli import Parser, UserError
 APP = Path(__file__).with_name("app.py")
 
 
+def home_path(text: str) -> Path:
+    """A path as it is typed: ~ at its beginning is the home folder, which a shell does not see in --flag=~/x."""
+    return Path(os.path.expanduser(text))
+
+
 def make_parser(**kwargs: str) -> Parser:
     """The flags of the page, which `python -m src.demo` hands on to it."""
     parser = Parser(**kwargs)
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="folder of models that come with the kit")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of runs, at any depth")
+    for name, text in (("checkpoints", "of models that come with the kit"), ("results", "of runs, at any depth")):
+        parser.add_argument(f"--{name}", type=home_path, default=Path(name), help=f"folder {text}")
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     return parser
 
@@ -22,6 +28,15 @@ def make_parser(**kwargs: str) -> Parser:
 def app_flags(args: argparse.Namespace) -> Sequence[str]:
     """The flags of the page as words."""
     return ["--checkpoints", str(args.checkpoints), "--results", str(args.results), "--device", args.device]
+
+
+def check_folders(args: argparse.Namespace) -> None:
+    """Raise UserError for a folder that was named and is none; those that are taken where nobody names them may be absent."""
+    for name in ("checkpoints", "results"):
+        folder = getattr(args, name)
+        if folder != Path(name) and not folder.is_dir():
+            there = "that is a file" if folder.exists() else "there is no such folder"
+            raise UserError(f"--{name} {folder}: expected a folder, and {there}")
 
 
 def need_streamlit() -> None:

@@ -1,7 +1,7 @@
 """The tabs of the page. Another one is another function here, under its title: the open one is called with the page."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,26 +9,36 @@ import streamlit as st
 
 from src.demo import distillation, history, pictures, samples, sources
 from src.demo.distillation import Wanted
-from src.demo.page import Known, Page, choice, load_model
+from src.demo.page import ASKS, CLASSES, COUNT, NFE, SEED, Known, Page, choice, load_model
 from src.demo.samples import MANY, Asked
 from src.distillation.losses import LOSSES
 from src.distillation.optimize import OptimizeOptions
 from src.distillation.outputs import file_stem
-from src.runs import last_scores
 
-Tab = Callable[[Page], None]
+Show = Callable[[Page], None]
+
+
+@dataclass(frozen=True)
+class Tab:
+    """What shows a tab, and what it asks of the sidebar, of page.ASKS: nothing else is offered there while it is open."""
+
+    show: Show
+    asks: Collection[str]
+
+
 TABS: dict[str, Tab] = {}
 FEW = 8  # samples in a row of a tab that shows rows
 POINTS = 200  # on the plane
+ABOUT_SCALE = "1: the class alone; above it, away from no class; 0: no class. Sampling takes 0 for the class alone."
 ONE_ON_THE_PLANE = "python train.py --challenge toy2d --data_root moons --method meanflow"
 ONE_WITH_CLASSES = "python train.py --challenge mnist --preset laptop --class_conditional"
 
 
-def tab(title: str) -> Callable[[Tab], Tab]:
-    """Make a function a tab of this title: after those above it."""
+def tab(title: str, asks: Collection[str] = ASKS) -> Callable[[Show], Show]:
+    """Make a function a tab of this title, after those above it. asks: what it has a use for of the sidebar, of ASKS."""
 
-    def add(show: Tab) -> Tab:
-        TABS[title] = show
+    def add(show: Show) -> Show:
+        TABS[title] = Tab(show, asks)
         return show
 
     return add
@@ -39,6 +49,9 @@ def show_samples(page: Page) -> None:
     found = page.compute(samples.draw, page.nfe, page.asked)
     array = page.to_array(found.samples)
     st.markdown(f"**{took(found)}**, on {page.loaded.model.device}")
+    if known := history.known_scores(page.loaded, page.nfe, page.asked):
+        shown = [f"{title} **{score}** ({counts})" for title, (score, counts) in known.items()]
+        st.markdown(f"Measured at NFE {page.nfe}: {', '.join(shown)}")
     if page.loaded.makes_images:
         st.html(pictures.tiles(array, samples.class_names(page.loaded, page.asked)))
     else:
@@ -46,7 +59,7 @@ def show_samples(page: Page) -> None:
     page.offer(f"nfe{page.nfe}", pictures.grid(page.loaded.challenge, array, f"NFE {page.nfe}"))
 
 
-@tab("From noise to image")
+@tab("From noise to image", asks=(SEED, COUNT, CLASSES))
 def show_way(page: Page) -> None:
     left, right = st.columns([1, 2])
     steps = left.number_input("Network calls on the way", min_value=1, max_value=MANY, step=1, key=choice("steps", 10))
@@ -69,7 +82,7 @@ def show_way(page: Page) -> None:
     offer_gif(page, "way", (int(steps), asked), ["state", "denoised"], rows)
 
 
-@tab("More calls")
+@tab("More calls", asks=(SEED, COUNT, CLASSES))
 def show_more_calls(page: Page) -> None:
     nfes = sorted({*page.loaded.challenge.nfe, MANY})
     if page.asked.scale:
@@ -109,17 +122,18 @@ def show_between(page: Page) -> None:
     )
 
 
-@tab("The run")
+@tab("The run", asks=())
 def show_run(page: Page) -> None:
-    run, challenge = page.loaded.run, page.loaded.challenge
-    if not run.exists:
+    run, metrics = page.loaded.run, page.loaded.challenge.metrics
+    if run.exists:
+        st.markdown(history.progress(run))
+    else:
         st.info(f"{page.loaded.checkpoint} lies in no run's folder: its training has left no log. A run of results/ has one.")
-        return
-    steps = max((row["step"] for row in run.log()), default=0)
-    st.markdown(f"**{steps:,} of {run.training['num_iterations']:,} steps**, `{run.training['command']}`")
-    if last := last_scores(run):
-        for place, (nfe, score) in zip(st.columns(len(last)), last.items(), strict=True):
-            place.metric(f"NFE {nfe}", f"{score:.2f}")
+    if last := history.last_scores(run, metrics):
+        st.markdown(f"{metrics[page.loaded.challenge.metric]}, as it was measured last")
+        with st.container(horizontal=True):
+            for what, score in last.items():
+                st.metric(what, history.number(score), width="content")
     for title, points in history.curves(run).items():
         st.markdown(title)
         color = history.CURVE if len({point[history.CURVE] for point in points}) > 1 else None
@@ -127,7 +141,7 @@ def show_run(page: Page) -> None:
     if found := run.previews():
         step = st.select_slider("Preview after step", list(found), key=choice("preview", max(found), found.__contains__))
         st.image(str(found[step]), caption="the same noise in a column" if page.loaded.makes_images else None)
-    if table := history.scores(run, challenge.metrics):
+    if table := history.scores(run, metrics):
         st.table(table)
     else:
         st.caption("Nothing was measured of its samples: sampling.py makes some, measure_fid.py measures them.")
@@ -155,7 +169,7 @@ def show_nearest(page: Page) -> None:
     )
 
 
-@tab("On the plane")
+@tab("On the plane", asks=(NFE, SEED))
 def show_plane(page: Page) -> None:
     runs = {run.name: run for run in page.runs if sources.on_the_plane(run)}
     if not runs:
@@ -169,7 +183,10 @@ def show_plane(page: Page) -> None:
         other = Page(load_model(*known), known, page.nfe, Asked(page.asked.seed, POINTS), page.shipped, page.runs, page.device)
         paths = other.compute(samples.paths, other.nfe, other.asked)
         data = other.loaded.challenge.load("val", other.loaded.data_root)[0]
-        shown.append(pictures.plane(paths.numpy(), data, f"{runs[name].method}, {other.loaded.data_root}, NFE {page.nfe}"))
+        title = f"{runs[name].method}, {other.loaded.data_root}, NFE {page.nfe}"
+        for name, (score, _) in list(history.known_scores(other.loaded, other.nfe, other.asked).items())[:1]:
+            title += f"\n{name} {score}"
+        shown.append(pictures.plane(paths.numpy(), data, title))
     if shown:
         st.html(pictures.wide_tiles(shown))
         page.offer(f"plane_nfe{page.nfe}", pictures.side_by_side(shown))
@@ -178,13 +195,14 @@ def show_plane(page: Page) -> None:
     )
 
 
-@tab("Score distillation")
+@tab("Score distillation", asks=(SEED,))
 def show_distillation(page: Page) -> None:
-    if not (page.loaded.makes_images and page.loaded.classes):
-        there = next(filter(sources.knows_classes_of_images, [*page.shipped, *page.runs]), None)
-        remedy = f"{there.name} is one: choose it in the sidebar." if there else f"`{ONE_WITH_CLASSES}` makes one."
-        st.info(f"Only a model of images that knows classes can be told what to show. {remedy}")
+    if refused := page.refusal_to_distil():
+        there = next(filter(sources.can_be_distilled, [*page.shipped, *page.runs]), None)
+        remedy = f"{there.name} can: choose it in the sidebar." if there else f"`{ONE_WITH_CLASSES}` makes one that can."
+        st.info(f"This model cannot be told what to show: {refused}. {remedy}")
         return
+    st.text(f"Distils {distillation.describe(page.loaded)}")
     wanted = ask_distillation(page)
     found = page.distil(wanted, st.button("Distil", type="primary", key="distil", icon=":material/play_arrow:"))
     if found is None:
@@ -218,7 +236,7 @@ def ask_distillation(page: Page) -> Wanted:
     particles = places[2].number_input("Particles", 1, FEW, key=choice("particles", distillation.PARTICLES))
     if hasattr(own, "guidance_scale"):
         key = choice(f"scale_{loss_type}", own.guidance_scale)
-        own = replace(own, guidance_scale=places[3].number_input("Guidance scale of the loss", 0.0, step=0.5, key=key))
+        own = replace(own, guidance_scale=places[3].number_input("Guidance scale", 0.0, step=0.5, key=key, help=ABOUT_SCALE))
     every = max(1, steps // distillation.MOMENTS)
     return Wanted(name, loss_type, OptimizeOptions(int(steps), lr, every, int(particles), page.asked.seed), own)
 

@@ -2,18 +2,25 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from src.base_model import BaseGenerativeModel
 from src.common.cli import UserError, did_you_mean
-from src.common.devices import autocast
+from src.common.devices import autocast, precision_name
 from src.distillation.lora import add_lora
 from src.distillation.prior import Condition, Prior, shared_copy
 from src.utils import expand_t
 
 TIMES, FIRST_BETA, LAST_BETA = 1000, 1e-4, 0.02  # DDPM's linear schedule, arXiv:2006.11239
+METHODS_THAT_CAN = ("ddpm", "edm", "rectified_flow")  # of the kit's: they give denoised data
+
+
+def describe_prior(file: Path, model: BaseGenerativeModel, dtype: torch.dtype) -> str:
+    """Which checkpoint is distilled: its file, and what computes how."""
+    return f"{file}: {type(model).__name__} on {model.device}, {precision_name(dtype)}"
 
 
 class Checkpoint(Prior):
@@ -48,7 +55,8 @@ class Checkpoint(Prior):
             some = self._labels(1)
             self.network_noise(torch.zeros(1, *self.shape, device=self.device), some, some)
         except NotImplementedError as error:
-            raise UserError(f"the checkpoint cannot be distilled: {error}; ddpm, edm and rectified_flow can") from error
+            *others, last = METHODS_THAT_CAN
+            raise UserError(f"the checkpoint cannot be distilled: {error}; {', '.join(others)} and {last} can") from error
 
     def encode_condition(self, wanted: str, negative: str = "") -> Condition:
         """The labels of classes by name; nothing for negative stands for "no class"."""

@@ -15,7 +15,7 @@ from src.common.cli import Parser, UserError
 from src.common.devices import resolve_device, resolve_precision
 from src.common.files import file_sha256
 from src.common.options import Options, add_option_flags
-from src.distillation.checkpoint import Checkpoint
+from src.distillation.checkpoint import Checkpoint, describe_prior
 from src.distillation.losses import LOSSES, loss_fields, start
 from src.distillation.optimize import OptimizeOptions, optimize
 from src.distillation.outputs import RunFolder
@@ -53,7 +53,7 @@ def options_of(kind: type[Options], args: argparse.Namespace) -> Any:
 
 
 def open_prior(args: argparse.Namespace) -> Prior:
-    """The frozen model that the flags name.
+    """The frozen model that the flags name; which one is printed.
 
     Raises UserError where it cannot be had, or cannot be distilled; and, before it is loaded, for options out of range.
     """
@@ -64,12 +64,15 @@ def open_prior(args: argparse.Namespace) -> Prior:
         raise UserError("--precision fp16: expected a GPU; on the CPU give bf16 or fp32")
     if args.prior is None:
         auto = torch.float32 if device.type == "cpu" else torch.float16
+        print(f"distils {args.model}")
         return StableDiffusion.load(args.model, device, DTYPES.get(args.precision, auto))
     file = checkpoint_of(args.prior)
     model = load_model(file, create_custom_model, device)
     challenge = image_challenge(args)
     dtype = DTYPES.get(args.precision) or resolve_precision("auto", device)
-    return Checkpoint(model, (read_model_config(file) or {}).get("classes", ()), challenge.known_shape, dtype)
+    prior = Checkpoint(model, (read_model_config(file) or {}).get("classes", ()), challenge.known_shape, dtype)
+    print(f"distils {describe_prior(file, model, dtype)}")
+    return prior
 
 
 def image_challenge(args: argparse.Namespace) -> ImageChallenge:
@@ -83,6 +86,8 @@ def image_challenge(args: argparse.Namespace) -> ImageChallenge:
 def distil(prior: Prior, wanted: str, args: argparse.Namespace) -> list[Path]:
     """Make the images of one prompt or class, and all else that outputs.py names; the files of the last images.
 
+    The guidance scale, which is the loss's own, is printed.
+
     What is there already, of the same settings, stays as it is; what was begun is continued.
     """
     options, own = options_of(OptimizeOptions, args), options_of(LOSSES[args.loss_type].Config, args)
@@ -92,6 +97,7 @@ def distil(prior: Prior, wanted: str, args: argparse.Namespace) -> list[Path]:
     if not run.begin(settings):
         print(f"{run.images[0]}: there already, of these settings")
         return run.images
+    print(f"{wanted}: {args.loss_type}, guidance scale {own.guidance_scale:g}")
     loss = start(args.loss_type, prior, prior.encode_condition(wanted, negative), own, options.seed)
 
     def report(step: int, value: float, latents: torch.Tensor) -> None:

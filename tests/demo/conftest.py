@@ -46,7 +46,7 @@ def results(tmp_path_factory) -> Path:
         patch.setattr(PointChallenge, "preview_samples", 16)
         for flags in (of_images, of_points):
             assert call(train, patch, *flags, *FLAGS, "--save_dir", folder, "--device", "cpu") == 0
-    measured = {"step": 4, "images_seen": 32, "num_generated": 12, "seed": 42}
+    measured = {"step": 4, "images_seen": 32, "num_generated": 12, "reference": "100", "seed": 42}
     for nfe, score in ((1, 300.0), (4, 250.5)):
         Run(folder / "images").add_metrics({**measured, "nfe": nfe, "fid_pytorch": score})
     return folder

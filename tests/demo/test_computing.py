@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import shlex
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -65,8 +66,25 @@ def test_checkpoints_are_listed(shipped, results, tmp_path):
     runs = sources.trained(results)
     assert [source.name for source in runs] == ["results/points (meanflow, toy2d)", "results/images (custom, mnist)"]
     assert [sources.on_the_plane(run) for run in runs] == [True, False]
-    assert [sources.knows_classes_of_images(source) for source in [*sources.shipped(shipped), *runs]] == [True, *[False] * 3]
+    assert [sources.can_be_distilled(source) for source in [*sources.shipped(shipped), *runs]] == [True, *[False] * 3]
     assert sources.shipped(tmp_path / "absent") == sources.trained(tmp_path / "absent") == []
+
+
+def test_runs_that_were_not_saved_come_last(results, tmp_path):
+    folder = tmp_path / "results"
+    shutil.copytree(results / "points", folder / "there")
+    for name in ("a", "z"):
+        (folder / name).mkdir()
+        (folder / name / "training_config.json").write_text('{"save_interval": 500}')
+    runs = sources.trained(folder)
+    there, first = "results/there (meanflow, toy2d)", "results/a (not saved yet)"
+    assert [source.name for source in runs] == [there, first, "results/z (not saved yet)"]
+    assert not sources.on_the_plane(runs[1]) and not sources.can_be_distilled(runs[1])
+    with pytest.raises(UserError, match="results/a has not saved yet: it does so every 500 steps, and when it is ended"):
+        sources.load(runs[1].checkpoint, "cpu")
+    assert sources.checkpoint_at(folder / "there") == sources.checkpoint_at(folder / "there" / "last.ckpt")
+    with pytest.raises(UserError, match=f"results is a folder of 3 runs: type in the path of a run, such as {folder / 'a'}$"):
+        sources.checkpoint_at(folder)
 
 
 def test_what_is_handed_in_comes_last_and_the_damaged_is_named(shipped, tmp_path):
@@ -254,6 +272,17 @@ def test_the_command_leaves_defaults_out_and_quotes_names(of_classes):
     assert distillation.command(of_classes, asked) == f"python -m src.distillation {flags}"
 
 
+def test_what_is_distilled_is_said_as_the_command_says_it(of_classes, plain, points, tmp_path, monkeypatch, capsys):
+    words = shlex.split(distillation.command(of_classes, wanted()))
+    assert call(distillation_command, monkeypatch, *words[3:], "--save_dir", tmp_path) == 0
+    assert f"distils {distillation.describe(of_classes)}" in capsys.readouterr().out.splitlines()
+    assert distillation.refusal(of_classes) == ""
+    assert distillation.refusal(points) == "samples of challenge toy2d are no images"
+    assert distillation.refusal(plain).startswith("the checkpoint knows no classes")
+    one_step = replace(of_classes, model=tiny_model("meanflow", challenge="mnist", classes=list(of_classes.classes)))
+    assert "MeanFlow gives no denoised data; ddpm, edm and rectified_flow can" in distillation.refusal(one_step)
+
+
 @pytest.mark.parametrize("loss_type", LOSSES)
 def test_a_distillation_tells_every_moment_and_leaves_the_model_as_it_was(of_classes, loss_type):
     before = {name: value.clone() for name, value in of_classes.model.state_dict().items()}
@@ -347,10 +376,91 @@ def test_curves_and_scores_of_a_run(results, tmp_path):
     assert [point[history.SEEN] for point in curves["training loss"]] == [8, 16, 24, 32]
     assert {point[history.CURVE] for point in curves["training loss"]} == {"loss"}
     assert history.scores(run, {"fid_pytorch": "FID pytorch-fid"}) == [
-        {"NFE": 4, "score": "250.50", "of": "FID pytorch-fid", "samples": 12, "steps": 4},
-        {"NFE": 1, "score": "300.00", "of": "FID pytorch-fid", "samples": 12, "steps": 4},
+        {"NFE": 1, "score": "300.00", "of": "FID pytorch-fid", "samples vs reference": "12 vs 100", "steps": 4},
+        {"NFE": 4, "score": "250.50", "of": "FID pytorch-fid", "samples vs reference": "12 vs 100", "steps": 4},
     ]
+    assert history.progress(run).startswith("**4 of 4 steps**, `train.py --ch 8 ")
     assert history.curves(Run(tmp_path)) == {} and history.scores(Run(tmp_path), {"fid_pytorch": "FID"}) == []
+
+
+def measure(run: Run, **row) -> None:
+    run.add_metrics({"step": 4, "nfe": 2, "options": {}, "num_generated": 1000, "reference": "300", **row})
+
+
+@pytest.fixture
+def classes_measured(of_classes, tmp_path):
+    """The model of digits after four steps, in a run of its own without measurements."""
+    (tmp_path / "training_config.json").write_text("{}")
+    return replace(of_classes, checkpoint=tmp_path / "last.ckpt", step=4)
+
+
+def test_what_is_known_of_samples_is_of_that_checkpoint_sampled_so(classes_measured):
+    run = classes_measured.run
+    for row in (
+        {"fid_pytorch": 9.0, "num_generated": 5000, "reference": "60000", "classes": ["all"]},
+        {"fid_pytorch": 8.0},  # later, of fewer samples
+        {"fid_pytorch": 7.0, "step": 3},
+        {"fid_pytorch": 6.0, "nfe": 4},
+        {"fid_pytorch": 5.0, "guidance_scale": 2.0, "guidance_interval": [0.0, None], "autoguidance": None},
+        {"fid_pytorch": 4.0, "guidance_scale": 2.0, "guidance_interval": [0.5, 3.0]},
+        {"fid_pytorch": 3.0, "options": {"eta": 1}, "num_generated": 9000},
+        {"fid_pytorch": 2.0, "classes": ["7"], "num_generated": 9000},
+    ):
+        measure(run, **row)
+    known = [
+        history.known_scores(classes_measured, nfe, replace(ASKED, scale=scale))
+        for nfe, scale in ((2, 0), (2, 2), (4, 0), (1, 0))
+    ]
+    title = classes_measured.challenge.metrics["fid_pytorch"]
+    assert known == [
+        {title: ("9.00", "5,000 vs 60,000")},
+        {title: ("5.00", "1,000 vs 300")},
+        {title: ("6.00", "1,000 vs 300")},
+        {},
+    ]
+    assert history.known_scores(classes_measured, 2, replace(ASKED, classes=(8,))) == {}
+    assert history.known_scores(replace(classes_measured, step=None), 2, ASKED) == {}
+
+
+def test_the_distances_of_points_are_known_by_their_names(points, tmp_path):
+    (tmp_path / "training_config.json").write_text("{}")
+    loaded = replace(points, checkpoint=tmp_path / "last.ckpt")
+    assert points.step == loaded.step == 4 and history.known_scores(loaded, 2, ASKED) == {}
+    measure(loaded.run, mmd=0.0144, sliced_w2=1e-05, chamfer=4567.891)
+    counts = "1,000 vs 300"
+    assert history.known_scores(loaded, 2, ASKED) == {
+        "Chamfer distance": ("4,567.89", counts),
+        "sliced Wasserstein-2 distance": ("1e-05", counts),
+        "squared MMD": ("0.0144", counts),
+    }
+    assert history.last_scores(loaded.run, loaded.challenge.metrics) == {"NFE 2": 4567.891}
+
+
+def test_every_measurement_is_listed_with_what_was_unusual(tmp_path):
+    run, titles = Run(tmp_path), {"fid_pytorch": "FID"}
+    for row in (
+        {"fid_pytorch": 9.0, "nfe": 4},
+        {"fid_pytorch": 8.0, "reference": "edm.npz"},
+        {"fid_pytorch": 7.0, "options": {"eta": 1}, "guidance_scale": 2.5, "guidance_interval": [0.0, 2.0]},
+        {"fid_pytorch": 6.0, "guidance_scale": 2.0, "autoguidance": "weak.pt", "classes": ["3", "7"]},
+        {"kid": 6.0},
+        {"fid_pytorch": 5.0, "nfe": None},
+        {"fid_pytorch": "broken"},
+    ):
+        measure(run, **row)
+    assert [tuple(line.values()) for line in history.scores(run, titles)] == [
+        (2, "6.00", "FID", "1,000 vs 300", 4, "guidance scale 2, away from a weaker model, classes 3 7"),
+        (2, "7.00", "FID", "1,000 vs 300", 4, "guidance scale 2.5, at noise levels 0 to 2, eta=1"),
+        (2, "8.00", "FID", "1,000 vs edm.npz", 4, ""),
+        (4, "9.00", "FID", "1,000 vs 300", 4, ""),
+    ]
+    assert history.last_scores(run, titles) == {"NFE 2": 8.0, "NFE 4": 9.0}
+
+
+def test_a_log_of_other_lines_is_no_traceback(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"loss": 1.0}\n{"step": 3, "loss": 1.0}\n')
+    (tmp_path / "training_config.json").write_text("{}")
+    assert history.progress(Run(tmp_path)) == "**3 steps**" and history.curves(Run(tmp_path)) == {}
 
 
 def test_scores_of_a_development_split_have_a_curve_for_each_average(tmp_path):

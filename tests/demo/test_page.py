@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,13 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common.checkpoints import save_model
 from src.common.files import PROJECT_ROOT
 from src.demo import __main__ as starter
-from src.demo import app, distillation
+from src.demo import app, distillation, pictures
 from src.demo.starting import APP
 from src.distillation.losses import LOSSES
+from src.runs import Run
 from tests.browser import Browser
-from tests.helpers import fails
+from tests.helpers import TINY, fails, tiny_model
 
 needs_streamlit = pytest.mark.skipif(
     importlib.util.find_spec("streamlit") is None, reason="no Streamlit: pip install -r requirements-demo.txt"
@@ -36,6 +39,34 @@ TABS = [
     "On the plane",
     "Score distillation",
 ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--results", "absent"], "--results absent: expected a folder, and there is no such folder"),
+        (["--checkpoints", __file__], f"--checkpoints {__file__}: expected a folder, and that is a file"),
+        (["--results=~/absent"], "--results HOME/absent: expected a folder, and there is no such folder"),
+        (["--results=~no_such_user/x"], "--results ~no_such_user/x: expected a folder, and there is no such folder"),
+        (["--port", "70000"], "--port 70000: expected a number of at most 65535"),
+        (["results/run"], "unrecognized arguments: results/run (see --help)"),
+    ],
+)
+def test_wrong_flags_are_one_line(flags, line, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fails(starter, monkeypatch, capsys, *flags) == f"error: {line.replace('HOME', str(tmp_path))}"
+
+
+def test_the_home_folder_is_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    started = []
+    monkeypatch.setattr(starter.subprocess, "call", started.append)
+    monkeypatch.setattr(starter, "need_streamlit", lambda: None)
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr(sys, "argv", ["", "--results=~/runs"])
+    with pytest.raises(SystemExit):
+        starter.main()
+    assert str(tmp_path / "runs") in started[0]
 
 
 def test_without_streamlit_it_is_told_what_to_install(monkeypatch, capsys):
@@ -76,13 +107,14 @@ def said(test) -> str:
 
 
 @needs_streamlit
-def test_bad_checkpoints_are_one_line(page, shipped, tmp_path):
+def test_bad_checkpoints_are_one_line(page, shipped, results, tmp_path):
     absent = tmp_path / "absent"
     assert said(page(checkpoints=absent, runs=absent)).startswith(
         f"no model in {absent} and no run in {absent}: train one, such as by `python train.py --challenge mnist --preset small`"
     )
     assert said(page(absent.with_suffix(".ckpt"))) == f"no checkpoint at {absent}.ckpt"
-    assert said(page(Path())) == f"no checkpoint at {Path('last.ckpt')}"
+    assert said(page(tmp_path)) == f"no checkpoint at {tmp_path / 'last.ckpt'}"
+    assert said(page("~no_such_user/run")) == "no checkpoint at ~no_such_user/run"
     good = (shipped / "plain" / "best_model.pt").read_bytes()
     file = tmp_path / "model.pt"
     file.write_bytes(good[: len(good) // 2])
@@ -92,6 +124,25 @@ def test_bad_checkpoints_are_one_line(page, shipped, tmp_path):
     assert said(page(file)).startswith(f"{file} does not fit the model of {tmp_path / 'model_config.json'}")
     (tmp_path / "model_config.json").write_text('{"challenge": "chess"}')
     assert "unknown challenge 'chess'" in said(page(file))
+    assert said(page(results)).startswith(f"{results} is a folder of 2 runs: type in the path of a run, such as {results}")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "training_config.json").write_text('{"save_interval": 500}')
+    assert said(page(tmp_path / "begun")).startswith(f"{tmp_path / 'begun'} has not saved yet: it does so every 500 steps")
+
+
+@needs_streamlit
+@pytest.mark.parametrize("text", ["{", "{}"])
+def test_an_unreadable_run_is_one_line(page, results, tmp_path, text):
+    run = shutil.copytree(results / "images", tmp_path / "run")
+    for name in ("training_config.json", "log.jsonl", "metrics.jsonl"):
+        (run / name).write_text(text)
+    test = page(run)
+    test.session_state["tab"] = TABS[4]
+    test.run()
+    if text == "{":
+        assert said(test).startswith(f"{run / 'training_config.json'}: malformed JSON")
+    else:
+        assert not test.exception and not test.error and test.markdown[-1].value == "**0 steps**"
 
 
 @needs_streamlit
@@ -116,6 +167,62 @@ def test_every_tab_of_every_model(page, source, monkeypatch):
         assert not test.error, (title, test.error)
         assert title not in TABS[:4] or test.get("download_button"), title
         assert (title == TABS[5] and source == 3) == any("They differ by" in each.value for each in test.markdown)
+
+
+OFFERED = {  # of the sidebar, beside the checkpoint, where the model has digits' classes
+    "Samples": ["Network calls a sample (NFE)", "Seed", "Samples", "Classes", "Guidance scale"],
+    "From noise to image": ["Seed", "Samples", "Classes", "Guidance scale"],
+    "More calls": ["Seed", "Samples", "Classes", "Guidance scale"],
+    "Between two seeds": ["Network calls a sample (NFE)", "Seed", "Samples", "Classes", "Guidance scale"],
+    "The run": [],
+    "Nearest training image": ["Network calls a sample (NFE)", "Seed", "Samples", "Classes", "Guidance scale"],
+    "On the plane": ["Network calls a sample (NFE)", "Seed"],
+    "Score distillation": ["Seed"],
+}
+
+
+@needs_streamlit
+def test_only_what_the_open_tab_has_a_use_for_is_offered(page):
+    test = page()
+    test.session_state["kept_steps"], test.session_state["kept_columns"] = 2, 3
+    test.session_state["kept_count_mnist"] = 3
+    for title in TABS:
+        test.session_state["tab"] = title
+        test.run()
+        labels = [item.label for item in test.sidebar if getattr(item, "label", "")]
+        assert labels == ["Checkpoint", *OFFERED[title]], title
+    scales = [item.label for item in test.number_input if "uidance" in item.label]
+    assert title == "Score distillation" and scales == ["Guidance scale"], "its own, and no other"
+    (text,) = test.text
+    assert text.value.endswith(f"{Path('classes') / 'best_model.pt'}: RectifiedFlow on cpu, float32")
+
+
+@needs_streamlit
+def test_what_was_measured_is_shown(page, results, tmp_path):
+    """In every tab that shows samples of that NFE, of images and of points, also where the folder is no run's."""
+    run = shutil.copytree(results / "points", tmp_path / "results" / "points")
+    row = {"step": 4, "nfe": 4, "chamfer": 123.4, "num_generated": 2048, "reference": "2048", "options": {}}
+    Run(run).add_metrics(row)
+    test = page(run, runs=run.parent)
+    test.session_state["kept_count_toy2d"] = 20
+    words = "Measured at NFE 4: Chamfer distance **123.40** (2,048 vs 2,048)"
+    assert words in [item.value for item in test.markdown]
+    test.radio(key="kept_nfe").set_value("2").run()
+    assert not [item.value for item in test.markdown if "easured" in item.value]
+
+    drawn = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "plane", lambda paths, data, title: drawn.append(title) or Image.new("RGB", (8, 8)))
+        test.session_state["tab"], test.session_state["kept_nfe"] = "On the plane", "4"
+        test.run()
+    assert drawn == ["meanflow, moons, NFE 4\nChamfer distance 123.40"] and not test.exception
+
+    (run / "training_config.json").unlink()
+    test.session_state["tab"] = "The run"
+    test.run()
+    assert [(item.label, item.value) for item in test.metric] == [("NFE 4", "123.40")] and len(test.table) == 1
+    assert "Chamfer distance, as it was measured last" in [item.value for item in test.markdown]
+    assert "lies in no run's folder" in test.info[0].value
 
 
 @needs_streamlit
@@ -216,12 +323,26 @@ def test_without_classes_nothing_is_distilled(page, source, shipped, tmp_path):
     choose = test.selectbox(key="kept_checkpoint")
     choose.set_value(choose.options[source]).run()
     (line,) = test.info
-    there = "checkpoints/classes (rectified_flow, mnist) is one: choose it in the sidebar."
-    assert line.value == f"Only a model of images that knows classes can be told what to show. {there}" and not test.button
+    why = "samples of challenge toy2d are no images" if source == 2 else "the checkpoint knows no classes: give one that was "
+    assert line.value.startswith(f"This model cannot be told what to show: {why}") and not test.button
+    assert line.value.endswith(" checkpoints/classes (rectified_flow, mnist) can: choose it in the sidebar.")
     test = page(shipped / "plain" / "best_model.pt", checkpoints=tmp_path, runs=tmp_path)
     test.session_state["tab"] = TABS[-1]
     (line,) = test.run().info
-    assert line.value.endswith("`python train.py --challenge mnist --preset laptop --class_conditional` makes one.")
+    assert line.value.endswith("`python train.py --challenge mnist --preset laptop --class_conditional` makes one that can.")
+
+
+@needs_streamlit
+def test_a_method_that_cannot_be_distilled_is_not_offered_it(page, tmp_path):
+    """Nor is it named as one that can."""
+    (tmp_path / "checkpoints" / "few").mkdir(parents=True)
+    file, options = tmp_path / "checkpoints" / "few" / "best_model.pt", {"challenge": "mnist", "classes": list("0123456789")}
+    save_model(tiny_model("meanflow", **options), file, {"method": "meanflow", **TINY, **options})
+    test = page(checkpoints=tmp_path / "checkpoints", runs=tmp_path)
+    test.session_state["tab"] = TABS[-1]
+    (line,) = test.run().info
+    assert "MeanFlow gives no denoised data" in line.value and "few" not in line.value
+    assert not test.button and [item.label for item in test.number_input] == ["Seed"]
 
 
 @needs_streamlit

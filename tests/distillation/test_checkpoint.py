@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from src.common.cli import UserError
-from src.distillation.checkpoint import Checkpoint
+from src.distillation.checkpoint import METHODS_THAT_CAN, Checkpoint
 from src.distillation.lora import add_lora
 from src.distillation.losses import LOSSES
 from src.methods import get_method
@@ -16,7 +16,7 @@ from tests.helpers import SHAPE, tiny_model
 from tests.methods.test_labels import CLASSES, labelled_model
 
 NAMES = [f"class {number}" for number in range(CLASSES)]
-TEACHERS = ("ddpm", "edm", "rectified_flow")
+TEACHERS = METHODS_THAT_CAN
 
 
 @pytest.fixture

@@ -79,6 +79,8 @@ def test_its_files(run, loss_type, tmp_path, monkeypatch, capsys):
     rows = [json.loads(line) for line in (place / "disc" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4] and all(row["loss"] > 0 for row in rows)
     printed = capsys.readouterr()
+    assert f"distils {run / 'last.ckpt'}: DDPM on cpu, " in printed.out
+    assert f"disc: {loss_type}, guidance scale 7.5\n" in printed.out
     assert f"image: {place / 'disc.png'}" in printed.out and "4/4" in printed.err and "loss=" in printed.err
 
 
