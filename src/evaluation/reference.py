@@ -57,9 +57,7 @@ def check_origin(
     todo = f"remove {folder} to have it made from {root}, or name another --reference_dir"
     if origin:
         raise UserError(f"{folder} was made from {origin}, whose images are not those of --data_root {root}: {todo}")
-    return (
-        f"warning: the images of {folder} are not the validation images of --data_root {root}, and are measured against: {todo}"
-    )
+    return f"warning: {folder} holds other images than the validation images of --data_root {root}: {todo}"
 
 
 def unused_flags(args: argparse.Namespace, default_dir: str, default_root: str, needs_root: bool = False) -> str:
