@@ -7,6 +7,8 @@ challenge measures of its samples. Samples that sampling.py made from a run are 
 """
 
 import argparse
+import contextlib
+import io
 import time
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +24,7 @@ from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import resolve_device
 from src.common.files import check_output, save_json
 from src.common.processes import Processes, join_processes
+from src.evaluation.reference import unused_flags
 from src.evaluation.statistics import cached_statistics, read_statistics, write_statistics
 from src.runs import METRICS, Run, nfe_of, sampled_from
 from src.training.curves import draw_curves
@@ -112,8 +115,11 @@ def check(args: argparse.Namespace, challenge: Challenge) -> None:
 
 
 def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, device: torch.device) -> None:
-    generated = challenge.read(Path(args.generated_dir)) if args.generated_dir else None
-    reference = read_statistics(args.stats) if args.stats else read_reference(args, challenge, processes)
+    if unused := unused_flags(args, challenge.reference_dir(), challenge.default_root):
+        processes.say(unused)
+    with contextlib.nullcontext() if processes.is_first else contextlib.redirect_stdout(io.StringIO()):  # it is said once
+        generated = challenge.read(Path(args.generated_dir)) if args.generated_dir else None
+        reference = read_statistics(args.stats) if args.stats else read_reference(args, challenge, processes)
     if generated is not None and processes.is_first:
         for warning in challenge.warnings(generated, None if args.stats else reference):
             print(f"warning: {warning}")
@@ -165,11 +171,10 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
 
 def read_reference(args: argparse.Namespace, challenge: Challenge, processes: Processes) -> np.ndarray:
     """The samples to measure against; of several processes one makes an absent folder, and the others wait for it."""
-    if processes.size > 1:
-        if processes.is_first:
-            challenge.read_reference(args.data_root, args.reference_dir)
-        processes.wait()
-    return challenge.read_reference(args.data_root, args.reference_dir)
+    if processes.is_first:
+        reference = challenge.read_reference(args.data_root, args.reference_dir)
+    processes.wait()
+    return reference if processes.is_first else challenge.read_reference(args.data_root, args.reference_dir)
 
 
 def add_to_run(sampled: dict[str, Any], scores: dict[str, Any]) -> None:

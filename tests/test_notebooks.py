@@ -39,7 +39,7 @@ def stand_in_faces(out) -> None:
             archive.writestr(f"{name}.png", b"")
     noise = np.random.default_rng(0).integers(0, 256, (64, 3, 32, 32), dtype=np.uint8)
     for split in ("train", "val"):
-        cached_array([ImageSource(out / "faces.zip").fingerprint, split_ids(split), 32], lambda: noise)
+        cached_array([32, ImageSource(out / "faces.zip").content(split_ids(split))], lambda: noise)
 
 
 def test_the_folder_is_known():

@@ -99,20 +99,38 @@ class ImageChallenge(Challenge):
         return f"./data/{self.name}_{width}x{height}/val"
 
     def read_reference(self, root: str | Path, folder: str | Path) -> np.ndarray:
-        """The images of a folder, uint8 (M, 3, H, W); the folder is made from the validation split where it is absent."""
+        """The images of a folder, uint8 (M, 3, H, W); the folder is made from the validation split where it is absent.
+
+        Raises UserError where the challenge's own folder is there, and was made from other data than those at root, which are
+        read where they are not the default ones.
+        """
+        from src.evaluation.reference import check_origin
+
         folder = Path(folder)
         if not folder.exists():
             self.write_reference(root, folder)
-        return self.read(folder)
+            return self.read(folder)
+        images = self.read(folder)
+        if folder == Path(self.reference_dir()):
+            load = lambda root: as_rgb(self.load("val", root)[0])  # noqa: E731
+            if remark := check_origin(folder, images, str(root), self.default_root, load):
+                print(remark)
+        return images
 
     def write_reference(self, root: str | Path, folder: str | Path, count: int | None = None) -> None:
-        """Write the validation images, or the first `count`, as 0000.png, 0001.png ... in the split's order, all or none."""
+        """Write the validation images, or the first `count`, as 0000.png, 0001.png ... in the split's order, all or none.
+
+        What they were made from is noted beside the folder.
+        """
+        from src.evaluation.reference import write_origin
+
         images = self.load("val", root)[0][:count]
         print(f"writing {len(images)} validation images to {folder}")
         with write_whole(folder, folder=True) as partial:
             partial.mkdir()
             for number, pixels in enumerate(as_rgb(images)):
                 Image.fromarray(pixels.transpose(1, 2, 0)).save(partial / self.file_name(number))
+        write_origin(folder, root, as_rgb(images))
 
     def load_judge(self, device: torch.device, file: str | None = None) -> "Inception":
         """The Inception network of 2015, its weights from a file, or found or downloaded. Raises UserError without weights."""

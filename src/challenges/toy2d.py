@@ -172,7 +172,9 @@ class PointChallenge(Challenge):
         return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
     def read_reference(self, root: str | Path, folder: str | Path) -> np.ndarray:
-        """The held-out points of the set named root: float32 (M, 2); no folder is read."""
+        """The held-out points of the set named root: float32 (M, 2). Raises UserError for a folder, which is not read."""
+        if str(folder):
+            raise UserError(f"--reference_dir {folder}: points are measured against those of --data_root; leave it out")
         return self.load("val", root)[0]
 
     def measure(

@@ -1,7 +1,10 @@
 """Images as tensors, as bytes and as pictures."""
 
+import os
+import struct
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -12,27 +15,173 @@ from PIL import Image, ImageDraw, UnidentifiedImageError
 from src.common.cli import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")  # endings of picture files
+LEFT_BEHIND = ("thumbs.db", "desktop.ini", "__macosx")  # by systems and archivers, beside names that begin with a dot
+ORIENTATION = 0x0112  # EXIF's number of the turn that a camera noted
 
 
-def read_picture(source: Path | IO[bytes], name: str) -> Image.Image:
-    """A picture file as RGB with 8 bits a channel, whatever it holds; 16-bit values are scaled. name: for errors.
+# --------------------------------------------------------------------------------------------------- which files are read
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or what systems leave behind: it is passed over without a word."""
+    return name.startswith(".") or name.casefold() in LEFT_BEHIND
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of this name is read as a picture."""
+    return name.lower().endswith(PICTURES) and not is_hidden(name)
+
+
+def list_pictures(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of the pictures directly in a folder, sorted, and of what else is in it and is left out.
+
+    Left out are files that are no pictures, links to nothing, and folders that hold pictures, with a slash at the end; a link
+    to a picture is one. Raises UserError where the folder cannot be read.
+    """
+    pictures, left_out = [], []
+    for entry in scan(folder):
+        if is_hidden(entry.name):
+            continue
+        if entry.is_dir():
+            if os.access(entry.path, os.R_OK | os.X_OK) and any(is_picture(inner.name) for inner in scan(Path(entry.path))):
+                left_out.append(f"{entry.name}/")
+        else:
+            (pictures if is_picture(entry.name) and entry.is_file() else left_out).append(entry.name)
+    return sorted(pictures), sorted(left_out)
+
+
+def scan(folder: Path) -> list[os.DirEntry]:
+    """What is in a folder. Raises UserError where it cannot be read."""
+    try:
+        return list(os.scandir(folder))
+    except OSError as error:
+        raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
+
+
+def say_left_out(folder: str | Path, names: Sequence[str]) -> None:
+    """Print one line about the files and folders (with a slash at the end) that are not read; none where there are none."""
+    if names:
+        what = "file or folder is" if len(names) == 1 else "files or folders are"
+        print(f"{folder}: {len(names):,} {what} left out, such as {printable(names[0])}; pictures end in {' '.join(PICTURES)}")
+
+
+def printable(name: str) -> str:
+    """A file's name as it can be printed, whichever encoding it is in."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+# --------------------------------------------------------------------------------------------------------- how they are read
+
+
+class Remarks:
+    """What is lost of the pictures of a folder when they are read, counted, to be said in one line. Threads may share it.
+
+    Args:
+        folder: the folder or zip file that they are of.
+        counts: what was lost -> the number of pictures, and the first by name of them.
+    """
+
+    def __init__(self, folder: str | Path, counts: Mapping[str, tuple[int, str]] | None = None):
+        self.folder = folder
+        self.counts = dict(counts or {})
+        self.lock = threading.Lock()
+
+    def add(self, lost: str, name: str) -> None:
+        """Count a picture, named as of read_picture, of which this was lost."""
+        short = name.removeprefix(str(self.folder)).lstrip(":/ ")
+        with self.lock:
+            count, first = self.counts.get(lost, (0, short))
+            self.counts[lost] = count + 1, min(first, short)
+
+    def say(self) -> None:
+        """Print the line, if anything was lost."""
+        if self.counts:
+            parts = [f"{lost} ({count:,}, such as {printable(first)})" for lost, (count, first) in sorted(self.counts.items())]
+            print(f"{self.folder}: read as RGB of 8 bits: {'; '.join(parts)}; see docs/pictures.md")
+
+
+def read_picture(source: Path | IO[bytes], name: str, remarks: Remarks | None = None) -> Image.Image:
+    """A picture file as RGB with 8 bits a channel, as torchvision's ImageFolder and the packages of FID read it.
+
+    That is Pillow's convert("RGB"); but grey of 16 bits is scaled, not clipped, and 32 bits are refused: docs/pictures.md.
+
+    name: for errors and remarks. remarks: takes what was lost of the picture.
 
     Raises UserError where it is no picture, is cut off, or has more pixels than any image here may.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)  # it is a remark
             with Image.open(source) as image:
+                scaled, frames = _has_16_bits(image), getattr(image, "n_frames", 1)
+                image.load()
+                if remarks is not None:
+                    for lost in _losses(image, scaled, frames):
+                        remarks.add(lost, name)
+                if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+                    kind = "floating point" if image.mode == "F" else "whole numbers of 32 bits"
+                    raise ValueError(f"pixels of {kind}; expected 8 or 16 bits")
                 if image.mode.startswith("I"):  # 16 bits; Pillow would clip them to 8
                     values = np.asarray(image).astype(np.float64)
                     return Image.fromarray(np.clip(values / 257, 0, 255).round().astype(np.uint8)).convert("RGB")
-                if image.mode == "F":
-                    raise ValueError("pixels of floating point; expected 8 or 16 bits")
                 return image.convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{name}: too large a picture ({str(error).partition(' exceeds')[0]})") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:  # SyntaxError: Pillow's for a broken PNG
+    except UnidentifiedImageError as error:
+        raise UserError(f"{name}: not a readable image ({_what_instead(source)})") from error
+    except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: Pillow's for a broken PNG
         raise UserError(f"{name}: not a readable image ({error})") from error
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether a picture that is not decoded yet stores more than 8 bits a channel."""
+    for _, _, _, args in image.tile:
+        of_tile = args if isinstance(args, tuple) else (args,)
+        if any(isinstance(arg, str) and ";16" in arg for arg in of_tile):
+            return True
+        if image.format == "PPM" and any(isinstance(arg, int) and arg > 255 for arg in of_tile[1:]):
+            return True
+    return False
+
+
+def _losses(image: Image.Image, scaled: bool, frames: int) -> list[str]:
+    """What of a decoded picture is lost in RGB with 8 bits a channel. scaled: whether it has more bits; frames: of the file."""
+    found = {
+        "16 bits are scaled to 8": scaled,
+        "transparency is dropped and hidden colours show": _shows_hidden_colours(image),
+        "CMYK is converted without its colour profile": image.mode == "CMYK",
+        "frames after the first are left out": frames > 1,
+        "turned by EXIF, and read as stored": _orientation(image) > 1,
+        "the colour profile is not applied": image.mode != "CMYK" and _has_profile(image),
+    }
+    return [lost for lost, here in found.items() if here]
+
+
+def _shows_hidden_colours(image: Image.Image) -> bool:
+    """Whether a picture has a pixel that is not opaque."""
+    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+
+
+def _orientation(image: Image.Image) -> int:
+    """The turn that EXIF notes, 1 to 8; 1 is none. Damaged EXIF notes none."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except (SyntaxError, ValueError, OSError, KeyError, TypeError, struct.error):  # what Pillow raises for damaged EXIF
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _has_profile(image: Image.Image) -> bool:
+    """Whether a picture has a colour profile of another space than sRGB, which the pixels are taken for."""
+    profile = image.info.get("icc_profile") or b""
+    return bool(profile) and b"sRGB" not in profile.replace(b"\0", b"")  # names stand there in ASCII or UTF-16
+
+
+def _what_instead(source: Path | IO[bytes]) -> str:
+    """What a file is that Pillow does not know as a picture."""
+    size = source.stat().st_size if isinstance(source, Path) else source.seek(0, os.SEEK_END)
+    return "in no format that Pillow knows" if size else "the file is empty"
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:

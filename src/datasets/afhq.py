@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from src.common.cli import UserError
-from src.datasets.images import cached_array, decode_image, read_files
+from src.common.images import Remarks
+from src.datasets.images import cached_pictures, decode_image, read_files
 from src.datasets.labelled import find_files
 
 URL = "https://www.dropbox.com/s/t9l9o3vsx2jai3z/afhq.zip?dl=1"  # the authors'
@@ -35,11 +36,13 @@ def load_animals(
             f"{root}: expected the folders train and val, in each {', '.join(classes)}; the classes there are "
             f"{', '.join(files.classes) or 'none'} (--data_root)"
         )
+    files.say_left_out()
 
-    def decode_all() -> np.ndarray:
-        return np.stack(list(read_files(files.root, files.names, lambda data, name: decode_image(data, name, size))))
+    def read(remarks: Remarks) -> np.ndarray:
+        decode = lambda data, name: decode_image(data, name, size, remarks)  # noqa: E731
+        return np.stack(list(read_files(files.root, files.names, decode)))
 
-    return cached_array(["afhq", files.fingerprint, size], decode_all), files.labels
+    return cached_pictures(["afhq", size, files.content], files.root, read), files.labels
 
 
 def download(root: Path) -> None:

@@ -6,9 +6,10 @@ import json
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
@@ -16,11 +17,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from src.common.cli import UserError
-from src.common.files import cache_dir, write_whole
-from src.common.images import PICTURES, read_picture
+from src.common.files import cache_dir, load_json, save_json, write_whole
+from src.common.images import Remarks, is_hidden, is_picture, list_pictures, read_picture, say_left_out
 
 Decoded = TypeVar("Decoded")
 WINDOW = 256  # files that are decoded ahead
+MANY = 50_000  # files whose reading has a progress bar
 
 
 class ImageSource:
@@ -29,45 +31,46 @@ class ImageSource:
     Attributes:
         root: the folder or file.
         names: ID -> name inside the source.
-        fingerprint: changes when an image is added, removed or replaced (names, sizes and checksums of a zip; names, sizes and
-            modification times of a folder).
+        left_out: names of what lies beside them and is not read.
 
-    Raises UserError if root is absent, is no zip file or holds no such image.
+    Raises UserError if root is absent, is no zip file, holds no such image, or holds two of one ID.
     """
 
     def __init__(self, root: str | Path):
         self.root = Path(root)
         if self.root.is_dir():
-            entries = self._folder_entries()
+            found, self.left_out = self._in_folder()
         elif self.root.is_file():
-            entries = self._zip_entries()
+            found, self.left_out = self._in_zip()
         else:
             raise UserError(f"no data at {self.root}: expected a folder or zip file of images named ID.png (--data_root)")
-        self.names = {Path(name).stem: name for name in entries}
-        if not self.names:
+        if not found:
             raise UserError(f"{self.root}: no images ID.png (or jpg, webp, bmp, tif) in it or in cropped/")
-        self.fingerprint = hashlib.sha256(json.dumps(sorted(entries.items())).encode()).hexdigest()
+        self.names = {PurePosixPath(name).stem: name for name in found}
+        if surplus := [name for name in found if self.names[PurePosixPath(name).stem] != name]:
+            both = f"{surplus[0]} and {self.names[PurePosixPath(surplus[0]).stem]}"
+            raise UserError(f"{self.root}: {both} are two images of one ID, and so are {len(surplus)} in all: keep one of each")
 
-    def _folder_entries(self) -> dict[str, list[int]]:
-        def scan(folder: Path) -> dict[str, list[int]]:
-            found = [entry for entry in os.scandir(folder) if entry.name.lower().endswith(PICTURES) and entry.is_file()]
-            stats = [(os.path.relpath(entry.path, self.root), entry.stat()) for entry in found]
-            return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats}
-
+    def _in_folder(self) -> tuple[list[str], list[str]]:
+        """The names of the images, and of what is left out."""
+        pictures, left_out = list_pictures(self.root)
         cropped = self.root / "cropped"
-        return scan(self.root) or (scan(cropped) if cropped.is_dir() else {})
+        if pictures or not cropped.is_dir():
+            return pictures, left_out
+        pictures, others = list_pictures(cropped)
+        left_out = [name for name in left_out if name != "cropped/"] + [f"cropped/{name}" for name in others]
+        return [f"cropped/{name}" for name in pictures], left_out
 
-    def _zip_entries(self) -> dict[str, list[int]]:
-        try:
-            with zipfile.ZipFile(self.root) as archive:
-                infos = [info for info in archive.infolist() if info.filename.lower().endswith(PICTURES)]
-        except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"{self.root}: not a readable zip file ({error})") from error
+    def _in_zip(self) -> tuple[list[str], list[str]]:
+        names = [name for name in zip_entries(self.root) if not any(map(is_hidden, PurePosixPath(name).parts))]
         for folder in ("", "cropped"):
-            inside = [info for info in infos if os.path.dirname(info.filename) == folder]
-            if inside:
-                return {info.filename: [info.file_size, info.CRC] for info in inside}
-        return {}
+            if chosen := [name for name in names if os.path.dirname(name) == folder and is_picture(os.path.basename(name))]:
+                return chosen, sorted(set(names) - set(chosen))
+        return [], []
+
+    def content(self, ids: Sequence[str]) -> str:
+        """What content_hash says of the images of these ids, in their order."""
+        return content_hash(self.root, [self.names[image_id] for image_id in ids])
 
     def require(self, ids: Sequence[str]) -> None:
         """Raise UserError with the count and the first five of those ids that the source lacks."""
@@ -81,6 +84,39 @@ class ImageSource:
     def read_all(self, ids: Sequence[str], decode: Callable[[bytes, str], np.ndarray]) -> list[np.ndarray]:
         """decode(file's bytes, file's name) for each id, in order."""
         return list(read_files(self.root, [self.names[image_id] for image_id in ids], decode))
+
+
+def zip_entries(path: Path) -> dict[str, zipfile.ZipInfo]:
+    """The files in a zip file by their names. Raises UserError where it cannot be read, or has two of one name."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{path}: not a readable zip file ({error})") from error
+    found = {info.filename: info for info in infos}
+    if len(found) < len(infos):
+        twice = next(name for name, count in Counter(info.filename for info in infos).items() if count > 1)
+        raise UserError(f"{path}: two files in it are called {twice}: pack it anew")
+    return found
+
+
+def content_hash(root: Path, names: Sequence[str]) -> str:
+    """A hash of the bytes of these files of a folder or zip file, in their order: what a cache knows them by.
+
+    Sizes and times of files are the same for different files often enough (copied, unpacked, drawn by a program), so that all
+    bytes of a folder's files are read. A zip file has a checksum of each file, which reading it verifies: those are taken.
+
+    Raises UserError where a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    if root.is_dir():
+        title = "comparing with the cache" if len(names) > MANY else None
+        for found in read_files(root, names, lambda data, _: hashlib.sha256(data).digest(), title):
+            digest.update(found)
+    else:
+        entries = zip_entries(root)
+        digest.update(json.dumps([[entries[name].file_size, entries[name].CRC] for name in names]).encode())
+    return digest.hexdigest()
 
 
 def read_files(
@@ -115,31 +151,59 @@ def read_files(
             archive.close()
 
 
-def decode_image(data: bytes, name: str, size: int) -> np.ndarray:
+def decode_image(data: bytes, name: str, size: int, remarks: Remarks | None = None) -> np.ndarray:
     """An encoded image as RGB (3, size, size) uint8, resized with Pillow's bilinear filter, as torchvision's Resize does it."""
-    picture = read_picture(io.BytesIO(data), name).resize((size, size), Image.Resampling.BILINEAR)
+    picture = read_picture(io.BytesIO(data), name, remarks).resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(picture).transpose(2, 0, 1)
 
 
 def load_images(root: str | Path, ids: Sequence[str], size: int = 64) -> np.ndarray:
     """The images of these ids as one read-only memory-mapped array (len(ids), 3, size, size), uint8, in their order.
 
-    They are decoded at the first call and cached by the source's fingerprint, the ids and the size.
+    They are decoded at the first call and cached by their content and the size.
 
-    Raises UserError if the source is absent, lacks ids (count and first five) or holds a corrupt image (its name).
+    Raises UserError if the source is absent, lacks ids (count and first five), holds two images of one id or a corrupt image.
     """
     source = ImageSource(root)
     source.require(ids)
-    return cached_array(
-        [source.fingerprint, list(ids), size],
-        lambda: np.stack(source.read_all(ids, lambda data, name: decode_image(data, name, size))),
-    )
+    say_left_out(source.root, source.left_out)
+
+    def read(remarks: Remarks) -> np.ndarray:
+        return np.stack(source.read_all(ids, lambda data, name: decode_image(data, name, size, remarks)))
+
+    return cached_pictures([size, source.content(ids)], source.root, read)
+
+
+def cached_pictures(key: object, root: Path, read: Callable[[Remarks], np.ndarray]) -> np.ndarray:
+    """read(remarks)'s array of the pictures of a folder or zip file, kept as of cached_array under this key.
+
+    What was lost of the pictures is printed in one line, also where they come from the cache.
+    """
+    kept = cache_file(key).with_suffix(".json")
+    remarks = Remarks(root)
+
+    def make() -> np.ndarray:
+        array = read(remarks)
+        if remarks.counts:
+            save_json(remarks.counts, kept)
+        return array
+
+    array = cached_array(key, make)
+    if not remarks.counts and kept.is_file():
+        remarks = Remarks(root, load_json(kept))
+    remarks.say()
+    return array
+
+
+def cache_file(key: object) -> Path:
+    """Where cached_array keeps the array of this key."""
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+    return cache_dir() / "images" / f"{digest}.npy"
 
 
 def cached_array(key: object, make: Callable[[], np.ndarray]) -> np.ndarray:
     """make()'s array, memory-mapped read-only from the project's cache, where it is kept under a hash of key (JSON-able)."""
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
-    path = cache_dir() / "images" / f"{digest}.npy"
+    path = cache_file(key)
     if path.is_file():
         try:
             return np.load(path, mmap_mode="r")

@@ -6,18 +6,16 @@
     ROOT.zip: NNNNN/imgNNNNNNNN.png, dataset.json    as EDM's dataset_tool.py writes it; or the folder that it was unpacked to
 
 dataset.json is {"labels": [[file, class], ...]} with classes from 0, or {"labels": null}; without the file there are no labels.
-Hidden files and folders, macOS's __MACOSX and files that are no pictures are passed over.
+Hidden files and folders, macOS's __MACOSX and Windows' Thumbs.db are passed over. Other files that are no pictures are left
+out, which is said.
 """
 
-import hashlib
 import io
 import json
 import os
 import unicodedata
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -25,15 +23,23 @@ import numpy as np
 from PIL import Image
 
 from src.common.cli import UserError
-from src.common.images import PICTURES, read_picture
-from src.datasets.images import cached_array, read_files
+from src.common.images import (
+    PICTURES,
+    Remarks,
+    is_hidden,
+    is_picture,
+    list_pictures,
+    printable,
+    read_picture,
+    say_left_out,
+    scan,
+)
+from src.datasets.images import cached_pictures, content_hash, read_files, zip_entries
 
 SMALLEST, LARGEST = 16, 128  # pixels of a side
 MOST_CLASSES = 65536
 METADATA = "dataset.json"
 SPLITS = {"train", "val", "test", "valid", "validation", "dev"}  # names of folders that are no classes
-
-Entries = dict[str, list[int]]  # name inside the root -> what changes with the file's content
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,24 +48,26 @@ class LabelledFiles:
 
     Args:
         root: a folder, or a zip file.
-        entries: name inside it -> size and modification time in ns; in a zip file size and checksum.
+        names: inside it.
         labels: int64 (N,), 1..C; None where there are none.
         classes: the names of the classes 1..C; empty without labels.
+        left_out: names of what lies beside the images and is not read.
     """
 
     root: Path
-    entries: Entries
+    names: Sequence[str]
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.entries)
+    left_out: Sequence[str] = ()
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Changes when an image is added, removed, renamed or replaced."""
-        return hashlib.sha256(json.dumps(list(self.entries.items())).encode()).hexdigest()
+    def content(self) -> str:
+        """What content_hash says of the images."""
+        return content_hash(self.root, self.names)
+
+    def say_left_out(self) -> None:
+        """Print one line about what is not read, where there is something."""
+        say_left_out(self.root, self.left_out)
 
 
 def load_labelled(split: str, root: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -72,7 +80,9 @@ def load_labelled(split: str, root: str | Path) -> tuple[np.ndarray, np.ndarray 
     pixels, or where images are of several sizes.
     """
     files = find_files(split, root)
-    return cached_array(["labelled", files.fingerprint], lambda: decode_images(files)), files.labels
+    files.say_left_out()
+    images = cached_pictures(["labelled", files.content], files.root, lambda remarks: decode_images(files, remarks))
+    return images, files.labels
 
 
 def class_names(root: str | Path) -> tuple[str, ...]:
@@ -86,13 +96,13 @@ def has_validation(root: str | Path) -> bool:
     return root.is_dir() and has_splits(root) and (root / "val").is_dir()
 
 
-def decode_images(files: LabelledFiles) -> np.ndarray:
+def decode_images(files: LabelledFiles, remarks: Remarks) -> np.ndarray:
     """The images, uint8 (N, 3, S, S). Raises UserError, naming the first that is amiss, as load_labelled does."""
     first = files.names[0]
     side = next(read_files(files.root, [first], lambda data, name: image_side(files.root, name, data), None))
 
     def decode(data: bytes, name: str) -> np.ndarray:
-        picture = open_picture(files.root, name, data)
+        picture = open_picture(files.root, name, data, remarks)
         if picture.size != (side, side):
             raise UserError(
                 f"{files.root}: images of several sizes: {first} is {side}x{side}, {name} is {describe_size(picture)}; "
@@ -117,9 +127,9 @@ def image_side(root: Path, name: str, data: bytes) -> int:
     return picture.width
 
 
-def open_picture(root: Path, name: str, data: bytes) -> Image.Image:
+def open_picture(root: Path, name: str, data: bytes, remarks: Remarks | None = None) -> Image.Image:
     """The picture as RGB. Raises UserError where it is unreadable."""
-    return read_picture(io.BytesIO(data), f"{root}: {name}")
+    return read_picture(io.BytesIO(data), f"{root}: {name}", remarks)
 
 
 def describe_size(picture: Image.Image) -> str:
@@ -159,39 +169,46 @@ def has_splits(root: Path) -> bool:
     folders = subfolders(root)
     if "train" not in folders:
         return False
-    return set(folders) <= SPLITS or any(pictures_in(folder) for folder in subfolders(folders["train"]).values())
+    return set(folders) <= SPLITS or any(list_pictures(folder)[0] for folder in subfolders(folders["train"]).values())
 
 
 def find_in_folder(root: Path) -> LabelledFiles:
     """The images of a folder of class folders, of a folder of images, or of an unpacked zip file in EDM's format."""
     if (root / METADATA).is_file():
         return find_unpacked(root)
-    folders, loose = subfolders(root), pictures_in(root)
-    classes = {name: pictures_in(folder, root) for name, folder in folders.items()}
-    if loose and any(classes.values()):
+    folders, (loose, left_out) = subfolders(root), list_pictures(root)
+    found = {name: list_pictures(folder) for name, folder in folders.items()}
+    if loose and any(pictures for pictures, _ in found.values()):
         raise UserError(
-            f"{root} holds {len(loose)} images, such as {next(iter(loose))}, beside class folders ({', '.join(classes)}): put "
+            f"{root} holds {len(loose)} images, such as {loose[0]}, beside class folders ({', '.join(found)}): put "
             "them into the folder of their class, or elsewhere"
         )
     if loose:
-        return LabelledFiles(root, loose)
-    if not classes:
+        return LabelledFiles(root, loose, left_out=left_out)
+    if not found:
         raise UserError(f"{root} holds no class folders and no images ({', '.join(PICTURES)})")
-    if empty := next((name for name, images in classes.items() if not images), None):
+    if empty := next((name for name, (pictures, _) in found.items() if not pictures), None):
         inside = ", ".join(subfolders(folders[empty]))
         more = f"; the folders in it ({inside}) are not searched" if inside else ""
         raise UserError(f"{root}: the class folder {empty} holds no images ({', '.join(PICTURES)}){more}")
-    labels = [label for label, images in enumerate(classes.values(), start=1) for _ in images]
-    entries = {name: stat for images in classes.values() for name, stat in images.items()}
-    return LabelledFiles(root, entries, np.array(labels, np.int64), tuple(classes))
+    labels = [label for label, (pictures, _) in enumerate(found.values(), start=1) for _ in pictures]
+    images, others = ([f"{folders[name].name}/{file}" for name in found for file in found[name][part]] for part in (0, 1))
+    left_out = [name for name in left_out if not name.endswith("/")] + others
+    return LabelledFiles(root, images, np.array(labels, np.int64), tuple(found), left_out)
 
 
 def find_unpacked(root: Path) -> LabelledFiles:
     """The images of a folder that a zip file in EDM's format was unpacked to."""
     folders = [Path(folder) for folder, _, _ in os.walk(root)]
     visible = [folder for folder in folders if not any(map(is_hidden, folder.relative_to(root).parts))]
-    entries = {name: stat for folder in visible for name, stat in pictures_in(folder, root).items()}
-    return with_metadata(root, dict(sorted(entries.items())), (root / METADATA).read_bytes())
+    names, left_out = [], []
+    for folder in visible:
+        here = folder.relative_to(root)
+        pictures, others = list_pictures(folder)
+        names += [(here / name).as_posix() for name in pictures]
+        left_out += [(here / name).as_posix() for name in others if not name.endswith("/")]
+    files = with_metadata(root, sorted(names), (root / METADATA).read_bytes())
+    return replace(files, left_out=sorted(set(left_out) - {METADATA}))
 
 
 def with_classes_of(train: LabelledFiles, files: LabelledFiles) -> LabelledFiles:
@@ -200,21 +217,13 @@ def with_classes_of(train: LabelledFiles, files: LabelledFiles) -> LabelledFiles
     Raises UserError for a class that has no training images.
     """
     if files.labels is None or train.labels is None:
-        return LabelledFiles(files.root, files.entries)
+        return replace(files, labels=None, classes=())
     if unknown := next((name for name in files.classes if name not in train.classes), None):
         raise UserError(
             f"{files.root}: class {unknown} has no training images; those of {train.root} are of {', '.join(train.classes)}"
         )
     label_of = np.array([train.classes.index(name) + 1 for name in files.classes], np.int64)
-    return LabelledFiles(files.root, files.entries, label_of[files.labels - 1], train.classes)
-
-
-def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def is_picture(name: str) -> bool:
-    return name.lower().endswith(PICTURES) and not is_hidden(name)
+    return replace(files, labels=label_of[files.labels - 1], classes=train.classes)
 
 
 def subfolders(folder: Path) -> dict[str, Path]:
@@ -226,7 +235,7 @@ def subfolders(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for entry in scan(folder):
-        name = unicodedata.normalize("NFC", entry.name.encode("utf-8", "backslashreplace").decode())
+        name = unicodedata.normalize("NFC", printable(entry.name))
         if is_hidden(name) or not entry.is_dir():
             continue
         if name in found:
@@ -235,40 +244,21 @@ def subfolders(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def pictures_in(folder: Path, root: Path | None = None) -> Entries:
-    """The pictures directly in a folder, sorted by name. Names begin at root, or at the folder. UserError as of scan."""
-    stats = {entry.path: entry.stat() for entry in scan(folder) if is_picture(entry.name) and entry.is_file()}
-    names = {Path(path).relative_to(root or folder).as_posix(): stat for path, stat in stats.items()}
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in sorted(names.items())}
-
-
-def scan(folder: Path) -> list[os.DirEntry]:
-    """What is in a folder. Raises UserError where it cannot be read."""
-    try:
-        return list(os.scandir(folder))
-    except OSError as error:
-        raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
-
-
 # ----------------------------------------------------------------------------------------------------------- zip files
 
 
 def find_in_zip(root: Path) -> LabelledFiles:
     """The images of a zip file, sorted by name, and the labels of its dataset.json, where it has one."""
-    try:
-        with zipfile.ZipFile(root) as archive:
-            infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-            infos = {name: info for name, info in infos.items() if not any(map(is_hidden, parts_of(name)))}
-            metadata = find_metadata(list(infos))
-            data = archive.read(metadata) if metadata else None
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:  # RuntimeError: encrypted
-        raise UserError(f"{root}: not a readable zip file ({error})") from error
-    entries = {name: [info.file_size, info.CRC] for name, info in sorted(infos.items()) if is_picture(name)}
-    if not entries:
+    files = [name for name in zip_entries(root) if not any(map(is_hidden, parts_of(name)))]
+    names = sorted(name for name in files if is_picture(parts_of(name)[-1]))
+    if not names:
         raise UserError(f"{root}: no images ({', '.join(PICTURES)}) in this zip file")
-    if data is None:
-        return LabelledFiles(root, entries)
-    return with_metadata(root, entries, data, metadata.removesuffix(METADATA))
+    metadata = find_metadata(files)
+    left_out = sorted(set(files) - {*names, metadata})
+    if not metadata:
+        return LabelledFiles(root, names, left_out=left_out)
+    (data,) = read_files(root, [metadata], lambda data, _: data, None)
+    return replace(with_metadata(root, names, data, metadata.removesuffix(METADATA)), left_out=left_out)
 
 
 def parts_of(name: str) -> tuple[str, ...]:
@@ -284,17 +274,17 @@ def find_metadata(names: Sequence[str]) -> str:
     return next((name for name in names if len(tops) == 1 and parts_of(name)[1:] == (METADATA,)), "")
 
 
-def with_metadata(root: Path, entries: Entries, data: bytes, prefix: str = "") -> LabelledFiles:
+def with_metadata(root: Path, files: Sequence[str], data: bytes, prefix: str = "") -> LabelledFiles:
     """The files with the labels of a dataset.json, whose text is data. prefix: of all files' names, not of those in data.
 
     Raises UserError where it is malformed, names files that are absent, or leaves images out.
     """
-    if not entries:
+    if not files:
         raise UserError(f"{root}: no images ({', '.join(PICTURES)}) beside {METADATA}")
     told = read_metadata(root, data)
     if told is None:
-        return LabelledFiles(root, entries)
-    names = [plain(name).removeprefix(plain(prefix)) for name in entries]
+        return LabelledFiles(root, files)
+    names = [plain(name).removeprefix(plain(prefix)) for name in files]
     here = set(names)
     for missing, words in (
         ([name for name in told if name not in here], "names {} files that are absent, first {}"),
@@ -303,7 +293,7 @@ def with_metadata(root: Path, entries: Entries, data: bytes, prefix: str = "") -
         if missing:
             raise UserError(f"{root}: {METADATA} {words.format(len(missing), missing[0])}")
     classes = np.array([told[name] for name in names], np.int64)
-    return LabelledFiles(root, entries, classes + 1, tuple(map(str, range(classes.max() + 1))))
+    return LabelledFiles(root, files, classes + 1, tuple(map(str, range(classes.max() + 1))))
 
 
 def read_metadata(root: Path, data: bytes) -> dict[str, int] | None:

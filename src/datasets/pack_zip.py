@@ -19,6 +19,7 @@ from PIL import Image
 
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.files import check_output, write_whole
+from src.common.images import Remarks
 from src.datasets.images import read_files
 from src.datasets.labelled import LARGEST, METADATA, SMALLEST, LabelledFiles, find_files, has_splits, open_picture
 
@@ -61,11 +62,12 @@ def pack(files: LabelledFiles, path: Path, resolution: int | None, labels: bool)
     Returns the side of all of them, and how many were smaller before, both in pixels.
 
     Raises UserError where an image is unreadable, where without a resolution their middles are of several sizes or not of 16 to
-    128 pixels, or where the disk refuses.
+    128 pixels, or where the disk refuses. What is lost of the pictures is printed.
     """
+    remarks = Remarks(files.root)
 
     def convert(data: bytes, name: str) -> tuple[str, int, int, bytes]:
-        picture = open_picture(files.root, name, data)
+        picture = open_picture(files.root, name, data, remarks)
         made = square(picture, resolution)
         if not SMALLEST <= made.width <= LARGEST:
             raise UserError(
@@ -87,6 +89,7 @@ def pack(files: LabelledFiles, path: Path, resolution: int | None, labels: bool)
             add(archive, entry_name(i), data)
         classes = [[entry_name(i), int(label) - 1] for i, label in enumerate(files.labels)] if labels else None
         add(archive, METADATA, json.dumps({"labels": classes}).encode())
+    remarks.say()
     return side, enlarged
 
 
@@ -118,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = find_files("train", args.source)
     if args.labels and files.labels is None:
         raise UserError(f"--labels: {args.source} has no classes")
+    files.say_left_out()
     labels = files.labels is not None if args.labels is None else args.labels
     side, enlarged = pack(files, args.out, args.resolution, labels)
     if enlarged:

@@ -32,6 +32,7 @@ from src.evaluation.features import MODES, cached_features, read_images
 from src.evaluation.inception import Inception
 from src.evaluation.metrics import MIN_IMAGES, feature_metrics, frechet
 from src.evaluation.neighbours import Neighbours, training_neighbours
+from src.evaluation.reference import unused_flags
 from src.evaluation.tables_and_plots import class_table, comparison, lines, plot_fid, plot_neighbours, short_names
 from src.evaluation.weights import load_inception, read_classifier
 from src.runs import nfe_of
@@ -93,12 +94,14 @@ def main() -> None:
     device = resolve_device(args.device)
     read = {folder: read_labelled(folder, names) if args.by_class else (read_images(folder), None) for folder in args.folders}
     folders = {folder: images for folder, (images, _) in read.items()}
+    needs_train = bool(args.nearest or args.by_class)
+    if unused := unused_flags(args, challenge.reference_dir(), challenge.default_root, needs_train):
+        print(unused)
     if args.reference_dir:
         reference = challenge.read_reference(args.data_root, args.reference_dir)
     else:  # a challenge that is scored against something else than its validation images
         reference = challenge.load("val", args.data_root)[0]
     reference = as_rgb(reference)
-    needs_train = args.nearest or args.by_class
     train, labels = load_split(challenge, "train", args.data_root) if needs_train else (None, None)
     check_images(args, folders, reference, train)
     real = check_classes(args, challenge, folders, train, labels) if args.by_class else None

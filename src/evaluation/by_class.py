@@ -12,6 +12,7 @@ import numpy as np
 from src.common.classes import LABELS
 from src.common.cli import UserError
 from src.common.files import read_text
+from src.common.images import is_hidden, list_pictures
 from src.evaluation.classifier import Classifier, predict
 from src.evaluation.confidence import random_halves, share_with_interval, with_interval
 from src.evaluation.features import picture_files, read_pictures
@@ -33,9 +34,9 @@ def read_labelled(folder: Path, names: Sequence[str]) -> tuple[np.ndarray, np.nd
     without images has a sub-folder for each class, by its name; their images follow one another in the order of the classes.
     names: of the classes 1, 2 ... Raises UserError where images or labels are absent, damaged or do not fit each other.
     """
-    files = picture_files(folder)
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if files or not folders:
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)) if folder.is_dir() else []
+    if not folders or list_pictures(folder)[0]:
+        files = picture_files(folder)
         images = read_pictures(files, folder)
         return images, read_labels(labels_file(folder), folder, [file.name for file in files], names)
     for path in folders:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from src.common.classes import LABELS
 from src.common.cli import UserError
 from src.common.files import cache_dir, write_whole
-from src.common.images import PICTURES, read_picture
+from src.common.images import PICTURES, Remarks, list_pictures, read_picture, say_left_out
 from src.evaluation.inception import FEATURES, INPUT_SIZE, Inception
 
 MODES = ("clean", "pytorch")
@@ -29,7 +29,9 @@ CPU_BATCH_SIZE = 8  # larger batches only cost the CPU memory, and a sixth of it
 
 
 def read_images(folder: str | Path) -> np.ndarray:
-    """All pictures directly in a folder, by sorted name, as RGB: uint8 (N, 3, H, W), N at least 2. Says what files are none.
+    """All pictures directly in a folder, by sorted name, as RGB: uint8 (N, 3, H, W), N at least 2.
+
+    What is left out, and what is lost of the pictures, is printed in one line each.
 
     Raises UserError where the folder is absent, holds fewer than two images, or an image is unreadable or of another
     size than the first.
@@ -39,31 +41,30 @@ def read_images(folder: str | Path) -> np.ndarray:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """All pictures directly in a folder, by sorted name. Says what files are none. Raises UserError where it is absent."""
+    """All pictures directly in a folder, by sorted name. Says what is left out. Raises UserError where it is absent."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}")
-    entries = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    files = [file for file in entries if file.suffix.lower() in PICTURES]
-    if others := [file.name for file in entries if file not in set(files) and file.name != LABELS]:
-        print(f"{folder}: {len(others)} files that are no pictures are left out, such as {others[0]}")
-    return files
+    pictures, left_out = list_pictures(folder)
+    say_left_out(folder, [name for name in left_out if name != LABELS])
+    return [folder / name for name in pictures]
 
 
 def read_pictures(files: Sequence[Path], folder: Path) -> np.ndarray:
     """These pictures in a folder, as RGB: uint8 (N, 3, H, W), N at least 2. Raises UserError as read_images does."""
     if len(files) < 2:
         raise UserError(f"{folder} holds {len(files)} images ({', '.join(PICTURES)}); FID needs at least two")
-    names = [file.relative_to(folder) for file in files]
+    names, remarks = [file.relative_to(folder) for file in files], Remarks(folder)
     first = _read_image(files[0])
     images = np.empty((len(files), *first.shape), dtype=np.uint8)
     for i, file in enumerate(files):
-        image = _read_image(file)
+        image = _read_image(file, remarks)
         if image.shape != first.shape:
             raise UserError(
                 f"{folder}: images of different sizes: {names[0]} is {_size(first)}, {names[i]} is {_size(image)}; "
                 "expected one size for all"
             )
         images[i] = image
+    remarks.say()
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
@@ -221,9 +222,9 @@ def _exact_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _read_image(file: Path) -> np.ndarray:
+def _read_image(file: Path, remarks: Remarks | None = None) -> np.ndarray:
     """One image as uint8 (H, W, 3)."""
-    return np.asarray(read_picture(file, str(file)))
+    return np.asarray(read_picture(file, str(file), remarks))
 
 
 def _size(image: np.ndarray) -> str:

@@ -18,6 +18,7 @@ from src.challenges import Challenge, add_challenge_flag, get_challenge, graded_
 from src.common.cli import Parser, UserError, number
 from src.common.devices import add_precision_flag
 from src.common.files import PROJECT_ROOT
+from src.evaluation.reference import unused_flags
 from src.submission.grading import run_job
 from src.submission.job import Job, Settings, has_result, make_secret, new_result, read_results, settings_key, write_result
 from src.submission.leaderboard import write_board
@@ -79,8 +80,9 @@ def main(argv: Sequence[str]) -> None:
     found = find_submissions(args.submissions, args.teams)
     reference = args.reference_dir or Path(challenge.reference_dir())
     kind = find_kind(args.sandbox)
-    if not reference.exists():
-        challenge.write_reference(args.data_root, reference)
+    if unused := unused_flags(args, None, challenge.default_root):
+        print(unused)
+    challenge.read_reference(args.data_root, reference)  # makes it where it is absent
     seed_file = (args.seed_file or args.out.with_name(f".{args.out.name}.seed")).resolve()
     make_secret(seed_file, args.out.resolve())
     settings = Settings(

@@ -124,6 +124,35 @@ def test_a_folder_of_idx_files_is_read_where_it_lies(tmp_path, digits, zipped):
         assert np.array_equal(images, digits["val"][0]) and np.array_equal(labels, digits["val"][1] + 1)
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+def test_idx_files_with_a_dot_in_their_names(tmp_path, digits, zipped):
+    """As some programs unpack them; and a .gz that a browser has unpacked without renaming it."""
+    write_idx(tmp_path / "here", digits, zipped)
+    for file in (tmp_path / "here").iterdir():
+        file.rename(file.with_name(file.name.replace("-idx", ".idx")))
+    labels = tmp_path / "here" / f"train-labels.idx1-ubyte{'.gz' if zipped else ''}"
+    if zipped:
+        labels.write_bytes(gzip.decompress(labels.read_bytes()))
+    for split in ("train", "val"):
+        images, found = get_challenge("mnist").load(split, tmp_path / "here")
+        assert np.array_equal(images, digits[split][0]) and np.array_equal(found, digits[split][1] + 1)
+    labels.unlink()
+    with pytest.raises(UserError) as error:
+        get_challenge("mnist").load("train", tmp_path / "here")
+    words = str(error.value)
+    assert "files train-images-idx3-ubyte and train-labels-idx1-ubyte (or .idx for -idx, or with .gz); there are " in words
+    ending = ".gz" if zipped else ""
+    assert f"t10k-labels.idx1-ubyte{ending}, train-images.idx3-ubyte{ending}" in words and "\n" not in words
+
+
+def test_pictures_of_one_number_in_two_formats_are_refused(tmp_path, digits):
+    write_folder(tmp_path / "given", digits["train"][0][:4])
+    for number in range(1, 5):
+        Image.new("L", (28, 28)).save(tmp_path / "given" / f"{number}.bmp")
+    with pytest.raises(UserError, match=r"given: 1\.bmp and 1\.png are two images of one ID, and so are 4 in all: keep one"):
+        get_challenge("mnist").load("train", tmp_path / "given")
+
+
 def test_pictures_are_in_the_order_of_their_numbers(tmp_path, digits):
     """1.png, 2.png, 10.png: not 1, 10, 2. RGB and zero-padded names give the same."""
     write_folder(tmp_path / "a", digits["train"][0])

@@ -1,5 +1,5 @@
 import os
-import time
+import shutil
 import zipfile
 
 import numpy as np
@@ -116,7 +116,74 @@ def test_no_source(tmp_path):
         ImageSource(tmp_path / "broken.zip")
 
 
-def test_fingerprint_of_a_folder_sees_a_new_modification_time(folder):
-    before = ImageSource(folder).fingerprint
-    os.utime(folder / "1.jpg", (time.time() + 5, time.time() + 5))
-    assert ImageSource(folder).fingerprint != before
+def as_copied(folder, other, change):
+    """A copy of a folder with the same names, sizes and times, one file of which has other content."""
+    shutil.copytree(folder, other)
+    for path in other.rglob("*"):
+        if path.name == "0.png":
+            stat, image = path.stat(), np.asarray(Image.open(path)).copy()
+            Image.fromarray(change(image)).save(path)
+            path.write_bytes(path.read_bytes().ljust(stat.st_size, b"\0"))
+            assert path.stat().st_size == stat.st_size
+        os.utime(path, ns=(0, (folder / path.relative_to(other)).stat().st_mtime_ns))
+    return other
+
+
+def test_folders_of_the_same_names_sizes_and_times_are_told_apart(folder, tmp_path):
+    first = load_images(folder, IDS).copy()
+    other = as_copied(folder, tmp_path / "other", lambda image: image[::-1] // 2)
+    stats = [{path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in root.iterdir()} for root in (folder, other)]
+    assert stats[0] == stats[1]
+    second = load_images(other, IDS)
+    assert (second[0] != first[0]).any() and np.array_equal(second[1:], first[1:])
+    assert ImageSource(folder).content(IDS[1:]) == ImageSource(other).content(IDS[1:]) != ImageSource(other).content(IDS[:1:-1])
+
+
+def test_touched_copied_and_moved_files_are_not_decoded_again(folder, tmp_path, monkeypatch):
+    first = load_images(folder, IDS)
+    os.utime(folder / "1.jpg", (0, 0))
+    shutil.move(folder, tmp_path / "moved")
+    (tmp_path / "moved" / "more.png").write_bytes(b"not asked for")
+    monkeypatch.setattr(images, "decode_image", lambda *args: pytest.fail("decoded again"))
+    np.testing.assert_array_equal(load_images(tmp_path / "moved", IDS), first)
+
+
+def test_two_images_of_one_id_are_refused(folder, tmp_path):
+    for index in (1, 3):
+        Image.new("RGB", (80, 70)).save(folder / f"{index}.bmp")
+    with pytest.raises(UserError, match=r"faces: 1\.bmp and 1\.jpg are two images of one ID, and so are 2 in all: keep one"):
+        load_images(folder, ["0"])
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as file, pytest.warns(UserWarning, match="Duplicate"):
+        file.write(folder / "0.png", "0.png")
+        file.write(folder / "4.png", "0.png")
+    with pytest.raises(UserError, match=r"faces\.zip: two files in it are called 0\.png: pack it anew"):
+        load_images(tmp_path / "faces.zip", ["0"])
+
+
+def test_what_is_left_out_and_lost_is_said_in_a_line_each_also_from_the_cache(folder, tmp_path, capsys):
+    for name in (".DS_Store", "._0.png", "Thumbs.db"):  # of systems: without a word
+        (folder / name).write_bytes(b"x")
+    (folder / "broken.png").symlink_to("nowhere")
+    (folder / "more").mkdir()
+    Image.new("RGB", (80, 70)).save(folder / "more" / "9.png")
+    Image.new("RGBA", (80, 70)).save(folder / "4.png")
+    Image.new("LA", (80, 70)).save(folder / "0.png")
+    for root in (folder, folder, tmp_path / "nested"):
+        if not root.exists():
+            (tmp_path / "nested").mkdir()
+            folder.rename(root / "cropped")
+        load_images(root, IDS)
+        said = capsys.readouterr().out.splitlines()
+        first = "broken.png" if root == folder else "cropped/broken.png"
+        assert len(said) == 2
+        assert said[0].startswith(f"{root}: 3 files or folders are left out, such as {first}; pictures end in .png .jpg ")
+        assert said[1].startswith(
+            f"{root}: read as RGB of 8 bits: transparency is dropped and hidden colours show (2, such as "
+        )
+
+
+def test_files_that_are_empty_or_no_pictures_are_named(folder):
+    for name, content, words in (("0.png", b"", "the file is empty"), ("1.jpg", b"text", "in no format that Pillow knows")):
+        (folder / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name}: not a readable image \({words}\)"):
+            load_images(folder, [name[0]])

@@ -170,6 +170,31 @@ def test_decoded_once_and_again_after_a_change(tmp_path, monkeypatch):
     expect(load_labelled("train", root), [0, 1, 2], [1, 1, 2])
 
 
+def test_folders_and_zips_of_the_same_names_sizes_and_times_are_told_apart(tmp_path):
+    same = {"compress_level": 0}  # so that all images have as many bytes
+    for name, seed in (("d", 0), ("e", 1)):
+        files = {"a/0.png": encoded(one(seed), **same), "b/0.png": encoded(one(2), **same)}
+        root = write(tmp_path / name, files)
+        for path in root.rglob("*.png"):
+            os.utime(path, ns=(0, 0))
+        expect(load_labelled("train", root), [seed, 2], [1, 2])
+        expect(load_labelled("train", write_zip(tmp_path / f"{name}.zip", files)), [seed, 2], None)
+    assert len({path.stat().st_size for path in tmp_path.glob("*/?/0.png")}) == 1
+
+
+def test_what_is_left_out_is_said_in_one_line(tmp_path, capsys):
+    mess = {".DS_Store": b"x", "a/Thumbs.db": b"x", "a/._0.png": b"x", "a/0.png": 0, "a/clip.gif": b"x", "a/more/1.png": 1}
+    load_labelled("train", write(tmp_path / "d", {**mess, "b/0.PNG": 1, "README.md": b"x"}))
+    assert capsys.readouterr().out.startswith(
+        f"{tmp_path}/d: 3 files or folders are left out, such as README.md; pictures end in"
+    )
+    load_labelled("train", write_zip(tmp_path / "d.zip", {"00000/0.png": 0, "00000/clip.gif": b"x"}, [["00000/0.png", 0]]))
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/d.zip: 1 file or folder is left out, such as 00000/clip.gif")
+    unpacked = write(tmp_path / "e", {"00000/0.png": 0, "x.txt": b"x", "dataset.json": b'{"labels": null}'})
+    load_labelled("train", unpacked)
+    assert capsys.readouterr().out.startswith(f"{unpacked}: 1 file or folder is left out, such as x.txt")
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [
@@ -340,7 +365,7 @@ def test_a_zip_that_is_refused(tmp_path, cache, make, words):
 def test_large_photographs_are_refused_before_all_are_decoded(tmp_path, monkeypatch):
     root = write(tmp_path / "d", {f"a/{i}.png": encoded(one(i, 200)) for i in range(9)})
     opened = []
-    monkeypatch.setattr(labelled, "read_picture", lambda file, name: opened.append(name) or Image.open(file))
+    monkeypatch.setattr(labelled, "read_picture", lambda file, name, _: opened.append(name) or Image.open(file))
     with pytest.raises(UserError, match="200x200, expected a square of 16 to 128"):
         load_labelled("train", root)
     assert len(opened) == 1

@@ -35,7 +35,24 @@ def test_reads_all_kinds_in_sorted_order_as_rgb(tmp_path, capsys):
     assert images.dtype == np.uint8
     pixels = [[7, 7, 7], [1, 2, 3], [9, 8, 7], [128, 128, 128], [4, 5, 6], [100, 100, 100]]
     assert images[:, :, 0, 0].tolist() == pixels
-    assert "1 files that are no pictures are left out, such as notes.txt" in capsys.readouterr().out
+    left_out, lost = capsys.readouterr().out.splitlines()
+    assert left_out.startswith(f"{tmp_path}: 1 file or folder is left out, such as notes.txt; pictures end in .png .jpg .jpeg ")
+    losses = "16 bits are scaled to 8 (1, such as f.png); transparency is dropped and hidden colours show (1, such as c.webp)"
+    assert lost == f"{tmp_path}: read as RGB of 8 bits: {losses}; see docs/pictures.md"
+
+
+def test_a_messy_folder(tmp_path, capsys):
+    """Upper-case endings and links are read, what systems leave behind is passed over, and all else is said."""
+    Image.new("RGB", (5, 4), (1, 2, 3)).save(tmp_path / "A.PNG")
+    (tmp_path / "b.png").symlink_to(tmp_path / "A.PNG")
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._A.png"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "c.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "nfe=1").mkdir()
+    Image.new("RGB", (5, 4)).save(tmp_path / "nfe=1" / "0.png")
+    images = read_images(tmp_path)
+    assert images[:, :, 0, 0].tolist() == [[1, 2, 3]] * 2
+    assert capsys.readouterr().out.startswith(f"{tmp_path}: 2 files or folders are left out, such as c.png; pictures end in")
 
 
 def test_names_what_is_wrong_with_a_folder(tmp_path):
