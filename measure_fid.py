@@ -54,7 +54,7 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
         "--data_root", default=challenge.default_root, help="the data set that an absent reference folder is made from"
     )
     add_challenge_flag(parser)
-    parser.add_argument("--device", default="cuda", help="cpu, cuda, cuda:0 ...; without a CUDA device the CPU is taken")
+    parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images per call of the network (CPU: at most 8)")
     modes = [fid_mode(metric) for metric in challenge.metrics] if isinstance(challenge, ImageChallenge) else []
     if modes:

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from src.common import cli, devices, files, images, noise
 from src.common.checkpoints import load_model, save_model
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
+from src.common.processes import join_processes
 from tests.helpers import BOTH_PRECISIONS, TINY, tiny_model
 
 CONFIG = {"method": "custom", **TINY}
@@ -398,12 +400,79 @@ def test_scripts_end_in_one_line(capsys):
 
 
 def test_devices(capsys):
-    assert devices.resolve_device("cpu").type == "cpu"
+    assert devices.resolve_device("cpu") == devices.resolve_device("cpu:1") == torch.device("cpu")
     if not torch.cuda.is_available():
         assert devices.resolve_device("cuda").type == "cpu"
         assert "no CUDA device" in capsys.readouterr().out
     with pytest.raises(UserError, match="unknown device 'gpu'"):
         devices.resolve_device("gpu")
+    for name in ("meta", "hpu", "xla:1"):
+        with pytest.raises(UserError, match=f"^device '{name}' is known to torch, but cannot be used here; expected cpu, cuda"):
+            devices.resolve_device(name)
+
+
+def test_a_gpu_that_is_absent_is_the_cpu_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
+    for name in ("cuda", "cuda:1", "mps", "mps:0"):
+        assert devices.resolve_device(name) == torch.device(name)
+    assert not capsys.readouterr().out
+    lines = {"cuda:7": "no CUDA device 7, there are 2", "mps:1": "no MPS device 1, there are 1", "xpu": "no XPU device found"}
+    lines["cuda:256"] = "no CUDA device 256, there are 2"  # which is 0 in torch's 8 bits
+    for name, line in lines.items():
+        assert devices.resolve_device(name) == torch.device("cpu")
+        assert capsys.readouterr().out == f"{line}: running on the CPU\n"
+
+
+def test_what_is_asked_of_a_gpu_is_asked_of_its_own_kind(monkeypatch):
+    """Of stand-ins for the torch modules of GPUs, which are not here; mps takes no device as an argument."""
+    calls = []
+
+    class Module:
+        def __init__(self, kind):
+            self.kind = kind
+
+        def __getattr__(self, name):
+            return lambda *args: calls.append((self.kind, name, *map(str, args))) or f"{self.kind} {name}"
+
+    monkeypatch.setattr(torch, "get_device_module", lambda device: Module(torch.device(device).type))
+    monkeypatch.setattr(torch, "mps", Module("mps"))
+    xpu, mps, cpu = (torch.device(name) for name in ("xpu:1", "mps", "cpu"))
+    for device in (xpu, mps, cpu):
+        devices.synchronize(device)
+    assert calls == [("xpu", "synchronize", "xpu:1"), ("mps", "synchronize")]
+    assert devices.device_name(xpu) == "xpu get_device_name" and devices.device_name(mps).startswith("mps (")
+    assert devices.peak_memory(xpu) == "xpu max_memory_allocated" and devices.peak_memory(mps) is None
+    assert (devices.float64_device(mps), devices.float64_device(xpu)) == (cpu, xpu)
+    assert devices.resolve_precision("fp32", mps) == torch.float32 and not devices.has_native_bfloat16(mps)
+    for device, place in ((xpu, ("xpu:1",)), (mps, ())):
+        calls.clear()
+        state = torch.get_rng_state()
+        with devices.kept_random_state(device):
+            torch.rand(3)
+        assert torch.equal(state, torch.get_rng_state())
+        kind = device.type
+        assert calls == [(kind, "get_rng_state", *place), (kind, "set_rng_state", f"{kind} get_rng_state", *place)]
+
+
+@pytest.mark.parametrize(
+    ("name", "local", "message"),
+    [
+        ("cuda", 2, "4 processes on a machine with 2 CUDA device(s): start as many, or give --device cpu"),
+        ("cuda:1", 0, "--device cuda:1: several processes cannot share it; give cuda, a GPU for each, or cpu"),
+        ("mps", 0, "--device mps: several processes cannot share it; give cuda, a GPU for each, or cpu"),
+    ],
+)
+def test_several_processes_need_a_gpu_each(name, local, message, monkeypatch):
+    monkeypatch.setattr("src.common.processes.resolve_device", lambda name, say: torch.device(name))
+    monkeypatch.setattr("src.common.processes.device_count", lambda kind: 2)
+    told = {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "RANK": local, "LOCAL_RANK": local, "MASTER_ADDR": "a", "MASTER_PORT": 1}
+    for key, value in told.items():
+        monkeypatch.setenv(key, str(value))
+    with pytest.raises(UserError, match=re.escape(message)), join_processes(name):
+        pass
 
 
 def test_precision_follows_the_processor(monkeypatch):
