@@ -125,7 +125,7 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
         processes.say(f"judge: {f'the network of {args.judge}' if own else 'the Inception of 2015; --judge takes another'}")
     if args.write_stats:
         title = "reference images, pytorch" if processes.is_first else None
-        statistics = cached_statistics(as_rgb(reference), judge, fid_mode(STATS_METRIC), args.batch_size, title)
+        statistics = cached_statistics(as_rgb(reference), judge, fid_mode(STATS_METRIC), args.batch_size, title, processes)
         if processes.is_first:
             write_statistics(statistics, args.write_stats)
             print(f"statistics: {args.write_stats}")
