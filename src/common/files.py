@@ -23,7 +23,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 def cache_dir() -> Path:
     """Where prepared arrays, weights and features are kept: $CHALLENGE_CACHE, by default data/cache of the project."""
-    return Path(os.environ.get("CHALLENGE_CACHE") or PROJECT_ROOT / "data" / "cache")
+    return Path(os.environ.get("CHALLENGE_CACHE") or PROJECT_ROOT / "data" / "cache").expanduser()
 
 
 @contextlib.contextmanager

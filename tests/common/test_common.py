@@ -399,6 +399,25 @@ def test_scripts_end_in_one_line(capsys):
     assert caught.value.code == 130
 
 
+def test_the_home_folder_in_every_flag_and_variable(monkeypatch):
+    """Shells write ~ out where it begins a word, but not in --flag=~/x, nor where it is quoted."""
+    monkeypatch.setenv("HOME", "/home/someone")
+    parser = cli.Parser()
+    parser.add_argument("--save_dir")
+    parser.add_argument("--ckpt", type=Path)
+    parser.add_argument("--options", nargs="+")
+    sub = parser.add_subparsers().add_parser("check")
+    sub.add_argument("file", type=Path)
+    words = ["--save_dir=~/x", "--ckpt", "~/y=1/last.ckpt", "--options", "eta=1", "file=~/z", "a~b", "check", "~"]
+    args = parser.parse_args(words)
+    assert (args.save_dir, args.ckpt) == ("/home/someone/x", Path("/home/someone/y=1/last.ckpt"))
+    assert args.options == ["eta=1", "file=/home/someone/z", "a~b"] and args.file == Path("/home/someone")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--save_dir=~"])
+    assert parser.parse_args().save_dir == "/home/someone"
+    monkeypatch.setenv("CHALLENGE_CACHE", "~/cache")
+    assert files.cache_dir() == Path("/home/someone/cache")
+
+
 def test_devices(capsys):
     assert devices.resolve_device("cpu") == devices.resolve_device("cpu:1") == torch.device("cpu")
     if not torch.cuda.is_available():
