@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def with_home(word: str) -> str:
-    """A word of a command line with ~ written out where it, or its value, begins with that: shells leave --flag=~/x as it is."""
+    """A word of a command line with ~ written out where it, or its value, begins with it: shells leave --flag=~/x."""
     name, equals, value = word.partition("=")
     if equals and not name.startswith("~"):
         return f"{name}={os.path.expanduser(value)}"
