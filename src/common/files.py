@@ -45,12 +45,20 @@ def write_whole(path: str | Path, folder: bool = False) -> Iterator[Path]:
             shutil.rmtree(path)
         os.replace(partial, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}{_other_place(path)}") from error
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
+
+
+def _other_place(path: Path) -> str:
+    """How to have a file that the disk refuses written elsewhere, where it is one of the cache or of the project's folder."""
+    here = path.absolute()
+    if cache_dir().absolute() in here.parents:
+        return "; set the environment variable CHALLENGE_CACHE to a folder that can be written"
+    return "; name another place for it on the command line (--help)" if PROJECT_ROOT in here.parents else ""
 
 
 def check_output(path: str | Path, folder: bool = False) -> Path:

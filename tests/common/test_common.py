@@ -1,4 +1,5 @@
 import argparse
+import errno
 import io
 import json
 import os
@@ -416,6 +417,27 @@ def test_the_home_folder_in_every_flag_and_variable(monkeypatch):
     assert parser.parse_args().save_dir == "/home/someone"
     monkeypatch.setenv("CHALLENGE_CACHE", "~/cache")
     assert files.cache_dir() == Path("/home/someone/cache")
+
+
+@pytest.mark.parametrize("reason", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_refused_file_of_the_project_names_what_moves_it(tmp_path, monkeypatch, reason):
+    monkeypatch.setattr(files, "PROJECT_ROOT", tmp_path / "kit")
+    monkeypatch.delenv("CHALLENGE_CACHE", raising=False)
+
+    def line(path):
+        with pytest.raises(UserError) as caught, files.write_whole(path):
+            raise OSError(reason, os.strerror(reason))
+        return str(caught.value)
+
+    cached = tmp_path / "kit" / "data" / "cache" / "features" / "x.npy"
+    assert line(cached) == (
+        f"cannot write {cached}: {os.strerror(reason)}; "
+        "set the environment variable CHALLENGE_CACHE to a folder that can be written"
+    )
+    assert line(tmp_path / "kit" / "x.json").endswith("; name another place for it on the command line (--help)")
+    assert line(tmp_path / "x.json").endswith(os.strerror(reason))
+    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "full"))
+    assert "CHALLENGE_CACHE" in line(tmp_path / "full" / "x.npy") and "CHALLENGE_CACHE" not in line(cached)
 
 
 def test_devices(capsys):
