@@ -1,6 +1,7 @@
 """Files written whole or not at all, and files read with errors a user can act on."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -51,6 +52,17 @@ def write_whole(path: str | Path, folder: bool = False) -> Iterator[Path]:
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise UserError where a file of this name could not be written: to be asked before the work that makes it."""
+    folder = (path := check_output(path)).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}{_other_place(path)}") from error
 
 
 def _other_place(path: Path) -> str:

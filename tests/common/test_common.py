@@ -25,6 +25,7 @@ from src.common.checkpoints import load_model, save_model
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.common.processes import join_processes
+from src.datasets.images import cached_array
 from tests.helpers import BOTH_PRECISIONS, TINY, tiny_model
 
 CONFIG = {"method": "custom", **TINY}
@@ -438,6 +439,23 @@ def test_a_refused_file_of_the_project_names_what_moves_it(tmp_path, monkeypatch
     assert line(tmp_path / "x.json").endswith(os.strerror(reason))
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "full"))
     assert "CHALLENGE_CACHE" in line(tmp_path / "full" / "x.npy") and "CHALLENGE_CACHE" not in line(cached)
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch):
+    def work():
+        raise AssertionError("worked first")
+
+    def refuse(self, *args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path))
+    (tmp_path / "images").mkdir()
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="Permission denied; set the .* CHALLENGE_CACHE"):
+        patch.setattr(os, "access", lambda *args: False)
+        cached_array("key", work)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="Read-only file system; set the .* CHALLENGE_CACHE"):
+        patch.setattr(Path, "mkdir", refuse)
+        cached_array("key", work)
 
 
 def test_devices(capsys):
