@@ -450,10 +450,10 @@ def test_a_cache_that_cannot_be_written_is_told_before_the_work(tmp_path, monkey
 
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path))
     (tmp_path / "images").mkdir()
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="Permission denied; set the .* CHALLENGE_CACHE"):
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"Permission denied; set the .* CHALLENGE_CACHE"):
         patch.setattr(os, "access", lambda *args: False)
         cached_array("key", work)
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="Read-only file system; set the .* CHALLENGE_CACHE"):
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"Read-only file system; set the .* CHALLENGE_CACHE"):
         patch.setattr(Path, "mkdir", refuse)
         cached_array("key", work)
 
