@@ -408,9 +408,8 @@ def test_the_home_folder_in_every_flag_and_variable(monkeypatch):
     parser.add_argument("--save_dir")
     parser.add_argument("--ckpt", type=Path)
     parser.add_argument("--options", nargs="+")
-    sub = parser.add_subparsers().add_parser("check")
-    sub.add_argument("file", type=Path)
-    words = ["--save_dir=~/x", "--ckpt", "~/y=1/last.ckpt", "--options", "eta=1", "file=~/z", "a~b", "check", "~"]
+    parser.add_subparsers().add_parser("check").add_argument("file", type=Path)
+    words = ["--options", "eta=1", "file=~/z", "a~b", "--save_dir=~/x", "--ckpt", "~/y=1/last.ckpt", "check", "~"]
     args = parser.parse_args(words)
     assert (args.save_dir, args.ckpt) == ("/home/someone/x", Path("/home/someone/y=1/last.ckpt"))
     assert args.options == ["eta=1", "file=/home/someone/z", "a~b"] and args.file == Path("/home/someone")
