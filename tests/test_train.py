@@ -175,6 +175,15 @@ def test_presets_are_flags_and_are_printed(name, toon, tmp_path, monkeypatch, ca
     assert vars(train.parse(["--preset", name])).items() >= PRESETS[name].flags.items()
 
 
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys):
+    flags = ["--challenge", "toy2d", "--data_root", "moons", "--batch_size", 4, "--num_iterations", 1]
+    flags += ["--save_dir", tmp_path, "--run_name", "r", "--device", "cpu"]
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda path, *rest: path != tmp_path / "r")
+        line = fails(train, monkeypatch, capsys, *flags)
+    assert line == f"error: cannot write {tmp_path}/r/last.ckpt: Permission denied"
+
+
 def test_a_presets_text_has_what_is_used():
     args = train.parse(["--preset", "laptop", "--ch", "24", "--attn", "0", "1", "--no-auto_resume"])
     about, used, given = describe_preset("laptop", PRESETS["laptop"], args).splitlines()
