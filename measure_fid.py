@@ -57,7 +57,7 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
         "--data_root", default=challenge.default_root, help="the data set that an absent reference folder is made from"
     )
     add_challenge_flag(parser)
-    parser.add_argument("--device", default="cuda", help="cpu, cuda, cuda:0 ...; without a CUDA device the CPU is taken")
+    parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images per call of the network (CPU: at most 8)")
     modes = [fid_mode(metric) for metric in challenge.metrics] if isinstance(challenge, ImageChallenge) else []
     if modes:
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
         processes.say(f"judge: {f'the network of {args.judge}' if own else 'the Inception of 2015; --judge takes another'}")
     if args.write_stats:
         title = "reference images, pytorch" if processes.is_first else None
-        statistics = cached_statistics(as_rgb(reference), judge, fid_mode(STATS_METRIC), args.batch_size, title)
+        statistics = cached_statistics(as_rgb(reference), judge, fid_mode(STATS_METRIC), args.batch_size, title, processes)
         if processes.is_first:
             write_statistics(statistics, args.write_stats)
             print(f"statistics: {args.write_stats}")

@@ -23,7 +23,7 @@ from src.common.classes import draw_by_class, labels_in_turn, labels_table, read
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import add_precision_flag, precision_name, resolve_precision
 from src.common.files import load_torch, write_whole
-from src.common.guidance import Guidance
+from src.common.guidance import Guidance, scale_warning
 from src.common.processes import Processes, join_processes
 from src.common.sampling import fitting_batch_size, generate
 from src.runs import BEST, Run, checkpoint_of, nfe_folders, nfe_name, note_sampling, scale_name
@@ -64,8 +64,9 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     classes_help = "what is sampled, in turn: all, none (no class), or classes by name or by label 1, 2 ..."
     group.add_argument("--classes", nargs="+", default=["all"], metavar="CLASS", help=classes_help)
     scales = " and ".join(f"{scale:g}" for scale in challenge.guidance_scales)
-    guidance_help = "none + W (class - none) of predictions: two calls a step, both counted; 0 is the class alone; of several "
-    guidance_help += f"each has a folder (default: {scales})"
+    guidance_help = "0: the class alone, in one call a step. Above 0: none + W (class - none) of predictions, in two calls, "
+    guidance_help += "both counted: near 0 almost no class, 1 the class as it is, more goes beyond it. Of several each has a "
+    guidance_help += f"folder (default: {scales})"
     group.add_argument("--guidance_scale", type=number(float, 0), nargs="+", metavar="W", help=guidance_help)
     interval_help = "noise levels sigma between which guidance acts; outside them a step makes one call"
     group.add_argument(
@@ -200,6 +201,9 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
     labels = labels_in_turn(model, 0, args.num_samples, classes)["labels"].tolist() if names else []
     files = [challenge.file_name(number) for number in range(len(labels))]
     for scale, guidance in by_scale.items():
+        base = "the weaker model" if args.autoguidance else "no class"
+        if warning := scale_warning(scale, base, "the model alone, in one call a step"):
+            processes.say(warning)
         place = Path(args.save_dir) / (scale_name(scale) if len(by_scale) > 1 else "")
         asked = {"classes": classes, **({"guidance": guidance} if guidance else {})}
         if names and processes.is_first:

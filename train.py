@@ -178,7 +178,7 @@ def main() -> None:
 def run(args: argparse.Namespace, processes: Processes, device: torch.device) -> None:
     challenge = get_challenge(args.challenge)
     if args.preset:
-        processes.say(flags.describe_preset(args.preset, presets_of(challenge)[args.preset]))
+        processes.say(flags.describe_preset(args.preset, presets_of(challenge)[args.preset], args))
     try:
         config = TrainingConfig(**{item.name: getattr(args, item.name) for item in fields(TrainingConfig)})
     except ValueError as error:

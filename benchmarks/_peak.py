@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from src.common.devices import precision_name
+from src.common.devices import precision_name, synchronize
 
 
 def network_peak(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
@@ -38,17 +38,11 @@ def matrix_peak(device: str | torch.device, dtype: torch.dtype, seconds: float =
 def _best_rate(size: int, device: torch.device, dtype: torch.dtype, seconds: float) -> float:
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     result = a @ b  # the first product also prepares the library
-    _synchronize(device)
+    synchronize(device)
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end or best == float("inf"):
         start = time.perf_counter()
         torch.matmul(a, b, out=result)
-        _synchronize(device)
+        synchronize(device)
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
-
-
-def _synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

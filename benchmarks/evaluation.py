@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--num_images", type=number(int, MIN_IMAGES), default=1000, help="images judged")
     parser.add_argument("--timed_images", type=number(int, 8), default=64, help="images that reading and networks are timed on")
     parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images per call of a network (CPU: at most 8)")
-    parser.add_argument("--device", default="cuda", help="cpu, cuda ...")
+    parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     args = parser.parse_args()
     device = resolve_device(args.device)
     weights = package_file()

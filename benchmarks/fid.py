@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument(
         "--batch_size", type=number(int, 1), default=64, help="images per call of our network; the package keeps its 32"
     )
-    parser.add_argument("--device", default="cuda", help="cpu, cuda ...")
+    parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     parser.add_argument("--skip_package", action="store_true", help="measure ours alone")
     args = parser.parse_args()
     device = resolve_device(args.device)

@@ -24,7 +24,7 @@ def main() -> None:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_root", default=get_challenge().default_root, help="the data set")
     parser.add_argument("--sets", type=number(int, 3), default=16, help="sets of draws that FID's deviation is taken over")
-    parser.add_argument("--device", default="cuda", help="cpu, cuda ...")
+    parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     args = parser.parse_args()
     inception = load_inception(device=resolve_device(args.device))
     images, _ = get_challenge().load("val", args.data_root)

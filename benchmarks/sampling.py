@@ -37,7 +37,7 @@ def main() -> None:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=number(int, 1), default=32, help="images at a time, as sampling.py's default")
     parser.add_argument("--batches", type=number(int, 1), default=3, help="timed batches each way")
-    parser.add_argument("--device", default="cuda", help="cpu, cuda ...")
+    parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     args = parser.parse_args()
     device = resolve_device(args.device)
     dtype = resolve_precision("auto", device)

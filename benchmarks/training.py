@@ -29,7 +29,15 @@ from benchmarks._peak import network_peak
 from custom_model import create_custom_model
 from src.challenges import get_challenge
 from src.common.cli import Parser, number, run_script
-from src.common.devices import peak_memory, precision_name, resolve_device, resolve_precision, seed_everything
+from src.common.devices import (
+    device_name,
+    peak_memory,
+    precision_name,
+    resolve_device,
+    resolve_precision,
+    seed_everything,
+    synchronize,
+)
 from src.datasets.toon import toon_faces
 from src.methods import Method
 from src.training.clock import Clock
@@ -98,11 +106,6 @@ class DeviceClock(Clock):
         with super().timed(name):
             yield
             synchronize(self.device)
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def shipped(device: torch.device, images: np.ndarray, config: TrainingConfig, dtype: torch.dtype) -> Trainer:
@@ -188,9 +191,8 @@ def main() -> None:
     batch_size, steps = args.batch_size or (8 if on_cpu else 128), args.steps or (6 if on_cpu else 60)
     images = toon_faces(max(IMAGES, batch_size), seed=1)
     config = TrainingConfig(batch_size=batch_size, num_iterations=steps, log_interval=max(steps // 6, 1), save_interval=10**6)
-    name = platform.machine()
+    name = platform.machine() if on_cpu else device_name(device)
     if device.type == "cuda":  # as train.py does, for both loops
-        name = torch.cuda.get_device_name(device)
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     print(f"{date.today()}, torch {torch.__version__}, {name}, {torch.get_num_threads()} threads, batch {batch_size}")

@@ -14,6 +14,7 @@ import torch
 
 from src.challenges import Challenge
 from src.challenges._points import POINT_SETS
+from src.common.figures import Figure
 from src.common.files import write_whole
 
 FLOOR_SEEDS = (2, 3, 4)  # of points; those of training and of the held-out ones are others
@@ -184,13 +185,10 @@ def figure(challenge: Challenge, methods: Sequence[str], sets: Sequence[str], po
 
     points: the file of samples of each method that has one.
     """
-    import matplotlib.pyplot as plt
-
     shown = [data for data in FIGURE_SETS if data in sets] or sets[:2]
     width, height = 1.7 * len(shown) * len(challenge.nfe), 1.7 * len(methods) + 0.5
-    page, axes = plt.subplots(
-        len(methods), len(shown) * len(challenge.nfe), figsize=(width, height), squeeze=False, layout="constrained"
-    )
+    page = Figure(figsize=(width, height), layout="constrained")
+    axes = page.subplots(len(methods), len(shown) * len(challenge.nfe), squeeze=False)
     for row, method in enumerate(methods):
         samples = np.load(points[method]) if method in points and points[method].is_file() else {}
         for column, (data, nfe) in enumerate(product(shown, challenge.nfe)):
@@ -209,4 +207,3 @@ def figure(challenge: Challenge, methods: Sequence[str], sets: Sequence[str], po
                 side.set_color("0.8")
     with write_whole(path) as partial:
         page.savefig(partial, format="png", dpi=110)
-    plt.close(page)

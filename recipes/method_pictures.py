@@ -13,16 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
-from matplotlib.colors import hsv_to_rgb
-from matplotlib.figure import Figure
 from PIL import Image
 
 from recipes import toy2d
 from src.challenges import get_challenge
 from src.challenges._points import POINT_SETS
 from src.common.cli import Parser, number, run_script
+from src.common.figures import Figure, as_picture, matplotlib
 from src.common.files import PROJECT_ROOT, write_whole
 from src.common.noise import image_seeds
 from src.methods import Method, method_names
@@ -70,21 +67,20 @@ def draw(points: np.ndarray, ways: Mapping[int, np.ndarray]) -> Image.Image:
     points: (N, 2), of the data. ways: NFE -> states (NFE + 1, M, 2) from the noises to the samples.
     """
     figure = Figure(figsize=(3 * len(ways), 3.4), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     edge = 1.2 * np.abs(points).max()
     for axis, (nfe, states) in zip(figure.subplots(1, len(ways), squeeze=False)[0], ways.items(), strict=True):
         noises, samples = states[0], states[-1]
         hue = np.arctan2(noises[:, 1], noises[:, 0]) / (2 * np.pi) % 1
-        colours = hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.8), np.full_like(hue, 0.85)], axis=1))
+        colours = matplotlib.colors.hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.8), np.full_like(hue, 0.85)], axis=1))
         axis.scatter(*points.T, s=3, c="0.85", linewidths=0)
-        axis.add_collection(LineCollection(list(states.transpose(1, 0, 2)), colors=colours, linewidths=0.6, alpha=0.4))
+        lines = list(states.transpose(1, 0, 2))
+        axis.add_collection(matplotlib.collections.LineCollection(lines, colors=colours, linewidths=0.6, alpha=0.4))
         axis.scatter(*noises.T, s=3, c="0.25", linewidths=0, zorder=3)
         axis.scatter(*samples.T, s=12, c=colours, linewidths=0, zorder=4)
         axis.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal", xticks=[], yticks=[], title=f"NFE {nfe}")
         for side in axis.spines.values():
             side.set_color("0.8")
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(COLOURS, Image.Quantize.FASTOCTREE)
+    return as_picture(figure).quantize(COLOURS, Image.Quantize.FASTOCTREE)
 
 
 def main() -> None:

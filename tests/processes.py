@@ -12,7 +12,7 @@ import torch
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["torch", "torchvision", "matplotlib.pyplot", "scipy.linalg"])
+FORKED.set_forkserver_preload(["torch", "torchvision", "matplotlib.backends.backend_agg", "scipy.linalg"])
 
 
 class Python:

@@ -155,6 +155,13 @@ def test_guidance_counts_both_calls(labelled, monkeypatch):
     assert len(calls) == 2  # two steps, none of them guided
 
 
+def test_a_scale_between_0_and_1_is_told(labelled, monkeypatch, capsys):
+    sample(monkeypatch, labelled, "--guidance_scale", "0", "0.5", "1", "3", nfe=("2",), count=2, save_dir="scales")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert line.startswith("warning: --guidance_scale 0.5 is between no class (near 0) and no guidance (1)")
+    assert "0 is the model alone, in one call a step" in line
+
+
 def test_autoguidance(labelled, monkeypatch, capsys):
     weak = trained(monkeypatch, "weak", "--class_conditional", "--method", "edm", "--ch", "4")
     sample(monkeypatch, labelled, "--guidance_scale", "2", "--autoguidance", weak)

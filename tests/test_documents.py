@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -86,3 +87,14 @@ def after(words: list[str], flag: str) -> list[str]:
         return []
     value = words[words.index(flag) + 1]
     return [] if value == "colours" else [flag, value]  # the challenge that the document itself writes
+
+
+def test_what_has_moved_is_where_the_document_says():
+    rows = (PROJECT_ROOT / "docs" / "moved.md").read_text().splitlines()
+    columns = [row.split("|")[1:3] for row in rows if row.startswith("| ") and "`" in row]
+    names = [name for columns_of_row in columns for name in re.findall(r"`((?:src|recipes)[\w.]*)", columns_of_row[1])]
+    assert len(columns) > 15 and len(names) > 20
+    for name in names:
+        pkgutil.resolve_name(name)
+    still = re.findall(r"`([\w.]+)`", columns[0][0])
+    assert [name for name in still if pkgutil.resolve_name(name)] == ["dataset.load_split", "dataset.split_ids"]

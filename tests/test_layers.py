@@ -46,13 +46,13 @@ RULES = {  # files -> what of ours they may import; a room's __main__.py is a co
 OUTSIDE = {  # packages each room may import; all others are free within requirements.txt
     "src/utils.py": {"torch"},
     "src/runs.py": set(),
-    "src/common/": {"torch", "numpy", "PIL"},
+    "src/common/": {"torch", "numpy", "PIL", "matplotlib"},
     "src/base_model.py": {"torch"},
     "src/module.py": {"torch"},
     "src/network.py": {"torch"},
     "src/methods/": {"torch", "numpy", "tqdm"},
-    "src/challenges/": {"torch", "numpy", "PIL", "kagglehub", "matplotlib"},
-    "src/demo/": {"torch", "numpy", "PIL", "matplotlib", "streamlit"},
+    "src/challenges/": {"torch", "numpy", "PIL", "kagglehub"},
+    "src/demo/": {"torch", "numpy", "PIL", "streamlit"},
 }
 OURS = {"src", "custom_model", "recipes", "benchmarks", *SCRIPTS}
 FILES = [
@@ -135,6 +135,15 @@ def test_packages(rule):
     for path in files(rule):
         roots = {name.split(".")[0] for name in imports(path)} - OURS - set(sys.stdlib_module_names)
         assert roots <= OUTSIDE[rule], f"{path.relative_to(PROJECT_ROOT)} imports {roots - OUTSIDE[rule]}"
+
+
+def test_matplotlib_is_imported_in_one_place_and_has_no_backend():
+    for path in FILES:
+        names = {name for name in imports(path) if name.split(".")[0] == "matplotlib"}
+        assert not names or path == SRC / "common" / "figures.py", f"{path}: take it from src.common.figures"
+        assert not {name for name in names if "pyplot" in name}, path
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert "matplotlib.use" not in map(ast.unparse, calls), path
 
 
 # What the course's own files have, which may replace ours at any time; of a network the names of its weights are fixed, too.

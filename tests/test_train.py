@@ -13,6 +13,7 @@ from src.common.cli import UserError
 from src.evaluation.weights import load_inception
 from src.methods import get_method, method_names
 from src.training.checkpoint import init_network
+from src.training.flags import describe_preset
 from src.training.presets import PRESETS
 from tests.helpers import BOTH_PRECISIONS, FACES_FLAGS, call, fails, tiny_model
 
@@ -170,8 +171,27 @@ def test_presets_are_flags_and_are_printed(name, toon, tmp_path, monkeypatch, ca
     flags = ["--preset", name, *TOON, "--micro_batch", 0, "--dev_images", 0, "--eval_interval", 0, "--dry_run"]
     assert call(train, monkeypatch, *flags, "--save_dir", tmp_path / "r") == 0
     printed = capsys.readouterr().out.splitlines()[1]
-    assert all(f"--{flag} " in printed for flag in PRESETS[name].flags)
+    assert all(f"--{flag}" in printed.split() for flag in PRESETS[name].flags)
     assert vars(train.parse(["--preset", name])).items() >= PRESETS[name].flags.items()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys):
+    flags = ["--challenge", "toy2d", "--data_root", "moons", "--batch_size", 4, "--num_iterations", 1]
+    flags += ["--save_dir", tmp_path, "--run_name", "r", "--device", "cpu"]
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda path, *rest: path != tmp_path / "r")
+        line = fails(train, monkeypatch, capsys, *flags)
+    assert line == f"error: cannot write {tmp_path}/r/last.ckpt: Permission denied"
+
+
+def test_a_presets_text_has_what_is_used():
+    args = train.parse(["--preset", "laptop", "--ch", "24", "--attn", "0", "1", "--no-auto_resume"])
+    about, used, given = describe_preset("laptop", PRESETS["laptop"], args).splitlines()
+    assert about == f"preset laptop: {PRESETS['laptop'].about}"
+    assert used.startswith("  --ch 24 --ch_mult 1 2 4 4 --attn 0 1 ") and used.endswith(" --no-auto_resume")
+    assert given == "  given beside it, in the place of --ch 32 --attn 2 --auto_resume"
+    plain = describe_preset("laptop", PRESETS["laptop"], train.parse(["--preset", "laptop"]))
+    assert plain.count("\n") == 1 and "--ch 32 " in plain
 
 
 def test_auto_resume(toon, tmp_path, monkeypatch, capsys):

@@ -164,7 +164,7 @@ class ImageChallenge(Challenge):
             title = f"images, {mode}" if verbose and processes.is_first else None
             real = reference
             if not isinstance(real, Statistics):
-                real = cached_features(as_rgb(real), judge, mode, batch_size, title and f"reference {title}")
+                real = cached_features(as_rgb(real), judge, mode, batch_size, title and f"reference {title}", processes)
             mine = as_rgb(samples)[processes.share(len(samples))]
             features = resumable_features(mine, judge, mode, batch_size, title and f"generated {title}")
             features = np.concatenate(processes.gather(features))

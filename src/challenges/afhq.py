@@ -107,7 +107,7 @@ class AnimalsChallenge(ImageChallenge):
         processes = processes or Processes()
         mine = as_rgb(samples)[processes.share(len(samples))]
         title = "images, StarGAN v2's Inception" if verbose and processes.is_first else None
-        real = stargan_features(as_rgb(reference), judge, batch_size, title and f"reference {title}")
+        real = stargan_features(as_rgb(reference), judge, batch_size, title and f"reference {title}", processes)
         features = stargan_features(mine, judge, batch_size, title and f"generated {title}")
         return {OWN_METRIC: frechet_distance(np.concatenate(processes.gather(features)), real)}
 

@@ -103,8 +103,8 @@ class DigitsChallenge(ImageChallenge):
 
         if not isinstance(reference, Statistics):
             mode = fid_mode(self.metric)
-            title = f"reference images, {mode}" if verbose else None
-            reference = cached_statistics(as_rgb(reference), judge, mode, batch_size, title)
+            title = f"reference images, {mode}" if verbose and (processes or Processes()).is_first else None
+            reference = cached_statistics(as_rgb(reference), judge, mode, batch_size, title, processes)
         more = {"metrics": metrics, "batch_size": batch_size, "processes": processes, "verbose": verbose}
         return super().measure(samples, reference, judge, **more)
 

@@ -160,16 +160,13 @@ class PointChallenge(Challenge):
 
     def picture(self, rows: Sequence[np.ndarray], labels: Sequence[str]) -> Image.Image:
         """The points of each row in a square of their own, side by side."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        from src.common.figures import Figure, as_picture
 
         figure = Figure(figsize=(2.4 * len(rows), 2.6), dpi=100, layout="constrained")
-        canvas = FigureCanvasAgg(figure)
         for axis, points, label in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, labels, strict=True):
             axis.scatter(*points.T, s=2, linewidths=0)
             axis.set(xlim=(-5, 5), ylim=(-5, 5), aspect="equal", title=label)
-        canvas.draw()
-        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        return as_picture(figure)
 
     def read_reference(self, root: str | Path, folder: str | Path) -> np.ndarray:
         """The held-out points of the set named root: float32 (M, 2). Raises UserError for a folder, which is not read."""

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -30,8 +31,9 @@ class Parser(argparse.ArgumentParser):
             raise
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """As argparse's; what parse_args will refuse is told with the flag that was probably meant."""
-        found, unknown = super().parse_known_args(args, namespace)
+        """As argparse's; what parse_args will refuse is told with the flag that was probably meant. ~ is the home folder."""
+        words = [with_home(word) for word in (sys.argv[1:] if args is None else args)]
+        found, unknown = super().parse_known_args(words, namespace)
         self.meant = "".join(did_you_mean(word, self._option_string_actions) for word in unknown[:1] if word.startswith("--"))
         return found, unknown
 
@@ -39,6 +41,14 @@ class Parser(argparse.ArgumentParser):
         if message.startswith("unrecognized arguments"):
             message += self.meant
         self.exit(2, f"error: {message} (see --help)\n")
+
+
+def with_home(word: str) -> str:
+    """A word of a command line with ~ written out where it, or its value, begins with it: shells leave --flag=~/x."""
+    name, equals, value = word.partition("=")
+    if equals and not name.startswith("~"):
+        return f"{name}={os.path.expanduser(value)}"
+    return os.path.expanduser(word)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

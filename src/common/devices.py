@@ -3,8 +3,10 @@
 import argparse
 import contextlib
 import os
+import platform
 import random
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import torch
 
 from src.common.cli import UserError
 
+GPUS = ("cuda", "mps", "xpu")  # NVIDIA's and AMD's, Apple's, Intel's
+DEVICES = "cpu, cuda, cuda:0 ..., mps or xpu"
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}  # the dtype of each --precision but auto
 AUTO_PRECISION = "CHALLENGE_PRECISION"  # the environment variable that says what auto is
 
@@ -20,29 +24,76 @@ def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch (all devices)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)  # seeds CUDA too
+    torch.manual_seed(seed)  # seeds the GPUs too
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device of this name; where cuda is asked for and absent, says so and gives the CPU."""
+def resolve_device(name: str, say: Callable[[str], None] = print) -> torch.device:
+    """The device of this name: cpu, cuda, cuda:0 ..., mps, xpu. Where this machine has it not, says so and gives the CPU.
+
+    Raises UserError for a name that is none, and for devices that torch knows and this project cannot use, such as meta.
+    """
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"unknown device {name!r}; expected cpu, cuda, cuda:0 ... or mps") from error
-    if device.type == "cuda":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a driver that is absent is what the next line says
-            available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if not available:
-            print("no CUDA device found: running on the CPU")
-            return torch.device("cpu")
-        if (device.index or 0) >= available:
-            raise UserError(f"{name} was asked for, but this machine has {available} CUDA device(s)")
-    return device
+        raise UserError(f"unknown device {name!r}; expected {DEVICES}") from error
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type not in GPUS:
+        raise UserError(f"device {name!r} is known to torch, but cannot be used here; expected {DEVICES}")
+    number, count = int(name.partition(":")[2] or 0), device_count(device.type)  # torch keeps 8 bits of the number
+    if number < count:
+        return device
+    kind = device.type.upper()
+    say(f"no {kind} device {f'{number}, there are {count}' if count else 'found'}: running on the CPU")
+    return torch.device("cpu")
+
+
+def device_count(kind: str) -> int:
+    """How many devices of a kind of GPUS this machine has that torch can use."""
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a driver that is absent
+        module = torch.get_device_module(kind)
+        return module.device_count() if module.is_available() else 0
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is, in the words of its maker; of the CPU and mps, which have none, what the system tells."""
+    if device.type in ("cuda", "xpu"):
+        return torch.get_device_module(device).get_device_name(device)
+    return f"{device} ({platform.processor()})"
+
+
+def synchronize(device: torch.device) -> None:
+    """Return when the device has computed all that it was given."""
+    if device.type == "mps":
+        torch.mps.synchronize()
+    elif device.type != "cpu":
+        torch.get_device_module(device).synchronize(device)
+
+
+@contextlib.contextmanager
+def kept_random_state(device: torch.device) -> Iterator[None]:
+    """After the block torch's global generators of the CPU and of this device are as they were before it."""
+    place = () if device.type == "mps" else (device,)  # it has one, which is not named
+    module = None if device.type == "cpu" else torch.get_device_module(device)
+    states = torch.get_rng_state(), module and module.get_rng_state(*place)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        if module:
+            module.set_rng_state(states[1], *place)
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """Where what is on a device can be computed in float64: there, or on the CPU for mps, which has none."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 matrices itself, so that it is faster than float32."""
+    """Whether the processor multiplies bfloat16 matrices itself, so that it is faster than float32; unknown of mps and xpu."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
@@ -96,8 +147,10 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
 
 def peak_memory(device: torch.device) -> int | None:
     """The largest number of bytes held so far: on a GPU by its tensors, else by the process. None where it cannot be told."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    if device.type in ("cuda", "xpu"):
+        return torch.get_device_module(device).max_memory_allocated(device)
+    if device.type == "mps":
+        return None
     try:
         told = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return int(told["VmHWM"].split()[0]) * 1024

@@ -1,6 +1,7 @@
 """Files written whole or not at all, and files read with errors a user can act on."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -23,7 +24,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 def cache_dir() -> Path:
     """Where prepared arrays, weights and features are kept: $CHALLENGE_CACHE, by default data/cache of the project."""
-    return Path(os.environ.get("CHALLENGE_CACHE") or PROJECT_ROOT / "data" / "cache")
+    return Path(os.environ.get("CHALLENGE_CACHE") or PROJECT_ROOT / "data" / "cache").expanduser()
 
 
 @contextlib.contextmanager
@@ -45,12 +46,31 @@ def write_whole(path: str | Path, folder: bool = False) -> Iterator[Path]:
             shutil.rmtree(path)
         os.replace(partial, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}{_other_place(path)}") from error
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise UserError where a file of this name could not be written: to be asked before the work that makes it."""
+    folder = (path := check_output(path)).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}{_other_place(path)}") from error
+
+
+def _other_place(path: Path) -> str:
+    """How to have a file that the disk refuses written elsewhere, where it is one of the cache or of the project's folder."""
+    here = path.absolute()
+    if cache_dir().absolute() in here.parents:
+        return "; set the environment variable CHALLENGE_CACHE to a folder that can be written"
+    return "; name another place for it on the command line (--help)" if PROJECT_ROOT in here.parents else ""
 
 
 def check_output(path: str | Path, folder: bool = False) -> Path:

@@ -25,8 +25,9 @@ class Guidance:
 
     where pred is the model's for the labels asked for, and base is its own for "no class" (classifier-free guidance, Ho and
     Salimans, arXiv:2207.12598), or that of a weaker model for the same labels (autoguidance, Karras et al., arXiv:2406.02507).
-    Noise, velocity and denoised data of one state are linear in each other, so it does not matter which of them it is. w = 1
-    is the model itself and larger ones go beyond it. w = 0 is taken to mean the model alone too, in one call and not two.
+    Noise, velocity and denoised data of one state are linear in each other, so it does not matter which of them it is. A small
+    w is nearly base, w = 1 is the model itself and larger ones go beyond it, in two calls a step all of them. w = 0 is not
+    where small ones lead to: it is taken to mean no guidance, the model alone in one call.
 
     Others write (1 + w') pred - w' base, as Ho and Salimans do: their w' is w - 1 here, their 6.5 is 7.5.
 
@@ -75,6 +76,17 @@ class Guidance:
         else:
             base = model.predict(x, t, *args, labels=torch.zeros_like(labels), **kwargs)
         return steer(pred, base, self.scale)
+
+
+def scale_warning(scale: float, base: str, at_zero: str) -> str:
+    """A line about a --guidance_scale between 0 and 1, which steers towards base; empty for others.
+
+    base, at_zero: what is steered from, and what scale 0 means, in words.
+    """
+    if not 0 < scale < 1:
+        return ""
+    text = f"{base} (near 0) and no guidance (1); it guides above 1, and 0 is {at_zero}"
+    return f"warning: --guidance_scale {scale:g} is between {text}"
 
 
 def steer(pred: torch.Tensor, base: torch.Tensor, scale: float) -> torch.Tensor:

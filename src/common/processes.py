@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from src.common.cli import UserError
-from src.common.devices import resolve_device
+from src.common.devices import device_count, resolve_device
 
 
 class Processes:
@@ -88,7 +88,9 @@ def join_processes(device_name: str) -> Iterator[tuple[Processes, torch.device]]
     """Inside the block this process works with the others that torchrun started; gives them, and this process's device.
 
     Without torchrun it works alone. With it, device "cuda" gives each process of a machine a GPU of its own (NCCL), the CPU is
-    shared by all (gloo). Raises UserError where a machine has fewer GPUs than processes.
+    shared by all (gloo). What is absent is replaced by the CPU, for all of them.
+
+    Raises UserError where a machine has fewer GPUs than processes, and for devices that processes cannot share: one GPU, mps.
     """
     size = _number("WORLD_SIZE", 1)
     if size == 1:
@@ -101,8 +103,14 @@ def join_processes(device_name: str) -> Iterator[tuple[Processes, torch.device]]
             f"--nproc_per_node={size}, or a single one without WORLD_SIZE"
         )
     local = _number("LOCAL_RANK", 0)
-    device = resolve_device(f"cuda:{local}" if device_name == "cuda" else device_name)
+    device = resolve_device(device_name, print if _number("RANK", 0) == 0 else lambda text: None)
+    if device.type != "cpu" and device_name != "cuda":
+        raise UserError(f"--device {device_name}: several processes cannot share it; give cuda, a GPU for each, or cpu")
     if device.type == "cuda":
+        here, count = _number("LOCAL_WORLD_SIZE", local + 1), device_count("cuda")
+        if here > count:
+            raise UserError(f"{here} processes on a machine with {count} CUDA device(s): start as many, or give --device cpu")
+        device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from src.common.cli import UserError
-from src.common.files import cache_dir, load_json, save_json, write_whole
+from src.common.files import cache_dir, check_writable, load_json, save_json, write_whole
 from src.common.images import Remarks, is_hidden, is_picture, list_pictures, read_picture, say_left_out
 
 Decoded = TypeVar("Decoded")
@@ -209,6 +209,7 @@ def cached_array(key: object, make: Callable[[], np.ndarray]) -> np.ndarray:
             return np.load(path, mmap_mode="r")
         except (OSError, EOFError, ValueError) as error:
             print(f"{path} is damaged ({error}): making it again")
+    check_writable(path)
     array = make()
     with write_whole(path) as partial, open(partial, "wb") as file:
         np.save(file, array)

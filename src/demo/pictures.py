@@ -116,18 +116,16 @@ def gif(frames: Sequence[Image.Image]) -> bytes:
 
 def plane(paths: np.ndarray, data: np.ndarray, title: str) -> Image.Image:
     """Lines of points (moments, N, 2) from noise, grey, to samples, red, over points of the data (M, 2)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from src.common.figures import Figure, as_picture
 
     figure = Figure(figsize=(4, 4.3), dpi=160, layout="constrained")
-    canvas, axis = FigureCanvasAgg(figure), figure.subplots()
+    axis = figure.subplots()
     axis.scatter(*data.T, s=1.5, color="0.85", linewidths=0)
     axis.plot(paths[:, :, 0], paths[:, :, 1], color="tab:blue", alpha=0.35, linewidth=0.6)
     axis.scatter(*paths[0].T, s=5, color="0.45", linewidths=0, zorder=3)
     axis.scatter(*paths[-1].T, s=8, color="tab:red", linewidths=0, zorder=3)
     axis.set(xlim=(-PLANE, PLANE), ylim=(-PLANE, PLANE), aspect="equal", xticks=[], yticks=[], title=title)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    return as_picture(figure)
 
 
 def side_by_side(pictures: Sequence[Image.Image], columns: int = 4) -> Image.Image:

@@ -13,7 +13,7 @@ import torch
 from src.challenges._images import as_rgb
 from src.common.classes import labels_in_turn
 from src.common.cli import UserError
-from src.common.devices import autocast, seed_everything
+from src.common.devices import autocast, seed_everything, synchronize
 from src.common.guidance import Guidance
 from src.common.noise import SeedBetween, image_seeds
 from src.common.sampling import fitting_batch_size, generate, sample_batch
@@ -191,8 +191,7 @@ def counted(loaded: Loaded, expected: int, tell: Tell) -> Iterator[Count]:
         hook, start = loaded.model.network.register_forward_hook(note), time.perf_counter()
         try:
             yield count
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            synchronize(device)
         finally:
             hook.remove()
             count.seconds = time.perf_counter() - start

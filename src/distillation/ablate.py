@@ -11,18 +11,14 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-import matplotlib
-
 from src.common.cli import Parser, UserError, run_script
+from src.common.figures import Figure
 from src.common.files import save_json, write_whole
 from src.common.options import default_of
 from src.distillation.command import add_flags, open_prior, options_of
 from src.distillation.evaluate import add_judge_flags, all_wanted, evaluate, open_judge
 from src.distillation.losses import LOSSES
 from src.distillation.outputs import draw_sheet, image_names
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,7 +48,8 @@ def variants(args: argparse.Namespace) -> dict[float, argparse.Namespace]:
 
 def draw_plot(scores: dict[float, float], option: str, loss_type: str, file: Path) -> None:
     """The score at each value, on an axis where equal factors are equally far apart."""
-    figure, axes = plt.subplots(figsize=(5, 3.2))
+    figure = Figure(figsize=(5, 3.2))
+    axes = figure.subplots()
     axes.plot(list(scores), list(scores.values()), "o-")
     if min(scores) > 0:
         axes.set_xscale("log")
@@ -62,7 +59,6 @@ def draw_plot(scores: dict[float, float], option: str, loss_type: str, file: Pat
     figure.tight_layout()
     with write_whole(file) as partial:
         figure.savefig(partial, format="png", dpi=120)
-    plt.close(figure)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from src.common.checkpoints import load_model, read_model_config
 from src.common.cli import Parser, UserError
 from src.common.devices import resolve_device, resolve_precision
 from src.common.files import file_sha256
+from src.common.guidance import scale_warning
 from src.common.options import Options, add_option_flags
 from src.distillation.checkpoint import Checkpoint, describe_prior
 from src.distillation.losses import LOSSES, loss_fields, start
@@ -59,6 +60,8 @@ def open_prior(args: argparse.Namespace) -> Prior:
     """
     for kind in (OptimizeOptions, LOSSES[args.loss_type].Config):
         options_of(kind, args)
+    if warning := scale_warning(args.guidance_scale, "the negative", "the negative alone"):
+        print(warning)
     device = resolve_device(args.device)
     if args.precision == "fp16" and device.type == "cpu":
         raise UserError("--precision fp16: expected a GPU; on the CPU give bf16 or fp32")

@@ -10,6 +10,9 @@ import torch
 from src.common.options import Options
 from src.distillation.prior import Condition, Prior
 
+SCALE_HELP = "of the prior: negative + W (wanted - negative) of noises; 0 is the negative alone, 1 what is wanted, more goes "
+SCALE_HELP += "beyond it; 25 is prescribed for sds"
+
 
 class Loss(ABC):
     """One run of a loss. A subclass is one file of this folder, beside the function that has its equation.

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from src.common.options import Options
-from src.distillation.loss import Loss
+from src.distillation.loss import SCALE_HELP, Loss
 from src.distillation.prior import Condition, Prior, draw_like
 
 
 @dataclass
 class SDIOptions(Options):
-    guidance_scale: float = field(default=7.5, metadata={"help": "of the prior", "minimum": 0})
+    guidance_scale: float = field(default=7.5, metadata={"help": SCALE_HELP, "minimum": 0})
     inversion_guidance_scale: float = field(default=-7.5, metadata={"help": "of the inversion; below 0: away"})
     inversion_n_steps: int = field(default=10, metadata={"help": "steps of the inversion", "minimum": 1})
     inversion_eta: float = field(default=0.3, metadata={"help": "noise added in the inversion", "minimum": 0, "maximum": 1})

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import torch
 
 from src.common.options import Options
-from src.distillation.loss import Loss
+from src.distillation.loss import SCALE_HELP, Loss
 from src.distillation.prior import Condition, Prior
 
 
 @dataclass
 class SDSOptions(Options):
-    guidance_scale: float = field(default=7.5, metadata={"help": "of the prior; 25 is prescribed for sds", "minimum": 0})
+    guidance_scale: float = field(default=7.5, metadata={"help": SCALE_HELP, "minimum": 0})
 
 
 @torch.no_grad()

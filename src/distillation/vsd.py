@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from src.common.options import Options
-from src.distillation.loss import Loss
+from src.distillation.loss import SCALE_HELP, Loss
 from src.distillation.prior import Condition, Prior
 
 
 @dataclass
 class VSDOptions(Options):
-    guidance_scale: float = field(default=7.5, metadata={"help": "of the prior", "minimum": 0})
+    guidance_scale: float = field(default=7.5, metadata={"help": SCALE_HELP, "minimum": 0})
     lora_guidance_scale: float = field(
         default=1.0, metadata={"help": "of the adapted model; 1 is no guidance, as in the paper", "minimum": 0}
     )

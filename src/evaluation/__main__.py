@@ -66,7 +66,7 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
     root_help = "the data set, for --nearest and an absent reference folder"
     parser.add_argument("--data_root", default=challenge.default_root, help=root_help)
     add_challenge_flag(parser)
-    parser.add_argument("--device", default="cuda", help="cpu, cuda, cuda:0 ...; without a CUDA device the CPU is taken")
+    parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images per call of a network (CPU: at most 8)")
     default_modes = [fid_mode(challenge.metric)] if isinstance(challenge, ImageChallenge) else list(MODES[:1])
     parser.add_argument(

@@ -19,6 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from src.common.cli import UserError
+from src.common.devices import kept_random_state
 from src.common.files import cache_dir, load_torch, save_torch
 
 SMALLEST = 8  # pixels of the shorter side, at most, on the last level
@@ -120,7 +121,7 @@ def train_classifier(
     batch_size = min(config.batch_size, len(learned))
     steps = max(1, min(config.images, config.epochs * len(learned)) // batch_size)
     interval = max(1, steps // config.checks)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with kept_random_state(device):
         torch.manual_seed(config.seed)
         classifier = Classifier(images.shape[2:], num_classes, config.width)
     set_normalisation(classifier, images)

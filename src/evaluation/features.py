@@ -21,6 +21,7 @@ from src.common.classes import LABELS
 from src.common.cli import UserError
 from src.common.files import cache_dir, write_whole
 from src.common.images import PICTURES, Remarks, list_pictures, read_picture, say_left_out
+from src.common.processes import Processes
 from src.evaluation.inception import FEATURES, INPUT_SIZE, Inception
 
 MODES = ("clean", "pytorch")
@@ -138,14 +139,19 @@ def run_network(
 
 
 def cached_features(
-    images: np.ndarray, inception: Inception, mode: str = "clean", batch_size: int = 64, description: str | None = None
+    images: np.ndarray,
+    inception: Inception,
+    mode: str = "clean",
+    batch_size: int = 64,
+    description: str | None = None,
+    processes: Processes | None = None,
 ) -> np.ndarray:
     """As extract_features, but kept in the project's cache under the hash of pixels, shape, mode and weights."""
 
-    def extract(parts: Path) -> np.ndarray:
-        return extract_features(images, inception, mode, batch_size, description, parts)
+    def extract(mine: np.ndarray, parts: Path) -> np.ndarray:
+        return extract_features(mine, inception, mode, batch_size, description, parts)
 
-    return cached_by_content(images, f"{mode} {inception.sha256}", extract)
+    return cached_by_content(images, f"{mode} {inception.sha256}", extract, processes)
 
 
 def resumable_features(
@@ -160,19 +166,29 @@ def resumable_features(
     return features
 
 
-def cached_by_content(images: np.ndarray, words: str, extract: Callable[[Path], np.ndarray]) -> np.ndarray:
-    """extract(parts)'s features of images, float32 (N, D), kept in the project's cache by the hash of pixels, shape and words.
+def cached_by_content(
+    images: np.ndarray,
+    words: str,
+    extract: Callable[[np.ndarray, Path], np.ndarray],
+    processes: Processes | None = None,
+) -> np.ndarray:
+    """extract(images, parts)'s features, float32 (N, D), kept in the project's cache by the hash of pixels, shape and words.
 
     words: everything else that the features depend on: the network's hash, the way of resizing. parts: a folder that extract
-    may keep unfinished work in; it is removed when the features are kept.
+    may keep unfinished work in; it is removed when the features are kept. Several processes extract a share of the images
+    each, and all get the features of all.
     A damaged file of the cache is said and made again. Raises UserError where the cache cannot be written.
     """
+    processes = processes or Processes()
     file = content_file(images, words, ".npy")
-    if (kept := _read_features(file, len(images))) is not None:
+    kept = _read_features(file, len(images))
+    if all(processes.gather(kept is not None)):  # machines may have a cache each
         return kept
-    parts = file.with_suffix("")
-    features = extract(parts)
-    _write_features(features, file)
+    mine = images[processes.share(len(images))]
+    parts = content_file(mine, words)
+    features = np.concatenate(processes.gather(extract(mine, parts)))
+    if processes.is_first:
+        _write_features(features, file)
     if parts.is_dir():
         shutil.rmtree(parts)
     return features

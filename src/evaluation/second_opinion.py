@@ -41,4 +41,4 @@ def extract(images: np.ndarray, network: EfficientNetLite0, batch_size: int = 64
 def cached(images: np.ndarray, network: EfficientNetLite0, batch_size: int = 64) -> np.ndarray:
     """As extract, but kept in the project's cache."""
     words = f"efficientnet-lite0 {SIZE} {PACKAGE_SHA256}"
-    return cached_by_content(images, words, lambda parts: extract(images, network, batch_size, parts))
+    return cached_by_content(images, words, lambda mine, parts: extract(mine, network, batch_size, parts))

@@ -13,6 +13,7 @@ from torchvision.models import inception_v3
 
 from src.common.cli import UserError
 from src.common.files import file_sha256, load_torch
+from src.common.processes import Processes
 from src.evaluation.features import cached_by_content, run_network
 from src.evaluation.inception import FEATURES
 
@@ -70,12 +71,16 @@ def load_stargan_inception(file: str | Path, device: torch.device | str = "cpu")
 
 
 def stargan_features(
-    images: np.ndarray, judge: StarGANInception, batch_size: int = 64, description: str | None = None
+    images: np.ndarray,
+    judge: StarGANInception,
+    batch_size: int = 64,
+    description: str | None = None,
+    processes: Processes | None = None,
 ) -> np.ndarray:
     """The judge's features of images, uint8 (N, 3, H, W) -> float32 (N, 2048), kept in the project's cache."""
     device = next(judge.parameters()).device
 
-    def extract(parts: Path) -> np.ndarray:
-        return run_network(images, judge, FEATURES, device, batch_size, description, parts)
+    def extract(mine: np.ndarray, parts: Path) -> np.ndarray:
+        return run_network(mine, judge, FEATURES, device, batch_size, description, parts)
 
-    return cached_by_content(images, f"stargan {judge.sha256}", extract)
+    return cached_by_content(images, f"stargan {judge.sha256}", extract, processes)

@@ -12,6 +12,7 @@ import numpy as np
 
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT, write_whole
+from src.common.processes import Processes
 from src.evaluation.features import cached_features, content_file
 from src.evaluation.inception import FEATURES, Inception
 
@@ -38,19 +39,32 @@ def statistics_of(features: np.ndarray) -> Statistics:
 
 
 def cached_statistics(
-    images: np.ndarray, inception: Inception, mode: str = "pytorch", batch_size: int = 64, description: str | None = None
+    images: np.ndarray,
+    inception: Inception,
+    mode: str = "pytorch",
+    batch_size: int = 64,
+    description: str | None = None,
+    processes: Processes | None = None,
 ) -> Statistics:
-    """The statistics of images, uint8 (N, 3, H, W): shipped, or kept in the cache as cached_features keeps their features."""
+    """The statistics of images, uint8 (N, 3, H, W): shipped, or kept in the cache as cached_features keeps their features.
+
+    Several processes share the work.
+    """
+    processes, kept = processes or Processes(), None
     file = content_file(images, f"{mode} {inception.sha256}", "_statistics.npz")
     if (shipped := read_shipped(file.stem)) is not None:
         return shipped
     if file.is_file():
         try:
-            return read_statistics(file)
+            kept = read_statistics(file)
         except UserError as error:
             print(f"making cached statistics again: {error}")
-    found = statistics_of(cached_features(images, inception, mode, batch_size, description))
-    write_statistics(found, file)
+    if all(processes.gather(kept is not None)):
+        return kept
+    features = cached_features(images, inception, mode, batch_size, description, processes)
+    found = processes.first_says(statistics_of(features) if processes.is_first else None)
+    if processes.is_first:
+        write_statistics(found, file)
     return found
 
 

@@ -112,7 +112,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 def plot_fid(results: dict[Path, Result], file: Path) -> None:
     """FID of the first mode with its 95% interval against NFE, a line for each folder of folders nfe=K."""
-    from matplotlib.figure import Figure
+    from src.common.figures import Figure
 
     series: dict[Path, list[tuple[int, float, float]]] = {}
     for folder, result in results.items():

@@ -17,7 +17,8 @@ class TeacherOptions(Options):
     """Of a student that may learn from a guided teacher; a Config lists this class before its scheduler's Config."""
 
     teacher_guidance: float = field(
-        default=0.0, metadata={"help": "guidance scale of the teacher, where it has classes; 0: none", "minimum": 0}
+        default=0.0,
+        metadata={"help": "guidance scale of the teacher, where it has classes; 0 and 1: none; more goes beyond", "minimum": 0},
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from src.common.devices import float64_device
 from src.common.guidance import with_labels
 from src.methods._base import register
 from src.methods._vp_path import DDIMModel
@@ -30,10 +31,11 @@ class DDPM(DDIMModel):
     def denoised(self, x: torch.Tensor, sigma: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """x = data + sigma noise is xt / sqrt(alpha_bar) where alpha_bar = 1 / (1 + sigma^2), between two steps' times."""
         scheduler = self.scheduler
-        log = -(sigma.double() ** 2).log1p()
-        table = scheduler.log_alpha_bar.double()
+        place = float64_device(x.device)
+        log = -(sigma.to(place).double() ** 2).log1p()
+        table = scheduler.log_alpha_bar.to(place).double()
         step = torch.searchsorted(-table, -log).clamp(1, len(table) - 1)
         after = ((table[step - 1] - log) / (table[step - 1] - table[step])).clamp(0, 1)
-        t = ((step - 1 + after) / scheduler.num_train_timesteps).float()
-        xt = (x * expand_t((log / 2).exp(), x)).to(x.dtype)
-        return scheduler.split(xt, self.predict(xt, t, **kwargs).to(x.dtype), expand_t(log.to(x.dtype), x))[0]
+        t = ((step - 1 + after) / scheduler.num_train_timesteps).float().to(x.device)
+        xt = (x.to(place) * expand_t((log / 2).exp(), x)).to(x)
+        return scheduler.split(xt, self.predict(xt, t, **kwargs).to(x.dtype), expand_t(log.to(x), x))[0]

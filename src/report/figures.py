@@ -4,18 +4,14 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from PIL import Image
 
+from src.common.figures import Figure, matplotlib
 from src.report.check import need
 from src.report.run import Writeup, cut_sheet, early_previews, first_samples
 from src.report.typeset import COLUMN, SMALL, Drawing, markup, png, styles
 from src.runs import LOG
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.ticker import EngFormatter
 
 LABEL = 32.0  # points, the column of row labels
 
@@ -55,7 +51,8 @@ def curves(run: Writeup) -> list[Any]:
     width, height = COLUMN / 72, 0.4 + 1.35 * len(panels)  # inches: letters keep their size on paper
     settings = {"font.family": "STIXGeneral", "font.size": SMALL, "axes.linewidth": 0.6}
     with matplotlib.rc_context(settings):
-        figure, axes = plt.subplots(len(panels), 1, figsize=(width, height), layout="constrained", squeeze=False, sharex=True)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)
         for axis, names in zip(axes[:, 0], panels, strict=True):
             for name in names:
                 points = np.array(found[name], dtype=float)
@@ -71,10 +68,9 @@ def curves(run: Writeup) -> list[Any]:
                 where = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.98), "ncols": len(names)}
                 axis.legend(fontsize=SMALL, frameon=False, handlelength=1, columnspacing=1, borderpad=0.2, **where)
         axes[-1, 0].set_xlabel("images seen")
-        axes[-1, 0].xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes[-1, 0].xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=300)
-        plt.close(figure)
     file.seek(0)
     return [need("reportlab.platypus").Image(file, width=COLUMN, height=72 * height)]
 

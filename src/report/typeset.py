@@ -15,9 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
 from src.common.cli import UserError
+from src.common.figures import matplotlib
 from src.common.files import write_whole
 from src.report.check import A4, need
 

@@ -3,14 +3,9 @@
 import re
 from typing import Any
 
-import matplotlib
-
+from src.common.figures import Figure, matplotlib
 from src.common.files import write_whole
 from src.runs import CURVES, Run
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.ticker import LogFormatter
 
 PANELS = {  # title -> what the keys of its curves have in common
     "training loss": re.compile("loss"),
@@ -22,7 +17,7 @@ MEASURED = "measured by measure_fid.py"
 NO_SCORES = ("step", "images_seen", "nfe", "seed", "num_samples", "num_generated")  # numbers of metrics.jsonl beside the scores
 
 
-class PlainNumbers(LogFormatter):
+class PlainNumbers(matplotlib.ticker.LogFormatter):
     """Labels of a logarithmic axis: 0.3 and 120, where others write 3 x 10^-1 and 1.2 x 10^2."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
@@ -40,7 +35,8 @@ def draw_curves(run: Run) -> None:
     if not panels:
         return
     # margins in inches: to let matplotlib lay them out takes as long as all else, and a run draws its curves often
-    figure, axes = plt.subplots(1, len(panels), figsize=((width := 5 * len(panels)), 4), squeeze=False)
+    figure = Figure(figsize=((width := 5 * len(panels)), 4))
+    axes = figure.subplots(1, len(panels), squeeze=False)
     figure.subplots_adjust(left=0.7 / width, right=1 - 0.25 / width, bottom=0.5 / 4, top=1 - 0.3 / 4, wspace=0.19)
     for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for label, points in curves.items():
@@ -54,7 +50,6 @@ def draw_curves(run: Run) -> None:
             axis.legend(fontsize="small")
     with write_whole(run.folder / CURVES) as partial:
         figure.savefig(partial, format="png", dpi=120, pil_kwargs={"compress_level": 1})
-    plt.close(figure)
 
 
 Curves = dict[str, list[tuple[float, float]]]  # label -> points: images seen, value

@@ -81,7 +81,16 @@ def add_model_flags(group: argparse._ArgumentGroup, network_fields: Iterable[Fie
     add_option_flags(group, network_fields)
 
 
-def describe_preset(name: str, preset: Preset) -> str:
-    """What a preset is and which flags it stands for, in two lines."""
-    words = [f"--{flag} {' '.join(map(str, v)) if isinstance(v, list) else v}" for flag, v in preset.flags.items()]
-    return f"preset {name}: {preset.about}\n  {' '.join(words)}"
+def describe_preset(name: str, preset: Preset, args: argparse.Namespace) -> str:
+    """What a preset is, its flags as they are used, and where others were given, the preset's own: a line each."""
+    lines = [f"preset {name}: {preset.about}", f"  {' '.join(_flag(flag, getattr(args, flag)) for flag in preset.flags)}"]
+    if others := [_flag(flag, value) for flag, value in preset.flags.items() if getattr(args, flag) != value]:
+        lines.append(f"  given beside it, in the place of {' '.join(others)}")
+    return "\n".join(lines)
+
+
+def _flag(name: str, value: Any) -> str:
+    """A flag as it is typed."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"

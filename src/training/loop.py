@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from src.common.cli import UserError
 from src.common.devices import autocast, precision_name, seed_everything
+from src.common.files import check_writable
 from src.common.noise import step_seed
 from src.common.processes import Processes
 from src.methods._base import Method
@@ -162,7 +163,7 @@ class Trainer:
                 return True
         seconds_before = 0.0
         if self.processes.is_first:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
+            check_writable(self.run_dir / LAST)
             clear_partial_files(self.run_dir)
             write_training_config(self.run_dir, self.device, self._entries())
             self.log = RunLog(self.run_dir, self.state.step, config.tensorboard)

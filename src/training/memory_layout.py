@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from src.common.devices import autocast
+from src.common.devices import autocast, device_name, synchronize
 from src.common.files import cache_dir, load_json, save_json
 from src.common.networks import takes_condition
 
@@ -37,7 +37,7 @@ def faster_layout(network: nn.Module, image_shape: Sequence[int], batch_size: in
     device = next(network.parameters()).device
     if all(value.ndim < 4 for value in network.parameters()):
         return "contiguous"
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu_name()} x{torch.get_num_threads()}"
+    name = device_name(device) if device.type != "cpu" else f"{_cpu_name()} x{torch.get_num_threads()}"
     shapes = sorted((key, tuple(value.shape)) for key, value in network.named_parameters())
     about = json.dumps([name, torch.__version__, str(dtype), list(image_shape), batch_size, shapes])
     path = cache_dir() / f"layout-{hashlib.sha256(about.encode()).hexdigest()[:16]}.json"
@@ -69,8 +69,7 @@ def _seconds(network: nn.Module, image_shape: Sequence[int], count: int, dtype: 
         loss = out.float().square().mean()
     loss.backward()
     loss.item()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     network.zero_grad(set_to_none=True)
     return time.perf_counter() - start
 

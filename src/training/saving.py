@@ -16,7 +16,7 @@ from PIL import Image
 from src.common.checkpoints import save_model
 from src.common.classes import labels_in_turn
 from src.common.cli import UserError
-from src.common.devices import autocast
+from src.common.devices import autocast, device_name
 from src.common.files import save_json, write_whole
 from src.common.noise import image_seeds
 from src.methods._base import Method
@@ -144,9 +144,10 @@ def as_sampled(state: TrainingState, half_life: Name | None, dtype: torch.dtype,
 
 def write_training_config(run_dir: Path, device: torch.device, entries: dict[str, Any]) -> None:
     """Write training_config.json: the command, these entries, and what it runs on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.processor()})"
     versions = {"torch": torch.__version__, "python": platform.python_version()}
-    save_json({"command": shlex.join(sys.argv), **entries, "device": name, **versions}, run_dir / TRAINING_CONFIG)
+    save_json(
+        {"command": shlex.join(sys.argv), **entries, "device": device_name(device), **versions}, run_dir / TRAINING_CONFIG
+    )
 
 
 def clear_partial_files(run_dir: Path) -> None:

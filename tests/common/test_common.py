@@ -1,9 +1,11 @@
 import argparse
+import errno
 import io
 import json
 import os
 import pickle
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -22,6 +24,8 @@ from src.common import cli, devices, files, images, noise
 from src.common.checkpoints import load_model, save_model
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
+from src.common.processes import join_processes
+from src.datasets.images import cached_array
 from tests.helpers import BOTH_PRECISIONS, TINY, tiny_model
 
 CONFIG = {"method": "custom", **TINY}
@@ -397,13 +401,136 @@ def test_scripts_end_in_one_line(capsys):
     assert caught.value.code == 130
 
 
+def test_the_home_folder_in_every_flag_and_variable(monkeypatch):
+    """Shells write ~ out where it begins a word, but not in --flag=~/x, nor where it is quoted."""
+    monkeypatch.setenv("HOME", "/home/someone")
+    parser = cli.Parser()
+    parser.add_argument("--save_dir")
+    parser.add_argument("--ckpt", type=Path)
+    parser.add_argument("--options", nargs="+")
+    parser.add_subparsers().add_parser("check").add_argument("file", type=Path)
+    words = ["--options", "eta=1", "file=~/z", "a~b", "--save_dir=~/x", "--ckpt", "~/y=1/last.ckpt", "check", "~"]
+    args = parser.parse_args(words)
+    assert (args.save_dir, args.ckpt) == ("/home/someone/x", Path("/home/someone/y=1/last.ckpt"))
+    assert args.options == ["eta=1", "file=/home/someone/z", "a~b"] and args.file == Path("/home/someone")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--save_dir=~"])
+    assert parser.parse_args().save_dir == "/home/someone"
+    monkeypatch.setenv("CHALLENGE_CACHE", "~/cache")
+    assert files.cache_dir() == Path("/home/someone/cache")
+
+
+@pytest.mark.parametrize("reason", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_refused_file_of_the_project_names_what_moves_it(tmp_path, monkeypatch, reason):
+    monkeypatch.setattr(files, "PROJECT_ROOT", tmp_path / "kit")
+    monkeypatch.delenv("CHALLENGE_CACHE", raising=False)
+
+    def line(path):
+        with pytest.raises(UserError) as caught, files.write_whole(path):
+            raise OSError(reason, os.strerror(reason))
+        return str(caught.value)
+
+    cached = tmp_path / "kit" / "data" / "cache" / "features" / "x.npy"
+    assert line(cached) == (
+        f"cannot write {cached}: {os.strerror(reason)}; "
+        "set the environment variable CHALLENGE_CACHE to a folder that can be written"
+    )
+    assert line(tmp_path / "kit" / "x.json").endswith("; name another place for it on the command line (--help)")
+    assert line(tmp_path / "x.json").endswith(os.strerror(reason))
+    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "full"))
+    assert "CHALLENGE_CACHE" in line(tmp_path / "full" / "x.npy") and "CHALLENGE_CACHE" not in line(cached)
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch):
+    def work():
+        raise AssertionError("worked first")
+
+    def refuse(self, *args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path))
+    (tmp_path / "images").mkdir()
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"Permission denied; set the .* CHALLENGE_CACHE"):
+        patch.setattr(os, "access", lambda *args: False)
+        cached_array("key", work)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"Read-only file system; set the .* CHALLENGE_CACHE"):
+        patch.setattr(Path, "mkdir", refuse)
+        cached_array("key", work)
+
+
 def test_devices(capsys):
-    assert devices.resolve_device("cpu").type == "cpu"
+    assert devices.resolve_device("cpu") == devices.resolve_device("cpu:1") == torch.device("cpu")
     if not torch.cuda.is_available():
         assert devices.resolve_device("cuda").type == "cpu"
         assert "no CUDA device" in capsys.readouterr().out
     with pytest.raises(UserError, match="unknown device 'gpu'"):
         devices.resolve_device("gpu")
+    for name in ("meta", "hpu", "xla:1"):
+        with pytest.raises(UserError, match=f"^device '{name}' is known to torch, but cannot be used here; expected cpu, cuda"):
+            devices.resolve_device(name)
+
+
+def test_a_gpu_that_is_absent_is_the_cpu_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
+    for name in ("cuda", "cuda:1", "mps", "mps:0"):
+        assert devices.resolve_device(name) == torch.device(name)
+    assert not capsys.readouterr().out
+    lines = {"cuda:7": "no CUDA device 7, there are 2", "mps:1": "no MPS device 1, there are 1", "xpu": "no XPU device found"}
+    lines["cuda:256"] = "no CUDA device 256, there are 2"  # which is 0 in torch's 8 bits
+    for name, line in lines.items():
+        assert devices.resolve_device(name) == torch.device("cpu")
+        assert capsys.readouterr().out == f"{line}: running on the CPU\n"
+
+
+def test_what_is_asked_of_a_gpu_is_asked_of_its_own_kind(monkeypatch):
+    """Of stand-ins for the torch modules of GPUs, which are not here; mps takes no device as an argument."""
+    calls = []
+
+    class Module:
+        def __init__(self, kind):
+            self.kind = kind
+
+        def __getattr__(self, name):
+            return lambda *args: calls.append((self.kind, name, *map(str, args))) or f"{self.kind} {name}"
+
+    monkeypatch.setattr(torch, "get_device_module", lambda device: Module(torch.device(device).type))
+    monkeypatch.setattr(torch, "mps", Module("mps"))
+    xpu, mps, cpu = (torch.device(name) for name in ("xpu:1", "mps", "cpu"))
+    for device in (xpu, mps, cpu):
+        devices.synchronize(device)
+    assert calls == [("xpu", "synchronize", "xpu:1"), ("mps", "synchronize")]
+    assert devices.device_name(xpu) == "xpu get_device_name" and devices.device_name(mps).startswith("mps (")
+    assert devices.peak_memory(xpu) == "xpu max_memory_allocated" and devices.peak_memory(mps) is None
+    assert (devices.float64_device(mps), devices.float64_device(xpu)) == (cpu, xpu)
+    assert devices.resolve_precision("fp32", mps) == torch.float32 and not devices.has_native_bfloat16(mps)
+    for device, place in ((xpu, ("xpu:1",)), (mps, ())):
+        calls.clear()
+        state = torch.get_rng_state()
+        with devices.kept_random_state(device):
+            torch.rand(3)
+        assert torch.equal(state, torch.get_rng_state())
+        kind = device.type
+        assert calls == [(kind, "get_rng_state", *place), (kind, "set_rng_state", f"{kind} get_rng_state", *place)]
+
+
+@pytest.mark.parametrize(
+    ("name", "local", "message"),
+    [
+        ("cuda", 2, "4 processes on a machine with 2 CUDA device(s): start as many, or give --device cpu"),
+        ("cuda:1", 0, "--device cuda:1: several processes cannot share it; give cuda, a GPU for each, or cpu"),
+        ("mps", 0, "--device mps: several processes cannot share it; give cuda, a GPU for each, or cpu"),
+    ],
+)
+def test_several_processes_need_a_gpu_each(name, local, message, monkeypatch):
+    monkeypatch.setattr("src.common.processes.resolve_device", lambda name, say: torch.device(name))
+    monkeypatch.setattr("src.common.processes.device_count", lambda kind: 2)
+    told = {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "RANK": local, "LOCAL_RANK": local, "MASTER_ADDR": "a", "MASTER_PORT": 1}
+    for key, value in told.items():
+        monkeypatch.setenv(key, str(value))
+    with pytest.raises(UserError, match=re.escape(message)), join_processes(name):
+        pass
 
 
 def test_precision_follows_the_processor(monkeypatch):

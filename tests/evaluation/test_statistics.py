@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from PIL import Image
 
 import measure_fid
 from src.challenges import CHALLENGES, get_challenge
+from src.common.processes import Processes
 from src.datasets import mnist
 from src.evaluation import features
-from src.evaluation.features import resumable_features, run_network
+from src.evaluation.features import extract_features, resumable_features, run_network
 from src.evaluation.fid import distance_from_statistics, frechet_distance
 from src.evaluation.inception import FEATURES, Inception
 from src.evaluation.statistics import (
@@ -166,6 +169,37 @@ def test_statistics_are_computed_once(counted, own_cache, capsys):
     file.write_bytes(b"cut off")
     assert np.array_equal(cached_statistics(IMAGES, network).sigma, first.sigma)
     assert sum(seen) == 37 and "making cached statistics again" in capsys.readouterr().out  # of the features in the cache
+
+
+class Threads(Processes):
+    """Processes that are threads of this one: they meet at a barrier, and leave there what they gather."""
+
+    def __init__(self, rank, meeting, left):
+        super().__init__(rank, meeting.parties)
+        self.meeting, self.left = meeting, left
+
+    def gather(self, value):
+        self.meeting.wait()
+        self.left[self.rank] = value
+        self.meeting.wait()
+        return [self.left[rank] for rank in range(self.size)]
+
+    def first_says(self, value):
+        return self.gather(value)[0]
+
+
+def test_processes_share_the_reference_images(counted, own_cache):
+    network, seen, _ = counted
+    whole, meeting, left = statistics_of(extract_features(IMAGES, network, "pytorch")), threading.Barrier(2), {}
+    for total in (37, 0):  # shared out, and then from the cache
+        seen.clear()
+        with ThreadPoolExecutor(2) as pool:
+            ranks = [Threads(rank, meeting, left) for rank in range(2)]
+            each = list(pool.map(lambda rank: cached_statistics(IMAGES, network, processes=rank), ranks))
+        assert sum(seen) == total
+        for found in each:
+            np.testing.assert_allclose(found.sigma, whole.sigma, rtol=1e-4, atol=1e-6)
+    assert sorted(file.suffix for file in (own_cache / "features").iterdir()) == [".npy", ".npz"], "and no parts"
 
 
 def test_statistics_that_come_with_the_kit(counted, tmp_path, monkeypatch):

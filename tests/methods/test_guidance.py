@@ -137,10 +137,13 @@ def test_scale_0_makes_one_call_a_step_and_another_one_two(method, options, step
 def test_guidance_moves_samples_towards_their_class_and_together(method, options):
     """At scale 3 samples of a class lie farther from the other class, and nearer each other, than at scale 1."""
     ends = {}
-    for scale in (0.0, 1.0, 3.0):
+    for scale in (0.0, 0.01, 0.5, 1.0, 3.0):
         model = exact_model(method, options).float()
         labels = torch.full((256,), 2)
         ends[scale] = model.sample((256, 1), 40, seeds=range(256), labels=labels, guidance=Guidance(scale))
+    unguided = model.sample((256, 1), 40, seeds=range(256), labels=torch.zeros(256, dtype=torch.int64))
+    distance = {scale: (samples - unguided).abs().mean() for scale, samples in ends.items()}
+    assert distance[0.01] < 0.1 * distance[1.0] and distance[0.01] < distance[0.5] < distance[1.0], "a small scale is no class"
     torch.testing.assert_close(ends[0.0], ends[1.0], atol=1e-3, rtol=1e-3)
     assert ends[1.0].mean() == pytest.approx(0.5, abs=0.05) and ends[1.0].std() == pytest.approx(0.15, abs=0.04)
     assert ends[3.0].mean() > ends[1.0].mean()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from src.common.cli import UserError
+from src.common.figures import Figure
 from src.common.files import load_torch
 from src.runs import Run, note_sampling, sampled_from
 from src.training.batches import Batches, random_affine
@@ -145,11 +146,13 @@ def test_measurements_are_drawn_beside_the_log(tmp_path, monkeypatch):
     (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1, "images_seen": 8, "loss": 1.0}) + "\n")
     drawn = {}
 
-    def look(figure):
-        drawn.clear()
-        drawn.update({axis.get_title(): [line.get_label() for line in axis.lines] for axis in figure.axes})
+    class Seen(Figure):
+        def savefig(self, *args, **kwargs):
+            drawn.clear()
+            drawn.update({axis.get_title(): [line.get_label() for line in axis.lines] for axis in self.axes})
+            super().savefig(*args, **kwargs)
 
-    monkeypatch.setattr("src.training.curves.plt.close", look)
+    monkeypatch.setattr("src.training.curves.Figure", Seen)
 
     def panels():
         draw_curves(run)

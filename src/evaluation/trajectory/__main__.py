@@ -7,8 +7,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
 from custom_model import create_custom_model
 from src.challenges import find_challenge
 from src.challenges._images import ImageChallenge
@@ -16,13 +14,11 @@ from src.common.checkpoints import load_model, read_model_config
 from src.common.classes import read_classes
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import add_precision_flag, autocast, resolve_device, resolve_precision
+from src.common.figures import Figure
 from src.common.files import check_output, write_whole
 from src.common.noise import image_seeds
 from src.evaluation.trajectory import WHATS, trajectory
 from src.runs import checkpoint_of
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -55,7 +51,8 @@ def main() -> None:
     with autocast(device, resolve_precision(args.precision, device)):
         columns = trajectory(model, shape, args.steps, seeds, args.times, args.what, classes)
 
-    figure, axes = plt.subplots(args.samples, args.times, figsize=(args.times, args.samples + 0.3), squeeze=False)
+    figure = Figure(figsize=(args.times, args.samples + 0.3))
+    axes = figure.subplots(args.samples, args.times, squeeze=False)
     for column, images in enumerate(columns):
         for row, pixels in enumerate(challenge.to_array(images)):
             axes[row, column].imshow(pixels.transpose(1, 2, 0))
@@ -64,7 +61,6 @@ def main() -> None:
     figure.subplots_adjust(0, 0, 1, 1 - 0.3 / (args.samples + 0.3), 0.03, 0.03)
     with write_whole(args.out) as partial:
         figure.savefig(partial, format="png", dpi=120)
-    plt.close(figure)
     print(f"figure: {args.out}")
 
 
