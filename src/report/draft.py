@@ -61,8 +61,8 @@ def one_paragraph(docstring: str) -> str:
 def own_text(cls: type) -> tuple[str, str]:
     """The first line of the method's file, which names its paper, and its description.
 
-    A method in custom_model.py is described by its author: there is a place for it, beside the text of what it extends. So it is
-    where a method's file or class has no docstring.
+    A method in custom_model.py is described by its author: there is a place for it, beside the text of what it extends. For a
+    method whose file or class has no docstring there are such places, too.
     """
     if cls.__module__ != custom_model.__name__:
         parts = [part for part in (sys.modules[cls.__module__].__doc__ or "").strip().split("\n\n") if part]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from recipes import _compare as compare
 from recipes import mini
 from recipes._bench import Bench, Entry
 from recipes.mini import ENTRIES
@@ -40,6 +41,7 @@ def bench(tmp_path, monkeypatch):
         training=training,
     )
     monkeypatch.setattr(mini, "CHALLENGE", small)
+    monkeypatch.setattr(compare, "DOCS", tmp_path / "kit_docs")
     monkeypatch.setitem(CHALLENGES._items, "simpsons32", small)
     few = ["--images", 64, "--device", "cpu", "--out", tmp_path / "out", "--docs", tmp_path / "docs"]
     return lambda *more: call(mini, monkeypatch, *few, *more)
