@@ -20,7 +20,7 @@ SWITCHES = {"true": "", "false": "no-"}
 
 
 def add_flags(parser: argparse.ArgumentParser, choices: Sequence[str], what: str, out: str) -> None:
-    """--methods, --options, --out and --docs, as all these recipes have them; take what they said by chosen()."""
+    """--methods, --options, --out and --docs, as all these recipes have them; parse() reads them."""
     parser.add_argument("--methods", nargs="+", choices=choices, help=f"{what}; all of them if neither this nor --options")
     parser.add_argument(
         "--options",
@@ -38,12 +38,13 @@ def add_flags(parser: argparse.ArgumentParser, choices: Sequence[str], what: str
     )
 
 
-def chosen(args: argparse.Namespace, choices: Sequence[str]) -> list[str]:
-    """What --methods names; set args.docs where it was not given."""
+def parse(parser: argparse.ArgumentParser, choices: Sequence[str]) -> argparse.Namespace:
+    """The flags, with what was not given filled in: for --methods all choices, if no --options either; for --docs --out."""
+    args = parser.parse_args()
     args.docs = args.docs or args.out
     if args.methods is None:
-        return [] if args.options else list(choices)
-    return args.methods
+        args.methods = [] if args.options else list(choices)
+    return args
 
 
 def read_options(words: Sequence[str], method: str, choices: Sequence[str], challenge: Challenge) -> dict[str, Any]:

@@ -200,8 +200,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=number(int, 1), default=3, help=f"seeds of the {BEST} best, once all rows are measured")
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     parser.add_argument("--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given")
-    args = parser.parse_args()
-    args.methods = compare.chosen(args, choices)
+    args = compare.parse(parser, choices)
     told = [
         f"--{name} {getattr(args, name)}"
         for name in ("images", "num_samples", "pairs")

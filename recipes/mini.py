@@ -169,8 +169,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=number(int, 64), default=162688, help="images that each method sees in training")
     parser.add_argument("--num_reference", type=number(int, 2), default=1000, help="validation images and samples of each FID")
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
-    args = parser.parse_args()
-    args.methods = compare.chosen(args, choices)
+    args = compare.parse(parser, choices)
     shown = f" --images {args.images}" if args.images != parser.get_default("images") else ""
     args.command = f"python -m recipes.mini --data_root FACES.zip{shown}"
     return args

@@ -343,10 +343,9 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=number(int, 1), default=2, help="experiments at a time, one core each")
     parser.add_argument("--report_only", action="store_true", help="train nothing: table and figure of what is there")
-    args = parser.parse_args()
+    args = compare.parse(parser, every)
 
-    methods = compare.chosen(args, every)
-    asked = [Experiment(method, tuple(args.sets), args.seeds, args.iterations) for method in methods]
+    asked = [Experiment(method, tuple(args.sets), args.seeds, args.iterations) for method in args.methods]
     for words in args.options:
         given = compare.read_options(words, words[0], every, CHALLENGE)
         asked.append(Experiment(words[0], tuple(args.sets), args.seeds, args.iterations, tuple(given.items())))
