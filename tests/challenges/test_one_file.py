@@ -1,7 +1,9 @@
 """A challenge that is one file, the one of docs/write_a_challenge.md: every command knows it, and nothing else is changed."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -42,15 +44,20 @@ def kit(tmp_path_factory, package_file):
     def run(*arguments) -> str:
         return python(folder, *arguments, CHALLENGE_CACHE=folder / "cache", CHALLENGE_PRECISION="fp32")
 
-    run.folder, run.inception, run.steps = folder, package_file, iter(steps_in("write_a_challenge.md"))
+    run.folder, run.inception = folder, package_file
     return run
 
 
-def walk(kit, script: str, *smaller) -> str:
-    """What the document's next command writes, which is one of this script, with these flags that make it smaller."""
-    step = next(kit.steps)
-    assert step.startswith(script), step
+def walk(kit, beginning: str, *smaller) -> str:
+    """What the document's command of this beginning writes, with these flags that make it smaller."""
+    (step,) = [step for step in steps_in("write_a_challenge.md") if step.startswith(beginning)]
     return kit(*step.split(), *smaller)
+
+
+def test_all_commands_of_the_document_are_walked():
+    text = Path(__file__).read_text()
+    for step in steps_in("write_a_challenge.md"):
+        assert any(step.startswith(beginning) for beginning in re.findall(r'walk\(kit, "([^"]+)"', text)), step
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +79,7 @@ def test_it_trains(trained):
 
 
 def test_it_is_sampled_and_measured(kit, trained):
-    walk(kit, "sampling.py", "--device", "cpu")
+    walk(kit, "sampling.py --ckpt_path results/colours/last.ckpt --save_dir samples", "--device", "cpu")
     names = ["classes_nfe=1.png", "classes_nfe=2.png", "labels.csv", "nfe=1", "nfe=2", "sampling.json"]
     assert sorted(path.name for path in (kit.folder / "samples").iterdir()) == names
     files = sorted((kit.folder / "samples" / "nfe=2").iterdir())
