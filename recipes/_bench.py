@@ -2,8 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,23 @@ import numpy as np
 import torch
 
 from custom_model import create_custom_model
+from recipes import _compare as compare
 from src.challenges import Challenge
 from src.common.cli import UserError
 from src.common.devices import precision_flag, precision_name, resolve_precision, seed_everything
 from src.common.files import PROJECT_ROOT, load_json, save_json
 from src.common.networks import takes_condition
 from src.datasets.pairs import load_pairs
-from src.methods import method_names
+from src.methods import get_method, method_names
 from src.runs import Run
 from src.training.checkpoint import init_network, load_teacher
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
 from src.training.resume import read_resume
 from src.training.saving import Previews
+
+TEACHER, PAIRS_TEACHER = "edm", "rectified_flow"  # of a method that has no entry of its own
+ENTRY = "entry.json"  # in an entry's folder: how it was trained
 
 
 @dataclass
@@ -52,9 +56,35 @@ class Entry:
 
 
 def with_all_methods(entries: dict[str, Entry]) -> dict[str, Entry]:
-    """These entries, and one for every other method of the kit, as it is."""
+    """These entries, and one for every other method, as it is, with the teacher that it needs."""
     known = {entry.method or name for name, entry in entries.items() if entry.row}
-    return entries | {name: Entry() for name in method_names() if name not in known and name != "custom"}
+    others = {name: get_method(name) for name in method_names() if name not in known and name != "custom"}
+    return entries | {
+        name: Entry(teacher=TEACHER if cls.needs_teacher else None, pairs=PAIRS_TEACHER if cls.needs_pairs else None)
+        for name, cls in others.items()
+    }
+
+
+def with_options(
+    entries: Mapping[str, Entry], given: Sequence[Sequence[str]], challenge: Challenge, out: Path
+) -> tuple[dict[str, Entry], list[str]]:
+    """These entries, those that OUT has with options of their own, and one for each --options; the names of the latter.
+
+    Raises UserError where --options names no row or no option of it.
+    """
+    rows = [name for name, entry in entries.items() if entry.row]
+    found, asked = dict(entries), []
+    for file in sorted(out.glob(f"*/{ENTRY}")):
+        entry = Entry(**load_json(file))
+        if file.parent.name not in entries and (entry.method or file.parent.name) in method_names():
+            found[file.parent.name] = entry
+    for words in given:
+        base = entries.get(words[0], Entry())
+        method = base.method or words[0]
+        options = compare.read_options(words, method, rows, challenge)
+        asked.append(compare.row_name(words[0], options))
+        found[asked[-1]] = replace(base, method=method, options={**base.options, **options})
+    return found, asked
 
 
 @dataclass
@@ -167,6 +197,7 @@ class Bench:
                 model.start_from(teacher)
         if start and not resume:
             init_network(model.network, (self.teachers if entry.pairs else self).out / start)
+        save_json(asdict(entry), folder / ENTRY)
         dtype = self.precision(name) if resume else resolve_precision("auto", self.device)
         words = f"{steps} steps of {config.batch_size}, {precision_name(dtype)}"
         print(f"== {name}: {words}{' (continued)' if resume else ''}", flush=True)

@@ -3,7 +3,9 @@
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import scipy
 import torch
 
+from recipes import _compare as compare
 from src.challenges import Challenge
 from src.challenges._points import POINT_SETS
 from src.common.figures import Figure
@@ -19,8 +22,68 @@ from src.common.files import write_whole
 
 FLOOR_SEEDS = (2, 3, 4)  # of points; those of training and of the held-out ones are others
 FIGURE_SETS = ("swiss_roll", "eight_gaussians")
+BASELINE = "rectified_flow"
 
-Lines = Mapping[str, dict[str, Any]]  # by method
+Lines = Mapping[str, dict[str, Any]]  # by the names of the experiments
+DISTANCES, OTHERS, COST = "Chamfer distance", "Sliced Wasserstein-2 distance / squared MMD", "Cost"  # headings
+OPTIONS = "Options that differ from the methods' defaults for images: "
+
+
+@dataclass
+class Earlier:
+    """A table that stands already, whose rows are kept where no stored experiment has their place.
+
+    about: its paragraph on data and training. rows: (heading, set or "", method) -> the row. remarks: method or mark -> its
+    line. options: method -> those that the document tells, as JSON. sources: method -> how it was measured.
+    """
+
+    about: str = ""
+    rows: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path) -> "Earlier":
+        """Of a document that table() wrote; of one that is absent nothing."""
+        earlier, heading = cls(), ""
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        for line in lines:
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if line.startswith("## "):
+                heading = line.removeprefix("## ")
+            elif line.startswith("Every method learns"):
+                earlier.about = line
+            elif line.startswith(OPTIONS):
+                earlier.options = dict(re.findall(r"(\S+) (\{[^}]*\})", line.removeprefix(OPTIONS)))
+            elif line.startswith("|") and heading in (DISTANCES, OTHERS) and cells[1] not in ("method", "---", "*real points*"):
+                earlier.rows[heading, cells[0], cells[1]] = line
+            elif line.startswith("|") and heading == COST and cells[0] not in ("method", "---"):
+                earlier.rows[heading, "", cells[0]] = line
+            elif match := re.match(r"- (?:`([^`]+)`|(.*?): [^:]*\*\*(?:pass|fail)\*\*$)", line):
+                earlier.remarks[match[1] or match[2]] = line
+        source = next((line for line in lines if line.startswith(compare.SOURCE)), "")
+        known = compare.sources(lines)
+        earlier.sources = {name: known.get(name, source) for _, _, name in earlier.rows}
+        return earlier
+
+    def without(self, done: Lines, about: str) -> "Earlier":
+        """What of it stands beside these experiments: nothing where its data or training are others."""
+        if self.about != about:
+            if self.about:
+                print("docs/toy2d.md was measured with other numbers of seeds or iterations: its rows are left out")
+            return Earlier()
+        rows = {key: row for key, row in self.rows.items() if key[2] not in done}
+        sources = {name: self.sources[name] for _, _, name in rows}
+        options = {name: text for name, text in self.options.items() if name in sources}
+        return Earlier(about, rows, self.remarks, options, sources)
+
+    def mean(self, method: str, data: str, nfe: int, challenge: Challenge) -> float | None:
+        """A mean of the table of distances."""
+        row = self.rows.get((DISTANCES, data, method))
+        cell = row.strip("|").split("|")[2 + challenge.nfe.index(nfe)] if row else ""
+        match = re.match(r" *([\d.]+)", cell)
+        return float(match[1]) if match else None
 
 
 def values(done: Lines, method: str, data: str, nfe: int, metric: str) -> list[float | None]:
@@ -55,14 +118,14 @@ def cell(found: list[float | None], spread: bool = True) -> str:
     return short(np.mean(found)) + (f" ± {short(np.std(found, ddof=1), 2)}" if spread and len(found) > 1 else "")
 
 
-def verdicts(challenge: Challenge, done: Lines) -> list[str]:
-    """A line for each mark of the challenge that a stored run speaks of: all its seeds have to reach it."""
-    lines = []
+def verdicts(challenge: Challenge, done: Lines) -> dict[str, str]:
+    """Mark -> its line, of each mark of the challenge that a stored run speaks of: all its seeds have to reach it."""
+    lines = {}
     for mark in challenge.marks:
         found = values(done, mark.method, mark.root, mark.nfe, mark.metric)
         if found:
             passed = all(value is not None and mark.passes(value) for value in found)
-            lines.append(f"- {mark}: {cell(found)}, **{'pass' if passed else 'fail'}**")
+            lines[str(mark)] = f"- {mark}: {cell(found)}, **{'pass' if passed else 'fail'}**"
     return lines
 
 
@@ -71,36 +134,38 @@ def mean(done: Lines, method: str, data: str, nfe: int = 1) -> float:
     return float(np.mean(values(done, method, data, nfe, "chamfer")))
 
 
-def remarks(done: Lines, methods: Sequence[str], sets: Sequence[str], baseline: str = "rectified_flow") -> list[str]:
-    """How many times nearer than the baseline each method is at NFE 1, and where its mean at NFE 4 is the worse one.
+def remarks(done: Lines, methods: Sequence[str], sets: Sequence[str], known: Mapping[str, float | None]) -> dict[str, str]:
+    """Of each method that is done: how many times nearer than BASELINE it is at NFE 1, and where it is worse at NFE 4.
 
-    All in Chamfer distances; NFE 1 and 4 must be among the challenge's.
+    All in mean Chamfer distances; NFE 1 and 4 must be among the challenge's. known: those of BASELINE at NFE 1 by set, for sets
+    where it is not done.
     """
-    lines = []
+    lines = {}
+    first = {data: mean(done, BASELINE, data) if BASELINE in done else known.get(data) for data in sets}
     for method in methods:
-        if method == baseline or method not in done:
+        if method == BASELINE or method not in done:
             continue
         finite = [data for data in sets if None not in values(done, method, data, 1, "chamfer")]
         nearer = [
-            f"{mean(done, baseline, data) / mean(done, method, data):.3g}x on {data}"
+            f"{first[data] / mean(done, method, data):.3g}x on {data}"
             for data in finite
-            if data in FIGURE_SETS and baseline in done
+            if data in FIGURE_SETS and first[data] is not None
         ]
         worse = [
             f"{data} ({short(mean(done, method, data))} to {short(mean(done, method, data, 4))})"
             for data in finite
             if mean(done, method, data, 4) > mean(done, method, data)
         ]
-        lines.append(
-            f"- `{method}`: NFE 1 nearer than {baseline}'s by {', '.join(nearer) or '-'}; worse at NFE 4 than at NFE 1 on "
+        lines[method] = (
+            f"- `{method}`: NFE 1 nearer than {BASELINE}'s by {', '.join(nearer) or '-'}; worse at NFE 4 than at NFE 1 on "
             f"{', '.join(worse) or 'none'}"
         )
     return lines
 
 
-def costs(done: Lines, teachers: Mapping[str, str | None]) -> list[str]:
-    """Iterations and training time of each method, and time of the teacher it needed, per network: rows of a table."""
-    rows = ["| method | iterations | core-seconds per network | its teacher's |", "|---|---|---|---|"]
+def costs(done: Lines, teachers: Mapping[str, str | None]) -> dict[str, str]:
+    """Iterations and training time of each method, and time of the teacher it needed, per network: a table's rows."""
+    rows = {}
     for method, line in done.items():
         if "train_core_seconds" not in line:
             continue
@@ -112,7 +177,7 @@ def costs(done: Lines, teachers: Mapping[str, str | None]) -> list[str]:
             else teacher or "-"
         )
         steps = json.loads(line["key"])["steps"]
-        rows.append(f"| {method} | {steps} | {line['train_core_seconds'] / networks:.1f} | {extra} |")
+        rows[method] = f"| {method} | {steps} | {line['train_core_seconds'] / networks:.1f} | {extra} |"
     return rows
 
 
@@ -126,14 +191,29 @@ def table(
     options: Mapping[str, dict[str, Any]],
     teachers: Mapping[str, str | None],
     command: str,
+    earlier: Earlier,
 ) -> str:
-    """The whole document: how it was made, what is missing, Chamfer distances, the two other figures, costs."""
+    """The whole document: how it was made, what is missing, Chamfer distances, the two other figures, costs.
+
+    Rows of `earlier` stand where these experiments have none, if their data and training were the same.
+    """
     spread = f"{seeds} seeds ± their standard deviation" if seeds > 1 else "1 seed"
+    about = (
+        f"Every method learns {challenge.about}, {training}. {challenge.num_samples} samples are compared with as many "
+        f"held-out points. Figures are means over {spread}; less is better. *real points* are fresh draws against the same "
+        f"held-out points ({len(FLOOR_SEEDS)} draws): what a perfect generator would reach."
+    )
+    earlier = earlier.without(done, about)
+    names = sorted({*methods, *earlier.sources})
     head = " | ".join(f"NFE {nfe}" for nfe in challenge.nfe)
     rule = "|---" * (2 + len(challenge.nfe)) + "|"
     distances, others = [f"| points | method | {head} |", rule], [f"| points | method | {head} |", rule]
     for data in sets:
-        for method in methods:
+        for method in names:
+            if (DISTANCES, data, method) in earlier.rows:
+                distances.append(earlier.rows[DISTANCES, data, method])
+                others.append(earlier.rows[OTHERS, data, method])
+                continue
             found = {metric: [values(done, method, data, nfe, metric) for nfe in challenge.nfe] for metric in challenge.metrics}
             distances.append(f"| {data} | {method} | " + " | ".join(map(cell, found["chamfer"])) + " |")
             pairs = zip(found["sliced_w2"], found["mmd"], strict=True)
@@ -153,20 +233,30 @@ def table(
         f"{torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}, {processor()}: {len(done)} methods"
         f"{f', {sum(seconds):.0f} core-seconds in all' if len(seconds) == len(done) else ''}.",
         "",
-        f"Every method learns {challenge.about}, {training}. {challenge.num_samples} samples are compared with as many "
-        f"held-out points. Figures are means over {spread}; less is better. *real points* are fresh draws against the same "
-        f"held-out points ({len(FLOOR_SEEDS)} draws): what a perfect generator would reach.",
+        about,
+        *compare.tell_sources(earlier.sources),
     ]
-    if missing := [method for method in methods if method not in done]:
+    if missing := [method for method in methods if method not in done and method not in earlier.sources]:
         lines += ["", f"**Missing: {', '.join(missing)}.**"]
-    if given := [f"{name} {json.dumps(options[name])}" for name in methods if name in options]:
-        lines += ["", "Options that differ from the methods' defaults for images: " + "; ".join(given) + "."]
-    lines += ["", "## Chamfer distance", "", "Squared distances to the nearest neighbour, summed both ways.", "", *distances]
-    if found := verdicts(challenge, done) + remarks(done, methods, sets):
+    given = earlier.options | {name: json.dumps(options[name]) for name in methods if name in options and name in done}
+    if given:
+        lines += ["", OPTIONS + "; ".join(f"{name} {given[name]}" for name in sorted(given)) + "."]
+    lines += ["", f"## {DISTANCES}", "", "Squared distances to the nearest neighbour, summed both ways.", "", *distances]
+    known = {data: earlier.mean(BASELINE, data, 1, challenge) for data in sets}
+    said = {**earlier.remarks, **verdicts(challenge, done), **remarks(done, methods, sets, known)}
+    if found := [said[name] for name in (*map(str, challenge.marks), *names) if name in said]:
         lines += ["", *found]
-    lines += ["", "## Sliced Wasserstein-2 distance / squared MMD", "", *others]
-    if seconds:
-        lines += ["", "## Cost", "", *costs(done, teachers)]
+    lines += ["", f"## {OTHERS}", "", *others]
+    spent = {name: row for (heading, _, name), row in earlier.rows.items() if heading == COST} | costs(done, teachers)
+    if spent:
+        lines += [
+            "",
+            f"## {COST}",
+            "",
+            "| method | iterations | core-seconds per network | its teacher's |",
+            "|---|---|---|---|",
+        ]
+        lines += [spent[name] for name in sorted(spent)]
     return "\n".join(lines) + "\n"
 
 

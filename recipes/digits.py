@@ -2,9 +2,13 @@
 
 python -m recipes.digits
 
+    --methods meanflow                  one row
+    --options meanflow time_scale=20    a row of its own, of this method with these options
+
 What is finished stays in results/digits/NAME, and the same command goes on where it stopped, in the middle of a method too. The
-table, of all methods measured so far, goes into docs/digits.md, the sheet to docs/images. The three best are trained with two
-more seeds.
+table, results/digits/digits.md, has all methods measured so far; the rest stands as docs/digits.md has it, where that was
+measured with as many samples. Nothing is written into docs/ without --docs docs. Once all rows are measured, the three best
+are trained with two more seeds.
 """
 
 import argparse
@@ -14,14 +18,14 @@ import statistics
 import time
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from custom_model import create_custom_model
-from recipes._bench import Bench, Entry, with_all_methods
+from recipes import _compare as compare
+from recipes._bench import Bench, Entry, with_all_methods, with_options
 from src.challenges import get_challenge
 from src.common.checkpoints import load_model
 from src.common.cli import Parser, UserError, number, run_script
@@ -68,9 +72,9 @@ ENTRIES = with_all_methods(
 )
 
 
-def nfes(name: str) -> list[int]:
+def nfes(name: str, entry: Entry) -> list[int]:
     """The numbers of calls at which a row is measured."""
-    return FEW if METHODS.get(ENTRIES[name].method or name).few_calls else [*FEW, MANY]
+    return FEW if METHODS.get(entry.method or name).few_calls else [*FEW, MANY]
 
 
 def measure_row(bench: Bench, name: str, reference: Any, judge: Any, count: int) -> dict[str, Any]:
@@ -82,7 +86,7 @@ def measure_row(bench: Bench, name: str, reference: Any, judge: Any, count: int)
     dtype = bench.precision(name)
     result |= {"precision": precision_name(dtype), "num_samples": count}
     model = None
-    for nfe in nfes(name):
+    for nfe in nfes(name, bench.entries[name]):
         if f"fid_nfe{nfe}" in result:
             continue
         model = model or load_model(bench.out / name / LAST, create_custom_model, bench.device).eval()
@@ -104,7 +108,7 @@ def results_of(bench: Bench) -> dict[str, dict[str, Any]]:
     for name in bench.rows:
         file = bench.out / name / "result.json"
         result = load_json(file) if file.is_file() else {}
-        if all(f"fid_nfe{nfe}" in result for nfe in nfes(name)):
+        if all(f"fid_nfe{nfe}" in result for nfe in nfes(name, bench.entries[name])):
             found[name] = result
     return found
 
@@ -123,8 +127,10 @@ def seeded(bench: Bench, index: int) -> Bench:
 
 
 def table(bench: Bench, args: argparse.Namespace) -> list[str]:
-    """What docs/digits.md says of the methods measured so far: lines."""
+    """What digits.md says of the methods measured so far, and of those that docs/digits.md has beside them: lines."""
     results = results_of(bench)
+    count = f"{args.num_samples:,} samples against the training images."
+    kept = compare.earlier_rows(compare.DOCS / "digits.md", count, results)
     more = [results_of(seeded(bench, index)) for index in range(1, args.seeds)]
     precision = " and ".join(sorted({result["precision"] for result in results.values()}))
     threads = torch.get_num_threads()
@@ -132,14 +138,15 @@ def table(bench: Bench, args: argparse.Namespace) -> list[str]:
     lines = [
         f"`{args.command}`, {date.today()}, torch {torch.__version__}, {machine}. {args.images:,} images each, batch "
         f"{CHALLENGE.training['batch_size']}; what a student's teacher saw is not counted with the student's. "
-        f"{args.num_samples:,} samples against the training images. Where there is ±, it is the standard deviation over seeds "
+        f"{count} Where there is ±, it is the standard deviation over seeds "
         "of the student alone: its teacher is the same. Minutes are those of the clock while it trained, whatever else the "
         "machine did.",
         "",
         f"| FID | {' | '.join(f'NFE {nfe}' for nfe in (*FEW, MANY))} | seeds | images | minutes | teacher | settings |",
         "|---" * 10 + "|",
     ]
-    for name in sorted(results, key=lambda name: results[name]["fid_nfe1"]):
+    rows = {name: line for name, (line, _) in kept.items()}
+    for name in results:
         runs = [results[name], *(other[name] for other in more if name in other)]
         cells = []
         for nfe in (*FEW, MANY):
@@ -152,14 +159,16 @@ def table(bench: Bench, args: argparse.Namespace) -> list[str]:
             f"{bench.train_seconds(name) / 60:.1f}",
             bench.taught_by(name),
         ]
-        lines.append(f"| `{name}` | {' | '.join(cells)} | {bench.settings(name)} |")
-    if missing := [name for name in bench.rows if name not in results]:
+        rows[name] = f"| `{name}` | {' | '.join(cells)} | {bench.settings(name)} |"
+    lines += sorted(rows.values(), key=compare.first_number)
+    lines += compare.tell_sources({name: source for name, (_, source) in kept.items()})
+    if missing := [name for name in bench.rows if name not in rows]:
         lines += ["", f"Not measured yet: {', '.join(missing)}."]
     return [*lines, "", "![samples: three rows per method, NFE 1, 2, 4; one seed per column](images/digits.png)"]
 
 
 def write_report(bench: Bench, args: argparse.Namespace) -> None:
-    """The table in docs/digits.md, in the place of the one before or at the end, and docs/images/digits.png."""
+    """The table in digits.md, in the place of the one before, and images/digits.png, of the methods measured so far."""
     if not (results := results_of(bench)):
         return
     strips, labels = [], []
@@ -167,34 +176,31 @@ def write_report(bench: Bench, args: argparse.Namespace) -> None:
         for nfe in FEW:
             strips.append(np.load(bench.out / name / f"sheet_nfe{nfe}.npy"))
             labels.append(f"{name} {nfe}")
-    docs = Path(args.docs)
-    with write_whole(docs / "images" / "digits.png") as partial:
+    with write_whole(args.docs / "images" / "digits.png") as partial:
         contact_sheet(strips, labels, scale=1).save(partial, format="png")
     lines = table(bench, args)
-    file = docs / "digits.md"
+    file = args.docs / "digits.md"
     text = file.read_text() if file.is_file() else f"# Handwritten digits\n\n{BEGIN}\n{END}\n"
     if BEGIN not in text or END not in text:
         raise UserError(f"{file}: expected the lines {BEGIN} and {END}, between which the table is written")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     with write_whole(file) as partial:
         partial.write_text("\n".join([before + BEGIN, *lines, END + after]))
-    print("\n".join(lines[2:]))
+    print("\n".join([*lines[2:], f"table: {file}"]))
 
 
 def parse() -> argparse.Namespace:
     choices = [name for name, entry in ENTRIES.items() if entry.row]
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_root", default=CHALLENGE.default_root, help="folder of the digits, where there is one")
-    parser.add_argument("--methods", nargs="+", choices=choices, default=choices, help="rows of the table, in this order")
+    compare.add_flags(parser, choices, "rows of the table, in this order", "digits")
     parser.add_argument("--images", type=number(int, 64), default=300000, help="images that each method sees in training")
     parser.add_argument("--num_samples", type=number(int, 2), default=CHALLENGE.num_samples, help="samples of each FID")
     parser.add_argument("--pairs", type=number(int, 1), default=20480, help="pairs of noise and image that reflow learns from")
     parser.add_argument("--seeds", type=number(int, 1), default=3, help=f"seeds of the {BEST} best, once all rows are measured")
-    parser.add_argument("--out", default="./results/digits", help="a folder for each method is made in here")
-    parser.add_argument("--docs", default="./docs", help="where the table and the sheet go")
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     parser.add_argument("--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given")
-    args = parser.parse_args()
+    args = compare.parse(parser, choices)
     told = [
         f"--{name} {getattr(args, name)}"
         for name in ("images", "num_samples", "pairs")
@@ -209,8 +215,9 @@ def main() -> None:
     device = resolve_device(args.device)
     images = CHALLENGE.load("train", args.data_root)[0]
     judge = CHALLENGE.load_judge(device, args.inception)
-    bench = Bench(CHALLENGE, ENTRIES, Path(args.out), args.images, device, pairs=args.pairs, pair_steps=PAIR_STEPS)
-    for name in args.methods:
+    entries, names = with_options(ENTRIES, args.options, CHALLENGE, args.out)
+    bench = Bench(CHALLENGE, entries, args.out, args.images, device, pairs=args.pairs, pair_steps=PAIR_STEPS)
+    for name in [*args.methods, *names]:
         start = time.perf_counter()
         bench.train(name, images)
         measure_row(bench, name, images, judge, args.num_samples)

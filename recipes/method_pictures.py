@@ -2,6 +2,7 @@
 
     python -m recipes.method_pictures                       all of them, some ten minutes on one core
     python -m recipes.method_pictures --methods meanflow    one of them
+    python -m recipes.method_pictures --methods meanflow --pictures docs/images/methods     into the documents
 
 Each method is trained as recipes/toy2d.py trains it, with the settings and teachers there, as one network on one set of
 points. OUT keeps the networks and the ways of the noises: what is there is drawn, not trained again, unless the method's file,
@@ -93,10 +94,9 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=PROJECT_ROOT / "results" / "method_pictures", help="where networks and ways are kept"
     )
-    parser.add_argument(
-        "--pictures", type=Path, default=PROJECT_ROOT / "docs" / "images" / "methods", help="the folder of METHOD.png"
-    )
+    parser.add_argument("--pictures", type=Path, help="the folder of METHOD.png; OUT/pictures if not given")
     args = parser.parse_args()
+    args.pictures = args.pictures or args.out / "pictures"
 
     torch.set_num_threads(1)  # so small networks gain nothing from more
     points = toy2d.CHALLENGE.load("val", args.set)[0]

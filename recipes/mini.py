@@ -2,22 +2,26 @@
 
 python -m recipes.mini --data_root FACES.zip
 
+    --methods meanflow                  one row
+    --options meanflow time_scale=20    a row of its own, of this method with these options
+
 What is finished stays in results/mini/NAME, and the same command goes on where it stopped, in the middle of a method too. The
-table and the sheet, of all methods measured so far, go to docs/.
+table, results/mini/mini.md, has all methods measured so far; the rest stands as docs/mini.md has it. Nothing is written into
+docs/ without --docs docs.
 """
 
 import argparse
 import platform
 import time
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from custom_model import create_custom_model
-from recipes._bench import Bench, Entry, with_all_methods
+from recipes import _compare as compare
+from recipes._bench import Bench, Entry, with_all_methods, with_options
 from src.challenges import get_challenge
 from src.common.checkpoints import load_model
 from src.common.cli import Parser, number, run_script
@@ -73,7 +77,10 @@ ENTRIES = with_all_methods(ENTRIES)
 
 
 def bench_of(args: argparse.Namespace, device: torch.device) -> Bench:
-    return Bench(CHALLENGE, ENTRIES, Path(args.out), args.images, device, pairs=PAIRS, pair_steps=PAIR_STEPS)
+    """The bench of all rows; those of --options are added to args.methods."""
+    entries, names = with_options(ENTRIES, args.options, CHALLENGE, args.out)
+    args.methods = [*args.methods, *names]
+    return Bench(CHALLENGE, entries, args.out, args.images, device, pairs=PAIRS, pair_steps=PAIR_STEPS)
 
 
 def measure_entry(bench: Bench, name: str, reference: np.ndarray) -> dict[str, Any]:
@@ -102,7 +109,7 @@ def run_entry(bench: Bench, name: str, images: np.ndarray, reference: np.ndarray
 
 
 def write_report(bench: Bench, args: argparse.Namespace) -> None:
-    """docs/mini.md and docs/images/mini.png: the methods measured so far."""
+    """mini.md and images/mini.png: the methods measured so far, and in the table those of docs/mini.md beside them."""
     out, rows, num_reference = bench.out, bench.rows, args.num_reference
     results = {name: load_json(out / name / "result.json") for name in rows if (out / name / "result.json").is_file()}
     if not results:
@@ -114,6 +121,8 @@ def write_report(bench: Bench, args: argparse.Namespace) -> None:
     )
     options, (_, height, width) = CHALLENGE.network_defaults, CHALLENGE.shape
     network = f"{options['ch']} channels x {list(options['ch_mult'])}, one block per level"
+    head = f"| FID clean-fid, {num_reference} vs {num_reference}, {width}x{height} | "
+    kept = compare.earlier_rows(compare.DOCS / "mini.md", head, results)
     lines = [
         "# Every method in small, on real faces",
         "",
@@ -122,12 +131,11 @@ def write_report(bench: Bench, args: argparse.Namespace) -> None:
         "student's teacher saw is not counted with the student's. Minutes are those of the clock while it trained, whatever "
         "else the machine did.",
         "",
-        f"| FID clean-fid, {num_reference} vs {num_reference}, {width}x{height} | "
-        + " | ".join(f"NFE {nfe}" for nfe in CHALLENGE.nfe)
-        + " | images | minutes | teacher | settings |",
+        head + " | ".join(f"NFE {nfe}" for nfe in CHALLENGE.nfe) + " | images | minutes | teacher | settings |",
         "|---" * (len(CHALLENGE.nfe) + 5) + "|",
     ]
-    for name, result in sorted(results.items(), key=lambda item: item[1]["fid_nfe1"]):
+    table = {name: line for name, (line, _) in kept.items()}
+    for name, result in results.items():
         cells = [f"{result[f'fid_nfe{nfe}']:.1f}" for nfe in CHALLENGE.nfe]
         cells += [
             f"{bench.images_seen(name):,}",
@@ -135,8 +143,10 @@ def write_report(bench: Bench, args: argparse.Namespace) -> None:
             bench.taught_by(name),
             bench.settings(name),
         ]
-        lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    missing = [name for name in rows if name not in results]
+        table[name] = f"| `{name}` | {' | '.join(cells)} |"
+    lines += sorted(table.values(), key=compare.first_number)
+    lines += compare.tell_sources({name: source for name, (_, source) in kept.items()})
+    missing = [name for name in rows if name not in table]
     if missing:
         lines += ["", f"Not measured yet: {', '.join(missing)}."]
     lines += ["", "![samples: three rows per method, NFE 1, 2, 4; one seed per column](images/mini.png)", ""]
@@ -144,25 +154,22 @@ def write_report(bench: Bench, args: argparse.Namespace) -> None:
     for name in results:
         strips += list(np.load(out / name / "sheet.npy"))
         labels += [f"{name} {nfe}" for nfe in CHALLENGE.nfe]
-    docs = Path(args.docs)
-    with write_whole(docs / "images" / "mini.png") as partial:
+    with write_whole(args.docs / "images" / "mini.png") as partial:
         contact_sheet(strips, labels, scale=1 if len(strips) > 40 else 2).save(partial, format="png")
-    with write_whole(docs / "mini.md") as partial:
+    with write_whole(args.docs / "mini.md") as partial:
         partial.write_text("\n".join(lines))
-    print("\n".join(lines[4:]))
+    print("\n".join([*lines[4:], f"table: {args.docs / 'mini.md'}"]))
 
 
 def parse() -> argparse.Namespace:
     choices = [name for name, entry in ENTRIES.items() if entry.row]
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_root", default=CHALLENGE.default_root, help="folder or zip file of the faces")
-    parser.add_argument("--methods", nargs="+", choices=choices, default=choices, help="rows of the table, in this order")
+    compare.add_flags(parser, choices, "rows of the table, in this order", "mini")
     parser.add_argument("--images", type=number(int, 64), default=162688, help="images that each method sees in training")
     parser.add_argument("--num_reference", type=number(int, 2), default=1000, help="validation images and samples of each FID")
-    parser.add_argument("--out", default="./results/mini", help="a folder for each method is made in here")
-    parser.add_argument("--docs", default="./docs", help="where the table and the sheet go")
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
-    args = parser.parse_args()
+    args = compare.parse(parser, choices)
     shown = f" --images {args.images}" if args.images != parser.get_default("images") else ""
     args.command = f"python -m recipes.mini --data_root FACES.zip{shown}"
     return args

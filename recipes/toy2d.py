@@ -1,12 +1,16 @@
 """Every method on six sets of points in the plane: what one, two, four and fifty network calls give, in a table and a figure.
 
-    python -m recipes.toy2d                                 all of it, on two cores
-    python -m recipes.toy2d --methods rectified_flow        one method; what is there already is not run again
-    python -m recipes.toy2d --report_only                   table and figure of what is there
+    python -m recipes.toy2d                                         all of it, on two cores
+    python -m recipes.toy2d --methods rectified_flow                one method; what is there already is not run again
+    python -m recipes.toy2d --options rectified_flow time_scale=20  one method with other options, a row of its own
+    python -m recipes.toy2d --report_only                           table and figure of what is there
 
 An experiment is one method on all sets with all seeds, trained by the kit's one loop as one network of as many independent
 members. Its figures become a line of OUT/runs.jsonl. Experiments whose line is there are skipped, unless the method's file, the
 challenge or the training have changed since. Files that methods share are not watched: after a change there give another --out.
+
+The table, OUT/toy2d.md, and the figure beside it have all experiments of the same sets, seeds and iterations that OUT has; what
+is not among them stands as docs/toy2d.md has it. Nothing is written into docs/ without --docs docs.
 """
 
 import hashlib
@@ -20,7 +24,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from itertools import product
 from pathlib import Path
@@ -29,13 +33,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from recipes import _compare as compare
 from recipes import _toy2d_tables as tables
 from src.challenges import _points as points_file
 from src.challenges import get_challenge
 from src.challenges import toy2d as challenge_file
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import seed_everything
-from src.common.files import PROJECT_ROOT, load_json_lines, load_torch, write_whole
+from src.common.files import load_json_lines, load_torch, write_whole
 from src.methods import Method, get_method, method_names
 from src.runs import checkpoint_of
 from src.training.config import TrainingConfig
@@ -45,7 +50,6 @@ CHALLENGE = get_challenge("toy2d")
 TEACHERS = {"progressive": "ddpm", "reflow": "rectified_flow"}  # of methods that learn from one or from its pairs; else:
 TEACHER = "edm"
 PAIRS, PAIR_STEPS = 8192, 50  # of noise and point, that a teacher makes for each network of a method that learns from pairs
-ALONE = {"ld3"}  # methods with parameters beside the network's: their networks are trained one after the other
 # fewer than --iterations: ld3 learns a dozen numbers, and students whose steps cost most begin as their teacher
 ITERATIONS = {"ld3": 200, "ctm": 2500, "gdd": 1500, "add": 1500}
 GRAD_CLIP = 1.0
@@ -53,12 +57,21 @@ GRAD_CLIP = 1.0
 
 @dataclass(frozen=True)
 class Experiment:
-    """One method on these sets, with this many networks per set that share nothing: weights, batches, noise, samples differ."""
+    """One method on these sets, with this many networks per set that share nothing: weights, batches, noise, samples differ.
+
+    given: options of the method, by name, beside those that the challenge has for it.
+    """
 
     method: str
     sets: tuple[str, ...]
     seeds: int
     iterations: int
+    given: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of its row in the table."""
+        return compare.row_name(self.method, dict(self.given))
 
     @property
     def members(self) -> list[str]:
@@ -69,7 +82,7 @@ class Experiment:
     def groups(self) -> list[slice]:
         """The members that are trained as one, group after group."""
         count = len(self.members)
-        return [slice(i, i + 1) for i in range(count)] if self.method in ALONE else [slice(0, count)]
+        return [slice(i, i + 1) for i in range(count)] if not get_method(self.method).independent_rows else [slice(0, count)]
 
     @property
     def steps(self) -> int:
@@ -83,20 +96,24 @@ class Experiment:
         return Experiment(TEACHERS.get(self.method, TEACHER), self.sets, self.seeds, self.iterations)
 
     def options(self) -> dict[str, Any]:
-        return CHALLENGE.method_options.get(self.method, {})
+        return {**CHALLENGE.method_options.get(self.method, {}), **dict(self.given)}
+
+    def run(self) -> dict[str, Any]:
+        """The experiment in its line of runs.jsonl, but for its options."""
+        return {name: value for name, value in asdict(self).items() if name != "given"}
 
     def key(self) -> str:
         """Names the experiment and what its result depends on: two of one key are the same."""
         files = [inspect.getsourcefile(source) for source in (get_method(self.method), challenge_file, points_file)]
         source = b"".join(Path(file).read_bytes() for file in files)
-        about = {**asdict(self), "steps": self.steps, "training": dict(CHALLENGE.training), "options": self.options()}
+        about = {**self.run(), "steps": self.steps, "training": dict(CHALLENGE.training), "options": self.options()}
         about["source"] = hashlib.sha256(source).hexdigest()[:12]
         if self.teacher:
             about["teacher"] = self.teacher.key()
         return json.dumps(about, sort_keys=True)
 
     def file(self, out: Path, kind: str) -> Path:
-        return out / kind / f"{self.method}-{hashlib.sha256(self.key().encode()).hexdigest()[:12]}"
+        return out / kind / f"{self.name}-{hashlib.sha256(self.key().encode()).hexdigest()[:12]}"
 
 
 class MemberBatches:
@@ -249,9 +266,11 @@ def execute(experiment: Experiment, out: Path) -> dict[str, Any]:
         with write_whole(experiment.file(out, "points")) as partial, open(partial, "wb") as file:
             np.savez(file, **firsts)
     except Exception:  # whatever a method raises, the others' experiments go on
-        return {"run": asdict(experiment), "error": traceback.format_exc()}
+        return {"run": experiment.run(), "name": experiment.name, "error": traceback.format_exc()}
     return {
-        "run": asdict(experiment),
+        "run": experiment.run(),
+        "options": experiment.options(),
+        "given": dict(experiment.given),
         "key": experiment.key(),
         "figures": figures,
         "train_core_seconds": round(train_seconds, 2),
@@ -297,60 +316,75 @@ class Store:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
 
     def of(self, experiments: Iterable[Experiment]) -> dict[str, dict[str, Any]]:
-        """The lines of those experiments that are stored, by method."""
-        keys = {run.method: run.key() for run in experiments}
-        return {method: self.rows[key] for method, key in keys.items() if key in self.rows}
+        """The lines of those experiments that are stored, by name."""
+        keys = {run.name: run.key() for run in experiments}
+        return {name: self.rows[key] for name, key in keys.items() if key in self.rows}
+
+    def like(self, asked: Experiment) -> list[Experiment]:
+        """The experiments that are stored, and not stale, of the same sets, seeds and iterations as this one."""
+        found = []
+        for key, row in self.rows.items():
+            method = row["run"]["method"]
+            given = {name: tuple(value) if isinstance(value, list) else value for name, value in row.get("given", {}).items()}
+            experiment = replace(asked, method=method, given=tuple(given.items()))
+            if method in method_names() and experiment.key() == key:
+                found.append(experiment)
+        return sorted(found, key=lambda experiment: experiment.name)
 
 
 def main() -> None:
     every, sets = [name for name in method_names() if name != "custom"], list(points_file.POINT_SETS)
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="+", choices=every, default=every, help="what is trained")
+    compare.add_flags(parser, every, "what is trained", "toy2d")
     parser.add_argument("--sets", nargs="+", choices=sets, default=sets, help="on which points")
     parser.add_argument("--seeds", type=number(int, 1), default=3, help="networks of each method on each set")
     parser.add_argument(
         "--iterations", type=number(int, 1), default=CHALLENGE.training["num_iterations"], help="training steps of a network"
     )
     parser.add_argument("--jobs", type=number(int, 1), default=2, help="experiments at a time, one core each")
-    parser.add_argument("--out", type=Path, default=PROJECT_ROOT / "results" / "toy2d", help="where experiments are kept")
-    parser.add_argument("--table", type=Path, default=PROJECT_ROOT / "docs" / "toy2d.md", help="the table's file")
-    parser.add_argument("--figure", type=Path, default=PROJECT_ROOT / "docs" / "images" / "toy2d.png", help="the figure's file")
     parser.add_argument("--report_only", action="store_true", help="train nothing: table and figure of what is there")
-    args = parser.parse_args()
+    args = compare.parse(parser, every)
 
     asked = [Experiment(method, tuple(args.sets), args.seeds, args.iterations) for method in args.methods]
+    for words in args.options:
+        given = compare.read_options(words, words[0], every, CHALLENGE)
+        asked.append(Experiment(words[0], tuple(args.sets), args.seeds, args.iterations, tuple(given.items())))
     store = Store(args.out)
     done = store.of(asked)
-    to_do = [] if args.report_only else [one for one in asked if one.method not in done]
+    to_do = [] if args.report_only else [one for one in asked if one.name not in done]
     print(f"{len(asked)} experiments, {len(done)} of them there already, {len(to_do)} to do")
     needed = {one.teacher for one in to_do if one.teacher}
-    needed = {one for one in needed if one.method not in store.of([one]) or not one.file(args.out, "trained").is_dir()}
+    needed = {one for one in needed if one.name not in store.of([one]) or not one.file(args.out, "trained").is_dir()}
     first = list(dict.fromkeys([*needed, *(one for one in to_do if not one.teacher)]))
     failed = []
     for phase in (first, [one for one in to_do if one.teacher]):  # students after their teachers
         for row in results_of([(one, args.out) for one in phase], args.jobs):
-            method = row["run"]["method"]
+            name = compare.row_name(row["run"]["method"], row.get("given", {}))
             if "error" in row:
-                failed.append(method)
-                print(f"{method} failed:\n{row['error']}", flush=True)
+                failed.append(row["name"])
+                print(f"{row['name']} failed:\n{row['error']}", flush=True)
                 continue
             store.add(row)
-            print(f"{method}: {row['core_seconds']:.0f} core-seconds", flush=True)
+            print(f"{name}: {row['core_seconds']:.0f} core-seconds", flush=True)
 
-    done = store.of(asked)
+    shown = sorted({*asked, *store.like(asked[0])}, key=lambda experiment: experiment.name)
+    done = store.of(shown)
     command = shlex.join(["python", "-m", "recipes.toy2d", *(word for word in sys.argv[1:] if word != "--report_only")])
     training = (
         f"with an MLP of three hidden layers of 128: {args.iterations} iterations (fewer for some, see Cost) of "
         f"{CHALLENGE.training['batch_size']} points, Adam, learning rate {CHALLENGE.training['lr']:g} falling over the last "
         "half, averaged weights"
     )
-    teachers = {one.method: one.teacher and one.teacher.method for one in asked}
-    about = (args.methods, args.sets, args.seeds, training, CHALLENGE.method_options, teachers, command)
-    with write_whole(args.table) as partial:
-        partial.write_text(tables.table(CHALLENGE, done, *about))
-    points = {one.method: one.file(args.out, "points") for one in asked if one.method in done}
-    tables.figure(CHALLENGE, args.methods, args.sets, points, args.figure)
-    print("\n".join([f"table: {args.table}", f"figure: {args.figure}", *tables.verdicts(CHALLENGE, done)]))
+    table, figure = args.docs / "toy2d.md", args.docs / "images" / "toy2d.png"
+    options = {one.name: one.options() for one in shown if one.options()}
+    teachers = {one.name: one.teacher and one.teacher.method for one in shown}
+    about = ([one.name for one in shown], args.sets, args.seeds, training, options, teachers, command)
+    text = tables.table(CHALLENGE, done, *about, tables.Earlier.read(compare.DOCS / "toy2d.md"))
+    with write_whole(table) as partial:
+        partial.write_text(text)
+    points = {one.name: one.file(args.out, "points") for one in shown if one.name in done}
+    tables.figure(CHALLENGE, [one.name for one in shown], args.sets, points, figure)
+    print("\n".join([f"table: {table}", f"figure: {figure}", *tables.verdicts(CHALLENGE, done).values()]))
     if failed:
         raise UserError(f"{len(failed)} of {len(to_do)} experiments failed, see above: {', '.join(failed)}")
 

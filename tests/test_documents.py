@@ -2,47 +2,86 @@
 
 import importlib
 import importlib.util
-import os
 import pkgutil
 import re
+import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from src.common.files import PROJECT_ROOT, cache_dir
+from tests.documents import files_in, steps_in
+from tests.processes import python
+
+SMALLEST = {  # what makes a command of the documents the smallest of its kind
+    "train.py": "--ch 8 --ch_mult 1 2 --attn 1 --num_res_blocks 1 --num_iterations 2 --batch_size 4 --device cpu",
+    "sampling.py": "--num_samples 2 --device cpu",
+    "-m recipes.toy2d": "--sets moons --seeds 1 --iterations 2 --jobs 1",
+}
+OF_THE_KIT = {  # tests that ask something of the kit's methods alone -> the name of one of them
+    "tests/test_train.py": "at_a_glance",
+    "tests/report/test_report.py": "has_a_text_and_papers",
+    "tests/recipes/test_method_pictures.py": "the_documents_show",
+    "tests/test_layers.py": "layers",
+}
 
 
-def test_write_a_method(tmp_path):
-    """The document's method, put into the folder of methods: found, passed by the battery, trained and sampled."""
-    text = (PROJECT_ROOT / "docs" / "write_a_method.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (check,) = re.findall(r"Then `python (-m pytest [^`]*)`", text)
-    for name in ("src", "tests"):
-        shutil.copytree(PROJECT_ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("custom_model.py", "train.py", "dataset.py", "sampling.py", "pyproject.toml"):
-        shutil.copy(PROJECT_ROOT / name, tmp_path / name)
-    (tmp_path / "src" / "methods" / "x_prediction.py").write_text(code)
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of the kit with the methods of write_a_method.md and their tests in it; runs `python ARGUMENTS` there."""
+    folder = tmp_path_factory.mktemp("kit")
+    for name in ("src", "tests", "recipes", "benchmarks", "docs"):
+        shutil.copytree(PROJECT_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (*PROJECT_ROOT.glob("*.*"), *PROJECT_ROOT.glob("data/*.txt")):
+        if path.is_file():
+            (folder / path.relative_to(PROJECT_ROOT)).parent.mkdir(exist_ok=True)
+            shutil.copy(path, folder / path.relative_to(PROJECT_ROOT))
+    for name, code in files_in("write_a_method.md").items():
+        assert not (folder / name).exists()
+        (folder / name).write_text(code)
 
-    def python(arguments: str) -> str:
-        env = {**os.environ, "CHALLENGE_CACHE": str(cache_dir())}  # toon faces that are drawn already
-        result = subprocess.run([sys.executable, *arguments.split()], cwd=tmp_path, capture_output=True, text=True, env=env)
-        assert result.returncode == 0, result.stdout + result.stderr
-        return result.stdout
+    def run(arguments: str) -> str:
+        return python(folder, *shlex.split(arguments), CHALLENGE_CACHE=cache_dir())  # toon faces that are drawn already
 
-    assert re.search(r"1\d passed", python(check))
-    small = "--ch 8 --ch_mult 1 2 --attn 1 --num_res_blocks 1 --data toon --device cpu"
-    python(
-        f"train.py --method x_prediction {small} --num_iterations 2 --batch_size 4 --save_dir r --run_name x --time_scale 500"
-    )
-    python("sampling.py --ckpt_path r/x/last.ckpt --save_dir s --num_samples 2 --device cpu")
-    assert len(list((tmp_path / "s").glob("nfe=[124]/*.png"))) == 6
+    run.folder = folder
+    return run
+
+
+def test_write_a_method(copy):
+    """From the first line to the last: the methods are found and pass their tests, one is trained, sampled and compared."""
+    documents = {path: path.read_bytes() for path in (copy.folder / "docs").rglob("*.md")}
+    steps, said = steps_in("write_a_method.md"), {}
+    assert len(steps) == 6
+    for step in steps:
+        words = next((words for script, words in SMALLEST.items() if step.startswith(script)), "-p no:cacheprovider")
+        said[step] = copy(f"{step} {words}")
+    tests = [written for step, written in said.items() if "pytest" in step]
+    assert [int(re.search(r"(\d+) passed", written)[1]) for written in tests] == [16, 19], tests
+    assert len(list((copy.folder / "samples").glob("nfe=[124]/*.png"))) == 6
+    text = (copy.folder / "results" / "toy2d" / "toy2d.md").read_text()
+    rows = ("x_prediction", "x_prediction,time_distribution=logit_normal,time_scale=10.0")
+    assert all(f"| moons | {row} | " in text for row in rows), text
+    assert {path: path.read_bytes() for path in (copy.folder / "docs").rglob("*.md")} == documents
+
+
+def test_nothing_else_is_asked_of_a_method_of_ones_own(copy):
+    """With the document's methods in place, the tests that look at the kit's own pass; its row in README.md changes that."""
+    names = " or ".join(OF_THE_KIT.values())
+    said = copy(f"-m pytest -p no:cacheprovider {' '.join(OF_THE_KIT)} -k '{names}'")
+    assert re.search(r"\d\d passed", said) and "failed" not in said
+    readme = copy.folder / "README.md"
+    text = readme.read_text()
+    readme.write_text(text.replace("| `ddpm` |", "| `halving` | none |\n| `ddpm` |"))
+    with pytest.raises(AssertionError, match="halving"):
+        copy("-m pytest -p no:cacheprovider tests/recipes/test_method_pictures.py -k halving")
+    readme.write_text(text)
 
 
 COMMAND = re.compile(r"(?:python|torchrun [^`\n]*?) ((?:-m [\w.]+|\w+\.py)(?: +(?!python)[^`\n#|]*)?)")
 FIRST = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "checkpoints" / "README.md"]
+WRITTEN = {Path(name).stem for name in (*files_in("write_a_method.md"), *files_in("write_a_challenge.md"))}
 DOCUMENTS = [*FIRST, *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
 
 
@@ -64,7 +103,7 @@ def test_a_printed_command_is_understood(command, monkeypatch, capsys):
     """Its module is there, and takes every flag that is printed; what it does is the matter of its own tests."""
     words = command.split()
     name, rest = (words[1], words[2:]) if words[0] == "-m" else (words[0].removesuffix(".py"), words[1:])
-    if name in ("pytest", "venv", "pip", "pytorch_fid"):
+    if name in ("pytest", "venv", "pip", "pytorch_fid", *WRITTEN):
         return
     if importlib.util.find_spec(f"{name}.__main__" if (PROJECT_ROOT / Path(*name.split("."))).is_dir() else name) is None:
         pytest.fail(f"there is no {name}")
@@ -86,7 +125,7 @@ def after(words: list[str], flag: str) -> list[str]:
     if flag not in words[:-1] or words[words.index(flag) + 1].isupper():
         return []
     value = words[words.index(flag) + 1]
-    return [] if value == "colours" else [flag, value]  # the challenge that the document itself writes
+    return [] if value in WRITTEN else [flag, value]
 
 
 def test_what_has_moved_is_where_the_document_says():

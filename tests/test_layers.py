@@ -9,12 +9,16 @@ import pytest
 from torch import nn
 
 from src.common.files import PROJECT_ROOT
+from tests.shipped import is_own
 
 SRC = PROJECT_ROOT / "src"
 SCRIPTS = {"train", "sampling", "measure_fid", "dataset"}
 CONTRACT = {"src.base_model", "src.network", "src.module", "src.utils"}
 COMMON = {"src.common", "src.runs"}
-SHARED = {room: {f"src.{room}.{path.stem}" for path in (SRC / room).glob("_[!_]*.py")} for room in ("methods", "challenges")}
+SHARED = {
+    room: {f"src.{room}.shared", *(f"src.{room}.{path.stem}" for path in (SRC / room).glob("_[!_]*.py"))}
+    for room in ("methods", "challenges")
+}
 DISTILLATION = ("prior", "lora", "checkpoint", "stable_diffusion", "loss", "losses", "sds", "vsd", "sdi", "optimize", "outputs")
 EVERYTHING = {"src", "custom_model"}
 RULES = {  # files -> what of ours they may import; a room's __main__.py is a command, and free as train.py is
@@ -57,7 +61,7 @@ OUTSIDE = {  # packages each room may import; all others are free within require
 OURS = {"src", "custom_model", "recipes", "benchmarks", *SCRIPTS}
 FILES = [
     *PROJECT_ROOT.glob("*.py"),
-    *(path for room in ("src", "recipes", "benchmarks") for path in (PROJECT_ROOT / room).rglob("*.py")),
+    *(path for room in ("src", "recipes", "benchmarks") for path in (PROJECT_ROOT / room).rglob("*.py") if not is_own(path)),
 ]
 
 
@@ -85,7 +89,7 @@ def ours(path: Path) -> set[str]:
 
 def files(rule: str) -> list[Path]:
     path = PROJECT_ROOT / rule
-    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return sorted(file for file in path.rglob("*.py") if not is_own(file)) if path.is_dir() else [path]
 
 
 def allowed(name: str, permitted: set[str]) -> bool:
@@ -202,7 +206,7 @@ def test_a_planted_name_of_ours_is_found(line):
 
 
 def test_no_method_is_named_outside_its_room():
-    names = {path.stem for path in (SRC / "methods").glob("[!_]*.py")}
+    names = {path.stem for path in (SRC / "methods").glob("[!_]*.py") if not is_own(path)}
     for path in [PROJECT_ROOT / "train.py", PROJECT_ROOT / "sampling.py", *files("src/training/")]:
         text = path.read_text()
         words = set(text.replace('"', " ").replace("'", " ").replace(".", " ").split())
@@ -253,7 +257,7 @@ def test_a_fact_stands_in_one_place(literal):
 
 def test_nothing_asks_which_challenge_it_is():
     """No comparison with a challenge's name outside of the challenges; dataset.py has the course's own names."""
-    names = {path.stem for path in (SRC / "challenges").glob("[!_]*.py")}
+    names = {path.stem for path in (SRC / "challenges").glob("[!_]*.py") if not is_own(path)}
     for path in FILES:
         if (SRC / "challenges") in path.parents or path.name == "dataset.py":
             continue

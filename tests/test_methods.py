@@ -8,11 +8,13 @@ from custom_model import create_custom_model
 from src.common.checkpoints import save_model
 from src.datasets.toon import toon_faces
 from src.methods import get_method, method_names
+from src.methods.shared import AverageVelocityModel
 from src.network import UNet
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
-from tests.helpers import TINY, tiny_model
-from tests.methods import battery
+from tests import shipped
+from tests.helpers import SHAPE, TINY, tiny_model
+from tests.methods import battery, oracles_flow
 
 CHECKS = [
     battery.check_ends_of_forward_process,
@@ -38,6 +40,14 @@ def test_battery(method, check):
 @pytest.mark.parametrize("method", method_names())
 def test_in_bfloat16(method, check):
     check(lambda: tiny_model(method))
+
+
+@pytest.mark.parametrize("method", [name for name in method_names() if issubclass(get_method(name), AverageVelocityModel)])
+def test_jumps(method):
+    """With a network that knows every jump 1, 2 and 4 steps are exact, for images and for points; and points train."""
+    for shape in ((4, *SHAPE), (4, 2)):
+        oracles_flow.check_exact_samples(method, shape)
+    oracles_flow.check_points(method)
 
 
 @pytest.mark.parametrize("method", method_names())
@@ -86,10 +96,9 @@ def test_what_is_handed_in_is_the_network(method):
     assert states[0] == pytest.approx(states[1], rel=0.01)
 
 
-def test_every_method_names_its_paper_and_its_options():
-    for name in method_names():
+def test_every_method_of_the_kit_explains_its_options():
+    for name in shipped.METHODS:
         cls = get_method(name)
-        assert cls.Scheduler.t_data != cls.Scheduler.t_noise
         for field in cls.Config.__dataclass_fields__.values():
             assert field.metadata.get("help"), f"{name}: option {field.name} has no help text"
 

@@ -50,6 +50,8 @@ class Method(BaseGenerativeModel):
             denoised data.
         few_calls: whether it is made for few calls: what a challenge samples with many is left out unless somebody asks for it
             (Challenge.calls_of).
+        independent_rows: whether an image's loss depends on its own row of the batch alone, and nothing but the network learns:
+            recipes/toy2d.py then trains many networks as one, on rows of their own, and else one after the other.
     """
 
     Scheduler: type[BaseScheduler]
@@ -61,6 +63,7 @@ class Method(BaseGenerativeModel):
     takes_labels: bool = False
     takes_guidance: bool = False
     few_calls: bool = False
+    independent_rows: bool = True
 
     @dataclass
     class Config(Options):

@@ -13,6 +13,7 @@ from src.methods._distances import HUBER_C, pseudo_huber
 from src.methods._karras_path import karras_grid
 from src.methods._solvers import heun_step
 from src.methods._student import Student, TeacherOptions
+from src.methods.shared.calls import Draws
 
 
 class ConsistencyScheduler(ConsistencyPathScheduler):
@@ -97,7 +98,7 @@ class Consistency(Student, ConsistencyModel):
         Both calls drop out the same units. data and noise (B, ...) -> scalar.
         """
         t, r = self.scheduler.pairs(data.shape[0], data.device, step, total_steps)
-        state = _random_state(data.device)
+        draws = Draws(data.device)
         xt, known = self.scheduler.forward_process(data, noise, t), with_labels(labels)
         pred = self.predict(xt, t, **known)
         with torch.no_grad():
@@ -105,7 +106,7 @@ class Consistency(Student, ConsistencyModel):
                 xr = heun_step(self.taught(labels, self.config.teacher_guidance), xt, t, r).to(xt.dtype)
             else:
                 xr = self.scheduler.forward_process(data, noise, r)
-            _set_random_state(state, data.device)
+            draws.again()
             target = self.predict(xr, r, **known)
         c = self.config.huber_c
         if c < 0:
@@ -113,14 +114,3 @@ class Consistency(Student, ConsistencyModel):
         losses = pseudo_huber((pred - target).square().flatten(1).sum(dim=1), c) / (t - r)
         self.report_losses(t, losses)
         return losses.mean()
-
-
-def _random_state(device: torch.device) -> torch.Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _set_random_state(state: torch.Tensor, device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)

@@ -8,6 +8,7 @@ import torch
 from src.common.guidance import with_labels
 from src.methods._base import register, split_batch
 from src.methods._straight_path import AverageVelocityModel
+from src.methods.shared.calls import held_fixed
 from src.utils import expand_t
 
 
@@ -52,7 +53,7 @@ class FlowMap(AverageVelocityModel):
         s, t = ends[0].clone(), ends.amax(dim=0)
         s[jump] = ends[:, jump].amin(dim=0)
         xs = scheduler.forward_process(data, noise, s)
-        errors = []  # the diagonal first: under autocast, weights cast without gradients must not be the first to be kept
+        errors = []
         if len(diagonal):
             velocity = scheduler.get_target(data, noise, s)[diagonal]
             errors.append(self.predict(xs[diagonal], s[diagonal], **with_labels(labels, diagonal)).float() - velocity)
@@ -92,12 +93,7 @@ class FlowMap(AverageVelocityModel):
         second = self._teacher(xs + expand_t(u - s, xs) * first, u, t - u, **kwargs)
         return value, weight * first + (1 - weight) * second
 
-    @torch.no_grad()
     def _teacher(self, xs: torch.Tensor, s: torch.Tensor, interval: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """predict as it is now: without gradients and without dropout."""
-        training = self.network.training
-        self.network.eval()
-        try:
+        with held_fixed(self.network):
             return self.predict(xs, s, interval, **kwargs).to(xs.dtype)
-        finally:
-            self.network.train(training)

@@ -29,7 +29,7 @@ class LD3(Student, Denoiser):
     pass in x, each computed twice so that only one's activations are held, and teacher_steps calls without.
     """
 
-    few_calls = True
+    few_calls, independent_rows = True, False
 
     @dataclass
     class Config(DenoiserOptions, KarrasPathScheduler.Config):

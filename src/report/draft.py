@@ -14,6 +14,7 @@ from src.common.files import PROJECT_ROOT, load_json
 from src.report.run import Writeup, earlier_runs
 from src.runs import trained_seconds
 
+PAPERS_PLACE, METHOD_PLACE = "[[the papers it follows]]", "[[what your method does, in a paragraph]]"
 NO_METHODS = ("method", "challenge", "use_additional_condition", "num_train_timesteps")  # options that are no method's own
 ALWAYS_CITED = ("1706.08500", "2104.11222")  # FID, and the tool that measures it
 AVERAGES = "2312.02696"  # weight averages by half-life
@@ -60,16 +61,18 @@ def one_paragraph(docstring: str) -> str:
 def own_text(cls: type) -> tuple[str, str]:
     """The first line of the method's file, which names its paper, and its description.
 
-    A method in custom_model.py is described by its author: there is a place for it, beside the text of what it extends.
+    A method in custom_model.py is described by its author: there is a place for it, beside the text of what it extends. For a
+    method whose file or class has no docstring there are such places, too.
     """
     if cls.__module__ != custom_model.__name__:
-        parts = (sys.modules[cls.__module__].__doc__ or "").strip().split("\n\n")
-        file_text = " ".join(f"{one_paragraph(part).rstrip('.')}." for part in parts)
+        parts = [part for part in (sys.modules[cls.__module__].__doc__ or "").strip().split("\n\n") if part]
+        file_text = " ".join(f"{one_paragraph(part).rstrip('.')}." for part in parts) or PAPERS_PLACE
         loss = re.split(r": (?:(?:a pair's )?data|a scalar)|\.(?= [A-Z])|\.$", one_paragraph(cls.compute_loss.__doc__ or ""))[0]
-        return file_text, f"{one_paragraph(cls.__doc__ or '')} The loss: {loss[:1].lower()}{loss[1:]}."
+        description = one_paragraph(cls.__doc__ or "") or METHOD_PLACE
+        return file_text, f"{description} The loss: {loss[:1].lower()}{loss[1:]}." if loss else description
     parent = cls.__mro__[1]
     if parent.__module__.startswith("src.methods._"):  # no method of a paper
-        return "[[the papers it follows]]", "[[what your method does, in a paragraph]]"
+        return PAPERS_PLACE, METHOD_PLACE
     file_text, description = own_text(parent)
     return file_text, f"[[what your method does, in a paragraph; it extends {parent.__name__}:]] {description}"
 

@@ -3,14 +3,15 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.submission.sandbox import find_kind
+from tests.documents import files_in, steps_in
 from tests.processes import python
 
 COUNTS = {"train": 10, "val": 6}  # images of each colour
@@ -18,7 +19,7 @@ COUNTS = {"train": 10, "val": 6}  # images of each colour
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory, package_file):
-    """A copy of the kit with the document's challenge in it and images at its root; runs commands there."""
+    """A copy of the kit with the document's challenge in it and its images; runs commands there."""
     folder = tmp_path_factory.mktemp("kit")
     shutil.copytree(PROJECT_ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "data").mkdir()
@@ -33,17 +34,12 @@ def kit(tmp_path_factory, package_file):
         "requirements.txt",
     ):
         shutil.copy(PROJECT_ROOT / name, folder / name)
-    text = (PROJECT_ROOT / "docs" / "write_a_challenge.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert code.count("\n") < 100
-    (folder / "src" / "challenges" / "colours.py").write_text(code)
-    rng = np.random.default_rng(0)
-    for split, count in COUNTS.items():
-        for name, colour in (("blue", (40, 60, 200)), ("red", (200, 50, 40))):
-            (folder / "data" / "colours" / split / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = np.clip(np.array(colour) + rng.normal(0, 20, (16, 16, 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / "data" / "colours" / split / name / f"{name}{index}.png")
+    code = files_in("write_a_challenge.md")
+    assert (
+        list(code) == ["src/challenges/colours.py", "draw_colours.py"] and code["src/challenges/colours.py"].count("\n") < 100
+    )
+    for name, content in code.items():
+        (folder / name).write_text(content)
 
     def run(*arguments) -> str:
         return python(folder, *arguments, CHALLENGE_CACHE=folder / "cache", CHALLENGE_PRECISION="fp32")
@@ -52,10 +48,23 @@ def kit(tmp_path_factory, package_file):
     return run
 
 
+def walk(kit, beginning: str, *smaller) -> str:
+    """What the document's command of this beginning writes, with these flags that make it smaller."""
+    (step,) = [step for step in steps_in("write_a_challenge.md") if step.startswith(beginning)]
+    return kit(*step.split(), *smaller)
+
+
+def test_all_commands_of_the_document_are_walked():
+    text = Path(__file__).read_text()
+    for step in steps_in("write_a_challenge.md"):
+        assert any(step.startswith(beginning) for beginning in re.findall(r'walk\(kit, "([^"]+)"', text)), step
+
+
 @pytest.fixture(scope="module")
 def trained(kit):
-    kit("train.py", "--challenge", "colours", "--device", "cpu", "--num_iterations", 200, "--dev_images", 4, "--run_name", "r")
-    return kit.folder / "results" / "r"
+    walk(kit, "draw_colours.py")
+    walk(kit, "train.py", "--device", "cpu", "--num_iterations", 200, "--dev_images", 4)
+    return kit.folder / "results" / "colours"
 
 
 def test_it_trains(trained):
@@ -70,13 +79,15 @@ def test_it_trains(trained):
 
 
 def test_it_is_sampled_and_measured(kit, trained):
-    kit("sampling.py", "--ckpt_path", trained / "last.ckpt", "--save_dir", "samples", "--device", "cpu")
-    assert sorted(path.name for path in (kit.folder / "samples").iterdir()) == ["nfe=1", "nfe=2", "sampling.json"]
+    walk(kit, "sampling.py --ckpt_path results/colours/last.ckpt --save_dir samples", "--device", "cpu")
+    names = ["classes_nfe=1.png", "classes_nfe=2.png", "labels.csv", "nfe=1", "nfe=2", "sampling.json"]
+    assert sorted(path.name for path in (kit.folder / "samples").iterdir()) == names
     files = sorted((kit.folder / "samples" / "nfe=2").iterdir())
     assert [file.name for file in files] == [f"{index:04d}.png" for index in range(12)]
     assert Image.open(files[0]).size == (16, 16)
-    measure = ("--challenge", "colours", "--generated_dir", "samples/nfe=1", "--device", "cpu", "--inception", kit.inception)
-    said = kit("measure_fid.py", *measure, "--modes", "clean")
+    walk(kit, "sampling.py --ckpt_path results/colours/last.ckpt --save_dir reds --classes red", "--device", "cpu")
+    assert len({line.split(",")[1] for line in (kit.folder / "reds" / "labels.csv").read_text().splitlines()[1:]}) == 1
+    said = walk(kit, "measure_fid.py", "--device", "cpu", "--inception", kit.inception, "--modes", "clean")
     result = json.loads((kit.folder / "fid_results.json").read_text())
     assert result["reference_dir"] == "./data/colours_16x16/val" and result["num_reference"] == 2 * COUNTS["val"]
     assert f"FID clean-fid, 12 vs 12: {result['fid_score']:.3f}" in said
@@ -90,12 +101,12 @@ def test_it_is_packed_checked_and_graded(kit, trained):
         find_kind()
     except UserError as error:
         pytest.skip(str(error))
-    said = kit("-m", "src.submission", "pack", trained, "--no_writeup", "--out", "teams/ours.zip")
+    said = walk(kit, "-m src.submission pack")
     assert "src/challenges/colours.py" in said
-    said = kit("-m", "src.submission", "check", "teams/ours.zip", "--no_writeup", "--device", "cpu")
+    said = walk(kit, "-m src.submission check", "--device", "cpu")
     assert "calls of the network per image: 1 at NFE 1, 2 at NFE 2" in said and "checks passed" in said
-    flags = ["--challenge", "colours", "--device", "cpu", "--seeds", 1, "--skip_public", "--inception", kit.inception]
-    said = kit("-m", "src.submission", "grade", "teams", "--out", "board", *flags)
+    smaller = ["--device", "cpu", "--seeds", 1, "--skip_public", "--inception", kit.inception]
+    said = walk(kit, "-m src.submission grade", *smaller)
     assert "1 graded, 0 failed" in said, said
     board = json.loads((kit.folder / "board" / "leaderboard.json").read_text())
     assert {(entry["nfe"], entry["calls"], entry["num_images"]) for entry in board["entries"]} == {(1, 1.0, 12), (2, 2.0, 12)}

@@ -47,6 +47,7 @@ def sample(model: Method, nfe: int, seeds=SEEDS) -> torch.Tensor:
 
 def check_ends_of_forward_process(make: Make) -> None:
     scheduler = make().scheduler
+    assert scheduler.t_data != scheduler.t_noise, "the direction of time is not declared"
     data, noise = torch.randn(4, *SHAPE), torch.randn(4, *SHAPE)
     at = lambda t: scheduler.forward_process(data, noise, torch.full((4,), t))  # noqa: E731
     torch.testing.assert_close(at(scheduler.t_data), data, atol=1e-2, rtol=1e-2)

@@ -132,11 +132,6 @@ def test_split_batch():
     assert set(counts.tolist()) == {0.0, 1.0} and abs(counts.mean() - 0.75) < 0.03
 
 
-def test_one_two_and_four_steps_are_exact():
-    oracle.check_exact_samples("shortcut", (4, *SHAPE))
-    oracle.check_exact_samples("shortcut", (4, 2))
-
-
 def test_points():
     oracle.check_points("shortcut", bootstrap_share=0.5)
 

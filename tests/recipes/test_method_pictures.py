@@ -9,7 +9,8 @@ from recipes import method_pictures, toy2d
 from src.challenges import toy2d as challenge_file
 from src.common.files import PROJECT_ROOT
 from src.common.noise import image_seeds
-from src.methods import get_method, method_names
+from src.methods import get_method
+from tests import shipped
 from tests.helpers import call
 
 METHODS = ("rectified_flow", "cmt")  # the path of unit noise, and noise levels, with a teacher
@@ -60,7 +61,7 @@ def test_a_way_ends_at_the_samples():
         np.testing.assert_array_equal(method_pictures.way(model, 2, 5)[-1], samples)
 
 
-@pytest.mark.parametrize("method", [name for name in method_names() if name != "custom"])
+@pytest.mark.parametrize("method", [name for name in shipped.METHODS if name != "custom"])
 def test_the_documents_show_the_method(method):
     path = PROJECT_ROOT / "docs" / "images" / "methods" / f"{method}.png"
     with Image.open(path) as picture:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from recipes import _compare as compare
 from recipes import mini
 from recipes._bench import Bench, Entry
 from recipes.mini import ENTRIES
@@ -40,6 +41,7 @@ def bench(tmp_path, monkeypatch):
         training=training,
     )
     monkeypatch.setattr(mini, "CHALLENGE", small)
+    monkeypatch.setattr(compare, "DOCS", tmp_path / "kit_docs")
     monkeypatch.setitem(CHALLENGES._items, "simpsons32", small)
     few = ["--images", 64, "--device", "cpu", "--out", tmp_path / "out", "--docs", tmp_path / "docs"]
     return lambda *more: call(mini, monkeypatch, *few, *more)
@@ -64,6 +66,27 @@ def test_rows_stages_and_report(bench, tmp_path, capsys):
     assert "== rectified_flow" not in capsys.readouterr().out
     assert (tmp_path / "out" / "rectified_flow" / "last.ckpt").stat().st_mtime_ns == before
     assert "| `edm` | " in (tmp_path / "docs" / "mini.md").read_text()
+
+
+def test_a_row_with_options_beside_the_table_that_stands(bench, tmp_path):
+    """It is trained alone, says its options, and is known to the next command; the documents' rows stand beside it."""
+    compare.DOCS.mkdir()
+    before = "`python -m recipes.mini`, once.\n\n| FID clean-fid, 1000 vs 1000, 32x32 | NFE 1 |\n|---|---|\n| `old` | 3.5 |\n"
+    (compare.DOCS / "mini.md").write_text(before)
+    assert bench("--options", "rectified_flow", "time_scale=500") == 0
+    name = "rectified_flow,time_scale=500.0"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images.json", name]
+    assert json.loads((tmp_path / "out" / name / "model_config.json").read_text())["time_scale"] == 500.0
+    assert bench("--methods", "edm") == 0
+    text = (tmp_path / "docs" / "mini.md").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+    assert row.endswith("| --time_distribution logit_normal --time_scale 500.0 |")
+    assert (
+        "| `edm` |" in text
+        and "\n| `old` | 3.5 |\n" in text
+        and "\nMeasured before, `old`: `python -m recipes.mini`, once.\n" in text
+    )
+    assert "Not measured yet: rectified_flow, " in text and (compare.DOCS / "mini.md").read_text() == before
 
 
 def test_students_and_pairs(bench, tmp_path, monkeypatch):

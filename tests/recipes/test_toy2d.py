@@ -1,6 +1,7 @@
 """The experiment with points in the plane, in miniature."""
 
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from recipes import _compare as compare
 from recipes import _toy2d_tables as tables
 from recipes import toy2d
 from src.challenges import toy2d as challenge_file
@@ -24,10 +26,16 @@ def bench(tmp_path, monkeypatch):
     """Runs the bench's command line with small numbers; its exit code."""
     monkeypatch.setattr(toy2d, "CHALLENGE", replace(toy2d.CHALLENGE, num_samples=64, nfe=(1, 4)))
     monkeypatch.setattr(challenge_file, "SPLITS", {"train": (512, 0), "val": (64, 1)})
-    files = ["--out", tmp_path / "out", "--table", tmp_path / "docs" / "t.md", "--figure", tmp_path / "docs" / "f.png"]
+    monkeypatch.setattr(compare, "DOCS", tmp_path / "kit_docs")
+    files = ["--out", tmp_path / "out"]
     few = ["--methods", "rectified_flow", "--sets", "swiss_roll", "--iterations", "20", "--seeds", "1", "--jobs", "1"]
     threads = torch.get_num_threads()
-    yield lambda *more: call(toy2d, monkeypatch, *few, *files, *more)
+
+    def run(*more):
+        return call(toy2d, monkeypatch, *few, *files, *more)
+
+    run.monkeypatch = monkeypatch
+    yield run
     torch.set_num_threads(threads)
 
 
@@ -47,9 +55,9 @@ def test_run_is_stored_and_not_repeated(bench, tmp_path, capsys):
     assert row["run"] == {"method": "rectified_flow", "sets": ["swiss_roll"], "seeds": 1, "iterations": 20}
     figures = row["figures"]["swiss_roll"]
     assert set(figures) == {"1", "4"} and set(figures["4"][0]) == {"chamfer", "sliced_w2", "mmd"}
-    text = (tmp_path / "docs" / "t.md").read_text()
+    text = (tmp_path / "out" / "toy2d.md").read_text()
     assert "| swiss_roll | rectified_flow | " in text and "*real points*" in text and "Missing" not in text
-    assert Image.open(tmp_path / "docs" / "f.png").width > 200
+    assert Image.open(tmp_path / "out" / "images" / "toy2d.png").width > 200
     assert points_of(tmp_path, "rectified_flow")["swiss_roll-4"].shape == (64, 2)
 
     capsys.readouterr()
@@ -64,7 +72,7 @@ def test_seeds_and_sets_are_networks_of_their_own(bench, tmp_path):
     assert set(figures) == {"swiss_roll", "circle"}
     for rows in (rows for by_nfe in figures.values() for rows in by_nfe.values()):
         assert len(rows) == 2 and rows[0] != rows[1]
-    text = (tmp_path / "docs" / "t.md").read_text()
+    text = (tmp_path / "out" / "toy2d.md").read_text()
     assert "2 seeds ± their standard deviation" in text and "| circle | rectified_flow | " in text
 
 
@@ -91,7 +99,7 @@ def test_unfinished_line_is_dropped(bench, tmp_path):
 def test_report_of_a_part_says_what_is_missing(bench, tmp_path):
     assert bench() == 0
     assert bench("--report_only", "--methods", "rectified_flow", "edm") == 0
-    text = (tmp_path / "docs" / "t.md").read_text()
+    text = (tmp_path / "out" / "toy2d.md").read_text()
     assert "**Missing: edm.**" in text
     assert "| swiss_roll | edm | - | - |" in text
     assert len(lines(tmp_path)) == 1
@@ -101,8 +109,45 @@ def test_requirement_in_the_table(bench, tmp_path, monkeypatch):
     easy, hard = (replace(toy2d.CHALLENGE.marks[0], method="rectified_flow", nfe=4, below=below) for below in (1e9, 1e-9))
     monkeypatch.setattr(toy2d, "CHALLENGE", replace(toy2d.CHALLENGE, marks=(easy, hard)))
     assert bench() == 0
-    text = (tmp_path / "docs" / "t.md").read_text()
+    text = (tmp_path / "out" / "toy2d.md").read_text()
     assert text.count("**pass**") == text.count("**fail**") == 1
+
+
+def test_one_row_is_added_to_the_table_that_stands(bench, tmp_path, capsys):
+    """With options of its own, which are kept with it; what is not measured here stands as docs/ has it, which stays."""
+    assert bench("--methods", "rectified_flow", "edm", "--docs", compare.DOCS) == 0
+    before = (compare.DOCS / "toy2d.md").read_text()
+    assert (compare.DOCS / "images" / "toy2d.png").is_file() and not (tmp_path / "out" / "toy2d.md").exists()
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+
+    words = ["--options", "rectified_flow", "prediction=data", "time_scale=20"]
+    few = ["--sets", "swiss_roll", "--iterations", "20", "--seeds", "1", "--jobs", "1", "--out", tmp_path / "out"]
+    assert call(toy2d, bench.monkeypatch, *few, *words) == 0  # only that one is trained
+    (row,) = lines(tmp_path)
+    assert row["run"]["method"] == "rectified_flow" and row["given"] == {"prediction": "data", "time_scale": 20.0}
+    assert row["options"] == {**toy2d.CHALLENGE.method_options["rectified_flow"], **row["given"]}
+    text = (tmp_path / "out" / "toy2d.md").read_text()
+    for method in ("rectified_flow", "edm"):
+        kept = [line for line in before.splitlines() if f"| {method} |" in line]
+        assert len(kept) == 3 and all(line in text for line in kept)
+    assert re.search(rf"^\| swiss_roll \| {re.escape(name_of(row))} \| [\d.]+ \|", text, re.MULTILINE), text
+    assert f"- `{name_of(row)}`: NFE 1 nearer than rectified_flow's by " in text and "x on swiss_roll" in text
+    assert "Measured before, `edm`, `rectified_flow`: `python -m recipes.toy2d --methods" in text and "Missing" not in text
+    assert f"{name_of(row)} {json.dumps(row['options'])}" in text and "edm {" in text
+    assert (compare.DOCS / "toy2d.md").read_text() == before
+
+    assert call(toy2d, bench.monkeypatch, *few, "--methods", "rectified_flow") == 0  # its row is added to both
+    text = (tmp_path / "out" / "toy2d.md").read_text()
+    assert f"| {name_of(row)} |" in text and "Measured before, `edm`: " in text
+
+    capsys.readouterr()
+    assert call(toy2d, bench.monkeypatch, *few, "--methods", "rectified_flow", "--iterations", "21") == 0
+    assert "measured with other numbers" in capsys.readouterr().out
+    assert "edm" not in (tmp_path / "out" / "toy2d.md").read_text()
+
+
+def name_of(row):
+    return compare.row_name(row["run"]["method"], row["given"])
 
 
 def line(*distances):
@@ -113,7 +158,7 @@ def line(*distances):
 
 def test_remarks_compare_with_rectified_flow():
     done = {"rectified_flow": line(600.0, 50.0), "good": line(60.0, 30.0), "bad": line(300.0, 400.0)}
-    good, bad = tables.remarks(done, ["rectified_flow", "good", "bad"], ["swiss_roll"])
+    good, bad = tables.remarks(done, ["rectified_flow", "good", "bad"], ["swiss_roll"], {}).values()
     assert "`good`: NFE 1 nearer than rectified_flow's by 10x on swiss_roll; worse at NFE 4 than at NFE 1 on none" in good
     assert "by 2x on swiss_roll; worse at NFE 4 than at NFE 1 on swiss_roll (300 to 400)" in bad
 
@@ -140,7 +185,7 @@ def test_failing_and_diverging_methods(bench, tmp_path, capsys, monkeypatch):
     captured = capsys.readouterr()
     assert "planted" in captured.out and "1 of 2 experiments failed" in captured.err
     assert [row["run"]["method"] for row in lines(tmp_path)] == ["diverges"]
-    assert "| swiss_roll | diverges | not finite | not finite |" in (tmp_path / "docs" / "t.md").read_text()
+    assert "| swiss_roll | diverges | not finite | not finite |" in (tmp_path / "out" / "toy2d.md").read_text()
 
 
 def test_student_learns_from_the_stored_teacher(bench, tmp_path, monkeypatch):
@@ -207,9 +252,12 @@ def test_hooks_are_called(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("method", [name for name in method_names() if name not in {"custom", *toy2d.ALONE}])
+@pytest.mark.parametrize("method", [name for name in method_names() if name != "custom" and get_method(name).independent_rows])
 def test_networks_share_nothing(method, tmp_path):
-    """Another batch for one network leaves the gradients of the others as they are."""
+    """Another batch for one network leaves the gradients of the others as they are.
+
+    A method of which that is not true declares it: independent_rows = False.
+    """
     sets = ("moons", "circle", "s_curve")
     if run := toy2d.Experiment(method, sets, 1, 20).teacher:
         save_model(toy2d.build(run, slice(0, 3), tmp_path), run.file(tmp_path, "trained") / "last.ckpt", {})
@@ -249,10 +297,10 @@ def test_pairs_are_the_teachers(bench, tmp_path, monkeypatch):
 
 
 def test_networks_trained_one_after_the_other(bench, tmp_path, monkeypatch):
-    """A method of ALONE gets its own part of the stacked teacher for each network, and its own number of steps."""
+    """A method without independent rows gets its own part of the stacked teacher for each network, and its own steps."""
     monkeypatch.setitem(toy2d.ITERATIONS, "ld3", 2)
     assert bench("--methods", "ld3", "--sets", "swiss_roll", "circle", "--seeds", "2") == 0
-    assert "| ld3 | 2 | " in (tmp_path / "docs" / "t.md").read_text()
+    assert "| ld3 | 2 | " in (tmp_path / "out" / "toy2d.md").read_text()
     figures = lines(tmp_path)[1]["figures"]
     assert len({row["chamfer"] for by_nfe in figures.values() for rows in by_nfe.values() for row in rows}) == 8
     teacher = lines(tmp_path)[0]["figures"]  # at NFE 1 there is nothing to learn: the same network, other noise

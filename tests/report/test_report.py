@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ import custom_model
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.common.images import contact_sheet
-from src.methods import Method, get_method, method_names
+from src.methods import Method, get_method
 from src.report import __main__ as report
 from src.report import check_writeup
 from src.report.check import told_nfes
 from src.report.draft import method_papers, own_text, read_references
 from src.report.run import cut_sheet, earlier_runs, early_previews, read_run
 from src.report.typeset import COLUMN, SIDE, fonts, markup, parse
+from tests import shipped
 from tests.helpers import call, fails, random_images
 
 pytest.importorskip("reportlab", reason="pip install -r requirements-report.txt")
@@ -329,11 +331,21 @@ def test_every_method_has_a_text_and_papers_with_names():
     assert [word in text for word, text in zip(("KAIST", "Shao"), elsewhere, strict=True)] == [True, True]
     assert references[1].text == "J. Ho, A. Jain, P. Abbeel. Denoising Diffusion Probabilistic Models. 2020. arXiv:2006.11239."
     known = {reference.arxiv for reference in references}
-    for name in method_names():
+    for name in shipped.METHODS:
         paper, text = own_text(get_method(name))
         assert "arXiv:" in paper and len(text) > 80 and "->" not in text and "\n" not in text
         assert method_papers(get_method(name)) and set(method_papers(get_method(name))) <= known, name
         assert ("[[what your method does" in text) == (name == "custom")
+
+
+def test_a_method_that_says_nothing_of_itself_has_places_for_it(monkeypatch):
+    """One's own file in src/methods/ need not have docstrings."""
+    silent = type("Silent", (get_method("rectified_flow"),), {"__module__": "silent", "compute_loss": lambda *_: None})
+    monkeypatch.setitem(sys.modules, "silent", types.ModuleType("silent"))
+    assert own_text(silent) == ("[[the papers it follows]]", "[[what your method does, in a paragraph]]")
+    silent.__doc__ = "Draw straight lines."
+    sys.modules["silent"].__doc__ = "Lines (arXiv:0000.00000)."
+    assert own_text(silent) == ("Lines (arXiv:0000.00000).", "Draw straight lines.")
 
 
 def test_early_samples(run):

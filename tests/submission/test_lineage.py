@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from src.datasets.toon import toon_faces
-from src.methods import method_names
 from src.submission.audit import LEAST_SHARE
 from src.submission.lineage import Call, is_noise, shares
+from tests import shipped
 from tests.helpers import tiny_model
 
 FACES = torch.from_numpy(toon_faces(16, seed=5)).float() / 127.5 - 1
@@ -71,7 +71,7 @@ LAST = {  # what honest code does to its images -> the least share that it leave
 
 
 @pytest.mark.parametrize("nfe", [1, 2, 4])
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("method", shipped.METHODS)
 def test_every_method_of_the_kit(method, nfe):
     model, calls = tiny_model(method), []
     model.network.register_forward_hook(lambda module, given, answer: calls.append(Call(given[0], answer)))
