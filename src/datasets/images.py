@@ -13,11 +13,11 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from src.common.cli import UserError
 from src.common.files import cache_dir, write_whole
 from src.common.images import PICTURES, read_picture
+from src.common.progress import Progress
 
 Decoded = TypeVar("Decoded")
 WINDOW = 256  # files that are decoded ahead
@@ -104,12 +104,12 @@ def read_files(
     try:
         with (
             ThreadPoolExecutor(os.cpu_count()) as pool,
-            tqdm(total=len(names), desc=title, unit="image", disable=title is None) as bar,
+            Progress(len(names), title, "image") as progress,
         ):
             for start in range(0, len(names), WINDOW):
                 for decoded in pool.map(one, names[start : start + WINDOW]):
                     yield decoded
-                    bar.update()
+                    progress.update()
     finally:
         if archive:
             archive.close()
