@@ -15,6 +15,7 @@ class _Losable(io.FileIO):
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self.refused: OSError | None = None
+        self.is_terminal = self.isatty()
 
     def write(self, data: bytes | memoryview) -> int:
         try:
@@ -22,7 +23,8 @@ class _Losable(io.FileIO):
                 select.select([], [self], [])
             return count
         except OSError as error:
-            self.refused = error
+            if not (self.is_terminal or isinstance(error, BrokenPipeError)):  # there, who would read it has gone
+                self.refused = error
             _close(self.fileno())
             return len(data)
 
@@ -51,13 +53,9 @@ def lasting_output() -> Iterator[Callable[[], OSError | None]]:
     was closed from the start gets its descriptor back, so that no file that is opened later is written to in its place. Streams
     that another program has put in their place, such as a notebook's, are left alone.
 
-    Gives a function: why standard output was refused, where it was, and not because its reader had gone.
+    Gives a function: why a file that standard output was sent to could not be written, if it could not.
     """
     raw: dict[str, _Losable] = {}
-
-    def refused() -> OSError | None:
-        error = raw["stdout"].refused if "stdout" in raw else None
-        return None if isinstance(error, BrokenPipeError) else error
 
     previous = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     for descriptor, (name, stream) in enumerate(previous.items(), start=1):
@@ -75,7 +73,7 @@ def lasting_output() -> Iterator[Callable[[], OSError | None]]:
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        yield refused
+        yield lambda: raw["stdout"].refused if "stdout" in raw else None
     finally:
         for name, stream in previous.items():
             getattr(sys, name).flush()
