@@ -285,7 +285,7 @@ class Trainer:
     def _ask_all(self, step: int, stop: bool) -> bool:
         """Whether any process must stop; and settle, for all of them alike, after which step they ask again."""
         (before, then), now = self.last_question, time.perf_counter()
-        told = torch.tensor([float(stop), (now - then) / (step - before)], device=self.device)
+        told = torch.tensor([float(stop), (now - then) / (step - before)], dtype=torch.float64, device=self.device)
         self.processes.sum([told])
         stops, pace = told.tolist()
         self.next_question = step + max(1, int(QUESTION_SECONDS * self.processes.size / pace))
