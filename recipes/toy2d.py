@@ -347,7 +347,7 @@ def main() -> None:
     teachers = {one.method: one.teacher and one.teacher.method for one in asked}
     about = (args.methods, args.sets, args.seeds, training, CHALLENGE.method_options, teachers, command)
     with write_whole(args.table) as partial:
-        partial.write_text(tables.table(CHALLENGE, done, *about))
+        partial.write_text(tables.table(CHALLENGE, done, *about), encoding="utf-8")
     points = {one.method: one.file(args.out, "points") for one in asked if one.method in done}
     tables.figure(CHALLENGE, args.methods, args.sets, points, args.figure)
     print("\n".join([f"table: {args.table}", f"figure: {args.figure}", *tables.verdicts(CHALLENGE, done)]))
