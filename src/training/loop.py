@@ -189,6 +189,7 @@ class Trainer:
             with stop_signals() as stopped:
                 finished = self._make_steps(stopped)
                 self.save(preview=False)  # whatever happens from here on, the steps are kept
+                self.processes.wait()  # torchrun ends the others where one has ended
                 self.stopped_by = 0 if finished else stopped()
             if finished:
                 finished = self._finish()
