@@ -46,10 +46,10 @@ def write_whole(path: str | Path, folder: bool = False) -> Iterator[Path]:
     Raises UserError, before the block where it can be told, where what stands at path is something else, and CannotWrite where
     the disk refuses.
     """
-    path = check_output(path, folder)
-    name = os.fsencode(path.name)[:190].decode(errors="ignore")  # with what is added still a name that a disk takes
-    partial = path.with_name(f".{name}.{secrets.token_hex(6)}{PARTIAL}")
     try:
+        path = check_output(path, folder)
+        name = os.fsencode(path.name)[:190].decode(errors="ignore")  # with what is added still a name that a disk takes
+        partial = path.with_name(f".{name}.{secrets.token_hex(6)}{PARTIAL}")
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent, name)
         with file_lock(partial.with_name(partial.name + ".lock")):

@@ -212,14 +212,15 @@ class Trainer:
         Returns what became of it, in words.
         """
         spare = Path(tempfile.gettempdir(), f"{self.run_dir.name}-{secrets.token_hex(4)}")
-        if (self.run_dir / RESUME).is_file():
-            (self.run_dir / RESUME_PREVIOUS).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that became read-only, or went
+            if (self.run_dir / RESUME).is_file():
+                (self.run_dir / RESUME_PREVIOUS).unlink(missing_ok=True)
         for folder in (self.run_dir, spare):
             try:
                 write_training_config(folder, self.device, self._entries())
                 self.log.write_all(folder)
                 replace(self.saver, run_dir=folder).save()
-            except CannotWrite:
+            except (CannotWrite, OSError):
                 continue
             return f"everything up to step {self.state.step} is saved: mend that, and continue with --resume {folder}"
         shutil.rmtree(spare, ignore_errors=True)
