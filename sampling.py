@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from custom_model import create_custom_model
 from src.challenges import Challenge, add_challenge_flag, find_challenge
@@ -25,6 +24,7 @@ from src.common.devices import add_precision_flag, precision_name, resolve_preci
 from src.common.files import load_torch, write_whole
 from src.common.guidance import Guidance, scale_warning
 from src.common.processes import Processes, join_processes
+from src.common.progress import Progress
 from src.common.sampling import fitting_batch_size, generate
 from src.runs import BEST, Run, checkpoint_of, nfe_folders, nfe_name, note_sampling, scale_name
 
@@ -112,7 +112,7 @@ def write_samples(
         partial = processes.first_says(partial)
         count, first = mine.stop - mine.start, mine.start
         steps = nfe // 2 if "guidance" in asked else nfe  # a guided one makes two calls
-        with tqdm(total=count, desc=f"NFE={nfe}", unit="image", disable=not processes.is_first) as progress:
+        with Progress(count, f"NFE={nfe}" if processes.is_first else None, "image") as progress:
             for samples in generate(model, challenge.known_shape, steps, count, batch_size, seed, dtype, mine.start, **asked):
                 challenge.write(samples, partial, first)
                 first += len(samples)

@@ -5,10 +5,12 @@ On several GPUs: `torchrun --nproc_per_node=4 train.py ...`.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import sys
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -30,7 +32,7 @@ from src.training import flags
 from src.training.batches import development_split, first_of_each
 from src.training.checkpoint import give_teacher, init_network, parameter_count
 from src.training.config import TrainingConfig, micro_batches
-from src.training.continuing import DATA_FLAGS, choose_run, saved_flags
+from src.training.continuing import DATA_FLAGS, claim_run, saved_flags
 from src.training.cost_estimate import describe_cost
 from src.training.loop import Trainer
 from src.training.method_list import list_methods
@@ -94,6 +96,13 @@ class TrainingData:
     noise_seeds: np.ndarray | None = None
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
+
+    def crc32(self) -> int:
+        """A checksum of what is learned from."""
+        crc = 0
+        for array in (self.images, self.noise_seeds, self.labels):
+            crc = crc if array is None else zlib.crc32(np.ascontiguousarray(array), crc)
+        return crc
 
 
 def load_training_data(args: argparse.Namespace, challenge: Challenge) -> TrainingData:
@@ -208,38 +217,40 @@ def run(args: argparse.Namespace, processes: Processes, device: torch.device) ->
 
     about = {name: getattr(args, name) for name in (*DATA_FLAGS, "init_from", "teacher")}
     about["trained_on"] = describe_pairs(args.pairs, args.drop_longest) if args.pairs else None
+    about |= {"num_training_images": len(images), "data_crc32": data.crc32()}
     wanted = (args.precision, config, model_config, about)
     where = (Path(args.save_dir), args.run_name, args.resume, args.auto_resume, get_current_time())
-    run_dir, resume = processes.first_says(choose_run(*where, wanted) if processes.is_first else None)
-    if resume:
-        dtype = resolve_precision(saved_flags(Run(run_dir))["precision"], device)
-    together = f", {processes.size} processes" if processes.size > 1 else ""
-    kind = "images" if data.noise_seeds is None else "pairs"
-    kind += f" of {len(data.classes)} classes" if data.classes else ""
-    processes.say(
-        f"{args.method}: {parameter_count(model):,} parameters, {len(images):,} {kind}, {device}, "
-        f"{precision_name(dtype)}{together} -> {run_dir}{' (continued)' if resume else ''}"
-    )
-    calls, evaluate = challenge.calls_of(model), None
-    if config.dev_images:
-        evaluate = challenge.evaluation(data.development, device, config.batch_size, processes, calls)
-    trainer = Trainer(
-        model,
-        images,
-        config,
-        model_config,
-        run_dir,
-        device,
-        dtype,
-        processes,
-        evaluate=evaluate,
-        deadline=START + 60 * config.max_minutes if config.max_minutes else math.inf,
-        about=about,
-        noise_seeds=data.noise_seeds,
-        labels=data.labels,
-        previews=Previews(calls, challenge.to_array, challenge.picture, challenge.preview_samples),
-    )
-    finished = trainer.run(resume)
+    with claim_run(*where, wanted) if processes.is_first else contextlib.nullcontext() as claimed:
+        run_dir, resume = processes.first_says(claimed)
+        if resume:
+            dtype = resolve_precision(saved_flags(Run(run_dir))["precision"], device)
+        together = f", {processes.size} processes" if processes.size > 1 else ""
+        kind = "images" if data.noise_seeds is None else "pairs"
+        kind += f" of {len(data.classes)} classes" if data.classes else ""
+        processes.say(
+            f"{args.method}: {parameter_count(model):,} parameters, {len(images):,} {kind}, {device}, "
+            f"{precision_name(dtype)}{together} -> {run_dir}{' (continued)' if resume else ''}"
+        )
+        calls, evaluate = challenge.calls_of(model), None
+        if config.dev_images:
+            evaluate = challenge.evaluation(data.development, device, config.batch_size, processes, calls)
+        trainer = Trainer(
+            model,
+            images,
+            config,
+            model_config,
+            run_dir,
+            device,
+            dtype,
+            processes,
+            evaluate=evaluate,
+            deadline=START + 60 * config.max_minutes if config.max_minutes else math.inf,
+            about=about,
+            noise_seeds=data.noise_seeds,
+            labels=data.labels,
+            previews=Previews(calls, challenge.to_array, challenge.picture, challenge.preview_samples),
+        )
+        finished = trainer.run(resume)
     if not finished and trainer.stopped_by:
         sys.exit(128 + trainer.stopped_by)  # as shells and schedulers expect
     if finished:

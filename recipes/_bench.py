@@ -16,6 +16,7 @@ from src.challenges import Challenge
 from src.common.cli import UserError
 from src.common.devices import precision_flag, precision_name, resolve_precision, seed_everything
 from src.common.files import PROJECT_ROOT, load_json, save_json
+from src.common.locks import owned
 from src.common.networks import takes_condition
 from src.datasets.pairs import load_pairs
 from src.methods import get_method, method_names
@@ -204,7 +205,9 @@ class Bench:
         challenge = self.challenge
         previews = Previews(challenge.calls_of(model), challenge.to_array, challenge.picture, challenge.preview_samples)
         more = {"noise_seeds": seeds, "previews": previews}
-        if not Trainer(model, data, config, model_config, folder, self.device, dtype, **more).run(resume):
+        with owned(folder):
+            finished = Trainer(model, data, config, model_config, folder, self.device, dtype, **more).run(resume)
+        if not finished:
             raise KeyboardInterrupt
         (folder / "done").touch()
 

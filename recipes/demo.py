@@ -174,7 +174,7 @@ def main() -> None:
     measure(models[-1], device)
 
     lines = table(models, args.count)
-    (out / "table.md").write_text("\n".join(lines) + "\n")
+    (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     minutes = (time.perf_counter() - start) / 60
     print("\n".join(["", *lines, "", f"{minutes:.1f} minutes. Pictures, table and the run: {out}. To go on:", "", *NEXT]))
 

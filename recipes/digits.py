@@ -180,12 +180,12 @@ def write_report(bench: Bench, args: argparse.Namespace) -> None:
         contact_sheet(strips, labels, scale=1).save(partial, format="png")
     lines = table(bench, args)
     file = args.docs / "digits.md"
-    text = file.read_text() if file.is_file() else f"# Handwritten digits\n\n{BEGIN}\n{END}\n"
+    text = file.read_text(encoding="utf-8") if file.is_file() else f"# Handwritten digits\n\n{BEGIN}\n{END}\n"
     if BEGIN not in text or END not in text:
         raise UserError(f"{file}: expected the lines {BEGIN} and {END}, between which the table is written")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     with write_whole(file) as partial:
-        partial.write_text("\n".join([before + BEGIN, *lines, END + after]))
+        partial.write_text("\n".join([before + BEGIN, *lines, END + after]), encoding="utf-8")
     print("\n".join([*lines[2:], f"table: {file}"]))
 
 

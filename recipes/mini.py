@@ -157,7 +157,7 @@ def write_report(bench: Bench, args: argparse.Namespace) -> None:
     with write_whole(args.docs / "images" / "mini.png") as partial:
         contact_sheet(strips, labels, scale=1 if len(strips) > 40 else 2).save(partial, format="png")
     with write_whole(args.docs / "mini.md") as partial:
-        partial.write_text("\n".join(lines))
+        partial.write_text("\n".join(lines), encoding="utf-8")
     print("\n".join([*lines[4:], f"table: {args.docs / 'mini.md'}"]))
 
 

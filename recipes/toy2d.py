@@ -381,7 +381,7 @@ def main() -> None:
     about = ([one.name for one in shown], args.sets, args.seeds, training, options, teachers, command)
     text = tables.table(CHALLENGE, done, *about, tables.Earlier.read(compare.DOCS / "toy2d.md"))
     with write_whole(table) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
     points = {one.name: one.file(args.out, "points") for one in shown if one.name in done}
     tables.figure(CHALLENGE, [one.name for one in shown], args.sets, points, figure)
     print("\n".join([f"table: {table}", f"figure: {figure}", *tables.verdicts(CHALLENGE, done).values()]))

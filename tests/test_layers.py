@@ -50,11 +50,11 @@ RULES = {  # files -> what of ours they may import; a room's __main__.py is a co
 OUTSIDE = {  # packages each room may import; all others are free within requirements.txt
     "src/utils.py": {"torch"},
     "src/runs.py": set(),
-    "src/common/": {"torch", "numpy", "PIL", "matplotlib"},
+    "src/common/": {"torch", "numpy", "PIL", "matplotlib", "tqdm"},
     "src/base_model.py": {"torch"},
     "src/module.py": {"torch"},
     "src/network.py": {"torch"},
-    "src/methods/": {"torch", "numpy", "tqdm"},
+    "src/methods/": {"torch", "numpy"},
     "src/challenges/": {"torch", "numpy", "PIL", "kagglehub"},
     "src/demo/": {"torch", "numpy", "PIL", "streamlit"},
 }

@@ -3,13 +3,17 @@
 import json
 import os
 import signal
+import sys
 
 import pytest
 import torch
 
 import train
+from src.challenges import toon as toon_file
 from src.challenges._images import ImageChallenge
 from src.common.cli import UserError
+from src.common.files import PROJECT_ROOT
+from src.common.locks import owned
 from src.evaluation.weights import load_inception
 from src.methods import get_method, method_names
 from src.training.checkpoint import init_network
@@ -17,6 +21,7 @@ from src.training.flags import describe_preset
 from src.training.presets import PRESETS
 from tests import shipped
 from tests.helpers import BOTH_PRECISIONS, FACES_FLAGS, call, fails, tiny_model
+from tests.processes import Python
 
 TOON = [*FACES_FLAGS, "--data", "toon", "--batch_size", 4]
 
@@ -41,7 +46,7 @@ def stop_at_first_save(monkeypatch, *flags):
 def test_resume_continues_the_run(toon, tmp_path, monkeypatch, capsys):
     flags = [*TOON, "--save_dir", tmp_path]
     assert call(train, monkeypatch, *flags, "--num_iterations", 1, "--run_name", "a") == 0
-    assert call(train, monkeypatch, *flags, "--num_iterations", 3, "--resume", tmp_path / "a") == 0
+    assert call(train, monkeypatch, *flags, "--num_iterations", 3, "--resume", tmp_path / "a" / "last.ckpt") == 0
     assert torch.load(tmp_path / "a" / "resume.pt", weights_only=True)["step"] == 3
     capsys.readouterr()
     line = fails(train, monkeypatch, capsys, *flags, "--resume", tmp_path / "a", "--time_scale", 3, "--lr", 0.5)
@@ -208,6 +213,73 @@ def test_auto_resume(toon, tmp_path, monkeypatch, capsys):
     assert "--lr 0.001 there, 0.0001 here" in fails(train, monkeypatch, capsys, *flags, "--run_name", "other")
 
 
+def test_a_run_has_one_process(toon, tmp_path, monkeypatch, capsys):
+    """Whoever comes second, by the run's name or by the same command, is told who has it; names of one second differ."""
+    flags = [*TOON, "--num_iterations", 1, "--save_dir", tmp_path]
+    holder = rf" by process {os.getpid()} on {os.uname().nodename} since "
+    with owned(tmp_path / "a"):
+        assert f"a is in use{holder}" in fails(train, monkeypatch, capsys, *flags, "--run_name", "a")
+    command = ["train.py", *map(str, flags), "--auto_resume"]
+    monkeypatch.setattr(sys, "argv", command)
+    with owned(tmp_path / "b"):
+        line = fails(train, monkeypatch, capsys, *command[1:])
+        assert f"b is trained by the same command: {holder.removeprefix(' by ')}" in line
+        assert call(train, monkeypatch, *command[1:], "--seed", 1, "--run_name", "other") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+    monkeypatch.setattr(train, "get_current_time", lambda: "11-30-120000")
+    for _ in range(3):
+        assert call(train, monkeypatch, *flags) == 0
+    names = ["11-30-120000", "11-30-120000_2", "11-30-120000_3", "other"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_run_whose_images_have_changed_says_so(toon, tmp_path, monkeypatch, capsys):
+    flags = [*TOON, "--save_dir", tmp_path, "--run_name", "r", "--num_iterations"]
+    assert call(train, monkeypatch, *flags, 1) == 0
+    again = ["--resume", tmp_path / "r", "--device", "cpu", "--num_iterations"]
+    assert call(train, monkeypatch, *again, 2) == 0
+    assert "warning" not in capsys.readouterr().out
+    monkeypatch.setitem(toon_file.SPLITS, 64, {"train": (13, 1), "val": (6, 2)})
+    assert call(train, monkeypatch, *again, 3) == 0
+    assert "r: here are 13 training images, and there were 12; it goes on with these" in capsys.readouterr().out
+    monkeypatch.setitem(toon_file.SPLITS, 64, {"train": (13, 3), "val": (6, 2)})
+    assert call(train, monkeypatch, *again, 4) == 0
+    assert "r: here are other training images than before; it goes on with these" in capsys.readouterr().out
+    assert call(train, monkeypatch, *again, 5) == 0
+    assert "warning" not in capsys.readouterr().out, "it was said"
+
+
+POINTS = ["--challenge", "toy2d", "--data_root", "moons", "--device", "cpu", "--batch_size", 64, "--log_interval", 1]
+BROKEN = """
+import os, runpy, signal, sys, threading, time
+from pathlib import Path
+
+def break_and_interrupt():  # as Ctrl-C does to `train.py ... 2>&1 | tee log`: tee dies first
+    while not log.is_file() or log.read_bytes().count(b"\\n") < 5:
+        time.sleep(0.01)
+    os.close(reader)
+    os.kill(os.getpid(), signal.SIGINT)
+
+log = Path(sys.argv[1]) / "run" / "log.jsonl"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in the background ignore it
+reader, writer = os.pipe()
+os.dup2(writer, 1), os.dup2(writer, 2)
+threading.Thread(target=break_and_interrupt, daemon=True).start()
+sys.argv = ["train.py", "--save_dir", *sys.argv[1:]]
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def test_a_pipe_that_breaks_loses_no_work(tmp_path):
+    flags = [*POINTS, "--num_iterations", 10**6, "--run_name", "run"]
+    code, _, _ = Python(PROJECT_ROOT, "-c", BROKEN, tmp_path, *flags).ended()
+    assert code == 130
+    step = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["step"]
+    assert step >= 5 and log_of(tmp_path / "run")[-1]["step"] == step
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["step"] == step
+
+
 def test_fid_on_the_development_split(toon, tmp_path, monkeypatch, package_file):
     monkeypatch.setattr(ImageChallenge, "load_judge", lambda challenge, device: load_inception(package_file, device))
     flags = [*TOON, "--num_iterations", 4, "--save_dir", tmp_path, "--run_name", "r"]
@@ -277,7 +349,10 @@ def test_init_from_what_sampling_takes(kind, tmp_path):
     assert all(torch.equal(value, source[name]) for name, value in fresh.state_dict().items())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)],
+)
 def test_a_stopped_training_ends_with_the_code_that_shells_expect(number, code, toon, tmp_path, monkeypatch, capsys):
     """With everything saved; a run that was over does not."""
     step = train.Trainer.training_step

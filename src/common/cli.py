@@ -10,6 +10,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
+from src.common.output import lasting_output
+
+# what ends a script beside Ctrl-C, where the system has it: a queue, a lost terminal, a queue's warning (SLURM's --signal)
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+
 
 class UserError(Exception):
     """A mistake the user can mend. Its text says what was expected, what came and what to do; scripts print no traceback."""
@@ -57,35 +62,54 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal that ends a script as Ctrl-C does."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def signal_of(stop: KeyboardInterrupt) -> int:
+    """The number of the signal that has interrupted."""
+    return stop.number if isinstance(stop, Interrupted) else signal.SIGINT
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main: a UserError ends in one line and exit code 2, Ctrl-C in one line and exit code 130.
 
-    SIGTERM and SIGHUP end it as Ctrl-C does, so that nothing half-written is left, with the exit codes 143 and 129.
+    The signals of ENDING end it as Ctrl-C does, so that nothing half-written is left, with the exit codes that shells expect:
+    143 for SIGTERM, 129 for SIGHUP. An output that is closed, or breaks, ends nothing: the work goes on, and the exit code is
+    that of the work; 1 where a file that standard output was sent to could not be written.
     """
-    try:
-        with _ended_by(signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-            main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)
+    with lasting_output() as refused:
+        try:
+            with _interrupted_by(ENDING):
+                main()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt as stop:
+            number = signal_of(stop)
+            print("\ninterrupted" if number == signal.SIGINT else f"\nended by {stop}", file=sys.stderr)
+            sys.exit(128 + number)
+        if error := refused():
+            print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
+            sys.exit(1)
 
 
 @contextlib.contextmanager
-def _ended_by(*numbers: int) -> Iterator[None]:
-    """Inside the block these signals raise SystemExit with the exit code that shells expect, but for those that are ignored."""
+def _interrupted_by(numbers: Iterable[int]) -> Iterator[None]:
+    """Inside the block these signals raise Interrupted, but for those that are ignored, as nohup ignores SIGHUP."""
 
-    def end(number: int, frame: object) -> NoReturn:
-        print(f"\nended by {signal.Signals(number).name}", file=sys.stderr)
-        sys.exit(128 + number)
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise Interrupted(number)
 
     previous = {}
     with contextlib.suppress(ValueError):  # not the main thread: no signals arrive here
-        for number in set(numbers):
-            if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
-                previous[number] = signal.signal(number, end)
+        for number in numbers:
+            if signal.getsignal(number) == signal.SIG_DFL:
+                previous[number] = signal.signal(number, interrupt)
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import secrets
 import shutil
 import warnings
 import zipfile
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from src.common.cli import UserError
+from src.common.locks import file_lock, is_locked
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,31 +29,74 @@ def cache_dir() -> Path:
     return Path(os.environ.get("CHALLENGE_CACHE") or PROJECT_ROOT / "data" / "cache").expanduser()
 
 
+PARTIAL = ".partial"  # ends the hidden name of what is being written; beside it lies a lock of this ending
+PARTIAL_LOCK = f"{PARTIAL}.lock"
+
+
+class CannotWrite(UserError):
+    """The disk refuses a file: it is full, gone, read-only, or not ours."""
+
+
 @contextlib.contextmanager
 def write_whole(path: str | Path, folder: bool = False) -> Iterator[Path]:
     """Give a temporary name beside path for a file, or a folder, and rename it to path if the block ends well.
 
-    What stood at path before is replaced; a link is followed. Nothing half-written is left behind.
+    What stood at path before is replaced; a link is followed. Nothing half-written is left behind, also not of an earlier
+    process that was killed while it wrote there. The name is no other process's, on whatever machine.
 
-    Raises UserError, before the block where it can be told, where the disk refuses (full, read-only, no permission), or what
-    stands at path is something else.
+    Raises UserError, before the block where it can be told, where what stands at path is something else, and CannotWrite where
+    the disk refuses.
     """
-    path = check_output(path, folder)
-    name = os.fsencode(path.name)[:200].decode(errors="ignore")  # with what is added still a name that a disk takes
-    partial = path.with_name(f".{name}.{os.getpid()}.partial")
     try:
+        path = check_output(path, folder)
+        name = os.fsencode(path.name)[:190].decode(errors="ignore")  # with what is added still a name that a disk takes
+        partial = path.with_name(f".{name}.{secrets.token_hex(6)}{PARTIAL}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        if partial.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        os.replace(partial, path)
+        remove_leftovers(path.parent, name)
+        with file_lock(partial.with_name(partial.name + ".lock")):
+            try:
+                yield partial
+                _put_in_place(partial, path)
+            finally:
+                if partial.is_dir():
+                    shutil.rmtree(partial)
+                else:
+                    partial.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}{_other_place(path)}") from error
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
+        raise CannotWrite(f"cannot write {path}: {error.strerror or error}{_other_place(path)}") from error
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    """Rename partial to path, in one step; a folder that stood there is deleted when the new one is in its place."""
+    if not (partial.is_dir() and path.is_dir()):
+        os.replace(partial, path)
+        return
+    with file_lock((old := partial.with_name(f".old{partial.name}")).with_name(old.name + ".lock")):
+        os.replace(path, old)
+        try:
+            os.replace(partial, path)
+        except OSError:
+            os.replace(old, path)
+            raise
+        shutil.rmtree(old)
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Delete what write_whole was writing in a folder, under this name or any, when its process was killed.
+
+    What a live process is writing stays, on whatever machine it runs.
+    """
+    starts = (f".{name}.", f".old.{name}.") if name else (".",)
+    names = {path.name.removesuffix(".lock") for path in folder.iterdir() if path.name.endswith((PARTIAL, PARTIAL_LOCK))}
+    for left_over in (folder / found for found in names if found.startswith(starts)):
+        lock = left_over.with_name(left_over.name + ".lock")
+        if is_locked(lock):
+            continue
+        if left_over.is_dir():
+            shutil.rmtree(left_over, ignore_errors=True)  # another process may be deleting it, too
+        with contextlib.suppress(OSError):  # the same; or another user's
+            left_over.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
 
 
 def check_writable(path: str | Path) -> None:
@@ -90,7 +135,7 @@ def check_output(path: str | Path, folder: bool = False) -> Path:
 def save_torch(value: Any, path: str | Path) -> None:
     """torch.save that leaves either the whole file, safely on the disk, or none.
 
-    Raises UserError, telling how much was needed, where the disk refuses.
+    Raises CannotWrite, telling how much was needed, where the disk refuses.
     """
     with write_whole(path) as partial:
         try:
@@ -189,7 +234,7 @@ def read_text(path: str | Path) -> str:
 
 
 def save_json(value: Any, path: str | Path) -> None:
-    """Write a value as indented JSON, whole or not at all. Raises UserError where the disk refuses."""
+    """Write a value as indented JSON, whole or not at all. Raises CannotWrite where the disk refuses."""
     with write_whole(path) as partial:
         partial.write_text(json.dumps(value, indent=2) + "\n")
 
@@ -206,12 +251,12 @@ def load_json(path: str | Path) -> Any:
 
 
 def append_json_line(row: dict[str, Any], path: str | Path) -> None:
-    """Append an object to a file of one JSON object a line. Raises UserError where the disk refuses."""
+    """Append an object to a file of one JSON object a line. Raises CannotWrite where the disk refuses."""
     try:
         with open(path, "a") as file:
             file.write(json.dumps(row) + "\n")
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        raise CannotWrite(f"cannot write {path}: {error.strerror}") from error
 
 
 def load_json_lines(path: str | Path) -> list[dict[str, Any]]:

@@ -14,11 +14,11 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from src.common.cli import UserError
 from src.common.files import cache_dir, check_writable, load_json, save_json, write_whole
 from src.common.images import Remarks, is_hidden, is_picture, list_pictures, read_picture, say_left_out
+from src.common.progress import Progress
 
 Decoded = TypeVar("Decoded")
 WINDOW = 256  # files that are decoded ahead
@@ -140,12 +140,12 @@ def read_files(
     try:
         with (
             ThreadPoolExecutor(os.cpu_count()) as pool,
-            tqdm(total=len(names), desc=title, unit="image", disable=title is None) as bar,
+            Progress(len(names), title, "image") as progress,
         ):
             for start in range(0, len(names), WINDOW):
                 for decoded in pool.map(one, names[start : start + WINDOW]):
                     yield decoded
-                    bar.update()
+                    progress.update()
     finally:
         if archive:
             archive.close()

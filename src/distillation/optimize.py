@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from src.common.cli import UserError
 from src.common.files import load_torch, save_torch
 from src.common.noise import step_seed
 from src.common.options import Options
+from src.common.progress import Progress
 from src.distillation.loss import Loss
 
 WARMUP = 100  # steps
@@ -53,8 +53,8 @@ def optimize(
     x = torch.randn(options.particles, *prior.shape, generator=generator).to(prior.device).requires_grad_()
     optimizer = torch.optim.AdamW([x], options.lr, weight_decay=0.0)
     done = load_state(resume, x, optimizer, loss) if resume is not None and resume.is_file() else 0
-    bar = tqdm(range(done + 1, options.steps + 1), title, total=options.steps, initial=done, unit="step", disable=title is None)
-    for step in bar:
+    progress = Progress(options.steps, title, "step", done)
+    for step in progress.each(range(done + 1, options.steps + 1)):
         generator.manual_seed(step_seed(options.seed, step))
         gradient = loss.gradient(x.detach(), step, options.steps, generator)
         x.grad = clip_each(gradient, CLIP)
@@ -65,7 +65,7 @@ def optimize(
             value = gradient.square().mean().item() / 2
             if not math.isfinite(value):
                 raise UserError(f"the gradient is not finite in step {step}: give a lower --lr, or --precision fp32")
-            bar.set_postfix(loss=f"{value:.4f}", refresh=False)
+            progress.note(f"loss {value:.4f}")
             if resume is not None:
                 state = {"step": step, "x": x.detach(), "optimizer": optimizer.state_dict(), "loss": loss.state_dict()}
                 save_torch(state, resume)

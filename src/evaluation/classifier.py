@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from src.common.cli import UserError
 from src.common.devices import kept_random_state
 from src.common.files import cache_dir, load_torch, save_torch
+from src.common.progress import Progress
 
 SMALLEST = 8  # pixels of the shorter side, at most, on the last level
 LARGEST = 32  # pixels of the shorter side, at most, on the first level
@@ -130,7 +130,7 @@ def train_classifier(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=steps + 1)  # it steps before the first
     best, kept = (-1.0, 0.0), {}
     batches = shuffled(learned, batch_size, rng)
-    with tqdm(total=steps * batch_size, desc=description, unit="image", disable=description is None) as bar:
+    with Progress(steps * batch_size, description, "image") as progress:
         for step in range(1, steps + 1):
             rows = next(batches)
             batch = torch.from_numpy(augment(images[rows], config, rng)).to(device)
@@ -140,10 +140,10 @@ def train_classifier(
             loss.backward()
             optimizer.step()
             schedule.step()
-            bar.update(batch_size)
+            progress.update(batch_size)
             if step % interval == 0 or step == steps:
                 score = development_score(classifier, images, labels, development)
-                bar.set_postfix_str(f"{score[0]:.2%} of {len(development):,} set aside right")
+                progress.note(f"{score[0]:.2%} of {len(development):,} set aside right")
                 if score > best:
                     best, kept = score, {name: value.clone() for name, value in classifier.state_dict().items()}
     classifier.load_state_dict(kept)

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tqdm import tqdm
 
 from src.common.classes import LABELS
 from src.common.cli import UserError
 from src.common.files import cache_dir, write_whole
 from src.common.images import PICTURES, Remarks, list_pictures, read_picture, say_left_out
 from src.common.processes import Processes
+from src.common.progress import Progress
 from src.evaluation.inception import FEATURES, INPUT_SIZE, Inception
 
 MODES = ("clean", "pytorch")
@@ -125,14 +125,14 @@ def run_network(
         torch.inference_mode(),
         torch.autocast(device.type, enabled=False),
         _exact_float32(),
-        tqdm(total=len(images), initial=done, desc=description, unit="image", disable=description is None) as bar,
+        Progress(len(images), description, "image", done) as progress,
     ):
         for rows in missing:
             for start in range(rows.start, rows.stop, batch_size):
                 pixels = np.array(images[start : min(start + batch_size, rows.stop)])  # torch warns of read-only arrays
                 batch = torch.from_numpy(pixels).to(device).float()
                 features[start : start + len(batch)] = network(batch).cpu().numpy()
-                bar.update(len(batch))
+                progress.update(len(batch))
             if keeps:
                 _write_features(features[rows], parts / _part_name(rows.start))
     return features

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from src.base_model import BaseGenerativeModel, BaseScheduler
 from src.common.guidance import Guidance, with_labels
 from src.common.noise import draw_noise
 from src.common.options import Options
+from src.common.progress import tracked
 from src.common.registry import Registry
 
 METHODS: Registry[type["Method"]] = Registry("method")
@@ -169,7 +169,7 @@ class Method(BaseGenerativeModel):
         grid = self.time_grid(num_inference_timesteps)
         x = self.first_state(draw_noise(shape, self.device, seeds), grid)
         states = [x]
-        for i, (t, t_next) in enumerate(tqdm(list(pairwise(grid)), disable=not verbose), start=1):
+        for i, (t, t_next) in enumerate(tracked(list(pairwise(grid)), "sampling" if verbose else None, "step"), start=1):
             noise = partial(draw_noise, shape, self.device, seeds, draw=i)
             x = self.sampling_step(x, t.expand(shape[0]), t_next.expand(shape[0]), noise, **kwargs)
             states.append(x)

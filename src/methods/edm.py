@@ -7,10 +7,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from src.common.guidance import with_labels
 from src.common.noise import draw_noise
+from src.common.progress import tracked
 from src.methods._base import register
 from src.methods._karras_path import KARRAS_RHO, Denoiser, DenoiserOptions, KarrasPathScheduler, grid_of_calls
 from src.utils import expand_t
@@ -91,7 +91,7 @@ class EDM(Denoiser):
         corrections = range(2 * steps - 1 - num_inference_timesteps, steps - 1)
         x = draw_noise(shape, self.device, seeds) * levels[0]
         states = [x]
-        for i, (t, t_next) in enumerate(tqdm(list(pairwise(levels)), disable=not verbose)):
+        for i, (t, t_next) in enumerate(tracked(list(pairwise(levels)), "sampling" if verbose else None, "step")):
             t, t_next = t.expand(shape[0]), t_next.expand(shape[0])
             if self.config.S_churn > 0:
                 x, t = self.churn(x, t, steps, draw_noise(shape, self.device, seeds, draw=i + 1))

@@ -15,11 +15,12 @@ from src.report.draft import draft
 from src.report.figures import drawings
 from src.report.run import read_run
 from src.report.typeset import missing_letters, parse, typeset
+from src.runs import Run
 
 
 def make_parser() -> Parser:
     parser = Parser(prog="python -m src.report", description=__doc__.splitlines()[0])
-    parser.add_argument("run", nargs="?", type=Path, help="folder of the run")
+    parser.add_argument("run", nargs="?", type=Path, help="folder of the run, or a checkpoint in it")
     parser.add_argument("--metrics", nargs="+", type=Path, help="results of measure_fid.py, if not RUN/fid/nfe=K.json")
     parser.add_argument("--samples", type=Path, help="folder of folders nfe=K, if not RUN/samples")
     parser.add_argument("--previews", type=Path, help="folder of step_NNNNNNN.png, if not RUN/previews")
@@ -35,7 +36,7 @@ def main() -> None:
     if args.check:
         pdf, problems = args.check, check_writeup(args.check)
     else:
-        pdf, problems = make(args.run, args.metrics, args.samples, args.previews)
+        pdf, problems = make(Run.of(args.run).folder, args.metrics, args.samples, args.previews)
     if problems:
         raise UserError(f"{pdf}: {len(problems)} to mend: {'; '.join(problems)}")
     print(f"{pdf}: nothing is missing")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from src.challenges import Challenge, add_challenge_flag, get_challenge, graded_challenge
-from src.common.cli import Parser, UserError, number
+from src.common.cli import ENDING, Parser, UserError, number
 from src.common.devices import add_precision_flag
 from src.common.files import PROJECT_ROOT
 from src.evaluation.reference import unused_flags
@@ -25,7 +25,8 @@ from src.submission.leaderboard import write_board
 from src.submission.sandbox import SCRATCH, find_kind
 from src.submission.teams import find_submissions
 
-INTERRUPTED = (130, -signal.SIGINT, 143, -signal.SIGTERM)  # exit codes of a process that was told to stop
+# exit codes of a process that was told to stop
+INTERRUPTED = {code for number in (signal.SIGINT, *ENDING) for code in (128 + number, -number)}
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Challenge]:
@@ -76,7 +77,6 @@ def indices(text: str) -> list[int]:
 
 def main(argv: Sequence[str]) -> None:
     args, challenge = parse(argv)
-    sys.stdout.reconfigure(errors="replace")  # names of teams may have letters that a terminal lacks
     found = find_submissions(args.submissions, args.teams)
     reference = args.reference_dir or Path(challenge.reference_dir())
     kind = find_kind(args.sandbox)

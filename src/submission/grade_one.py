@@ -16,7 +16,6 @@ def main() -> None:
     job = Job.read(Path(sys.argv[1]))
     job = replace(job, settings=replace(job.settings, device=sys.argv[2]))
     result = run_job(job)
-    sys.stdout.reconfigure(errors="replace")  # a team's name may have letters that a terminal lacks
     print(f"{job.team}: {result['reason'] or 'graded'} ({result['seconds']:.0f} s)", flush=True)
 
 

@@ -106,11 +106,11 @@ def export(run_dir: Path, saved: dict[str, Any], half_life: str, folder: Path) -
 
 def main() -> None:
     parser = Parser(description="list and export the weight averages of a run")
-    parser.add_argument("run", help="the run's folder")
+    parser.add_argument("run", help="the run's folder, or a checkpoint in it")
     parser.add_argument("--export", metavar="HALF_LIFE", help="write the average of this half-life, or decay_D")
     parser.add_argument("--output", metavar="FOLDER", help="where to; RUN/ema_HALF_LIFE if not given")
     args = parser.parse_args()
-    run_dir = Path(args.run)
+    run_dir = Run.of(args.run).folder
     saved = read_resume(run_dir)
     if args.export is not None:
         wanted = str(average_name(args.export))

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, fields
-from pathlib import Path
 from typing import Any
 
 from src.common.cli import Parser, number
@@ -22,7 +21,7 @@ def first_look(argv: Sequence[str] | None, add_choices: Callable[[Parser, Mappin
     first = Parser(add_help=False)
     first.add_argument("--resume")
     resumed = first.parse_known_args(argv)[0].resume
-    run_flags = saved_flags(Run(Path(resumed))) if resumed else {}
+    run_flags = saved_flags(Run.of(resumed)) if resumed else {}
     add_choices(first, run_flags)
     first.add_argument("--preset")
     return first.parse_known_args(argv)[0], run_flags
@@ -32,7 +31,11 @@ def add_run_flags(group: argparse._ArgumentGroup, presets: Iterable[str]) -> Non
     group.add_argument("--preset", choices=sorted(presets), help="a named set of flags; flags given beside it win")
     group.add_argument("--save_dir", default="./results", help="the run's folder is made in here")
     group.add_argument("--run_name", help="the run's folder; by default the time")
-    group.add_argument("--resume", metavar="RUN", help="continue the run in this folder, with its flags")
+    group.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="continue the run in this folder, with its flags; where the training images have changed, it says so and goes on",
+    )
     group.add_argument("--init_from", metavar="RUN", help="start from the weights of this run's network, or of a checkpoint")
     group.add_argument("--teacher", metavar="RUN", help="the run, or checkpoint, that a student method learns from")
     group.add_argument(

@@ -21,9 +21,13 @@ class RunLog:
     def __init__(self, run_dir: Path, keep_until: int = 0, tensorboard: bool = False):
         self.path = run_dir / LOG
         self.rows = [row for row in load_json_lines(self.path) if row.get("step", math.inf) <= keep_until]
-        with write_whole(self.path) as partial:
-            partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        self.write_all(run_dir)
         self.tensorboard = _summary_writer(run_dir, keep_until) if tensorboard else None
+
+    def write_all(self, run_dir: Path) -> None:
+        """Write the whole log anew, into the run's folder or another. Raises CannotWrite where the disk refuses."""
+        with write_whole(run_dir / LOG) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
     def write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)

@@ -2,23 +2,26 @@
 
 import contextlib
 import math
+import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from src.common.cli import UserError
+from src.common.cli import UserError, signal_of
 from src.common.devices import autocast, precision_name, seed_everything
-from src.common.files import check_writable
+from src.common.files import CannotWrite, check_writable, remove_leftovers
 from src.common.noise import step_seed
 from src.common.processes import Processes
+from src.common.progress import Progress
 from src.methods._base import Method
-from src.runs import LAST, Run
+from src.runs import LAST, RESUME, RESUME_PREVIOUS, Run
 from src.training.batches import Batches
 from src.training.checkpoint import parameter_count
 from src.training.clock import Clock
@@ -30,10 +33,11 @@ from src.training.memory_layout import apply_layout, faster_layout
 from src.training.random_draws import DrawAsOneBatch
 from src.training.report import LossReport
 from src.training.resume import read_resume
-from src.training.saving import Previews, Saver, TrainingState, as_sampled, clear_partial_files, write_training_config
+from src.training.saving import Previews, Saver, TrainingState, as_sampled, write_training_config
 from src.training.signals import stop_signals
 
 LABEL_DRAWS, NOISE_DRAWS = 10**6, 10**6 + 1  # in the place of a parameter group's number: draws that are no loss's
+QUESTION_SECONDS = 5.0  # between which several processes ask whether one of them is to stop
 Evaluate = Callable[[Method], dict[str, float]]  # the model as it is -> named figures, e.g. {"fid_nfe1": 41.5}
 Clip = Callable[[Sequence[torch.nn.Parameter]], torch.Tensor]  # clips the gradients; their norm before that
 
@@ -164,7 +168,7 @@ class Trainer:
         seconds_before = 0.0
         if self.processes.is_first:
             check_writable(self.run_dir / LAST)
-            clear_partial_files(self.run_dir)
+            remove_leftovers(self.run_dir)
             write_training_config(self.run_dir, self.device, self._entries())
             self.log = RunLog(self.run_dir, self.state.step, config.tensorboard)
             self.saver = Saver(
@@ -184,19 +188,46 @@ class Trainer:
         try:
             with stop_signals() as stopped:
                 finished = self._make_steps(stopped)
-                self.stopped_by = stopped()
+                self.save(preview=False)  # whatever happens from here on, the steps are kept
+                self.processes.wait()  # torchrun ends the others where one has ended
+                self.stopped_by = 0 if finished else stopped()
+            if finished:
+                finished = self._finish()
+        except CannotWrite as error:
+            if not self.processes.is_first:
+                raise
+            raise UserError(f"{error}; {self._rescue()}") from error
         finally:
             self.model.on_losses = None
-        if finished:
-            finished = self._finish()
-        else:
-            self.save(preview=False)
         if not finished:
             self.processes.say(
                 f"stopped after step {self.state.step} of {config.num_iterations}, everything saved: continue it with "
                 f"--resume {self.run_dir}"
             )
         return finished
+
+    def _rescue(self) -> str:
+        """Save after a file was refused: in the run's folder, where resume_previous.pt makes room, or in a temporary one.
+
+        Returns what became of it, in words.
+        """
+        spare = Path(tempfile.gettempdir(), f"{self.run_dir.name}-{secrets.token_hex(4)}")
+        with contextlib.suppress(OSError):  # a disk that became read-only, or went
+            if (self.run_dir / RESUME).is_file():
+                (self.run_dir / RESUME_PREVIOUS).unlink(missing_ok=True)
+        for folder in (self.run_dir, spare):
+            try:
+                write_training_config(folder, self.device, self._entries())
+                self.log.write_all(folder)
+                replace(self.saver, run_dir=folder).save()
+            except (CannotWrite, OSError):
+                continue
+            return f"everything up to step {self.state.step} is saved: mend that, and continue with --resume {folder}"
+        shutil.rmtree(spare, ignore_errors=True)
+        return f"nor could it be saved in {spare.parent}; {self._last_good()}"
+
+    def _last_good(self) -> str:
+        return f"the last good checkpoint is of step {self.last_good}" if self.last_good else "none was saved yet"
 
     def _memory_layout(self, saved: dict[str, Any] | None) -> str:
         """The layout of weights that a resumed run had, the one asked for, or the faster one."""
@@ -212,16 +243,10 @@ class Trainer:
         """Make the steps that are left; False if told to stop before the last."""
         config, first = self.config, self.state.step + 1
         step_start, slowest = time.perf_counter(), 0.0
-        with tqdm(
-            range(first, config.num_iterations + 1),
-            desc="training",
-            unit="step",
-            smoothing=0.05,
-            initial=first - 1,
-            total=config.num_iterations,
-            disable=not (self.progress_bar and self.processes.is_first),
-        ) as progress:
-            for step in progress:
+        self.next_question, self.last_question = first, (first - 1, step_start)
+        title = "training" if self.progress_bar and self.processes.is_first else None
+        with Progress(config.num_iterations, title, "step", first - 1) as progress:
+            for step in progress.each(range(first, config.num_iterations + 1)):
                 self.training_step(step)
                 due = due_after(step, config, self.milestones, bool(self.evaluate))
                 now = time.perf_counter()
@@ -247,34 +272,58 @@ class Trainer:
     def _must_stop(self, step: int, due: Due, seconds: float, stopped: Callable[[], int]) -> bool:
         """Whether a signal came, or the next step (so many seconds) and what is due do not end before the deadline.
 
-        After the last step nothing stops a run; several processes ask each other only where something is due.
+        After the last step nothing stops a run; several processes ask each other every few seconds, and where something is due.
         """
-        asks = self.processes.size == 1 or due.log or due.evaluate or due.save or due.preview
+        several = self.processes.size > 1
+        asks = not several or step >= self.next_question or due.log or due.evaluate or due.save or due.preview
         if step == self.config.num_iterations or not asks:
             return False
         seconds += self.clock.longest("evaluate") if due.evaluate else 0.0
         seconds += self.clock.longest("save") if due.save or due.milestone else 0.0
         seconds += self.clock.longest("preview") if due.save or due.preview else 0.0
-        return self.processes.any(bool(stopped()) or not self._time_for(seconds), self.device)
+        stop = bool(stopped()) or not self._time_for(seconds)
+        return self._ask_all(step, stop) if several else stop
+
+    def _ask_all(self, step: int, stop: bool) -> bool:
+        """Whether any process must stop; and settle, for all of them alike, after which step they ask again."""
+        (before, then), now = self.last_question, time.perf_counter()
+        told = torch.tensor([float(stop), (now - then) / (step - before)], dtype=torch.float64, device=self.device)
+        self.processes.sum([told])
+        stops, pace = told.tolist()
+        self.next_question = step + max(1, int(QUESTION_SECONDS * self.processes.size / pace))
+        self.last_question = step, now
+        return stops > 0
 
     def _finish(self) -> bool:
-        """The last scores, the choice among the averages, and the last files. False if the deadline came before the choice."""
+        """The last preview, or the last scores, the choice among the averages and its files.
+
+        False if the deadline, or a signal, came before that.
+        """
+        try:
+            if self.evaluate and self.config.num_iterations:
+                return self._choose_average()
+            self.save_preview()
+            return True
+        except KeyboardInterrupt as stop:
+            self.stopped_by = signal_of(stop)
+            return False
+
+    def _choose_average(self) -> bool:
+        """Measure each average, and save the best one as last.ckpt. False if the deadline came before that."""
         last = self.config.num_iterations
-        if self.evaluate and last:
-            self.save(preview=False)  # whatever happens while it is evaluated, the steps are made
-            measured = Run(self.run_dir).scores(last) if self.processes.is_first else None  # by the run that this one continues
-            measured = self.processes.first_says(measured)
-            means = {}
-            for half_life in self.state.ema.averages:
-                late = half_life not in measured and not self._time_for(self.clock.longest("evaluate"))
-                if half_life not in measured and self.processes.any(late, self.device):
-                    return False
-                figures = measured.get(half_life) or self.evaluate_average(last, half_life)
-                means[half_life] = math.exp(np.mean([math.log(max(value, 1e-9)) for value in figures.values()]))
-            best = min(means, key=means.__getitem__)
-            if self.processes.is_first:
-                self.saver.half_life = best
-            self.processes.say(f"last.ckpt is the average of half-life {best}, the best on the development split")
+        measured = Run(self.run_dir).scores(last) if self.processes.is_first else None  # by the run that this one continues
+        measured = self.processes.first_says(measured)
+        means = {}
+        for half_life in self.state.ema.averages:
+            late = half_life not in measured and not self._time_for(self.clock.longest("evaluate"))
+            if half_life not in measured and self.processes.any(late, self.device):
+                return False
+            figures = measured.get(half_life) or self.evaluate_average(last, half_life)
+            means[half_life] = math.exp(np.mean([math.log(max(value, 1e-9)) for value in figures.values()]))
+        best = min(means, key=means.__getitem__)
+        if self.processes.is_first:
+            self.saver.half_life = best
+        self.processes.say(f"last.ckpt is the average of half-life {best}, the best on the development split")
         self.save()
         return True
 
@@ -357,13 +406,13 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------ beside the steps
 
-    def report(self, step: int, progress: tqdm) -> None:
+    def report(self, step: int, progress: Progress) -> None:
         """Read the losses since the last report off the device, check them and write a line of log.jsonl."""
         with self.clock.timed("report"):
-            line = self.losses.read(step, learning_rate(step, self.config), self.last_good, self.run_dir)
+            line = self.losses.read(step, learning_rate(step, self.config), f"{self._last_good()} ({self.run_dir})")
             if line and self.processes.is_first:
                 self.log.write(line)
-                progress.set_postfix(loss=f"{line['loss']:.4f}", images_per_s=f"{line['images_per_second']:.1f}", refresh=False)
+                progress.note(f"loss {line['loss']:.4f}, {line['images_per_second']:.1f} images/s")
 
     def evaluate_average(self, step: int, half_life: Name | None = None) -> dict[str, float]:
         """Evaluate the average of this half-life (the first if None) and log the figures."""

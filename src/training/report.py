@@ -54,10 +54,10 @@ class LossReport:
         """Measure the speed from now on: what came since the last line was no training."""
         self.window_start = time.perf_counter()
 
-    def read(self, step: int, learning_rate: float, last_good: int, run_dir: Any) -> dict[str, Any] | None:
+    def read(self, step: int, learning_rate: float, last_good: str) -> dict[str, Any] | None:
         """The line of the log after this step, of all processes; None where no step was made since the last one.
 
-        last_good: the step of the last checkpoint in run_dir, for the error. Raises UserError where a loss is not finite.
+        last_good: what is said of the last checkpoint in the error. Raises UserError where a loss is not finite.
         """
         if not self.losses:
             return None
@@ -70,9 +70,8 @@ class LossReport:
         for index in range(steps):
             bad = {name: values[index] for name, values in figures.items() if not math.isfinite(values[index])}
             if bad:
-                good = f"the last good checkpoint is of step {last_good}" if last_good else "none was saved yet"
                 raise UserError(
-                    f"the loss was not finite at step {step - steps + 1 + index} ({bad}); {good} ({run_dir}); "
+                    f"the loss was not finite at step {step - steps + 1 + index} ({bad}); {last_good}; "
                     "try a smaller --lr, a longer --lr_warmup, a smaller --grad_clip or --precision fp32"
                 )
         now, memory = time.perf_counter(), peak_memory(self.device)

@@ -148,9 +148,3 @@ def write_training_config(run_dir: Path, device: torch.device, entries: dict[str
     save_json(
         {"command": shlex.join(sys.argv), **entries, "device": device_name(device), **versions}, run_dir / TRAINING_CONFIG
     )
-
-
-def clear_partial_files(run_dir: Path) -> None:
-    """Delete what a killed process left half-written."""
-    for left_over in run_dir.glob(".*.partial"):
-        left_over.unlink(missing_ok=True)

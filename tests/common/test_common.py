@@ -27,6 +27,7 @@ from src.common.files import PROJECT_ROOT
 from src.common.processes import join_processes
 from src.datasets.images import cached_array
 from tests.helpers import BOTH_PRECISIONS, TINY, tiny_model
+from tests.processes import Python
 
 CONFIG = {"method": "custom", **TINY}
 
@@ -365,7 +366,10 @@ def test_a_picture_that_is_a_bomb_or_none_is_one_line():
         images.read_picture(floats, "a.tif")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)],
+)
 def test_a_signal_leaves_nothing_half_written(number, code, tmp_path):
     script = f"""
 import os, signal, time
@@ -380,8 +384,8 @@ def main():
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in the background ignore it
 run_script(main)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=files.PROJECT_ROOT, capture_output=True, text=True)
-    assert done.returncode == code and len(done.stderr.strip().splitlines()) == 1
+    ended, _, errors = Python(PROJECT_ROOT, "-c", script).ended()
+    assert ended == code and len(errors.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 

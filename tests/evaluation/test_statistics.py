@@ -224,13 +224,13 @@ def test_statistics_that_come_with_the_kit(counted, tmp_path, monkeypatch):
 def test_the_bar_counts_what_was_kept_as_no_time(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "PART", 10)
     bars = []
-    tqdm = features.tqdm
-    monkeypatch.setattr(features, "tqdm", lambda **words: bars.append(tqdm(**words)) or bars[-1])
+    progress = features.Progress
+    monkeypatch.setattr(features, "Progress", lambda *words: bars.append(progress(*words)) or bars[-1])
     device, mean = torch.device("cpu"), lambda batch: batch.mean(dim=(1, 2, 3))[:, None]
     run_network(IMAGES, mean, 1, device, parts=tmp_path, description="x")
     (tmp_path / "00000030.npy").unlink()
     run_network(IMAGES, mean, 1, device, parts=tmp_path, description="x")
-    assert (bars[1].initial, bars[1].n) == (30, 37)
+    assert (bars[1].before, bars[1].done) == (30, 37)
 
 
 @pytest.mark.slow

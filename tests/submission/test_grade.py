@@ -321,7 +321,8 @@ def test_job_description(job, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"), [(130, None), (-signal.SIGINT, None), (1, "grader_error: "), (-9, "grader_error: ")]
+    ("code", "reason"),
+    [(130, None), (-signal.SIGINT, None), (129, None), (-signal.SIGUSR1, None), (1, "grader_error: "), (-9, "grader_error: ")],
 )
 def test_what_is_interrupted_keeps_its_result(code, reason, job, monkeypatch):
     """Of a team's process: 130 after Ctrl-C, the signal where it came early; other ends are faults."""

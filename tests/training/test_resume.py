@@ -5,14 +5,17 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
+import tempfile
 import time
 
 import pytest
 import torch
 
 from src.common.checkpoints import load_model
-from src.common.cli import UserError
+from src.common.cli import Interrupted, UserError
+from src.common.processes import Processes
 from src.runs import Run
 from src.training import clock as clock_file
 from src.training import loop, report, saving
@@ -96,6 +99,89 @@ def test_sigterm_saves_and_stops(tmp_path):
     assert Trainer(model, random_images(32), config, {}, tmp_path, CPU).run() is False
     assert read_resume(tmp_path)["step"] == 5 and (tmp_path / "last.ckpt").exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the handler is gone after the run"
+
+
+@pytest.mark.parametrize("at", ["the scores", "the preview"])
+def test_a_signal_after_the_last_step_says_how_to_go_on(at, tmp_path, monkeypatch, capsys):
+    def interrupt(*args):
+        raise Interrupted(signal.SIGUSR1)
+
+    config = TrainingConfig(batch_size=8, num_iterations=3, memory_format="contiguous")
+    evaluate = interrupt if at == "the scores" else None
+    if not evaluate:
+        monkeypatch.setattr(Saver, "save_preview", interrupt)
+    trainer = Trainer(tiny_model(), random_images(32), config, {}, tmp_path, CPU, evaluate=evaluate)
+    assert trainer.run() is False and trainer.stopped_by == signal.SIGUSR1
+    assert f"everything saved: continue it with --resume {tmp_path}" in capsys.readouterr().out
+    assert read_resume(tmp_path)["step"] == 3 and weights(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["deleted", "a file", "full"])
+def test_a_lost_folder_loses_no_step(lost, tmp_path, monkeypatch):
+    """What was trained is saved in the folder made anew, or in a temporary one; and the run goes on from there."""
+    folder, spare = tmp_path / "run", tmp_path / "spare"
+    spare.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(spare))
+    model, save = tiny_model(), torch.save
+
+    def lose(step, total):
+        if step == 6 and lost == "full":
+            monkeypatch.setattr(torch, "save", full)
+        elif step == 6:
+            shutil.rmtree(folder)
+            if lost == "a file":
+                folder.touch()
+
+    def full(value, path):
+        if folder in path.parents:
+            raise RuntimeError("unexpected pos 64 vs 0")
+        save(value, path)
+
+    model.on_step_end = lose
+    options = {"method": "custom", **TINY}
+    settings = {"batch_size": 8, "log_interval": 2, "save_interval": 2, "memory_format": "contiguous"}
+    config = TrainingConfig(num_iterations=8, **settings)
+    with pytest.raises(UserError, match=r"cannot write .*everything up to step 6 is saved") as caught:
+        Trainer(model, random_images(32), config, options, folder, CPU).run()
+    saved = folder if lost == "deleted" else next(spare.iterdir())
+    assert str(caught.value).endswith(f"continue with --resume {saved}")
+    assert len(list(spare.iterdir())) == (lost != "deleted")
+    if lost == "full":
+        assert {path.name for path in folder.iterdir()} >= {"last.ckpt", "resume.pt"}, "the ones before"
+        monkeypatch.setattr(torch, "save", save)
+    Trainer(tiny_model(), random_images(32), config, options, saved, CPU).run(resume=True)
+    Trainer(tiny_model(), random_images(32), config, options, tmp_path / "whole", CPU).run()
+    assert equal(weights(tmp_path / "whole"), weights(saved))
+    assert [row["step"] for row in Run(saved).log()] == [2, 4, 6, 8]
+
+
+def test_a_folder_left_by_a_killed_sampling_stops_no_resume(tmp_path):
+    run_loop(tiny_model(), tmp_path, steps=2)
+    (tmp_path / ".nfe=1.4711.partial").mkdir()
+    (tmp_path / ".nfe=1.4711.partial" / "0000.png").touch()
+    run_loop(tiny_model(), tmp_path, steps=4, resume=True)
+    assert read_resume(tmp_path)["step"] == 4 and not list(tmp_path.glob(".*"))
+
+
+def test_several_processes_ask_each_other_every_few_seconds(tmp_path, clock):
+    """After a first step that tells how long one takes; a signal to any of them stops all."""
+
+    asked = []
+
+    class Two(Processes):
+        def sum(self, tensors):
+            for tensor in tensors:
+                tensor *= 2
+                if tensor.numel() == 2 and tensor.dtype == torch.float64:
+                    asked.append((trainer.state.step, tensor[0].item()))
+
+    settings = {"batch_size": 8, "num_iterations": 14, "log_interval": 100, "save_interval": 100}
+    trainer = Trainer(tiny_model(), random_images(32), TrainingConfig(**settings), {}, tmp_path, CPU, processes=Two(0, 2))
+    trainer.model.on_step_end = lambda step, total: os.kill(os.getpid(), signal.SIGUSR1) if step == 8 else None
+    trainer.processes.first_says = lambda value: value
+    trainer.processes.wait = lambda: None
+    assert trainer.run() is False and trainer.stopped_by == signal.SIGUSR1
+    assert asked == [(1, 0), (6, 0), (11, 2)]
 
 
 class Clock:

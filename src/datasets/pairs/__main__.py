@@ -8,22 +8,24 @@ one takes the first of it. The same command again goes on where a killed one was
 """
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from custom_model import create_custom_model
 from src.common.checkpoints import MODEL_CONFIG
 from src.common.classes import labels_in_turn
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import add_precision_flag, autocast, precision_flag, precision_name, resolve_precision
-from src.common.files import file_sha256, load_json, save_json, write_whole
+from src.common.files import file_sha256, load_json, remove_leftovers, save_json, write_whole
+from src.common.locks import owned
 from src.common.noise import draw_noise, image_seeds
 from src.common.processes import Processes, join_processes
+from src.common.progress import Progress
 from src.datasets.pairs import ABOUT, IDENTITY, SHARD, describe_pairs, read_about, read_shard, shards
 from src.methods import Method
 from src.runs import TRAINING_CONFIG, Run, checkpoint_of
@@ -52,7 +54,7 @@ def make_pairs(
 
 
 def fill_shard(
-    path: Path, missing: range, model: Method, about: dict[str, Any], batch_size: int, dtype: torch.dtype, progress: tqdm
+    path: Path, missing: range, model: Method, about: dict[str, Any], batch_size: int, dtype: torch.dtype, progress: Progress
 ) -> None:
     """Write the file with these pairs behind those that it holds already."""
     parts = [read_shard(path, about)] if missing.start % SHARD else []
@@ -72,8 +74,7 @@ def begin_folder(folder: Path, about: dict[str, Any]) -> None:
         others = [f"{name} {there[name]} there, {about[name]} here" for name in IDENTITY if there[name] != about[name]]
         if others:
             raise UserError(f"{folder} holds other pairs: {'; '.join(others)}; choose another --out")
-    for left_over in folder.glob(".*.partial"):  # of a killed process
-        left_over.unlink()
+    remove_leftovers(folder)
     save_json(about, folder / ABOUT)
 
 
@@ -147,19 +148,20 @@ def run(args: argparse.Namespace, processes: Processes, device: torch.device) ->
     }
     about = processes.first_says(about)
     dtype = resolve_precision(precision_flag(about["precision"]), device)
-    if processes.is_first:
-        begin_folder(folder, about)
-    missing = processes.first_says(missing_pairs(folder, about) if processes.is_first else None)
-    there = args.count - sum(len(pairs) for _, pairs in missing)
-    processes.say(
-        f"{folder}: {there} of {args.count} pairs are there; {type(model).__name__} on {device}, {about['precision']}"
-    )
-    mine = missing[processes.share(len(missing))]
-    total = sum(len(pairs) for _, pairs in mine)
-    with tqdm(total=total, desc="pairs", unit="pair", disable=not processes.is_first) as progress:
-        for path, pairs in mine:
-            fill_shard(path, pairs, model, about, args.batch_size, dtype, progress)
-    processes.wait()
+    with owned(folder) if processes.is_first else contextlib.nullcontext():
+        if processes.is_first:
+            begin_folder(folder, about)
+        missing = processes.first_says(missing_pairs(folder, about) if processes.is_first else None)
+        there = args.count - sum(len(pairs) for _, pairs in missing)
+        processes.say(
+            f"{folder}: {there} of {args.count} pairs are there; {type(model).__name__} on {device}, {about['precision']}"
+        )
+        mine = missing[processes.share(len(missing))]
+        total = sum(len(pairs) for _, pairs in mine)
+        with Progress(total, "pairs" if processes.is_first else None, "pair") as progress:
+            for path, pairs in mine:
+                fill_shard(path, pairs, model, about, args.batch_size, dtype, progress)
+        processes.wait()
     processes.say(f"{folder}: {describe_pairs(folder)}")
 
 
