@@ -100,7 +100,7 @@ def test_a_list_of_runs(old_run, tmp_path, monkeypatch, capsys):
     """At any depth; FIDs that were measured come before those of the training's log, the last of each NFE counts."""
     assert call(runs, monkeypatch, tmp_path) == 0
     header, row = capsys.readouterr().out.splitlines()
-    assert header.split() == ["run", "challenge", "method", "steps", "images", "trained", "FID", "by", "NFE"]
+    assert header.split() == ["run", "challenge", "method", "steps", "images", "trained", "scores", "by", "NFE"]
     assert row.split()[:3] == ["run", "toon", "rectified_flow"] and row.endswith("-")
     shutil.copytree(old_run, tmp_path / "deeper" / "my run")
     other = Run(tmp_path / "deeper" / "my run")

@@ -22,6 +22,7 @@ from src.report.check import told_nfes
 from src.report.draft import method_papers, own_text, read_references
 from src.report.run import cut_sheet, earlier_runs, early_previews, read_run
 from src.report.typeset import COLUMN, SIDE, fonts, markup, parse
+from src.runs import Run
 from tests.helpers import call, fails, random_images
 
 pytest.importorskip("reportlab", reason="pip install -r requirements-report.txt")
@@ -355,7 +356,7 @@ def test_time_of_the_teacher_counts(run):
     write_json(student / "training_config.json", {**config, "teacher": str(run), "init_from": str(run / "last.ckpt")})
     assert "**Total training time: 2 h 30 min** (this run 1 h 15 min, teacher first" in report.draft(read_run(student))
     write_json(run / "training_config.json", {**config, "init_from": str(run.parent / "gone")})
-    found = [(role, seconds) for role, _, seconds in earlier_runs(read_run(student).training)]
+    found = [(role, seconds) for role, _, seconds in earlier_runs(Run(student))]
     assert found == [("teacher", 4500.0), ("first weights", None)]
     assert re.search(r"Total training time:\*\* \[\[.*gone", report.draft(read_run(student)))
 
