@@ -1,6 +1,7 @@
 """The user's whole way by the commands that README prints, in their order, with small numbers: each step finds what the one
 before it has left."""
 
+import dataclasses
 import importlib
 import json
 import re
@@ -9,14 +10,17 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from src.challenges import get_challenge
+from src.challenges import CHALLENGES, get_challenge
 from src.challenges import toon as toon_file
 from src.common.files import PROJECT_ROOT
+from src.datasets import mnist
 from src.demo import history
 from src.runs import Run, last_scores
-from tests.helpers import call
+from tests.helpers import call, random_images
 
 PLACE = re.compile(r"\[\[.*?\]\]", re.DOTALL)
 COUNT = 4  # images of everything
@@ -24,7 +28,7 @@ FEW = 1  # network calls that the staff grade
 SMALL = {  # what is added to README's commands
     "train": f"--num_iterations 4 --save_interval 1 --log_interval 1 --lr_warmup 0 --batch_size {COUNT} --device cpu",
     "sampling": f"--num_samples {COUNT} --device cpu",
-    "measure_fid": "--modes clean --device cpu",
+    "measure_fid": "--device cpu",
     "check": "--num_samples 2 --device cpu",
     "grade": f"--num_images {COUNT} --seeds 1 --nfe {FEW} --device cpu",
 }
@@ -83,6 +87,25 @@ def place(tmp_path, monkeypatch, package_file):
     return tmp_path
 
 
+def animals(monkeypatch) -> str:
+    """A folder of images by class; flags of train.py and measure_fid.py."""
+    for split, count in {"train": 4, "val": 3}.items():
+        for name in ("cat", "dog"):
+            folder = Path("animals", split, name)
+            folder.mkdir(parents=True)
+            for number, pixels in enumerate(random_images(count, seed=len(name), shape=(16, 16, 3))):
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return "--data_root animals"
+
+
+def digits(monkeypatch) -> str:
+    """Few digits, and as few that are handed in."""
+    images, labels = random_images(12, shape=(1, 28, 28)), np.arange(12) % 10 + 1
+    monkeypatch.setattr(mnist, "load_digits", lambda *_: (images, labels))
+    monkeypatch.setitem(CHALLENGES._items, "mnist", dataclasses.replace(get_challenge("mnist"), num_samples=COUNT))
+    return ""
+
+
 def fill_in(text: str) -> str:
     return PLACE.sub("Code: a name and a text", text)
 
@@ -93,7 +116,8 @@ def test_the_way_from_training_to_the_board(place, monkeypatch, capsys):
     challenge = get_challenge("toon32")
     wanted = dict.fromkeys(challenge.nfe)
     named = ("train", "sampling", "grade")  # the others see it
-    walk = Walk(monkeypatch, capsys, dict.fromkeys(named, f"--challenge {challenge.name}"))
+    flags = {**dict.fromkeys(named, f"--challenge {challenge.name}"), "measure_fid": "--modes clean"}
+    walk = Walk(monkeypatch, capsys, flags)
     commands = iter(readme_commands(run="TIME"))
 
     def next_command(name: str) -> list[str]:
@@ -150,3 +174,37 @@ def test_the_way_from_training_to_the_board(place, monkeypatch, capsys):
     assert {(line["NFE"], line["score"]) for line in shown if line["of"] == "FID clean-fid"} == {
         (nfe, f"{score:.2f}") for nfe, score in wanted.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "network"),
+    [
+        ("labelled", animals, "--ch 8 --ch_mult 1 2 --attn 1 --num_res_blocks 1"),
+        pytest.param("mnist", digits, "--ch 8", marks=pytest.mark.slow),
+    ],
+)
+def test_the_way_with_classes(name, make, network, place, monkeypatch, capsys):
+    """README's commands as far as these challenges have them; measure_fid.py is not told which challenge it is."""
+    pytest.importorskip("reportlab", reason="pip install -r requirements-report.txt")
+    data, challenge = make(monkeypatch), get_challenge(name)
+    flags = {"train": f"--challenge {name} {data} --class_conditional {network}", "measure_fid": data}
+    walk = Walk(monkeypatch, capsys, flags)
+    wanted = dict.fromkeys(challenge.nfe)
+    walk(readme_commands(run="")[0])
+    (run_dir,) = Path("results").iterdir()
+    commands = {name_of(words): words for words in reversed(readme_commands(run=run_dir.name))}
+    assert "left as they were" not in walk(commands["sampling"])
+    for nfe in wanted:
+        told = walk([word.replace("nfe=1", f"nfe={nfe}") for word in commands["measure_fid"]])
+        assert f"added to {run_dir}/metrics.jsonl" in told.splitlines()
+        wanted[nfe] = json.loads(Path("fid_results.json").read_text())["fid_score"]
+
+    told = walk(commands["report"], code=2)
+    assert set(PLACE.sub("", told.splitlines()[-1].partition("to mend: ")[2]).split("; ")) == {"not filled in: "}, told
+    (row,) = [line for line in walk(commands["runs"]).splitlines() if run_dir.name in line]
+    assert row.endswith("fid_pytorch " + ", ".join(f"{nfe}: {score:.2f}" for nfe, score in wanted.items()))
+    run = Run(run_dir)
+    assert last_scores(run) == wanted and {line["NFE"] for line in history.scores(run, challenge.metrics)} == set(wanted)
+    if challenge.hands_in_images:
+        told = walk(["-m", "src.submission", "check", "samples/nfe=4", "--challenge", name])
+        assert f"{COUNT} images as challenge {name} takes them" in told
