@@ -176,11 +176,12 @@ def test_the_way_from_training_to_the_board(place, monkeypatch, capsys):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "make", "network"),
     [
         ("labelled", animals, "--ch 8 --ch_mult 1 2 --attn 1 --num_res_blocks 1"),
-        pytest.param("mnist", digits, "--ch 8", marks=pytest.mark.slow),
+        ("mnist", digits, "--ch 8"),
     ],
 )
 def test_the_way_with_classes(name, make, network, place, monkeypatch, capsys):
