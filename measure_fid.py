@@ -189,9 +189,8 @@ def add_to_run(folder: Path, challenge: Challenge, scores: dict[str, Any]) -> st
         return f"added to no run: sampling.json is of {sampled.get('num_samples')} samples here, and these are other ones"
     checkpoint, was = find_checkpoint(sampled, folder.parent), Path(sampled["checkpoint"])
     if checkpoint is None:
-        return (
-            f"added to no run: that of these samples is not found; it was {shown_path(was.parent)}; put it back, or sample anew"
-        )
+        now = "what lies there now is another" if was.is_file() else "put it back, or sample anew"
+        return f"added to no run: that of these samples is not found; it was {shown_path(was.parent)}; {now}"
     run = Run.of(checkpoint)
     if not run.exists:
         return f"added to no run: {shown_path(checkpoint)} lies in none"

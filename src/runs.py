@@ -66,10 +66,7 @@ class Run:
     @cached_property
     def training(self) -> dict[str, Any]:
         """training_config.json under the names of this release. Raises UserError where it is absent or malformed."""
-        told = load_json(self.folder / TRAINING_CONFIG)
-        if not isinstance(told, dict):
-            raise UserError(f"{self.folder / TRAINING_CONFIG}: expected a JSON object of settings, got {type(told).__name__}")
-        return {OLD_NAMES.get(name, name): value for name, value in told.items()}
+        return {OLD_NAMES.get(name, name): value for name, value in self._settings(TRAINING_CONFIG).items()}
 
     @property
     def run_id(self) -> str | None:
@@ -99,7 +96,13 @@ class Run:
     @cached_property
     def model(self) -> dict[str, Any]:
         """model_config.json. Raises UserError where it is absent or malformed."""
-        return load_json(self.folder / MODEL_CONFIG)
+        return self._settings(MODEL_CONFIG)
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        settings = load_json(self.folder / name)
+        if not isinstance(settings, dict):
+            raise UserError(f"{self.folder / name}: expected a JSON object of settings, got {type(settings).__name__}")
+        return settings
 
     @property
     def challenge(self) -> str | None:
@@ -128,9 +131,12 @@ class Run:
         append_json_line({**row, **place}, self.folder / METRICS)
 
     def measured(self) -> dict[tuple[int, float], dict[str, Any]]:
-        """(NFE, guidance scale) -> the last line of metrics.jsonl of such samples, in order; scale 0 is no guidance."""
+        """(NFE, guidance scale) -> the last line of metrics.jsonl of such samples, in order; scale 0 is no guidance.
+
+        Samples of some classes alone, or with other options of the sampler, count where there are no others.
+        """
         found = {}
-        for row in self.metrics():
+        for row in sorted(self.metrics(), key=_is_plain):
             if isinstance(row.get("nfe"), int) and scores_of(row):
                 found[row["nfe"], float(row.get("guidance_scale") or 0)] = row
         return dict(sorted(found.items()))
@@ -324,6 +330,11 @@ def runs_in(folder: Path) -> list[Run]:
 def scores_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Metric -> score of a line of metrics.jsonl, the metric that ranks first."""
     return {name: value for name, value in row.items() if isinstance(value, float) and name not in NO_SCORES}
+
+
+def _is_plain(row: Mapping[str, Any]) -> bool:
+    """Whether a line of metrics.jsonl is of samples of all classes, made with the model's own options."""
+    return not row.get("options") and row.get("classes") in (None, ["all"])
 
 
 def last_scores(run: Run) -> dict[int, float]:

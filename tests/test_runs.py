@@ -121,6 +121,21 @@ def test_a_list_of_runs(old_run, tmp_path, monkeypatch, capsys):
     assert "no runs there" in fails(runs, monkeypatch, capsys, tmp_path / "empty")
 
 
+def test_scores_of_other_samples_come_after(old_run):
+    """Of some classes alone, or with options of the sampler: they count where nothing else was measured; guidance is apart."""
+    run = Run(old_run)
+    run.add_metrics({"nfe": 1, "fid_clean": 1.0, "options": {}, "classes": ["all"]})
+    for nfe, told in (
+        (1, {"options": {"eta": 1.0}}),
+        (1, {"classes": ["3"]}),
+        (2, {"classes": ["3"]}),
+        (1, {"guidance_scale": 2.0}),
+    ):
+        run.add_metrics({"nfe": nfe, "fid_clean": 9.0, **told})
+    assert last_scores(run) == {1: 1.0, 2: 9.0}
+    assert runs.named_scores(run) == {"fid_clean": {1: 1.0, 2: 9.0}, "fid_clean, guidance 2": {1: 9.0}}
+
+
 # ------------------------------------------------------------------------------------- runs and samples that are moved
 
 
@@ -191,8 +206,11 @@ def test_a_run_that_was_moved_gets_its_score(points, tmp_path):
     assert list(Run(Path("kept/b")).samples()) == [1] and not Run(Path("results/a")).samples()
 
     shutil.rmtree("kept")
+    change("results/a", run_id="another")
+    lost = "added to no run: that of these samples is not found; it was results/a; "
+    assert add("samples/nfe=1") == f"{lost}what lies there now is another"
     shutil.rmtree("results")
-    assert add("samples/nfe=1").startswith("added to no run: that of these samples is not found; it was results/a; put it back")
+    assert add("samples/nfe=1") == f"{lost}put it back, or sample anew"
 
 
 def test_samples_that_move_with_their_run(points, tmp_path):
