@@ -3,7 +3,8 @@
     python measure_fid.py --generated_dir ./samples/nfe=1
 
 `fid_score` of the result is that of clean-fid's default mode; pytorch-fid's is measured beside it. With --challenge, what that
-challenge measures of its samples. Samples that sampling.py made from a run are added to the run's metrics.jsonl and curves.
+challenge measures of its samples; without it, the challenge that they were sampled for counts, where sampling.json says it.
+Scores of samples that sampling.py made from a run are added to the run's metrics.jsonl and curves, wherever the two lie.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import numpy as np
 import PIL
 import torch
 
-from src.challenges import Challenge, add_challenge_flag, get_challenge
+from src.challenges import CHALLENGES, Challenge, add_challenge_flag, get_challenge
 from src.challenges._images import ImageChallenge, as_rgb, fid_mode
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import resolve_device
@@ -26,7 +27,7 @@ from src.common.files import check_output, save_json
 from src.common.processes import Processes, join_processes
 from src.evaluation.reference import unused_flags
 from src.evaluation.statistics import cached_statistics, read_statistics, write_statistics
-from src.runs import METRICS, Run, nfe_of, sampled_from
+from src.runs import METRICS, Run, find_checkpoint, nfe_of, sampled_from, shown_path
 from src.training.curves import draw_curves
 
 STATS_METRIC = "fid_pytorch"  # of which a file of statistics is
@@ -35,8 +36,11 @@ STATS_METRIC = "fid_pytorch"  # of which a file of statistics is
 def parse() -> tuple[argparse.Namespace, Challenge]:
     """The flags, and the challenge that their defaults are of."""
     first = Parser(add_help=False)
-    add_challenge_flag(first)
-    challenge = get_challenge(first.parse_known_args()[0].challenge)
+    add_challenge_flag(first, default=None)
+    first.add_argument("--generated_dir")
+    asked, _ = first.parse_known_args()
+    theirs = sampled_from(asked.generated_dir).get("challenge") if asked.generated_dir else None
+    challenge = get_challenge(asked.challenge or (theirs if theirs in CHALLENGES.names() else None))
     parser = make_parser(challenge)
     args, unknown = parser.parse_known_args()
     if not (args.generated_dir or args.write_stats):
@@ -56,7 +60,7 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
     parser.add_argument(
         "--data_root", default=challenge.default_root, help="the data set that an absent reference folder is made from"
     )
-    add_challenge_flag(parser)
+    add_challenge_flag(parser, default=challenge.name)
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images per call of the network (CPU: at most 8)")
     modes = [fid_mode(metric) for metric in challenge.metrics] if isinstance(challenge, ImageChallenge) else []
@@ -157,7 +161,7 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
         "seconds": round(time.perf_counter() - start, 2),
     }
     save_json(result, args.output_path)
-    against = args.stats or len(reference)
+    against = Path(args.stats).name if args.stats else len(reference)
     for metric, score in scores.items():
         print(f"{challenge.metrics[metric]}, {len(generated)} vs {against}: {score:.3f}")
     sampled = sampled_from(args.generated_dir, len(generated))
@@ -166,7 +170,8 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
         if mark.nfe in (0, nfe) and mark.root in ("", args.data_root) and mark.metric in scores:
             print(f"{mark}: {'reached' if mark.passes(scores[mark.metric]) else 'not reached'}")
     print(f"written to {args.output_path}")
-    add_to_run(sampled, {**scores, "num_generated": len(generated), "reference": str(against)})
+    counts = {"num_generated": len(generated), "num_reference": result["num_reference"], "reference": str(against)}
+    print(add_to_run(Path(args.generated_dir), challenge, {**scores, **counts}))
 
 
 def read_reference(args: argparse.Namespace, challenge: Challenge, processes: Processes) -> np.ndarray:
@@ -177,15 +182,29 @@ def read_reference(args: argparse.Namespace, challenge: Challenge, processes: Pr
     return reference if processes.is_first else challenge.read_reference(args.data_root, args.reference_dir)
 
 
-def add_to_run(sampled: dict[str, Any], scores: dict[str, Any]) -> None:
-    """Add a line to the metrics.jsonl of the run that these samples are of, if they are, and draw its curves again."""
-    run = Run.of(sampled["checkpoint"]) if sampled else None
-    if run is None or not run.exists:
-        return
-    told = {**sampled, "checkpoint": Path(sampled["checkpoint"]).name}
-    run.add_metrics({**told, **scores, "date": datetime.now().isoformat(timespec="seconds")})
+def add_to_run(folder: Path, challenge: Challenge, scores: dict[str, Any]) -> str:
+    """Add a line to the metrics.jsonl of the run that this folder of samples is of, and draw its curves again.
+
+    scores: with num_generated. Returns in one line where they were added, or why nowhere.
+    """
+    sampled = sampled_from(folder)
+    if not sampled:
+        return f"added to no run: beside {folder} no sampling.json says what made it"
+    if sampled.get("num_samples") != scores["num_generated"]:
+        return f"added to no run: sampling.json is of {sampled.get('num_samples')} samples here, and these are other ones"
+    checkpoint, was = find_checkpoint(sampled, folder.parent), Path(sampled["checkpoint"])
+    if checkpoint is None:
+        now = "what lies there now is another" if was.is_file() else "put it back, or sample anew"
+        return f"added to no run: that of these samples is not found; it was {shown_path(was.parent)}; {now}"
+    run = Run.of(checkpoint)
+    if not run.exists:
+        return f"added to no run: {shown_path(checkpoint)} lies in none"
+    if (run.challenge or get_challenge().name) != challenge.name:
+        return f"added to no run: {shown_path(run.folder)} is of challenge {run.challenge}, measured was as {challenge.name}"
+    date = datetime.now().isoformat(timespec="seconds")
+    run.add_metrics({**sampled, "checkpoint": checkpoint.name, **scores, "date": date}, folder)
     draw_curves(run)
-    print(f"added to {run.folder / METRICS}")
+    return f"added to {shown_path(run.folder / METRICS)}"
 
 
 if __name__ == "__main__":

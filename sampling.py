@@ -26,7 +26,17 @@ from src.common.guidance import Guidance, scale_warning
 from src.common.processes import Processes, join_processes
 from src.common.progress import Progress
 from src.common.sampling import fitting_batch_size, generate
-from src.runs import BEST, Run, checkpoint_of, nfe_folders, nfe_name, note_sampling, scale_name
+from src.runs import (
+    BEST,
+    Run,
+    checkpoint_of,
+    identity_of,
+    nfe_folders,
+    nfe_name,
+    note_sampling,
+    saved_checkpoint,
+    scale_name,
+)
 
 
 def parse() -> tuple[argparse.Namespace, Challenge]:
@@ -135,11 +145,11 @@ def read_options(words: list[str]) -> dict[str, Any]:
 
 
 def describe_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Where a checkpoint lies, and how many steps and images it was trained, where it says so and is of a run."""
+    """A checkpoint's place and identity, and how many steps and images it was trained, where it says so and is of a run."""
     step, run = load_torch(path).get("step"), Run.of(path)
     batch = run.training.get("batch_size") if run.exists else None
     seen = {"images_seen": step * batch} if isinstance(step, int) and isinstance(batch, int) else {}
-    return {"checkpoint": str(Path(path).resolve()), "step": step, **seen}
+    return {"checkpoint": str(path), **identity_of(path), "step": step, **seen}
 
 
 def read_guidance(
@@ -176,8 +186,9 @@ def describe_guidance(guidance: Guidance | None, args: argparse.Namespace) -> di
     if guidance is None:
         return {}
     interval = [guidance.low, None if guidance.high == math.inf else guidance.high]
-    weak = args.autoguidance and str(Path(args.autoguidance).resolve())
-    return {"guidance_scale": guidance.scale, "guidance_interval": interval, "autoguidance": weak}
+    weak = args.autoguidance and Path(args.autoguidance).resolve()
+    name = weak and f"{weak.parent.name}/{weak.name}"  # which it is; a whole path would be of this machine alone
+    return {"guidance_scale": guidance.scale, "guidance_interval": interval, "autoguidance": name}
 
 
 def main() -> None:
@@ -188,6 +199,7 @@ def main() -> None:
 
 def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, device: torch.device) -> None:
     options = read_options(args.options)
+    saved_checkpoint(args.ckpt_path)
     model = load_model(args.ckpt_path, create_custom_model, device, args.config_path, options)
     model.eval().to(memory_format=torch.channels_last)
     dtype = resolve_precision(args.precision, device)
@@ -197,7 +209,8 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
     names = (read_model_config(args.ckpt_path, args.config_path) or {}).get("classes", [])
     classes, by_scale = read_classes(args.classes, names), read_guidance(args, challenge, model, device)
     about = {**describe_checkpoint(args.ckpt_path), "num_samples": args.num_samples, "seed": args.seed}
-    about |= {"precision": precision_name(dtype), "options": options, **({"classes": args.classes} if names else {})}
+    about |= {"challenge": challenge.name, "precision": precision_name(dtype), "options": options}
+    about |= {"classes": args.classes} if names else {}
     labels = labels_in_turn(model, 0, args.num_samples, classes)["labels"].tolist() if names else []
     files = [challenge.file_name(number) for number in range(len(labels))]
     for scale, guidance in by_scale.items():
@@ -206,8 +219,8 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
             processes.say(warning)
         place = Path(args.save_dir) / (scale_name(scale) if len(by_scale) > 1 else "")
         asked = {"classes": classes, **({"guidance": guidance} if guidance else {})}
+        others = [folder for nfe, folder in nfe_folders(place).items() if nfe not in args.nfe_list]
         if names and processes.is_first:
-            others = [folder for nfe, folder in nfe_folders(place).items() if nfe not in args.nfe_list]
             write_labels(labels_table(files, labels, names), place, others)
         for nfe in args.nfe_list:
             folder = place / nfe_name(nfe)
@@ -216,6 +229,8 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
                 note_sampling(folder, {**about, "nfe": nfe, **describe_guidance(guidance, args)})
                 if names:
                     draw_by_class(folder, files, labels, names, place / f"classes_{nfe_name(nfe)}.png")
+        if others:
+            processes.say(f"{place}: left as they were: {', '.join(folder.name for folder in others)} (--nfe_list)")
     processes.say(f"samples: {args.save_dir}")
 
 

@@ -48,7 +48,7 @@ def main() -> None:
     save_json(config, args.folder / MODEL_CONFIG)
     (args.folder / METRICS).unlink(missing_ok=True)
     for row in Run.of(source).metrics():
-        Run(args.folder).add_metrics(row)
+        Run(args.folder).add_metrics({name: value for name, value in row.items() if name != "samples"})  # they stay behind
     load_model(file, create_custom_model)
     off = max((value.float() - state[name]).abs().max().item() for name, value in half.items() if value.dtype == torch.half)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB; a weight is off by at most {off:.1g}")

@@ -6,13 +6,16 @@
     training_curves.png    log and metrics drawn            previews/            sheets of samples, step_0000512.png ...
     metrics.jsonl          what measure_fid.py measured of its samples, a line each
 
-`python -m src.runs results/` lists the runs of a folder: what they train, how far they are, their FIDs.
+`python -m src.runs results/` lists the runs of a folder: what they train, how far they are, what was measured of them.
 
-Samples lie in a folder for each number of network calls (NFE): nfe=1, nfe=2, nfe=4; by default in the run's samples/. Beside
-them sampling.json says of each folder what made it.
+Samples lie in a folder for each number of network calls (NFE), nfe=1, nfe=2, nfe=4, where sampling.py was told to write
+them, by default in ./samples. Beside them sampling.json says of each folder what made it. Runs and samples may be moved: what
+one file says of another is a path from its own folder and the run's identity, run_id of training_config.json.
 """
 
-from collections.abc import Iterable, Sequence
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +23,7 @@ from typing import Any
 
 from src.common.checkpoints import MODEL_CONFIG, read_model_config
 from src.common.cli import Parser, UserError, run_script
-from src.common.files import append_json_line, load_json, load_json_lines, save_json
+from src.common.files import append_json_line, file_sha256, load_json, load_json_lines, save_json
 
 LAST = "last.ckpt"
 BEST = "best_model.pt"  # in the place of LAST where a run has become a folder of checkpoints/
@@ -32,6 +35,10 @@ CURVES = "training_curves.png"
 RESUME, RESUME_PREVIOUS = "resume.pt", "resume_previous.pt"
 PREVIEWS, PREVIEW = "previews", "step_{step:07d}.png"
 SAMPLES, SCORES = "samples", "fid"
+NOT_SAVED = "not saved yet"
+ORIGINS = ("teacher", "init_from")  # flags of train.py that name another run
+# numbers of a line of metrics.jsonl that are no scores
+NO_SCORES = ("step", "images_seen", "nfe", "seed", "num_samples", "num_generated", "num_reference", "guidance_scale")
 OLD_NAMES = {"data": "challenge"}  # keys of training_config.json as earlier releases wrote them -> as they are called now
 
 
@@ -59,13 +66,43 @@ class Run:
     @cached_property
     def training(self) -> dict[str, Any]:
         """training_config.json under the names of this release. Raises UserError where it is absent or malformed."""
-        told = load_json(self.folder / TRAINING_CONFIG)
-        return {OLD_NAMES.get(name, name): value for name, value in told.items()}
+        return {OLD_NAMES.get(name, name): value for name, value in self._settings(TRAINING_CONFIG).items()}
+
+    @property
+    def run_id(self) -> str | None:
+        """What tells it from every other run, wherever it lies; None of a run of an earlier release, or of no readable run."""
+        try:
+            return self.training.get("run_id")
+        except UserError:
+            return None
+
+    def check_saved(self) -> None:
+        """Raise UserError, saying what to do, where train.py has begun it and saved nothing yet."""
+        if self.exists and not (self.folder / MODEL_CONFIG).is_file():
+            raise UserError(
+                f"{self.folder} has {NOT_SAVED}: a run saves every {self.training.get('save_interval')} steps, and when Ctrl-C "
+                "ends it; wait, or end it"
+            )
+
+    def origin(self, key: str) -> Path | None:
+        """The checkpoint that a flag of ORIGINS named when it was trained, wherever it lies now; None where there is none.
+
+        Where no run of its identity is found, it is the path as it was given.
+        """
+        told = self.training.get("origins", {}).get(key)
+        given = self.training.get(key)
+        return (told and find_checkpoint(told, self.folder)) or (checkpoint_of(given) if given else None)
 
     @cached_property
     def model(self) -> dict[str, Any]:
         """model_config.json. Raises UserError where it is absent or malformed."""
-        return load_json(self.folder / MODEL_CONFIG)
+        return self._settings(MODEL_CONFIG)
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        settings = load_json(self.folder / name)
+        if not isinstance(settings, dict):
+            raise UserError(f"{self.folder / name}: expected a JSON object of settings, got {type(settings).__name__}")
+        return settings
 
     @property
     def challenge(self) -> str | None:
@@ -85,12 +122,48 @@ class Run:
         return load_json_lines(self.folder / LOG)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; of an absent file none."""
+        """The lines of metrics.jsonl; of an absent file none. scores_of has the scores of one."""
         return load_json_lines(self.folder / METRICS)
 
-    def add_metrics(self, row: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl. Raises UserError where the disk refuses."""
-        append_json_line(row, self.folder / METRICS)
+    def add_metrics(self, row: dict[str, Any], samples: Path | None = None) -> None:
+        """Append a line to metrics.jsonl. samples: the folder that was measured. Raises UserError where the disk refuses."""
+        place = {} if samples is None else {"samples": relative_path(samples, self.folder)}
+        append_json_line({**row, **place}, self.folder / METRICS)
+
+    def measured(self) -> dict[tuple[int, float], dict[str, Any]]:
+        """(NFE, guidance scale) -> the last line of metrics.jsonl of such samples, in order; scale 0 is no guidance.
+
+        Samples of some classes alone, or with other options of the sampler, count where there are no others.
+        """
+        found = {}
+        for row in sorted(self.metrics(), key=_is_plain):
+            if isinstance(row.get("nfe"), int) and scores_of(row):
+                found[row["nfe"], float(row.get("guidance_scale") or 0)] = row
+        return dict(sorted(found.items()))
+
+    def samples(self) -> dict[int, Path]:
+        """NFE -> the folder of its samples, in order: that which was measured last, else in its samples/, else in ./samples.
+
+        Where what lies there is known to be of another run, it is not meant.
+        """
+        places = [nfe_folders(self.folder / SAMPLES), nfe_folders(Path(SAMPLES))]
+        rows, here = self.measured().items(), self.folder.resolve()
+        measured = {nfe: Path(os.path.normpath(here / row["samples"])) for (nfe, _), row in rows if row.get("samples")}
+        found = {}
+        for folders in (*reversed(places), measured):
+            for nfe, folder in folders.items():
+                inside = folder.parent.resolve() == here / SAMPLES
+                if folder.is_dir() and self.made(folder, unknown=inside):
+                    found[nfe] = folder
+        return dict(sorted(found.items()))
+
+    def made(self, folder: Path, unknown: bool = False) -> bool:
+        """Whether sampling.json says that samples are of this run; unknown: what counts where it does not say it."""
+        sampled = sampled_from(folder)
+        if not sampled:
+            return unknown
+        checkpoint = find_checkpoint(sampled, folder.parent)
+        return checkpoint is not None and checkpoint.parent.resolve() == self.folder.resolve()
 
     def seconds(self) -> float | None:
         """How long it trained, in seconds; None where the log does not say."""
@@ -115,6 +188,15 @@ def checkpoint_of(source: str | Path) -> Path:
     if not source.is_dir():
         return source
     return source / (BEST if (source / BEST).is_file() and not (source / LAST).is_file() else LAST)
+
+
+def saved_checkpoint(source: str | Path) -> Path:
+    """checkpoint_of, where it is there. Raises UserError, saying what to do, where it is not (yet)."""
+    file = checkpoint_of(source)
+    if not file.is_file():
+        Run.of(source).check_saved()
+        raise UserError(f"no checkpoint at {file}")
+    return file
 
 
 def trained_seconds(rows: Iterable[dict[str, Any]]) -> float | None:
@@ -154,25 +236,90 @@ def nfe_folders(folder: Path) -> dict[int, Path]:
 
 
 def note_sampling(folder: Path, entry: dict[str, Any]) -> None:
-    """Say in sampling.json beside a folder of samples what made them: checkpoint, step, nfe and what else there is."""
+    """Say in sampling.json beside a folder of samples what made them: checkpoint, step, nfe and what else there is.
+
+    checkpoint is the path of the file; what is written is the way to it from here.
+    """
     file = folder.parent / SAMPLING
     told = load_json(file) if file.is_file() else {}
+    entry = {**entry, "checkpoint": relative_path(entry["checkpoint"], folder.parent)}
     save_json({**(told if isinstance(told, dict) else {}), folder.name: entry}, file)
 
 
-def sampled_from(folder: str | Path, count: int) -> dict[str, Any]:
-    """What sampling.json says of a folder that now holds `count` samples; empty where it is absent, or of another folder."""
+def sampled_from(folder: str | Path, count: int | None = None) -> dict[str, Any]:
+    """What sampling.json says of a folder of samples; empty where it is absent or malformed, or says it of another folder.
+
+    checkpoint is the path as it was when they were made; find_checkpoint knows where the file is now. count: how many samples
+    the folder holds; where it was another number, it is another folder.
+    """
     folder = Path(folder).resolve()
     file = folder.parent / SAMPLING
     told = load_json(file) if file.is_file() else {}
     entry = told.get(folder.name) if isinstance(told, dict) else None
-    known = isinstance(entry, dict) and isinstance(entry.get("checkpoint"), str) and entry.get("num_samples") == count
-    return entry if known else {}
+    if not (isinstance(entry, dict) and isinstance(entry.get("checkpoint"), str)):
+        return {}
+    if count not in (None, entry.get("num_samples")):
+        return {}
+    return {**entry, "checkpoint": os.path.normpath(folder.parent / entry["checkpoint"])}
+
+
+# ------------------------------------------------------------------------------------------ what one file says of another
+
+
+def relative_path(path: str | Path, base: str | Path) -> str:
+    """The way from the folder base to path, with slashes; on another drive than base, where there is none, the whole path."""
+    path, base = Path(path).resolve(), Path(base).resolve()
+    same = path.drive == base.drive
+    return (Path(os.path.relpath(path, base)) if same else path).as_posix()
+
+
+def shown_path(path: str | Path) -> str:
+    """A path as it is printed: from where the command is run, where it lies below that."""
+    here, path = Path.cwd().resolve(), Path(path).resolve()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def identity_of(checkpoint: str | Path) -> dict[str, Any]:
+    """What a checkpoint is known by when it has been moved: the identity of its run, and the SHA-256 of the file."""
+    return {"run_id": Run.of(checkpoint).run_id, "checkpoint_sha256": file_sha256(checkpoint)}
+
+
+def refer_to(checkpoint: str | Path, base: Path) -> dict[str, Any]:
+    """What a file in the folder base says of a checkpoint, so that find_checkpoint finds it."""
+    return {"checkpoint": relative_path(checkpoint, base), **identity_of(checkpoint)}
+
+
+def find_checkpoint(reference: Mapping[str, Any], base: Path) -> Path | None:
+    """The checkpoint that a file in the folder base refers to, by refer_to or note_sampling; None where it is not found.
+
+    It is looked for where it was, around there, above base and below the working directory. The identity decides: of two runs
+    that have it, of which one is a copy, the one with the same weights; where an earlier release noted none, the place does.
+    """
+    was = Path(os.path.normpath(base.resolve() / reference["checkpoint"]))
+    run_id, digest = reference.get("run_id"), reference.get("checkpoint_sha256")
+    if not (run_id or digest):
+        return was if was.is_file() else None
+    files = [file for folder in dict.fromkeys(_places(was, base.resolve())) if (file := folder / was.name).is_file()]
+    if run_id:
+        files = [file for file in files if Run.of(file).run_id == run_id]
+    if digest and (len(files) > 1 or not run_id):
+        same = [file for file in files if file_sha256(file) == digest]
+        files = same if same or not run_id else files
+    return files[0] if files else None
+
+
+def _places(was: Path, base: Path) -> Iterator[Path]:
+    """Folders in which a checkpoint may lie that once was at `was` and is meant by a file in base; the likeliest first."""
+    yield was.parent
+    yield from (folder for folder in (base, *base.parents) if (folder / TRAINING_CONFIG).is_file())
+    near, here = was.parent.parent, Path.cwd().resolve()
+    for folder, pattern in ((near, "*/"), (near.parent, "*/*/"), (here, "*/"), (here, "*/*/")):
+        yield from (file.parent for file in sorted(folder.glob(f"{pattern}{TRAINING_CONFIG}")))
 
 
 # ---------------------------------------------------------------------------------------------------------- a list of runs
 
-COLUMNS = ("run", "challenge", "method", "steps", "images", "trained", "FID by NFE")
+COLUMNS = ("run", "challenge", "method", "steps", "images", "trained", "scores by NFE")
 
 
 def runs_in(folder: Path) -> list[Run]:
@@ -180,43 +327,82 @@ def runs_in(folder: Path) -> list[Run]:
     return [Run(file.parent) for file in sorted(folder.rglob(TRAINING_CONFIG))]
 
 
+def scores_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Metric -> score of a line of metrics.jsonl, the metric that ranks first."""
+    return {name: value for name, value in row.items() if isinstance(value, float) and name not in NO_SCORES}
+
+
+def _is_plain(row: Mapping[str, Any]) -> bool:
+    """Whether a line of metrics.jsonl is of samples of all classes, made with the model's own options."""
+    return not row.get("options") and row.get("classes") in (None, ["all"])
+
+
 def last_scores(run: Run) -> dict[int, float]:
     """NFE -> the last score that measure_fid.py found, or the last ones on a development split: the metric that ranks."""
     found: dict[int, float] = {}
-    for scores in run.scores().values():
-        found = {int(name.rpartition("_nfe")[2]): value for name, value in scores.items()}
-        break
-    for row in run.metrics():
-        score = next((value for name, value in row.items() if name.startswith("fid_")), None)
-        if isinstance(row.get("nfe"), int) and score is not None:
-            found[row["nfe"]] = score
+    for scores in named_scores(run).values():
+        found = {**scores, **found}
     return dict(sorted(found.items()))
 
 
+def named_scores(run: Run) -> dict[str, dict[int, float]]:
+    """What is known of its samples by the metric that ranks: what it is -> NFE -> score, as last_scores takes it.
+
+    First what measure_fid.py found, by metric and guidance scale, then at NFEs without that the scores on a development split.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for (nfe, scale), row in run.measured().items():
+        metric, score = next(iter(scores_of(row).items()))
+        found.setdefault(metric + (f", guidance {scale:g}" if scale else ""), {})[nfe] = score
+    known = {nfe for scores in found.values() for nfe in scores}
+    for name, score in next(iter(run.scores().values()), {}).items():
+        metric, _, nfe = name.rpartition("_nfe")
+        if int(nfe) not in known:
+            found.setdefault(f"{metric}, development split", {})[int(nfe)] = score
+    return found
+
+
 def describe_run(run: Run, root: Path) -> tuple[str, ...]:
-    """A row of the list: what COLUMNS says."""
-    steps, planned = max((row["step"] for row in run.log() if "step" in row), default=0), run.training["num_iterations"]
-    seconds = run.seconds()
+    """A row of the list: what COLUMNS says; of a run that cannot be read, why."""
+    name = str(run.folder.relative_to(root)) if run.folder != root else run.folder.name
+    try:
+        return (name, *_cells(run))
+    except (UserError, OSError) as error:
+        return (name, f"cannot be read: {error}")
+
+
+def _cells(run: Run) -> tuple[str, ...]:
+    told = run.training
+    if wrong := next((key for key in ("num_iterations", "batch_size") if not isinstance(told.get(key), int)), None):
+        raise UserError(f"{run.folder / TRAINING_CONFIG}: expected a whole number as {wrong}, got {told.get(wrong)!r}")
+    saved = (run.folder / MODEL_CONFIG).is_file()
+    rows = [row for row in run.log() if isinstance(row.get("step"), int)]
+    steps, planned, seconds = max((row["step"] for row in rows), default=0), told["num_iterations"], trained_seconds(rows)
+    scores = "; ".join(
+        f"{what} {', '.join(f'{nfe}: {score:.2f}' for nfe, score in found.items())}"
+        for what, found in named_scores(run).items()
+    )
     return (
-        str(run.folder.relative_to(root)) if run.folder != root else run.folder.name,
-        run.challenge or "simpsons",
-        run.model.get("method", "custom"),
+        (run.challenge if saved else told.get("challenge")) or "simpsons",
+        run.model.get("method", "custom") if saved else "-",
         f"{steps:,}" if steps >= planned else f"{steps:,} of {planned:,}",
-        f"{steps * run.training['batch_size']:,}",
+        f"{steps * told['batch_size']:,}",
         "-" if seconds is None else f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min",
-        ", ".join(f"{nfe}: {score:.2f}" for nfe, score in last_scores(run).items()) or "-",
+        (scores or "-") if saved else NOT_SAVED,
     )
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text, each column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    """Rows of cells as text, each column as wide as its widest cell; the last cell of a row is as wide as it likes."""
+    inner = [row[:-1] for row in rows]
+    widths = [max(map(len, column)) for column in itertools.zip_longest(*inner, fillvalue="")]
+    cells = [[*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]] for row in rows]
+    return "\n".join("  ".join(row).rstrip() for row in cells)
 
 
 def main() -> None:
     parser = Parser(
-        prog="python -m src.runs", description="the runs of a folder: what they train, how far they are, their FIDs"
+        prog="python -m src.runs", description="the runs of a folder: what they train, how far they are, their scores"
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("results"), help="where to look, at any depth")
     root = parser.parse_args().folder

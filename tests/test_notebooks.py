@@ -10,6 +10,8 @@ import pytest
 from recipes.notebooks import FOLDER, execute
 from src.challenges._faces import split_ids
 from src.datasets.images import ImageSource, cached_array
+from src.runs import Run, last_scores
+from tests import test_documents
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 SMALL = {
@@ -21,6 +23,7 @@ training = "--num_iterations 3 --batch_size 4 --lr 0.01 --lr_warmup 0 --ema_half
 """,
 }
 LAST_WORDS = {"ddim_2d": "| `meanflow` |", "challenge": "all 9 checks passed"}
+FAULT = re.compile(r"error:|Traceback|No module named|No such file")
 MACHINE = re.compile(r"(?<![\w.])/(home|root|tmp|var|mnt|work|workspace|Users)/|[A-Z]:\\")
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -57,8 +60,30 @@ def test_it_runs(path, tmp_path, monkeypatch, request):
     before = path.read_bytes()
     text = printed(execute(path, SMALL[path.stem].format(out=tmp_path)).cells)
     assert LAST_WORDS[path.stem] in text, text
-    assert "error:" not in text and "Traceback" not in text, text
+    assert not FAULT.search(text), text
     assert path.read_bytes() == before
+    if path.stem == "challenge":
+        check_the_way(tmp_path, text)
+
+
+def check_the_way(out, text: str) -> None:
+    """Each step has seen what the one before has left: the FIDs are in the run, in the list of runs and in the zip."""
+    run = Run(out / "notebook")
+    scores = last_scores(run)
+    assert list(scores) == list(run.samples()) == [1, 2, 4]
+    assert text.count(f"added to {run.folder}/metrics.jsonl") == 3
+    assert "fid_clean " + ", ".join(f"{nfe}: {score:.2f}" for nfe, score in scores.items()) in text
+    with zipfile.ZipFile(run.folder / "submission.zip") as archive:
+        assert archive.read("results/metrics.jsonl") == (run.folder / "metrics.jsonl").read_bytes()
+
+
+def test_its_commands_are_understood(monkeypatch, capsys):
+    """As the documents' are: modules and flags are there."""
+    cells = [cell for path in NOTEBOOKS for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    found = {match.strip() for cell in cells for match in test_documents.COMMAND.findall("".join(cell["source"]))}
+    assert len(found) > 5
+    for command in found:
+        test_documents.test_a_printed_command_is_understood(command, monkeypatch, capsys)
 
 
 @each
@@ -72,6 +97,6 @@ def test_what_is_committed(path):
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not [output for output in outputs if output["output_type"] == "error"]
     text = printed(code)
-    assert LAST_WORDS[path.stem] in text and "error:" not in text and "Traceback" not in text
+    assert LAST_WORDS[path.stem] in text and not FAULT.search(text)
     for place in (text, *("".join(cell["source"]) for cell in cells)):
         assert not MACHINE.search(place), MACHINE.search(place)

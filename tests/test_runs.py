@@ -10,14 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
+import measure_fid
 import sampling
 import train
 from src import runs
-from src.runs import Run, checkpoint_of, nfe_folders, nfe_name, nfe_of
+from src.challenges import get_challenge
+from src.evaluation.trajectory import __main__ as trajectory
+from src.report import __main__ as report
+from src.report.run import earlier_runs
+from src.runs import Run, checkpoint_of, last_scores, nfe_folders, nfe_name, nfe_of
 from src.training.config import TrainingConfig
 from src.training.continuing import forbidden_changes
 from tests.helpers import call, fails
 
+POINTS = ["--challenge", "toy2d", "--hidden", 8, "--num_iterations", 2, "--batch_size", 8, "--log_interval", 1]
 OLD = Path(__file__).parent / "data" / "old_run"
 
 
@@ -100,7 +106,7 @@ def test_a_list_of_runs(old_run, tmp_path, monkeypatch, capsys):
     """At any depth; FIDs that were measured come before those of the training's log, the last of each NFE counts."""
     assert call(runs, monkeypatch, tmp_path) == 0
     header, row = capsys.readouterr().out.splitlines()
-    assert header.split() == ["run", "challenge", "method", "steps", "images", "trained", "FID", "by", "NFE"]
+    assert header.split() == ["run", "challenge", "method", "steps", "images", "trained", "scores", "by", "NFE"]
     assert row.split()[:3] == ["run", "toon", "rectified_flow"] and row.endswith("-")
     shutil.copytree(old_run, tmp_path / "deeper" / "my run")
     other = Run(tmp_path / "deeper" / "my run")
@@ -109,7 +115,180 @@ def test_a_list_of_runs(old_run, tmp_path, monkeypatch, capsys):
     (old_run / "log.jsonl").open("a").write(json.dumps({"step": 4, "ema_half_life": 0.05, "fid_nfe2": 7.0}) + "\n")
     assert call(runs, monkeypatch, tmp_path) == 0
     _, mine, first = capsys.readouterr().out.splitlines()
-    assert mine.startswith("deeper/my run") and mine.endswith("1: 300.12, 4: 40.00")
-    assert first.endswith("2: 7.00")
+    assert mine.startswith("deeper/my run") and mine.endswith("  fid_clean 1: 300.12, 4: 40.00")
+    assert first.endswith("  fid, development split 2: 7.00")
     (tmp_path / "empty").mkdir()
     assert "no runs there" in fails(runs, monkeypatch, capsys, tmp_path / "empty")
+
+
+def test_scores_of_other_samples_come_after(old_run):
+    """Of some classes alone, or with options of the sampler: they count where nothing else was measured; guidance is apart."""
+    run = Run(old_run)
+    run.add_metrics({"nfe": 1, "fid_clean": 1.0, "options": {}, "classes": ["all"]})
+    for nfe, told in (
+        (1, {"options": {"eta": 1.0}}),
+        (1, {"classes": ["3"]}),
+        (2, {"classes": ["3"]}),
+        (1, {"guidance_scale": 2.0}),
+    ):
+        run.add_metrics({"nfe": nfe, "fid_clean": 9.0, **told})
+    assert last_scores(run) == {1: 1.0, 2: 9.0}
+    assert runs.named_scores(run) == {"fid_clean": {1: 1.0, 2: 9.0}, "fid_clean, guidance 2": {1: 9.0}}
+
+
+# ------------------------------------------------------------------------------------- runs and samples that are moved
+
+
+@pytest.fixture(scope="module")
+def run_of_points(tmp_path_factory) -> Path:
+    """The folder of a run of points in the plane, of two steps."""
+    place = tmp_path_factory.mktemp("points")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert call(train, patch, *POINTS, "--run_name", "a", "--device", "cpu") == 0
+    return place / "results" / "a"
+
+
+@pytest.fixture
+def points(run_of_points, tmp_path, monkeypatch, capsys):
+    """Commands given in a folder with results/a alone: what they print."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run_of_points, "results/a")
+
+    def do(module, *flags) -> str:
+        device = ["--device", "cpu"] if module is not runs else []
+        assert call(module, monkeypatch, *flags, *device) == 0
+        return capsys.readouterr().out
+
+    return do
+
+
+def another_run(at: Path | str) -> None:
+    """Put another run into this folder, alike but for its identity."""
+    shutil.copytree(next(Path().glob("*/*/last.ckpt")).parent, at)
+    change(at, run_id="another")
+
+
+def change(run: Path | str, **settings) -> None:
+    """Change training_config.json; None takes a setting away."""
+    file = Path(run) / "training_config.json"
+    told = {**json.loads(file.read_text()), **settings}
+    file.write_text(json.dumps({name: value for name, value in told.items() if value is not None}))
+
+
+def train_on(run: Path | str) -> None:
+    """Give a run other weights, as training does."""
+    saved = torch.load(Path(run) / "last.ckpt", weights_only=True)
+    saved["state_dict"]["network.tail.weight"] += 1
+    torch.save(saved, Path(run) / "last.ckpt")
+
+
+def add(folder: str) -> str:
+    """What measure_fid.py says when it has measured a folder of samples of points."""
+    return measure_fid.add_to_run(Path(folder), get_challenge("toy2d"), {"chamfer": 1.5, "num_generated": 2048})
+
+
+def test_a_run_that_was_moved_gets_its_score(points, tmp_path):
+    """And neither another run that is now in its place, nor a copy that was trained on."""
+    points(sampling, "--ckpt_path", "results/a/last.ckpt", "--nfe_list", 1)
+    (tmp_path / "kept").mkdir()
+    shutil.move("results/a", "kept/b")
+    another_run("results/a")
+    assert add("samples/nfe=1") == "added to kept/b/metrics.jsonl"
+
+    shutil.rmtree("results/a")
+    shutil.copytree("kept/b", "results/a")
+    train_on("results/a")
+    assert add("samples/nfe=1") == "added to kept/b/metrics.jsonl"
+    assert [len(Run(tmp_path / place).metrics()) for place in ("kept/b", "results/a")] == [2, 1]
+    for file in ("kept/b/metrics.jsonl", "kept/b/training_config.json", "samples/sampling.json"):
+        assert str(tmp_path) not in Path(file).read_text()
+    assert list(Run(Path("kept/b")).samples()) == [1] and not Run(Path("results/a")).samples()
+
+    shutil.rmtree("kept")
+    change("results/a", run_id="another")
+    lost = "added to no run: that of these samples is not found; it was results/a; "
+    assert add("samples/nfe=1") == f"{lost}what lies there now is another"
+    shutil.rmtree("results")
+    assert add("samples/nfe=1") == f"{lost}put it back, or sample anew"
+
+
+def test_samples_that_move_with_their_run(points, tmp_path):
+    points(sampling, "--ckpt_path", "results/a", "--save_dir", "results/a/samples", "--nfe_list", 1)
+    shutil.copytree("results/a", tmp_path / "elsewhere" / "c")
+    assert add("elsewhere/c/samples/nfe=1") == "added to elsewhere/c/metrics.jsonl"
+    assert not Run(Path("results/a")).metrics()
+
+
+def test_runs_without_an_identity(points, tmp_path):
+    """Of a run of an earlier release the weights tell which it is; samples of one are of the run that is in the place."""
+    change("results/a", run_id=None)
+    points(sampling, "--ckpt_path", "results/a", "--nfe_list", 1)
+    shutil.move("results/a", "results/b")
+    another_run("results/a")
+    train_on("results/a")
+    assert add("samples/nfe=1") == "added to results/b/metrics.jsonl"
+    was = {"checkpoint": str(tmp_path / "results/a/last.ckpt"), "nfe": 1, "num_samples": 2048, "challenge": "toy2d"}
+    Path("samples/sampling.json").write_text(json.dumps({"nfe=1": was}))
+    assert add("samples/nfe=1") == "added to results/a/metrics.jsonl"
+
+
+def test_why_a_score_is_added_nowhere(points):
+    Path("bare").mkdir()
+    shutil.copy("results/a/last.ckpt", "bare/model.pt")
+    shutil.copy("results/a/model_config.json", "bare")
+    points(sampling, "--ckpt_path", "bare/model.pt", "--nfe_list", 1)
+    assert add("samples/nfe=1") == "added to no run: bare/model.pt lies in none"
+    toy2d, scores = get_challenge("toy2d"), {"chamfer": 1.0, "num_generated": 2047}
+    told = measure_fid.add_to_run(Path("samples/nfe=1"), toy2d, scores)
+    assert told == "added to no run: sampling.json is of 2048 samples here, and these are other ones"
+    points(sampling, "--ckpt_path", "results/a", "--nfe_list", 1)
+    told = measure_fid.add_to_run(Path("samples/nfe=1"), get_challenge(), {"fid_clean": 1.0, "num_generated": 2048})
+    assert told == "added to no run: results/a is of challenge toy2d, measured was as simpsons"
+    Path("samples/sampling.json").unlink()
+    told = measure_fid.add_to_run(Path("samples/nfe=1"), toy2d, scores)
+    assert told == "added to no run: beside samples/nfe=1 no sampling.json says what made it"
+    assert not Run(Path("results/a")).metrics()
+
+
+def test_what_is_left_in_a_folder_of_samples_is_told(points):
+    assert "left as" not in points(sampling, "--ckpt_path", "results/a", "--nfe_list", 1)
+    assert "samples: left as they were: nfe=1 (--nfe_list)\n" in points(sampling, "--ckpt_path", "results/a", "--nfe_list", 2)
+
+
+def test_the_list_names_the_metric(points):
+    """measure_fid.py is not told the challenge: sampling.json says it."""
+    points(sampling, "--ckpt_path", "results/a", "--nfe_list", 1)
+    assert points(measure_fid, "--generated_dir", "samples/nfe=1").endswith("added to results/a/metrics.jsonl\n")
+    score = last_scores(Run(Path("results/a")))[1]
+    assert points(runs, "results").splitlines()[1].endswith(f"  chamfer 1: {score:.2f}")
+
+
+def test_a_teacher_that_was_moved_too(points, tmp_path):
+    """The student's time counts its teacher's, and it is continued with it, though its path is another one now."""
+    change("results/a", run_id="the teacher")
+    flags = ["--method", "progressive", "--teacher", "results/a"]
+    points(train, *POINTS, "--run_name", "student", *flags)
+    shutil.move("results", "moved")
+    student = Run(tmp_path / "moved" / "student")
+    ((role, folder, seconds),) = earlier_runs(student)
+    assert role == "teacher" and folder.resolve() == tmp_path / "moved" / "a" and seconds > 0
+    points(train, "--resume", "moved/student", "--num_iterations", 4)
+    assert Run(student.folder).training["num_iterations"] == 4 and Run(student.folder).run_id == student.run_id
+
+
+def test_runs_that_cannot_be_listed(old_run, tmp_path, monkeypatch, capsys):
+    """They have a row that says so, and the others are listed as ever; what needs their model says what to do."""
+    waiting, odd = tmp_path / "waiting", tmp_path / "odd"
+    for folder in (waiting, odd):
+        folder.mkdir()
+    shutil.copy(old_run / "training_config.json", waiting)
+    (odd / "training_config.json").write_text("[1]")
+    assert call(runs, monkeypatch, tmp_path) == 0
+    _, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows] == ["odd", "run", "waiting"]
+    assert "cannot be read: " in rows[0] and "expected a JSON object" in rows[0]
+    assert rows[2].split()[1:3] == ["toon", "-"] and rows[2].endswith("not saved yet")
+    for module, flags in ((report, [waiting]), (trajectory, [waiting]), (sampling, ["--ckpt_path", waiting])):
+        told = fails(module, monkeypatch, capsys, *flags)
+        assert f"{waiting} has not saved yet: a run saves every " in told and "wait, or end it" in told

@@ -21,8 +21,10 @@ from src.runs import Run
 def make_parser() -> Parser:
     parser = Parser(prog="python -m src.report", description=__doc__.splitlines()[0])
     parser.add_argument("run", nargs="?", type=Path, help="folder of the run, or a checkpoint in it")
-    parser.add_argument("--metrics", nargs="+", type=Path, help="results of measure_fid.py, if not RUN/fid/nfe=K.json")
-    parser.add_argument("--samples", type=Path, help="folder of folders nfe=K, if not RUN/samples")
+    parser.add_argument("--metrics", nargs="+", type=Path, help="results of measure_fid.py, if not in RUN/metrics.jsonl")
+    parser.add_argument(
+        "--samples", type=Path, help="folder of folders nfe=K, if not what was measured, RUN/samples or ./samples"
+    )
     parser.add_argument("--previews", type=Path, help="folder of step_NNNNNNN.png, if not RUN/previews")
     parser.add_argument("--check", metavar="PDF", type=Path, help="only check this PDF")
     return parser
@@ -63,7 +65,7 @@ def make(run_dir: Path, metrics: list[Path] | None, samples: Path | None, previe
     typeset(blocks, draws, run_dir, pdf)
     if letters := missing_letters("".join(block.text for block in blocks)):
         problems.append(f"letters: the fonts lack {letters[:20]}; write these words in Latin letters")
-    return pdf, problems + check_writeup(pdf, run.challenge.nfe)
+    return pdf, problems + check_writeup(pdf, run.nfe)
 
 
 if __name__ == "__main__":

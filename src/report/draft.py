@@ -10,9 +10,9 @@ from pathlib import Path
 import custom_model
 from src.common.checkpoints import MODEL_CONFIG
 from src.common.cli import UserError
-from src.common.files import PROJECT_ROOT, load_json
-from src.report.run import Writeup, earlier_runs
-from src.runs import trained_seconds
+from src.common.files import PROJECT_ROOT
+from src.report.run import Writeup, earlier_runs, find_method
+from src.runs import Run, trained_seconds
 
 PAPERS_PLACE, METHOD_PLACE = "[[the papers it follows]]", "[[what your method does, in a paragraph]]"
 NO_METHODS = ("method", "challenge", "use_additional_condition", "num_train_timesteps")  # options that are no method's own
@@ -77,14 +77,6 @@ def own_text(cls: type) -> tuple[str, str]:
     return file_text, f"[[what your method does, in a paragraph; it extends {parent.__name__}:]] {description}"
 
 
-def find_method(config: Path) -> type:
-    """The class of the model that model_config.json describes. Raises UserError where custom_model.py builds none of it."""
-    try:
-        return type(custom_model.create_custom_model(device="cpu", **load_json(config)))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{config}: {error}") from error
-
-
 def method_papers(cls: type) -> list[str]:
     """The arXiv numbers that the method's own file names, in order; for custom_model.py those of what it extends."""
     while cls.__module__ == custom_model.__name__:
@@ -128,7 +120,7 @@ def training_text(run: Writeup) -> str:
 
 def time_text(run: Writeup) -> str:
     """The total training time, that of the runs it was built on included; a place where one of them is not known."""
-    mine, earlier = trained_seconds(run.log), earlier_runs(run.training)
+    mine, earlier = trained_seconds(run.log), earlier_runs(Run(run.folder))
     unknown = [path for _, path, seconds in earlier if seconds is None]
     if mine is None or unknown:
         missing = (
@@ -152,7 +144,7 @@ def references_text(run: Writeup, cls: type) -> str:
     """A list: the papers that the files of the method and of its teacher's name, those of FID and weight averages, the code."""
     known = {reference.arxiv: reference.text for reference in read_references() if reference.arxiv}
     papers = method_papers(cls)
-    for _, folder, _ in earlier_runs(run.training):
+    for _, folder, _ in earlier_runs(Run(run.folder)):
         config = folder / MODEL_CONFIG
         papers += method_papers(find_method(config)) if config.is_file() else []
     papers += [AVERAGES] if any(run.training.get("ema_half_lives", [])) else []

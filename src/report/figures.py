@@ -25,13 +25,13 @@ def drawings(run: Writeup) -> tuple[dict[str, Drawing], list[str]]:
         problems.append(f"samples from early training: no preview of the first quarter of {run.steps} steps")
     problems += [
         f"results: no FID at NFE {nfe}; measure it with measure_fid.py (--metrics)"
-        for nfe in run.challenge.nfe
         if nfe not in run.fid
+        else f"results: the FID at NFE {nfe} is of step {run.fid[nfe]['step']} of {run.steps}; sample and measure again"
+        for nfe in run.nfe
+        if nfe not in run.fid or run.fid[nfe].get("step") not in (None, run.steps)
     ]
     problems += [
-        f"samples at NFE {nfe}: none; make them with sampling.py (--samples)"
-        for nfe in run.challenge.nfe
-        if nfe not in run.samples
+        f"samples at NFE {nfe}: none; make them with sampling.py (--samples)" for nfe in run.nfe if nfe not in run.samples
     ]
     return {
         "curves": lambda: curves(run),
@@ -121,14 +121,14 @@ def early(run: Writeup) -> list[Any]:
     span = max(1, min(8 // len(sheets), *(sheet.shape[1] for sheet in sheets)))
     count = min(sheet.shape[0] for sheet in sheets)
     rows = [[image for sheet in sheets for image in sheet[row, :span]] for row in range(count)]
-    labels = [f"NFE {nfe}" for nfe in run.challenge.nfe[:count]]
+    labels = [f"NFE {nfe}" for nfe in run.nfe[:count]]
     return [grid(rows, labels, [short(step) for step in chosen], span)]
 
 
 def samples(run: Writeup, columns: int = 8) -> list[Any]:
     """Two rows of samples for each NFE, of the same noise in the same place."""
     rows, labels = [], []
-    for nfe in (nfe for nfe in run.challenge.nfe if nfe in run.samples):
+    for nfe in (nfe for nfe in run.nfe if nfe in run.samples):
         images = first_samples(run.samples[nfe], 2 * columns)
         for start in range(0, len(images) - columns + 1, columns):
             rows.append(list(images[start : start + columns]))
@@ -140,14 +140,15 @@ def samples(run: Writeup, columns: int = 8) -> list[Any]:
 
 
 def results(run: Writeup) -> list[Any]:
-    """A table: a column for each NFE, a row for FID, and for pytorch-fid's and KID where they were measured at each."""
+    """A table: a column for each NFE; a row for the metric that ranks, and for others and KID if measured at each NFE."""
     if not run.fid:
         return []
     platypus = need("reportlab.platypus")
     style = styles()
-    figures = [("FID (clean-fid)", "fid_score", 1), ("FID (pytorch-fid)", "fid_pytorch", 1), ("KID x 1,000", "kid", 1000)]
+    first, *others = run.challenge.metrics.items()
+    figures = [(first[1], "fid_score", 1), *((title, name, 1) for name, title in others), ("KID x 1,000", "kid", 1000)]
     figures = [figure for figure in figures if all(figure[1] in result for result in run.fid.values())]
-    nfes = sorted({*run.challenge.nfe, *run.fid})
+    nfes = sorted({*run.nfe, *run.fid})
     rows = [["", *(platypus.Paragraph(f"<b>NFE {nfe}</b>", style["cell"]) for nfe in nfes)]]
     for name, key, scale in figures:
         values = [f"{scale * run.fid[nfe][key]:.2f}" if nfe in run.fid else "-" for nfe in nfes]

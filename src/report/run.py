@@ -6,11 +6,25 @@ from typing import Any
 
 import numpy as np
 
+import custom_model
 from src.challenges import Challenge, get_challenge
+from src.challenges._base import FEW_CALLS
+from src.challenges._images import ImageChallenge
+from src.common.checkpoints import MODEL_CONFIG
 from src.common.cli import UserError
 from src.common.files import load_json
 from src.common.images import read_picture
-from src.runs import PREVIEWS, SAMPLES, SCORES, TRAINING_CONFIG, Run, nfe_folders, nfe_of, numbered
+from src.runs import (
+    ORIGINS,
+    PREVIEWS,
+    SCORES,
+    TRAINING_CONFIG,
+    Run,
+    nfe_folders,
+    nfe_of,
+    numbered,
+    scores_of,
+)
 
 EARLY_SHARE = 0.25  # of the steps: previews up to there show the early phases
 SHEET_SCALE = 2  # the enlargement of preview sheets
@@ -20,14 +34,17 @@ SHEET_SCALE = 2  # the enlargement of preview sheets
 class Writeup:
     """What a write-up says of a trained run. Parts that are absent are empty; the write-up names them.
 
-    challenge: what it was trained for. model, training: model_config.json and training_config.json.
+    challenge: what it was trained for. nfe: the numbers of network calls that are told of.
+    model, training: model_config.json and training_config.json.
     log: the lines of log.jsonl.
     previews: step -> sheet of samples. samples: NFE -> folder of PNG files.
-    fid: NFE -> figures by name: fid_score, and where they were measured fid_pytorch, kid, num_generated, num_reference.
+    fid: NFE -> figures by name: fid_score, of the metric that ranks, and where they were measured the challenge's other
+        metrics, kid, num_generated, num_reference, step.
     """
 
     folder: Path
     challenge: Challenge
+    nfe: tuple[int, ...]
     model: dict[str, Any]
     training: dict[str, Any]
     log: list[dict[str, Any]]
@@ -53,34 +70,60 @@ def read_run(
 ) -> Writeup:
     """What the run in this folder gives.
 
-    metrics: results of measure_fid.py or src.evaluation, by default fid/nfe=K.json or samples/nfe=K/metrics.json of the folder.
-    samples: a folder of folders nfe=K, by default folder/samples. previews: a folder of step_NNNNNNN.png, by default
-    folder/previews.
+    metrics: results of measure_fid.py or src.evaluation; by default what measure_fid.py has added to the run's metrics.jsonl,
+    else fid/nfe=K.json of the folder or metrics.json beside the samples.
+    samples: a folder of folders nfe=K, by default where the run's samples lie (Run.samples). previews: a folder of
+    step_NNNNNNN.png, by default folder/previews.
 
-    Raises UserError where there is no run, a file is malformed, or a path given is absent.
+    Raises UserError where there is no run, it has not saved yet, a file is malformed, its samples are no images, or a path
+    given is absent.
     """
     run = Run(folder)
     if not run.exists:
         raise UserError(f"{folder} holds no run: expected {TRAINING_CONFIG} there, which train.py writes into results/RUN")
+    run.check_saved()
     try:
         challenge = get_challenge(run.challenge)
     except ValueError as error:
         raise UserError(f"{folder}: {error}") from error
+    if not isinstance(challenge, ImageChallenge):
+        raise UserError(f"{folder} is of challenge {challenge.name}: a write-up shows images, and its samples are none")
     for path in filter(None, (samples, previews)):
         if not path.is_dir():
             raise UserError(f"no folder {path}")
-    samples = samples or folder / SAMPLES
-    files = metrics or [*samples.glob("nfe=*/metrics.json"), *(folder / SCORES).glob("nfe=*.json")]
+    found = nfe_folders(samples) if samples else run.samples()
+    nfe = challenge.nfe
+    if max(nfe) > FEW_CALLS:  # else all models are sampled alike, and none need be built to know it
+        nfe = challenge.calls_of(find_method(folder / MODEL_CONFIG))
     return Writeup(
         folder,
         challenge,
+        nfe,
         run.model,
         run.training,
         run.log(),
         numbered(previews or folder / PREVIEWS, "step_", ".png"),
-        nfe_folders(samples),
-        dict(sorted(read_fid(path) for path in files)),
+        found,
+        dict(sorted((read_fid(path) for path in metrics) if metrics else known_fid(run, found).items())),
     )
+
+
+def known_fid(run: Run, samples: dict[int, Path]) -> dict[int, dict[str, Any]]:
+    """NFE -> figures, as read_fid has them, of all that was measured of a run.
+
+    What measure_fid.py has added to the run counts most; of the same number of samples, evaluated beside it, KID is told too.
+    """
+    files = [file for folder in samples.values() if (file := folder / "metrics.json").is_file()]
+    found = dict(read_fid(path) for path in (*files, *(run.folder / SCORES).glob("nfe=*.json")))
+    for (nfe, _), row in run.measured().items():
+        scores = scores_of(row)
+        counts = {key: row[key] for key in ("num_generated", "num_reference", "step") if key in row}
+        if "num_reference" not in counts and str(row.get("reference", "")).isdecimal():
+            counts["num_reference"] = int(row["reference"])  # as earlier releases noted it
+        same = found.get(nfe, {}).get("num_generated") == counts.get("num_generated")
+        beside = {"kid": found[nfe]["kid"]} if same and "kid" in found.get(nfe, {}) else {}
+        found[nfe] = {"fid_score": next(iter(scores.values())), **beside, **scores, **counts}
+    return found
 
 
 def read_fid(path: Path) -> tuple[int, dict[str, Any]]:
@@ -95,6 +138,7 @@ def read_fid(path: Path) -> tuple[int, dict[str, Any]]:
         figures |= {"fid_score": modes["clean"]["fid"]["value"], "kid": modes["clean"]["kid"]["value"]}
     if "pytorch" in modes:
         figures["fid_pytorch"] = modes["pytorch"]["fid"]["value"]
+        figures.setdefault("fid_score", figures["fid_pytorch"])
     if not isinstance(figures.get("fid_score"), (int, float)):
         raise UserError(f"{path}: expected a result of measure_fid.py, found no fid_score")
     for name in (path.name, path.parent, figures.get("generated_dir", "")):
@@ -103,19 +147,29 @@ def read_fid(path: Path) -> tuple[int, dict[str, Any]]:
     raise UserError(f"{path}: of which NFE? Name the file nfe=K.json, or measure a folder nfe=K")
 
 
-def earlier_runs(training: dict[str, Any]) -> list[tuple[str, Path, float | None]]:
+def find_method(config: Path) -> type:
+    """The class of the model that model_config.json describes. Raises UserError where custom_model.py builds none of it."""
+    try:
+        return type(custom_model.create_custom_model(device="cpu", **load_json(config)))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{config}: {error}") from error
+
+
+def earlier_runs(run: Run) -> list[tuple[str, Path, float | None]]:
     """The runs that this one was built on, and those that they were, each once: (its role, its folder, seconds or None)."""
+    roles = dict(zip(ORIGINS, ("teacher", "first weights"), strict=True))
     found: dict[Path, tuple[str, Path, float | None]] = {}
-    waiting = [training]
+    waiting = [run]
     while waiting:
-        settings = waiting.pop(0)
-        for key, role in (("teacher", "teacher"), ("init_from", "first weights")):
-            run = Run.of(settings.get(key) or "")
-            if not settings.get(key) or run.folder.resolve() in found:
+        student = waiting.pop(0)
+        for key, role in roles.items():
+            checkpoint = student.origin(key)
+            if checkpoint is None or checkpoint.parent.resolve() in found:
                 continue
-            found[run.folder.resolve()] = (role, run.folder, run.seconds())
-            if run.exists:
-                waiting.append(run.training)
+            earlier = Run.of(checkpoint)
+            found[earlier.folder.resolve()] = (role, earlier.folder, earlier.seconds())
+            if earlier.exists:
+                waiting.append(earlier)
     return list(found.values())
 
 

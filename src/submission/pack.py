@@ -18,12 +18,17 @@ from src.common.cli import Parser, UserError, number
 from src.common.files import PROJECT_ROOT, check_output, load_json, load_torch, save_torch, write_whole
 from src.common.noise import image_seeds
 from src.common.sampling import sample_batch
-from src.runs import BEST, CURVES, LAST, LOG, TRAINING_CONFIG, checkpoint_of, nfe_folders, scale_name
+from src.runs import BEST, CURVES, LAST, LOG, METRICS, TRAINING_CONFIG, checkpoint_of, nfe_folders, scale_name
 from src.submission.archive import content_hash
 from src.submission.contents import CHECKPOINT, CODE, CONFIG, SAMPLED, closure, foreign_imports, source_files
 from src.submission.manifest import states
 
-RESULTS = (LOG, TRAINING_CONFIG, CURVES, "metrics.json")
+RESULTS = {  # of a run's files those that go along -> what the zip lacks without
+    LOG: "losses",
+    TRAINING_CONFIG: "settings of the training",
+    CURVES: "curves",
+    METRICS: "scores; measure_fid.py adds them to the run",
+}
 DATE = (1980, 1, 1, 0, 0, 0)  # of every member, so that the same files make the same zip
 FLOAT16_BOUND = 0.5
 LARGE = 1024  # numbers of a tensor that is worth leaving out
@@ -53,7 +58,8 @@ def pack(
     """Write the zip `out` and return what is in it, in order.
 
     Args:
-        run: folder with last.ckpt (or best_model.pt) and model_config.json; its log and curves go along as results/.
+        run: folder with last.ckpt (or best_model.pt) and model_config.json; its log, settings, curves and
+            scores go along as results/.
         writeup: the PDF; None leaves it out.
         float16: store the weights in half the bytes, if images change by less than bound.
         bound: the largest mean absolute change of a pixel at any NFE, in steps of 1/255.
@@ -79,6 +85,8 @@ def pack(
 
     sources = {name: root / name for name in files}
     sources |= {f"results/{name}": run / name for name in RESULTS if (run / name).is_file()}
+    if absent := [f"no {name} ({what})" for name, what in RESULTS.items() if not (run / name).is_file()]:
+        print(f"note: left out, since {run} has none of it: {', '.join(absent)}")
     sources[CONFIG] = run / MODEL_CONFIG
     if writeup is not None:
         sources[writeup.name] = writeup

@@ -23,6 +23,7 @@ def saved_flags(run: Run) -> dict[str, Any]:
     """The flags of train.py that a run was started with."""
     kept = {item.name for item in fields(TrainingConfig)} | {*DATA_FLAGS, "teacher"}
     training = {name: value for name, value in run.training.items() if name in kept}
+    training |= {"teacher": str(run.origin("teacher"))} if training.get("teacher") else {}
     training["class_conditional"] = bool(run.model.get("classes"))
     return {**run.model, **training, "precision": precision_flag(run.training["precision"])}
 

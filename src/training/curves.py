@@ -5,7 +5,7 @@ from typing import Any
 
 from src.common.figures import Figure, matplotlib
 from src.common.files import write_whole
-from src.runs import CURVES, Run
+from src.runs import CURVES, Run, scores_of
 
 PANELS = {  # title -> what the keys of its curves have in common
     "training loss": re.compile("loss"),
@@ -14,7 +14,6 @@ PANELS = {  # title -> what the keys of its curves have in common
     "score on the development split": re.compile("(?!fid).*_nfe"),
 }
 MEASURED = "measured by measure_fid.py"
-NO_SCORES = ("step", "images_seen", "nfe", "seed", "num_samples", "num_generated")  # numbers of metrics.jsonl beside the scores
 
 
 class PlainNumbers(matplotlib.ticker.LogFormatter):
@@ -72,7 +71,8 @@ def _measured(rows: list[dict[str, Any]]) -> Curves:
     curves: dict[str, dict[float, float]] = {}
     for row in rows:
         options = "".join(f", {name} {value}" for name, value in (row.get("options") or {}).items())
-        for name, value in row.items():
-            if isinstance(value, float) and name not in NO_SCORES and row.get("images_seen"):
+        options += f", guidance {row['guidance_scale']:g}" if row.get("guidance_scale") else ""
+        for name, value in scores_of(row).items():
+            if row.get("images_seen"):
                 curves.setdefault(f"{name}, NFE {row.get('nfe')}{options}", {})[row["images_seen"]] = value
     return {label: list(points.items()) for label, points in curves.items()}

@@ -2,6 +2,7 @@
 
 import contextlib
 import platform
+import secrets
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from src.common.devices import autocast, device_name
 from src.common.files import save_json, write_whole
 from src.common.noise import image_seeds
 from src.methods._base import Method
-from src.runs import LAST, PREVIEW, PREVIEWS, RESUME, TRAINING_CONFIG, Run
+from src.runs import LAST, ORIGINS, PREVIEW, PREVIEWS, RESUME, TRAINING_CONFIG, Run, checkpoint_of, refer_to
 from src.training.curves import draw_curves
 from src.training.ema import EMA, Name
 from src.training.log import RunLog
@@ -143,8 +144,13 @@ def as_sampled(state: TrainingState, half_life: Name | None, dtype: torch.dtype,
 
 
 def write_training_config(run_dir: Path, device: torch.device, entries: dict[str, Any]) -> None:
-    """Write training_config.json: the command, these entries, and what it runs on."""
+    """Write training_config.json: the command, the run's identity, these entries, and what it runs on.
+
+    Of the runs that the entries name (ORIGINS) it says besides how they are found when they have been moved.
+    """
+    run = Run(run_dir)
+    run_id = (run.can_resume and run.run_id) or secrets.token_hex(8)
+    origins = {key: refer_to(checkpoint_of(entries[key]), run_dir) for key in ORIGINS if entries.get(key)}
     versions = {"torch": torch.__version__, "python": platform.python_version()}
-    save_json(
-        {"command": shlex.join(sys.argv), **entries, "device": device_name(device), **versions}, run_dir / TRAINING_CONFIG
-    )
+    told = {"command": shlex.join(sys.argv), "run_id": run_id, **entries, **({"origins": origins} if origins else {})}
+    save_json({**told, "device": device_name(device), **versions}, run_dir / TRAINING_CONFIG)

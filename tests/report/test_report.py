@@ -23,6 +23,7 @@ from src.report.check import told_nfes
 from src.report.draft import method_papers, own_text, read_references
 from src.report.run import cut_sheet, earlier_runs, early_previews, read_run
 from src.report.typeset import COLUMN, SIDE, fonts, markup, parse
+from src.runs import Run, identity_of, nfe_of, note_sampling
 from tests import shipped
 from tests.helpers import call, fails, random_images
 
@@ -367,7 +368,7 @@ def test_time_of_the_teacher_counts(run):
     write_json(student / "training_config.json", {**config, "teacher": str(run), "init_from": str(run / "last.ckpt")})
     assert "**Total training time: 2 h 30 min** (this run 1 h 15 min, teacher first" in report.draft(read_run(student))
     write_json(run / "training_config.json", {**config, "init_from": str(run.parent / "gone")})
-    found = [(role, seconds) for role, _, seconds in earlier_runs(read_run(student).training)]
+    found = [(role, seconds) for role, _, seconds in earlier_runs(Run(student))]
     assert found == [("teacher", 4500.0), ("first weights", None)]
     assert re.search(r"Total training time:\*\* \[\[.*gone", report.draft(read_run(student)))
 
@@ -381,6 +382,47 @@ def test_figures_of_the_evaluation(run):
     fid = read_run(run).fid
     assert list(fid) == [1, 2, 4] and fid[4]["fid_score"] == 28.0
     assert (fid[1]["kid"], fid[1]["fid_pytorch"], fid[1]["num_generated"]) == (0.001, 8.0, 5)
+
+
+def test_what_measure_fid_has_added_to_the_run(run, monkeypatch, capsys):
+    """The last line of each NFE counts before files of results; a score of an earlier step is told, and an old line is read."""
+    row = {"step": STEPS, "fid_clean": 9.0, "fid_pytorch": 8.0, "num_generated": 7, "num_reference": 6}
+    for score in (99.0, 9.0):
+        Run(run).add_metrics({**row, "nfe": 1, "fid_clean": score})
+    Run(run).add_metrics({"nfe": 2, "fid_clean": 11.0, "num_generated": 7, "reference": "6", "step": STEPS // 2})
+    fid = read_run(run).fid
+    assert fid[1] == {"fid_score": 9.0, **row}
+    assert (fid[2]["fid_score"], fid[2]["num_reference"], fid[4]["fid_score"]) == (11.0, 6, 10.0)
+    line = fails(report, monkeypatch, capsys, run)
+    assert "results: the FID at NFE 2 is of step 500 of 1000; sample and measure again" in line and "at NFE 1" not in line
+
+
+def test_samples_that_lie_elsewhere(run, tmp_path, monkeypatch):
+    """Those that were measured are found by metrics.jsonl, those in ./samples by their sampling.json; another run's are not."""
+    monkeypatch.chdir(tmp_path)
+    shutil.move(run / "samples", tmp_path / "away")
+    shutil.move(tmp_path / "away" / "nfe=4", tmp_path / "samples" / "nfe=4")
+    assert not read_run(run).samples
+    (run / "last.ckpt").touch()
+    for folder in ("away/nfe=1", "away/nfe=2", "samples/nfe=4"):
+        entry = {"checkpoint": run / "last.ckpt", **identity_of(run / "last.ckpt"), "nfe": nfe_of(folder)}
+        note_sampling(tmp_path / folder, entry)
+    Run(run).add_metrics({"nfe": 1, "fid_clean": 9.0}, tmp_path / "away" / "nfe=1")
+    samples = read_run(run).samples
+    assert {nfe: folder.resolve() for nfe, folder in samples.items()} == {
+        1: tmp_path / "away" / "nfe=1",
+        4: tmp_path / "samples" / "nfe=4",
+    }
+    other = Path(shutil.copytree(run, tmp_path / "runs" / "other"))
+    (other / "last.ckpt").write_text("other weights")
+    (other / "metrics.jsonl").unlink()
+    note_sampling(tmp_path / "samples" / "nfe=4", {"checkpoint": other / "last.ckpt", **identity_of(other / "last.ckpt")})
+    assert list(read_run(run).samples) == [1] and list(read_run(other).samples) == [4]
+
+
+def test_a_write_up_is_of_images(run, monkeypatch, capsys):
+    write_json(run / "model_config.json", {"method": "ddpm", "challenge": "toy2d"})
+    assert "a write-up shows images, and its samples are none" in fails(report, monkeypatch, capsys, run)
 
 
 def test_curves_are_of_one_average(run):

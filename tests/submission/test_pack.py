@@ -299,7 +299,10 @@ def test_what_the_staff_replace_is_told(run, tmp_path, monkeypatch, capsys):
     changed = {name: digests if name != "src/network.py" else {"kit": "0" * 64} for name, digests in read_manifest().items()}
     monkeypatch.setattr(sys.modules["src.submission.manifest"], "read_manifest", lambda: changed)
     pack(run, tmp_path / "submission.zip", None)
-    assert "note: changed, the staff will put their own in place: src/network.py" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "note: changed, the staff will put their own in place: src/network.py" in told
+    absent = "no training_config.json (settings of the training), no training_curves.png (curves), no metrics.jsonl (scores; "
+    assert f"note: left out, since {run} has none of it: {absent}" in told
 
 
 def in_a_clone(folder, model, *flags):

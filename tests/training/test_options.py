@@ -162,7 +162,9 @@ def test_measurements_are_drawn_beside_the_log(tmp_path, monkeypatch):
     for seen, fid in ((8, 30.0), (16, 20.0), (16, 19.0)):
         run.add_metrics({"nfe": 4, "images_seen": seen, "fid_pytorch": fid, "seed": 1, "options": {"eta": 1.0}})
     run.add_metrics({"nfe": 1, "images_seen": None, "fid_pytorch": 1.0})  # of no known step: not drawn
-    assert panels()["measured by measure_fid.py"] == ["fid_pytorch, NFE 4, eta 1.0"]
+    run.add_metrics({"nfe": 2, "images_seen": 8, "fid_pytorch": 9.0, "guidance_scale": 7.5})
+    curves = ["fid_pytorch, NFE 4, eta 1.0", "fid_pytorch, NFE 2, guidance 7.5"]
+    assert panels()["measured by measure_fid.py"] == curves
     assert (tmp_path / "training_curves.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -18,7 +18,7 @@ from src.common.figures import Figure
 from src.common.files import check_output, write_whole
 from src.common.noise import image_seeds
 from src.evaluation.trajectory import WHATS, trajectory
-from src.runs import checkpoint_of
+from src.runs import saved_checkpoint
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -39,7 +39,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    checkpoint = checkpoint_of(args.run)
+    checkpoint = saved_checkpoint(args.run)
     challenge = find_challenge(None, checkpoint)
     if not isinstance(challenge, ImageChallenge):
         raise UserError(f"{args.run} is of challenge {challenge.name}: its samples are no images")
