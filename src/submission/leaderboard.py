@@ -24,7 +24,7 @@ from PIL import Image
 from src.challenges import Published, get_challenge
 from src.common.files import write_whole
 
-SCORES = ("fid", "fid_spread", "kid", "kid_error", "calls", "network_share")
+SCORES = ("fid", "fid_spread", "fid_public", "kid", "kid_error", "calls", "network_share")
 NAME_LENGTH, REASON_LENGTH = 60, 240  # characters that are shown
 SHEET_PIXELS = 640  # the longer side of a picture on the page
 MOST_PIXELS = 50_000_000  # of a picture that is opened at all
@@ -44,6 +44,7 @@ class Entry:
     fid: float | None
     fid_spread: float | None
     fid_seeds: list[float]
+    fid_public: float | None  # of the images that the team has made itself, with the seed of the course
     kid: float | None
     kid_error: float | None
     calls: float | None
@@ -203,8 +204,8 @@ def picture(folder: Path, path: Any) -> str:
 
 def as_csv(entries: list[dict[str, Any]], failures: list[dict[str, str]]) -> str:
     """A row for each team and NFE, then one for each failure."""
-    columns = ["nfe", "rank", "team", "submission", "method", "fid", "fid_spread", "fid_seeds", "kid", "kid_error", "calls"]
-    columns += ["network_share"]
+    columns = ["nfe", "rank", "team", "submission", "method", "fid", "fid_spread", "fid_seeds", "fid_public"]
+    columns += ["kid", "kid_error", "calls", "network_share"]
     columns += ["seeds", "num_images", "graded_at", "sha256", "code", "reason"]
     stored = io.StringIO()
     writer = csv.DictWriter(stored, columns, lineterminator="\r\n")
@@ -303,10 +304,9 @@ def nfe_section(nfe: int, entries: list[Entry], references: Sequence[Published])
     rows = [(entry.fid, 0, entry_row(entry, full)) for entry in mine]
     rows += [(reference.scores[nfe], 1, reference_row(reference, nfe, full)) for reference in others]
     body = "\n".join(row for _, _, row in sorted(rows, key=lambda row: row[:2]))
-    head = (
-        heading("Rank", "number") + heading("Team", "text") + heading("FID", "number", "ascending") + heading("KID", "number")
-    )
-    head += heading("Calls", "number") + heading("From network", "number") + heading("Samples")
+    head = heading("Rank", "number") + heading("Team", "text") + heading("FID", "number", "ascending")
+    head += "".join(heading(label, "number") for label in ("Public seed", "KID", "Calls", "From network"))
+    head += heading("Samples")
     caption = f"{'One network call' if nfe == 1 else f'{nfe} network calls'} per image. Press a heading to sort."
     return f"""<section id="nfe{nfe}" aria-label="NFE {nfe}">
 <h2>NFE {nfe}</h2>
@@ -335,6 +335,7 @@ def entry_row(entry: Entry, full: float) -> str:
         cell(
             "FID", entry.fid, f'<span title="{seeds}">{plus_minus(entry.fid, entry.fid_spread, 2)}</span>{bar(entry.fid, full)}'
         ),
+        cell("FID, public seed", entry.fid_public, "" if entry.fid_public is None else f"{entry.fid_public:.2f}"),
         cell("KID x 1,000", kid, plus_minus(kid, error, 2)),
         cell("Calls per image", entry.calls, "" if entry.calls is None else f"{entry.calls:g}"),
         cell("From network", entry.network_share, "" if entry.network_share is None else f"{entry.network_share:.2%}"),
@@ -349,7 +350,7 @@ def reference_row(reference: Published, nfe: int, full: float) -> str:
         '<td class="number rank" data-label="Rank">\u2013</td>',
         name_cell(reference.name, [reference.note]),
         cell("FID", value, f"{value:.1f}{bar(value, full)}"),
-        '<td class="number"></td>' * 3,
+        '<td class="number"></td>' * 4,
         '<td class="wide"></td>',
     ]
     return f'<tr class="reference">{"".join(cells)}</tr>'

@@ -26,6 +26,7 @@ def result(team, fids, status="graded", reason=None, **more):
             "fid": fid,
             "fid_spread": 0.3,
             "fid_seeds": [fid - 0.3, fid + 0.3],
+            "fid_public": fid + 0.25,
             "kid": -0.0004,
             "kid_error": 0.0002,
             "calls": n,
@@ -203,13 +204,15 @@ def test_names_are_text_and_no_script_but_ours_runs(page):
 def test_sorting(page):
     """By FID at first; by a heading's column when it is pressed, the other way when pressed again; no value comes last."""
     press = "document.querySelectorAll('#nfe1 thead button')[{}].click()"
+    own = page.evaluate("document.querySelector('#nfe1 [data-label=\"FID, public seed\"]').innerText")
+    assert "50.25" in own, "the figure that the team has measured itself"
     sorts = "[...document.querySelectorAll('#nfe1 th[aria-sort]')].map(th => th.ariaSort)"
     assert column(page, ".name bdi")[:3] == ["Floor", "Alpha", "Tie two"] and column(page, ".name bdi")[-1] == "Baseline"
     page.evaluate(press.format(0))
     assert column(page, ".rank") == ["1", "2", "2", "4", "5", "6", "7", "\u2013", "\u2013"]
     page.evaluate(press.format(0))
     assert column(page, ".rank") == ["7", "6", "5", "4", "2", "2", "1", "\u2013", "\u2013"]
-    assert page.evaluate(sorts) == ["descending", *["none"] * 5]
+    assert page.evaluate(sorts) == ["descending", *["none"] * 6]
     page.evaluate(press.format(1))
     names = column(page, ".name bdi")
     assert sorted(names, key=str.casefold)[2:] == names[2:] and page.evaluate(sorts)[1] == "ascending"
