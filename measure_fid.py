@@ -194,13 +194,16 @@ def add_to_run(folder: Path, challenge: Challenge, scores: dict[str, Any]) -> st
         return f"added to no run: sampling.json is of {sampled.get('num_samples')} samples here, and these are other ones"
     checkpoint, was = find_checkpoint(sampled, folder.parent), Path(sampled["checkpoint"])
     if checkpoint is None:
-        now = "what lies there now is another" if was.is_file() else "put it back, or sample anew"
-        return f"added to no run: that of these samples is not found; it was {shown_path(was.parent)}; {now}"
+        if was.is_file():
+            return f"added to no run: {shown_path(was.parent)} is not the run of these samples, and theirs is not found"
+        place = "put it below the folder of this command or beside the samples, or sample anew"
+        return f"added to no run: the run of these samples, {was.parent.name}, is not found; {place}"
     run = Run.of(checkpoint)
     if not run.exists:
         return f"added to no run: {shown_path(checkpoint)} lies in none"
     if (run.challenge or get_challenge().name) != challenge.name:
-        return f"added to no run: {shown_path(run.folder)} is of challenge {run.challenge}, measured was as {challenge.name}"
+        theirs = f"{shown_path(run.folder)} is of challenge {run.challenge}"
+        return f"added to no run: {theirs}, but the samples were measured as {challenge.name}"
     date = datetime.now().isoformat(timespec="seconds")
     run.add_metrics({**sampled, "checkpoint": checkpoint.name, **scores, "date": date}, folder)
     draw_curves(run)

@@ -24,6 +24,7 @@ from typing import Any
 from src.common.checkpoints import MODEL_CONFIG, read_model_config
 from src.common.cli import Parser, UserError, run_script
 from src.common.files import append_json_line, file_sha256, load_json, load_json_lines, save_json
+from src.common.locks import owner_of
 
 LAST = "last.ckpt"
 BEST = "best_model.pt"  # in the place of LAST where a run has become a folder of checkpoints/
@@ -78,11 +79,13 @@ class Run:
 
     def check_saved(self) -> None:
         """Raise UserError, saying what to do, where train.py has begun it and saved nothing yet."""
-        if self.exists and not (self.folder / MODEL_CONFIG).is_file():
-            raise UserError(
-                f"{self.folder} has {NOT_SAVED}: a run saves every {self.training.get('save_interval')} steps, and when Ctrl-C "
-                "ends it; wait, or end it"
-            )
+        if not self.exists or (self.folder / MODEL_CONFIG).is_file():
+            return
+        if owner_of(self.folder):
+            how = f"a run saves every {self.training.get('save_interval')} steps, and when Ctrl-C ends it; wait, or end it"
+        else:
+            how = "it ended before that; give the train.py command again that began it"
+        raise UserError(f"{self.folder} has {NOT_SAVED}: {how}")
 
     def origin(self, key: str) -> Path | None:
         """The checkpoint that a flag of ORIGINS named when it was trained, wherever it lies now; None where there is none.

@@ -15,6 +15,7 @@ import sampling
 import train
 from src import runs
 from src.challenges import get_challenge
+from src.common.locks import owned
 from src.evaluation.trajectory import __main__ as trajectory
 from src.report import __main__ as report
 from src.report.run import earlier_runs
@@ -207,10 +208,9 @@ def test_a_run_that_was_moved_gets_its_score(points, tmp_path):
 
     shutil.rmtree("kept")
     change("results/a", run_id="another")
-    lost = "added to no run: that of these samples is not found; it was results/a; "
-    assert add("samples/nfe=1") == f"{lost}what lies there now is another"
+    assert add("samples/nfe=1") == "added to no run: results/a is not the run of these samples, and theirs is not found"
     shutil.rmtree("results")
-    assert add("samples/nfe=1") == f"{lost}put it back, or sample anew"
+    assert add("samples/nfe=1").startswith("added to no run: the run of these samples, a, is not found; put it below ")
 
 
 def test_samples_that_move_with_their_run(points, tmp_path):
@@ -244,7 +244,7 @@ def test_why_a_score_is_added_nowhere(points):
     assert told == "added to no run: sampling.json is of 2048 samples here, and these are other ones"
     points(sampling, "--ckpt_path", "results/a", "--nfe_list", 1)
     told = measure_fid.add_to_run(Path("samples/nfe=1"), get_challenge(), {"fid_clean": 1.0, "num_generated": 2048})
-    assert told == "added to no run: results/a is of challenge toy2d, measured was as simpsons"
+    assert told == "added to no run: results/a is of challenge toy2d, but the samples were measured as simpsons"
     Path("samples/sampling.json").unlink()
     told = measure_fid.add_to_run(Path("samples/nfe=1"), toy2d, scores)
     assert told == "added to no run: beside samples/nfe=1 no sampling.json says what made it"
@@ -291,4 +291,7 @@ def test_runs_that_cannot_be_listed(old_run, tmp_path, monkeypatch, capsys):
     assert rows[2].split()[1:3] == ["toon", "-"] and rows[2].endswith("not saved yet")
     for module, flags in ((report, [waiting]), (trajectory, [waiting]), (sampling, ["--ckpt_path", waiting])):
         told = fails(module, monkeypatch, capsys, *flags)
-        assert f"{waiting} has not saved yet: a run saves every " in told and "wait, or end it" in told
+        assert f"{waiting} has not saved yet: it ended before that; give the train.py command again" in told
+    with owned(waiting):
+        told = fails(report, monkeypatch, capsys, waiting)
+    assert "not saved yet: a run saves every " in told and "wait, or end it" in told

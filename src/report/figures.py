@@ -22,7 +22,9 @@ def drawings(run: Writeup) -> tuple[dict[str, Drawing], list[str]]:
     if not any(name.startswith("loss") for name in run.curves()):
         problems.append(f"loss curves: {run.folder / LOG} has no losses")
     if not early_previews(run):
-        problems.append(f"samples from early training: no preview of the first quarter of {run.steps} steps")
+        problems.append(
+            f"samples from early training: no preview before step {run.steps}; give train.py a --save_interval below"
+        )
     problems += [
         f"results: no FID at NFE {nfe}; measure it with measure_fid.py (--metrics)"
         if nfe not in run.fid

@@ -177,8 +177,12 @@ def earlier_runs(run: Run) -> list[tuple[str, Path, float | None]]:
 
 
 def early_previews(run: Writeup, most: int = 8) -> dict[int, Path]:
-    """Up to `most` previews of the first quarter of the steps, evenly chosen from those after a thousandth of them."""
+    """Up to `most` previews of the first quarter of the steps, evenly chosen from those after a thousandth of them.
+
+    Of a run that is too short to have one there, the first one before its end.
+    """
     steps = [step for step in run.previews if run.steps / 1000 <= step <= EARLY_SHARE * run.steps]
+    steps = steps or [step for step in run.previews if step < run.steps][:1]
     chosen = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(most, len(steps)))})
     return {steps[i]: run.previews[steps[i]] for i in chosen}
 

@@ -127,7 +127,7 @@ def test_bad_checkpoints_are_one_line(page, shipped, results, tmp_path):
     assert said(page(results)).startswith(f"{results} is a folder of 2 runs: type in the path of a run, such as {results}")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "training_config.json").write_text('{"save_interval": 500}')
-    assert said(page(tmp_path / "begun")).startswith(f"{tmp_path / 'begun'} has not saved yet: it does so every 500 steps")
+    assert said(page(tmp_path / "begun")).startswith(f"{tmp_path / 'begun'} has not saved yet: it ended before that")
 
 
 @needs_streamlit

