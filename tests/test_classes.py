@@ -167,7 +167,7 @@ def test_autoguidance(labelled, monkeypatch, capsys):
     sample(monkeypatch, labelled, "--guidance_scale", "2", "--autoguidance", weak)
     sample(monkeypatch, labelled, "--guidance_scale", "2", save_dir="free")
     assert np.abs(pictures("samples/nfe=2").astype(int) - pictures("free/nfe=2")).max() > 0
-    assert told_in("samples/sampling.json")["nfe=2"]["autoguidance"].endswith("results/weak/last.ckpt")
+    assert told_in("samples/sampling.json")["nfe=2"]["autoguidance"] == "weak/last.ckpt"
     other = trained(monkeypatch, "other", "--class_conditional", "--method", "ddpm")
     flags = ["--ckpt_path", labelled, "--device", "cpu", "--nfe_list", "2", "--guidance_scale", "2", "--autoguidance", other]
     assert "expected a model of the same method (EDM) and classes" in refused(sampling, monkeypatch, capsys, *flags)

@@ -1,18 +1,16 @@
 """The staff's own base_model.py, network.py and module.py in the place of ours: everything of the kit runs over them."""
 
-import itertools
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT, cache_dir
 from src.methods import method_names
 from src.submission.sandbox import find_kind
+from tests.documents import files_in
 from tests.foreign import CONTRACT, COURSE
 from tests.helpers import read_pngs
 from tests.processes import python
@@ -75,16 +73,9 @@ def handed_in(challenge: str, options: str = "") -> list[str]:
 
 def lay_out_colours(folder: Path) -> None:
     """The challenge of docs/write_a_challenge.md, whose models may learn classes, and data for it."""
-    text = (PROJECT_ROOT / "docs/write_a_challenge.md").read_text()
-    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if 'name="colours"' in block)
-    (folder / "src/challenges/colours.py").write_text(code)
-    for split, (channel, name) in itertools.product(("train", "val"), enumerate(("red", "blue"))):
-        place = folder / "data/colours" / split / name
-        place.mkdir(parents=True)
-        for number in range(12):
-            pixels = np.zeros((16, 16, 3), np.uint8)
-            pixels[..., 2 * channel] = 100 + 10 * number
-            Image.fromarray(pixels).save(place / f"{number}.png")
+    for name, code in files_in("write_a_challenge.md").items():
+        (folder / name).write_text(code)
+    python(folder, "draw_colours.py")
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +129,11 @@ def test_shipped_checkpoints_make_the_same_images(staffed, tmp_path):
         assert np.abs(theirs - ours).max() <= 1, name
 
 
-@pytest.mark.parametrize(("challenge", "options"), [("toon32", ""), ("colours", "--class_conditional")])
+@pytest.mark.parametrize(
+    ("challenge", "options"),
+    [pytest.param("toon32", "", marks=pytest.mark.slow), ("colours", "--class_conditional")],
+    ids=["toon32", "colours"],
+)
 def test_a_team_is_packed_checked_and_graded(staffed, package_file, challenge, options):
     try:
         find_kind()

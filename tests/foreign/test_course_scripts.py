@@ -21,7 +21,7 @@ COMMANDS = {
     "averages": "-m src.training.ema results/r",
     "pack": "-m src.submission pack results/r --no_writeup --out mine.zip",
     "a recipe's plan": "-m recipes.step_seconds --challenge simpsons32 --methods edm --batch_size 1 --repeats 1 --json s.json",
-    "a recipe": "-m recipes.toy2d --methods ddpm --sets circle --iterations 2 --seeds 1 --jobs 1 --out o --table t --figure f",
+    "a recipe": "-m recipes.toy2d --methods ddpm --sets circle --iterations 2 --seeds 1 --jobs 1 --out o --docs d",
     "a benchmark": "-m benchmarks.cost --methods edm --batch_size 1 --repeats 1",
 }
 OTHERS = "benchmarks.sampling, benchmarks.training, benchmarks.fid, benchmarks.evaluation, benchmarks.intervals, recipes.mini"
