@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
+OURS = {"src", "tests", "recipes", "benchmarks", *(path.stem for path in PROJECT_ROOT.glob("*.py"))}
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["torch", "torchvision", "matplotlib.backends.backend_agg", "scipy.linalg"])
 
@@ -62,7 +63,7 @@ def _run(folder: str, words: list[str], environment: dict[str, str], files: list
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     os.chdir(folder)
     elsewhere = [path for path in sys.path if Path(path).resolve() != PROJECT_ROOT]
-    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:  # another test's server may have imported it
         del sys.modules[name]
     match words:
         case ["-c", code, *arguments]:

@@ -27,7 +27,7 @@ for line in sys.argv[1].splitlines():
     else:
         runpy.run_path(sys.argv[0], run_name="__main__")
 """
-COURSES = "--challenge toon --ch 32 --ch_mult 1 1 1 1 --attn 3 --num_res_blocks 1"
+COURSES = "--challenge toon --ch 32 --ch_mult 1 2 2 2 --attn 3 --num_res_blocks 1"
 FEW = "--batch_size 4 --num_iterations 1 --device cpu --precision fp32"
 TRAINED = "--num_iterations 8 --lr 1e-2 --lr_warmup 0"  # so that every call changes the image
 TEACHERS = ("edm", "ddpm", "rectified_flow")
