@@ -92,9 +92,9 @@ class Run:
 
         Where no run of its identity is found, it is the path as it was given.
         """
-        told = self.training.get("origins", {}).get(key)
+        reference = self.training.get("origins", {}).get(key)
         given = self.training.get(key)
-        return (told and find_checkpoint(told, self.folder)) or (checkpoint_of(given) if given else None)
+        return (reference and find_checkpoint(reference, self.folder)) or (checkpoint_of(given) if given else None)
 
     @cached_property
     def model(self) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def make(run_dir: Path, metrics: list[Path] | None, samples: Path | None, previe
     typeset(blocks, draws, run_dir, pdf)
     if letters := missing_letters("".join(block.text for block in blocks)):
         problems.append(f"letters: the fonts lack {letters[:20]}; write these words in Latin letters")
-    told = {problem.partition(":")[0] for problem in problems}
-    return pdf, problems + [problem for problem in check_writeup(pdf, run.nfe) if problem.partition(":")[0] not in told]
+    items = {problem.partition(":")[0] for problem in problems}
+    return pdf, problems + [problem for problem in check_writeup(pdf, run.nfe) if problem.partition(":")[0] not in items]
 
 
 if __name__ == "__main__":
