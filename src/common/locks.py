@@ -136,10 +136,10 @@ def owner_of(folder: Path) -> dict[str, Any]:
     if not is_locked(folder / LOCK):
         return {}
     try:
-        told = json.loads((folder / LOCK).read_text())
+        owner = json.loads((folder / LOCK).read_text())
     except (OSError, ValueError):  # just made, or just gone
         return {}
-    return told if isinstance(told, dict) else {}
+    return owner if isinstance(owner, dict) else {}
 
 
 def describe_owner(folder: Path) -> str:
