@@ -14,6 +14,15 @@ PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests that take minutes too")
+    parser.addoption("--costs", metavar="FOLDER", type=Path, help="write there what each test costs (tests/costs.py)")
+
+
+def pytest_configure(config):
+    folder, controls_workers = config.getoption("--costs"), config.getoption("numprocesses", None)
+    if folder and not controls_workers:
+        from tests.costs import Costs  # imports what the tests do, so that it comes when it is asked for
+
+        config.pluginmanager.register(Costs(folder))
 
 
 def pytest_collection_modifyitems(config, items):
