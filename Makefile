@@ -1,4 +1,4 @@
-# make demo | make test | make lint : each sets up .venv by itself.
+# make demo | make test | make test-slow | make lint : each sets up .venv by itself.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -6,14 +6,15 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python -m recipes.demo
 
-# each worker computes on one core: two that share the cores would wait for each other
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+# Each worker computes on one core: two that share the cores would wait for each other. TESTS: more flags of pytest.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
 test: .venv/ready-dev
-	$(PYTEST)
+	$(PYTEST) $(TESTS)
 
+# the rest: docs/testing.md
 test-slow: .venv/ready-dev
-	$(PYTEST) --slow
+	$(PYTEST) -m slow $(TESTS)
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

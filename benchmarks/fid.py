@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._peak import matrix_peak
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import resolve_device
+from src.common.flops import flops_counted
 from src.evaluation.features import INPUT_SIZE, extract_features, read_images
 from src.evaluation.fid import frechet_distance
 from src.evaluation.inception import Inception
@@ -105,7 +105,7 @@ def make_images(folder: Path, count: int, seed: int) -> str:
 def count_flop(inception: Inception) -> int:
     """Floating-point operations of one image, a multiply-add counted as two."""
     image = torch.zeros(1, 3, INPUT_SIZE, INPUT_SIZE, device=next(inception.parameters()).device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), flops_counted() as counter:
         inception(image)
     return counter.get_total_flops()
 

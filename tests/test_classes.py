@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 import sampling
 import train
+from src.challenges.mnist import DigitsChallenge
 from src.common.checkpoints import load_model
 from src.common.classes import read_classes
 from src.datasets.pairs import __main__ as making
@@ -24,18 +26,23 @@ SHORT = ["--batch_size", "8", "--num_iterations", "4", "--lr_warmup", "0", "--me
 NAMES = ["cat", "wild dog", "3", "4"]
 
 
-@pytest.fixture(autouse=True)
-def digits(tmp_path, monkeypatch):
-    """A working directory with 40 random digits, four of each class, and ten for validation, as idx files."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
+def in_small(monkeypatch, folder):
+    """Work in this folder, with 40 random digits, four of each class, and ten for validation in it, as idx files."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("CHALLENGE_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(DigitsChallenge, "preview_samples", 2)  # 57 calls make a preview
     rng = np.random.default_rng(0)
     splits = {
         split: (rng.integers(0, 256, (n, 1, 28, 28), dtype=np.uint8), np.arange(n) % 10)
         for split, n in (("train", 40), ("val", 10))
     }
-    write_idx(tmp_path / "digits", splits, zipped=False)
+    write_idx(folder / "digits", splits, zipped=False)
     return splits
+
+
+@pytest.fixture(autouse=True)
+def digits(tmp_path, monkeypatch):
+    return in_small(monkeypatch, tmp_path)
 
 
 def assert_runs(*args):
@@ -56,9 +63,19 @@ def trained(monkeypatch, name, *flags):
     return f"results/{name}/last.ckpt"
 
 
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labelled")
+    with pytest.MonkeyPatch.context() as patch:
+        in_small(patch, folder)
+        return folder / trained(patch, "labelled", "--class_conditional", "--method", "edm")
+
+
 @pytest.fixture
-def labelled(monkeypatch):
-    return trained(monkeypatch, "labelled", "--class_conditional", "--method", "edm")
+def labelled(trained_once, digits):
+    """A model of classes in results/labelled, for the test alone."""
+    shutil.copytree(trained_once.parent, "results/labelled")
+    return "results/labelled/last.ckpt"
 
 
 def sample(monkeypatch, checkpoint, *flags, count=12, save_dir="samples", nfe=("2",)):

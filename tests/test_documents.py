@@ -49,6 +49,7 @@ def copy(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_write_a_method(copy):
     """From the first line to the last: the methods are found and pass their tests, one is trained, sampled and compared."""
     documents = {path: path.read_bytes() for path in (copy.folder / "docs").rglob("*.md")}
@@ -66,6 +67,7 @@ def test_write_a_method(copy):
     assert {path: path.read_bytes() for path in (copy.folder / "docs").rglob("*.md")} == documents
 
 
+@pytest.mark.slow
 def test_nothing_else_is_asked_of_a_method_of_ones_own(copy):
     """With the document's methods in place, the tests that look at the kit's own pass; its row in README.md changes that."""
     names = " or ".join(OF_THE_KIT.values())

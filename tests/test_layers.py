@@ -1,6 +1,7 @@
 """Which room imports which: the table of the design, read from the source; and that each fact stands in one place."""
 
 import ast
+import functools
 import json
 import sys
 from pathlib import Path
@@ -65,9 +66,15 @@ FILES = [
 ]
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Everything that a file's code is made of."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imports(path: Path) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -146,7 +153,7 @@ def test_matplotlib_is_imported_in_one_place_and_has_no_backend():
         names = {name for name in imports(path) if name.split(".")[0] == "matplotlib"}
         assert not names or path == SRC / "common" / "figures.py", f"{path}: take it from src.common.figures"
         assert not {name for name in names if "pyplot" in name}, path
-        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        calls = [node.func for node in nodes(path) if isinstance(node, ast.Call)]
         assert "matplotlib.use" not in map(ast.unparse, calls), path
 
 
@@ -235,10 +242,11 @@ LITERALS = {  # what stands in one room alone -> that room
 }
 
 
+@functools.cache
 def literals(path: Path) -> set:
     """The constants of a file, and its tuples and lists of constants, as tuples."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Constant):
             found.add(node.value)
         elif isinstance(node, (ast.Tuple, ast.List)) and all(isinstance(item, ast.Constant) for item in node.elts):
@@ -261,7 +269,7 @@ def test_nothing_asks_which_challenge_it_is():
     for path in FILES:
         if (SRC / "challenges") in path.parents or path.name == "dataset.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.Compare):
                 told = {item.value for item in ast.walk(node) if isinstance(item, ast.Constant)}
                 assert not names & told, f"{path}, line {node.lineno}"

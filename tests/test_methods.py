@@ -13,9 +13,11 @@ from src.network import UNet
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
 from tests import shipped
-from tests.helpers import SHAPE, TINY, tiny_model
+from tests.helpers import SHAPE, TINY, slow_but, tiny_model
 from tests.methods import battery, oracles_flow
 
+# custom and reflow repeat what rectified_flow has
+OTHERS = slow_but([name for name in method_names() if name not in ("custom", "reflow")], method_names())
 CHECKS = [
     battery.check_ends_of_forward_process,
     battery.check_oracle_step,
@@ -31,13 +33,13 @@ CHECKS = [
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("method", OTHERS)
 def test_battery(method, check):
     check(lambda: tiny_model(method))
 
 
 @pytest.mark.parametrize("check", [battery.check_bfloat16_images, battery.check_bfloat16_loss])
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("method", slow_but(["rectified_flow", "meanflow", "gdd"], method_names()))
 def test_in_bfloat16(method, check):
     check(lambda: tiny_model(method))
 
@@ -50,15 +52,19 @@ def test_jumps(method):
     oracles_flow.check_points(method)
 
 
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("method", OTHERS)
 def test_save_and_load(method, tmp_path):
     battery.check_save_and_load(lambda: tiny_model(method), create_custom_model, {"method": method, **TINY}, tmp_path)
 
 
-@pytest.mark.parametrize("check", [battery.check_noise_of_the_loop, battery.check_checkpoint_is_average])
-@pytest.mark.parametrize("method", method_names())
-def test_trained_by_the_loop(method, check, tmp_path):
-    check(lambda: tiny_model(method), tmp_path)
+@pytest.mark.parametrize("method", OTHERS)
+def test_noise_of_the_loop(method, tmp_path):
+    battery.check_noise_of_the_loop(lambda: tiny_model(method), tmp_path)
+
+
+@pytest.mark.parametrize("method", slow_but(["custom", "gdd", "progressive"], method_names()))
+def test_checkpoint_is_average(method, tmp_path):
+    battery.check_checkpoint_is_average(lambda: tiny_model(method), tmp_path)
 
 
 @pytest.mark.slow
@@ -85,7 +91,7 @@ def test_twenty_iterations_of_the_full_network(method, tmp_path):
     assert (tmp_path / "last.ckpt").stat().st_size == pytest.approx((tmp_path / "network.pt").stat().st_size, rel=0.01)
 
 
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("method", OTHERS)
 def test_what_is_handed_in_is_the_network(method):
     """The full model's state is within 1 % of a rectified flow's with the same network, in bytes."""
     states = []

@@ -8,8 +8,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from src.common.flops import flops_counted
 from src.module import ResBlock, TimeEmbedding, group_norm
 from src.network import UNet
 from tests.foreign import COURSE
@@ -61,7 +61,7 @@ def test_cost_of_a_forward_pass():
     with torch.device("meta"):
         network = UNet()
         x, t = torch.empty(1, 3, 64, 64), torch.empty(1)
-    with FlopCounterMode(display=False) as counter:
+    with flops_counted() as counter:
         network(x, t)
     assert counter.get_total_flops() == pytest.approx(89.4e9, rel=2e-3)
 
@@ -107,6 +107,7 @@ def test_sinusoid_is_cosine_then_sine_of_falling_frequencies():
     torch.testing.assert_close(sinusoid, torch.cat([(2 * frequencies).cos(), (2 * frequencies).sin()]))
 
 
+@pytest.mark.slow
 def test_compiled_agrees(small):
     network, args = small
     output = network(*args)

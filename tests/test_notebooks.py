@@ -49,8 +49,9 @@ def test_the_folder_is_known():
     assert {path.stem for path in NOTEBOOKS} == set(SMALL)
 
 
+@pytest.mark.slow
 @each
-def test_it_runs(path, tmp_path, monkeypatch, request):
+def test_it_runs(path, tmp_path, monkeypatch, request, python_forked):
     for package in ("nbclient", "ipykernel"):
         pytest.importorskip(package, reason="pip install nbclient ipykernel")
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))

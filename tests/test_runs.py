@@ -62,6 +62,7 @@ def test_an_old_run_is_read_under_the_names_of_today(old_run):
     assert Run(old_run).challenge == "toon" and "data" not in Run(old_run).training
 
 
+@pytest.mark.slow
 def test_an_old_run_is_resumed(old_run, toon, monkeypatch, capsys):
     """To the weights that the release which began it came to."""
     assert call(train, monkeypatch, "--resume", old_run, "--device", "cpu", "--num_iterations", 6) == 0

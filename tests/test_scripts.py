@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ import train
 from src.common.checkpoints import save_model
 from src.common.files import PROJECT_ROOT
 from tests.helpers import BOTH_PRECISIONS, TINY, TINY_FLAGS, assert_pngs_agree, call, fails, read_pngs, tiny_model
+from tests.processes import forked_python
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_sampling_refuses_a_model_that_gives_no_numbers(checkpoint, tmp_path, mo
 
 def test_exit_code_of_the_process():
     result = subprocess.run(
-        [sys.executable, "sampling.py", "--nfe_list", "0"], cwd=PROJECT_ROOT, capture_output=True, text=True, env=os.environ
+        [forked_python(), "sampling.py", "--nfe_list", "0"], cwd=PROJECT_ROOT, capture_output=True, text=True, env=os.environ
     )
     assert result.returncode == 2 and result.stderr.startswith("error: argument --nfe_list")
 

@@ -20,7 +20,7 @@ from src.training.checkpoint import init_network
 from src.training.flags import describe_preset
 from src.training.presets import PRESETS
 from tests import shipped
-from tests.helpers import BOTH_PRECISIONS, FACES_FLAGS, call, fails, tiny_model
+from tests.helpers import BOTH_PRECISIONS, FACES_FLAGS, call, fails, slow_but, tiny_model
 from tests.processes import Python
 
 TOON = [*FACES_FLAGS, "--data", "toon", "--batch_size", 4]
@@ -57,7 +57,7 @@ def test_resume_continues_the_run(toon, tmp_path, monkeypatch, capsys):
 
 
 @BOTH_PRECISIONS
-@pytest.mark.parametrize("given", ["--resume", "--auto_resume", "--auto_resume --precision auto"])
+@pytest.mark.parametrize("given", slow_but(["--resume"], ["--resume", "--auto_resume", "--auto_resume --precision auto"]))
 def test_a_continued_run_keeps_its_precision(toon, tmp_path, monkeypatch, capsys, precision, given):
     """Where auto means the other one the steps that are left are those of the uninterrupted run; it is refused by name."""
     run, other = tmp_path / "parts", {"fp32": "bf16", "bf16": "fp32"}[precision]
@@ -159,7 +159,9 @@ def test_all_methods_at_a_glance(monkeypatch, capsys):
     assert {"edm", "ddpm", "rectified_flow"} <= guided and not guided & {"meanflow", "shortcut", "ctm", "ld3"}
 
 
-@pytest.mark.parametrize("method", [name for name in method_names() if not get_method(name).needs_pairs])
+@pytest.mark.parametrize(
+    "method", slow_but(["meanflow", "gdd"], [name for name in method_names() if not get_method(name).needs_pairs])
+)
 def test_dry_run_of_every_method(method, toon, tmp_path, monkeypatch, capsys):
     flags = [*TOON, "--method", method, "--save_dir", tmp_path, "--dry_run"]
     if get_method(method).needs_teacher:
@@ -363,6 +365,7 @@ def test_a_stopped_training_ends_with_the_code_that_shells_expect(number, code, 
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(train.Trainer, "training_step", stopped)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup lets the tests ignore it
     flags = [*TOON, "--save_dir", tmp_path, "--run_name", "run"]
     assert call(train, monkeypatch, *flags, "--num_iterations", 9) == code
     assert "everything saved: continue it with --resume" in capsys.readouterr().out

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
 from src.common.devices import autocast
+from src.common.flops import flops_counted
 from src.common.processes import Processes
 from src.methods._base import Method, with_labels
 from src.training.checkpoint import parameter_count
@@ -71,7 +71,7 @@ def estimate_step(
 
     was_training = model.training
     model.train()
-    with FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
+    with flops_counted() as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
         run_passes(PROBE)
     flop_per_image, activation_bytes = counter.get_total_flops() / PROBE, peak * micro_batch // PROBE
     timed = max(PROBE, min(micro_batch, int(TIMED_FLOP / max(flop_per_image, 1))))

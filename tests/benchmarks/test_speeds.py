@@ -26,6 +26,7 @@ def test_sampling(precision, monkeypatch, capsys):
     assert shipped.endswith(f"of the {NAMES[precision]} matrix peak of this run, {peak} GFLOP/s")
 
 
+@pytest.mark.slow
 @BOTH_PRECISIONS
 def test_training(precision, monkeypatch, capsys):
     """With what train.py's loop spends beside its steps."""

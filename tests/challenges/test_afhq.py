@@ -20,10 +20,9 @@ from src.common.cli import UserError
 from src.datasets import afhq as dataset
 from src.evaluation.stargan_inception import StarGANInception, load_stargan_inception
 from src.submission import __main__ as submission
-from tests.helpers import call, fails
+from tests.helpers import FACES_FLAGS, call, fails
 
-TINY = ["--ch", "8", "--ch_mult", "1", "2", "--attn", "1", "--num_res_blocks", "1", "--device", "cpu"]
-TRAIN = ["--challenge", "afhq", "--data_root", "animals", "--method", "ddpm", *TINY]
+TRAIN = ["--challenge", "afhq", "--data_root", "animals", "--method", "ddpm", *FACES_FLAGS]
 COUNTS = {"train": 6, "val": 5}
 
 
@@ -130,10 +129,10 @@ def test_the_download(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", refuse)
     monkeypatch.chdir(tmp_path / "animals")
     capsys.readouterr()
-    line = fails(train, monkeypatch, capsys, "--challenge", "afhq", *TINY)
+    line = fails(train, monkeypatch, capsys, "--challenge", "afhq", *FACES_FLAGS)
     assert "the download failed (OSError: [Errno -2] Name or service not known); give a folder with" in line
     monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", lambda *args, **kwargs: None)
-    assert "has no folder afhq/train" in fails(train, monkeypatch, capsys, "--challenge", "afhq", *TINY)
+    assert "has no folder afhq/train" in fails(train, monkeypatch, capsys, "--challenge", "afhq", *FACES_FLAGS)
 
 
 def test_the_courses_settings():
@@ -151,7 +150,7 @@ def test_at_most_so_many_of_a_class(toon, monkeypatch, capsys):
     assert "12 images of 3 classes" in capsys.readouterr().out
     assert call(train, monkeypatch, "--resume", "results/few", "--num_iterations", 2, "--device", "cpu") == 0
     assert "12 images of 3 classes" in capsys.readouterr().out
-    line = fails(train, monkeypatch, capsys, "--challenge", "toon", "--max_per_class", 4, *TINY)
+    line = fails(train, monkeypatch, capsys, "--challenge", "toon", "--max_per_class", 4, *FACES_FLAGS)
     assert "--max_per_class: the data of challenge toon have no classes" in line
 
 

@@ -43,16 +43,24 @@ def write_data(root, size=24, splits=("train", "val")):
     return root
 
 
-def train_run(monkeypatch, root, name, *flags):
-    words = ["--challenge", "labelled", "--data_root", root, "--run_name", name, *STEPS, *TINY_FLAGS, *flags]
-    assert call(train, monkeypatch, *words) == 0
-    return Run(root.parent / "results" / name)
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    """The folder with a run of one step on 24x24 images with their classes."""
+    folder = tmp_path_factory.mktemp("labelled")
+    write_data(folder / "data")
+    flags = ["--data_root", "data", "--run_name", "r", "--class_conditional", *STEPS, *TINY_FLAGS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("CHALLENGE_CACHE", str(folder / "cache"))
+        assert call(train, patch, "--challenge", "labelled", *flags) == 0
+    return folder
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    """A run of one step on 24x24 images with their classes."""
-    return train_run(monkeypatch, write_data(tmp_path / "data"), "r", "--class_conditional")
+def run(trained_once, tmp_path):
+    """The run and its data, to be spoiled."""
+    shutil.copytree(trained_once, tmp_path, dirs_exist_ok=True)
+    return Run(tmp_path / "results" / "r")
 
 
 @pytest.fixture
@@ -222,6 +230,7 @@ def test_what_samples_are_measured_against(tmp_path, capsys):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_measured_against_the_data_and_against_statistics(tmp_path, monkeypatch, capsys, package_file):
     root = write_data(tmp_path / "data", splits=())
     shutil.copytree(root / NAMES[1], tmp_path / "made")

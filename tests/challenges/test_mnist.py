@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import measure_fid
 import sampling
 import train
 from src.challenges import CHALLENGES, get_challenge
-from src.challenges.mnist import GreyUNet
+from src.challenges.mnist import DigitsChallenge, GreyUNet
 from src.common.cli import UserError
 from src.datasets import mnist
 from src.methods import METHODS
@@ -26,7 +27,7 @@ COUNTS = {"train": 30, "val": 12}
 SMALL = ["--ch", "8", "--device", "cpu"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Split -> grey images (N, 1, 28, 28) and classes (N,)."""
     rng = np.random.default_rng(0)
@@ -254,22 +255,39 @@ def test_network():
 # ------------------------------------------------------------------------------------------------------ the whole task
 
 
+def few_images():
+    """The task with 12 images to make instead of 10,000."""
+    return dataclasses.replace(get_challenge("mnist"), num_samples=COUNTS["val"])
+
+
 @pytest.fixture
 def few(monkeypatch):
-    """The task with 12 images to make instead of 10,000."""
-    changed = dataclasses.replace(get_challenge("mnist"), num_samples=COUNTS["val"])
+    changed = few_images()
     monkeypatch.setitem(CHALLENGES._items, "mnist", changed)
     return changed
 
 
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory, digits):
+    """A folder with a run of two steps on digits/*.png, and its images of two calls in made/nfe=2."""
+    folder = tmp_path_factory.mktemp("walked")
+    write_folder(folder / "digits", digits["train"][0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("CHALLENGE_CACHE", str(folder / "cache"))
+        patch.setitem(CHALLENGES._items, "mnist", few_images())
+        patch.setattr(DigitsChallenge, "preview_samples", 2)  # 57 calls make a preview
+        flags = ["--data_root", "digits", "--run_name", "r", "--batch_size", 8, "--num_iterations", 2]
+        assert call(train, patch, "--challenge", "mnist", *flags, *SMALL) == 0
+        flags = ["--ckpt_path", "results/r/last.ckpt", "--nfe_list", 2, "--save_dir", "made", "--device", "cpu"]
+        assert call(sampling, patch, "--challenge", "mnist", *flags) == 0
+    return folder
+
+
 @pytest.fixture
-def run(few, tmp_path, monkeypatch, digits):
-    """A run of two steps on digits/*.png, and its images of two calls in made/nfe=2."""
-    write_folder(tmp_path / "digits", digits["train"][0])
-    flags = ["--challenge", "mnist", "--data_root", "digits", "--run_name", "r", "--batch_size", 8, "--num_iterations", 2]
-    assert call(train, monkeypatch, *flags, *SMALL) == 0
-    flags = ["--challenge", "mnist", "--ckpt_path", "results/r/last.ckpt", "--nfe_list", 2, "--save_dir", "made"]
-    assert call(sampling, monkeypatch, *flags, "--device", "cpu") == 0
+def run(few, walked, tmp_path):
+    """The run, to be spoiled, with what lies beside it in the working directory."""
+    shutil.copytree(walked, tmp_path, dirs_exist_ok=True)
     return tmp_path / "results" / "r"
 
 
@@ -329,6 +347,7 @@ def test_no_code_is_handed_in(monkeypatch, capsys, command):
     assert "challenge mnist takes a folder of images" in line and "check FOLDER --challenge mnist" in line
 
 
+@pytest.mark.slow
 def test_measured_and_added_to_the_run(run, tmp_path, monkeypatch, capsys, package_file):
     flags = ["--challenge", "mnist", "--device", "cpu", "--inception", package_file, "--data_root", "digits"]
     assert call(measure_fid, monkeypatch, *flags, "--write_stats", "mnist.npz") == 0

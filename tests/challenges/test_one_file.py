@@ -67,6 +67,7 @@ def trained(kit):
     return kit.folder / "results" / "colours"
 
 
+@pytest.mark.slow
 def test_it_trains(trained):
     training = json.loads((trained / "training_config.json").read_text())
     assert (training["challenge"], training["batch_size"], training["lr"]) == ("colours", 4, 1e-3)
@@ -78,6 +79,7 @@ def test_it_trains(trained):
     assert Image.open(trained / "previews" / "step_0000200.png").height == 2 * 2 * 16
 
 
+@pytest.mark.slow
 def test_it_is_sampled_and_measured(kit, trained):
     walk(kit, "sampling.py --ckpt_path results/colours/last.ckpt --save_dir samples", "--device", "cpu")
     names = ["classes_nfe=1.png", "classes_nfe=2.png", "labels.csv", "nfe=1", "nfe=2", "sampling.json"]
@@ -96,6 +98,7 @@ def test_it_is_sampled_and_measured(kit, trained):
     assert "clean FID" in said
 
 
+@pytest.mark.slow
 def test_it_is_packed_checked_and_graded(kit, trained):
     try:
         find_kind()

@@ -134,14 +134,14 @@ def test_registry():
 
 def test_the_plane_is_trained_sampled_and_measured(tmp_path, monkeypatch, capsys):
     flags = ["--challenge", "toy2d", "--data_root", "circle", "--method", "rectified_flow", "--device", "cpu"]
-    few = ["--num_iterations", 400, "--dev_images", 200, "--save_dir", tmp_path, "--run_name", "r", "--hidden", 64, 64]
+    few = ["--num_iterations", 200, "--dev_images", 200, "--save_dir", tmp_path, "--run_name", "r", "--hidden", 64, 64]
     assert call(train, monkeypatch, *flags, *few) == 0
     training, model = (json.loads((tmp_path / "r" / f"{kind}_config.json").read_text()) for kind in ("training", "model"))
     assert (training["data_root"], training["flip"], training["image_shape"]) == ("circle", False, [2])
     assert (model["challenge"], model["hidden"], model["time_scale"]) == ("toy2d", [64, 64], 10.0)
     rows = [json.loads(line) for line in (tmp_path / "r" / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["chamfer_nfe50"] > 0 and rows[-2]["loss"] < rows[0]["loss"]
-    with Image.open(tmp_path / "r" / "previews" / "step_0000400.png") as picture:
+    with Image.open(tmp_path / "r" / "previews" / "step_0000200.png") as picture:
         assert picture.width > 3 * picture.height
 
     samples = ["--ckpt_path", tmp_path / "r" / "last.ckpt", "--save_dir", tmp_path / "s", "--device", "cpu"]

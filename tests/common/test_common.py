@@ -382,6 +382,7 @@ def main():
         os.kill(os.getpid(), {int(number)})
         time.sleep(20)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in the background ignore it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup this
 run_script(main)
 """
     ended, _, errors = Python(PROJECT_ROOT, "-c", script).ended()

@@ -287,7 +287,7 @@ def listed_by_pytorch_fid(folder: Path) -> set[str]:
 
 
 def listed_by_clean_fid(folder: Path) -> set[str]:
-    fid = pytest.importorskip("cleanfid.fid", reason="clean-fid is not installed")
+    fid = pytest.importorskip("cleanfid.fid", reason="clean-fid is not installed: pip install clean-fid")
     return listed_by(fid, "get_files_features", lambda: fid.get_folder_features(str(folder), None, verbose=False))
 
 

@@ -23,7 +23,7 @@ from src.demo.starting import APP
 from src.distillation.losses import LOSSES
 from src.runs import Run
 from tests.browser import Browser
-from tests.helpers import TINY, fails, tiny_model
+from tests.helpers import TINY, fails, slow_but, tiny_model
 
 needs_streamlit = pytest.mark.skipif(
     importlib.util.find_spec("streamlit") is None, reason="no Streamlit: pip install -r requirements-demo.txt"
@@ -152,7 +152,7 @@ def test_flags_that_it_does_not_know(page, capsys):
 
 
 @needs_streamlit
-@pytest.mark.parametrize("source", [0, 1, 2, 3], ids=["classes", "plain", "points", "images"])
+@pytest.mark.parametrize("source", slow_but([0], [0, 1, 2, 3]), ids=["classes", "plain", "points", "images"])
 def test_every_tab_of_every_model(page, source, monkeypatch):
     test = page()
     choose = test.selectbox(key="kept_checkpoint")
@@ -481,6 +481,7 @@ def test_in_a_browser(server, browser, tmp_path):
     assert urls and not [url for url in urls if not url.startswith((server, "data:", "blob:"))]
 
 
+@pytest.mark.slow
 @needs_streamlit
 def test_distillation_in_a_browser(server, browser, tmp_path):
     """Images, step and loss are seen while it computes; then the slider shows the moments, and a GIF has them all."""
@@ -507,6 +508,7 @@ def test_distillation_in_a_browser(server, browser, tmp_path):
         assert 1 < gif.n_frames <= distillation.MOMENTS and gif.size == (8 + count * 84, 84)
 
 
+@pytest.mark.slow
 @needs_streamlit
 def test_on_a_phone(server, browser):
     """Nothing is wider than the screen."""

@@ -142,6 +142,7 @@ def test_all_prompts(open_clip, tmp_path, monkeypatch, capsys):
     assert open_clip[-1] == ("ViT-B-32", "openai")
 
 
+@pytest.mark.slow
 def test_the_real_package_of_clip(tmp_path, monkeypatch):
     """The judge on a tiny CLIP with random weights of open_clip: the cosine that the package itself gives."""
     package = pytest.importorskip("open_clip", reason="open_clip is not installed: pip install open_clip_torch")

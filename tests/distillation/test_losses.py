@@ -192,6 +192,7 @@ def test_sds_goes_to_a_mode(mixture):
         assert (points[own == mode].var(dim=0) < 0.3 * STD**2).all()
 
 
+@pytest.mark.slow
 def test_particles_of_vsd_keep_the_spread(mixture):
     """The variance of the particles is the mixture's to 20 %, of one Gaussian and of two; SDS loses it."""
     for name in ("up", "sides"):

@@ -139,6 +139,7 @@ def test_adapters_change_nothing_before_they_are_trained(prior, latents):
     assert shared < {id(parameter) for parameter in lora.unet.parameters()}, "the frozen weights are held twice"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(prior, latents, memory_of_tensors):
     """Over 50 steps of VSD, the largest of the three, no tensor is left behind."""
     needs_peft()

@@ -10,7 +10,7 @@ from PIL import Image
 from src.evaluation import weights
 from src.evaluation.features import extract_features, read_images
 
-COUNT = 24  # images in each of the two sets that the packages measure too
+COUNT = 12  # images in each of the two sets that the packages measure too
 
 
 @pytest.fixture(autouse=True)

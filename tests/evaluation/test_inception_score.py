@@ -20,7 +20,9 @@ def test_its_ends():
 
 
 def test_is_that_of_torch_fidelity():
-    theirs = pytest.importorskip("torch_fidelity.metric_isc", reason="torch-fidelity is not installed")
+    theirs = pytest.importorskip(
+        "torch_fidelity.metric_isc", reason="torch-fidelity is not installed: pip install torch-fidelity"
+    )
     rng = np.random.default_rng(0)
     features, classifier = rng.exponential(size=(200, 64)).astype(np.float32), rng.normal(size=(20, 64)).astype(np.float32)
     order = np.random.default_rng(3).permutation(200)

@@ -56,10 +56,12 @@ def test_is_unbiased():
 
 def test_is_that_of_the_packages(feature_sets):
     a, b = (rows.astype(np.float64) for rows in feature_sets)
-    clean = pytest.importorskip("cleanfid.fid", reason="clean-fid is not installed")
+    clean = pytest.importorskip("cleanfid.fid", reason="clean-fid is not installed: pip install clean-fid")
     assert kid(a, b) > 0.01
     assert kid(a, b) == pytest.approx(clean.kernel_distance(a, b, num_subsets=2), abs=1e-6)
-    fidelity = pytest.importorskip("torch_fidelity.metric_kid", reason="torch-fidelity is not installed")
+    fidelity = pytest.importorskip(
+        "torch_fidelity.metric_kid", reason="torch-fidelity is not installed: pip install torch-fidelity"
+    )
     tensors = [torch.from_numpy(rows) for rows in (a, b)]
     theirs = fidelity.kid_features_to_metric(*tensors, kid_subsets=2, kid_subset_size=len(a), verbose=False)
     assert kid(a, b) == pytest.approx(theirs["kernel_inception_distance_mean"], abs=1e-6)

@@ -13,6 +13,7 @@ from src.challenges._images import ImageChallenge
 from src.evaluation.inception import Inception
 from tests.conftest import PROJECT_ROOT
 from tests.evaluation.conftest import make_images, write_images
+from tests.processes import forked_python
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_foreign_weights_end_in_one_line_and_leave_nothing(folders, run):
 
 
 def test_as_a_command(folders):
-    script = [sys.executable, str(PROJECT_ROOT / "measure_fid.py")]
+    script = [forked_python(), str(PROJECT_ROOT / "measure_fid.py")]
     bad = subprocess.run([*script, "--generated_dir", "absent"], capture_output=True, text=True, cwd=folders)
     assert (bad.returncode, bad.stderr) == (2, "error: no folder absent\n")
     assert not list(folders.glob("*.json"))

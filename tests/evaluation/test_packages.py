@@ -11,7 +11,7 @@ from tests.evaluation.conftest import make_images, write_images
 
 def by_clean_fid(folder, package_file, scratch):
     """clean-fid's features of a folder, by its own network, resizer and loader."""
-    fid = pytest.importorskip("cleanfid.fid", reason="clean-fid is not installed")
+    fid = pytest.importorskip("cleanfid.fid", reason="clean-fid is not installed: pip install clean-fid")
     from cleanfid.inception_torchscript import InceptionV3W
 
     file = scratch / "inception-2015-12-05.pt"  # the name clean-fid looks for

@@ -50,7 +50,9 @@ def test_subsets(sets):
 
 
 def test_are_those_of_torch_fidelity(feature_sets):
-    theirs = pytest.importorskip("torch_fidelity.metric_prc", reason="torch-fidelity is not installed")
+    theirs = pytest.importorskip(
+        "torch_fidelity.metric_prc", reason="torch-fidelity is not installed: pip install torch-fidelity"
+    )
     for generated, reference in (feature_sets, (np.concatenate([feature_sets[0][:4], feature_sets[1][:18]]), feature_sets[1])):
         tensors = [torch.from_numpy(rows).double() for rows in (generated, reference)]
         expected = theirs.prc_features_to_metric(*tensors, prc_neighborhood=3, verbose=False)

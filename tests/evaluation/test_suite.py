@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +23,7 @@ from tests.conftest import PROJECT_ROOT
 from tests.evaluation.conftest import make_images, write_images
 from tests.evaluation.test_clip import open_clip  # noqa: F401 - a fixture
 from tests.helpers import call, fails
+from tests.processes import forked_python
 
 
 def colours(images):
@@ -237,10 +237,11 @@ def test_table_of_different_results():
     ]
 
 
+@pytest.mark.slow
 def test_as_a_command_on_identical_sets(toon, tmp_path, package_file):
     """From the shell, with the real network: toon faces against themselves."""
     folder = write_images(tmp_path / "faces", get_challenge("toon").load("train", "")[0])
-    command = [sys.executable, "-m", "src.evaluation", folder, "--reference_dir", folder, "--device", "cpu"]
+    command = [forked_python(), "-m", "src.evaluation", folder, "--reference_dir", folder, "--device", "cpu"]
     done = subprocess.run([*command, "--inception", package_file], capture_output=True, text=True, cwd=PROJECT_ROOT)
     assert done.returncode == 0, done.stderr
     metrics = result(folder)["metrics"]["clean"]

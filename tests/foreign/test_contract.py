@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from src.common.cli import UserError
-from src.common.files import PROJECT_ROOT, cache_dir
+from src.common.files import PROJECT_ROOT
 from src.methods import method_names
 from src.submission.sandbox import find_kind
 from tests.documents import files_in
 from tests.foreign import CONTRACT, COURSE
-from tests.helpers import read_pngs
+from tests.helpers import draw_few_toons, read_pngs
 from tests.processes import python
 
 SHIPPED = ("mnist", "mnist_teacher", "mnist_classes_teacher", "toon")
@@ -84,6 +84,7 @@ def staffed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kit")
     for name in ("src", "checkpoints"):
         shutil.copytree(PROJECT_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    draw_few_toons(folder)
     shutil.copytree(PROJECT_ROOT / "data", folder / "data", ignore=lambda *_: {"datasets", "statistics"})
     for path in (*PROJECT_ROOT.glob("*.py"), PROJECT_ROOT / "requirements.txt"):
         shutil.copy(path, folder)
@@ -91,12 +92,13 @@ def staffed(tmp_path_factory):
         shutil.copy(COURSE / name, folder / name)
 
     def run(lines: list[str]) -> str:
-        return python(folder, "-c", SCRIPTS, "\n".join(lines), CHALLENGE_CACHE=cache_dir(), OMP_NUM_THREADS=1)
+        return python(folder, "-c", SCRIPTS, "\n".join(lines), CHALLENGE_CACHE=folder / "cache", OMP_NUM_THREADS=1)
 
     run.folder = folder
     return run
 
 
+@pytest.mark.slow
 def test_every_method_trains_and_samples(staffed):
     staffed(every_method())
     for name in METHODS:
@@ -108,6 +110,7 @@ def test_every_method_is_here():
     assert set(METHODS) == set(method_names())
 
 
+@pytest.mark.slow
 def test_digits_with_classes(staffed):
     staffed(with_classes())
     assert len(read_pngs(staffed.folder / "samples/student/nfe=1")) == 10
@@ -129,9 +132,10 @@ def test_shipped_checkpoints_make_the_same_images(staffed, tmp_path):
         assert np.abs(theirs - ours).max() <= 1, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("challenge", "options"),
-    [pytest.param("toon32", "", marks=pytest.mark.slow), ("colours", "--class_conditional")],
+    [("toon32", ""), ("colours", "--class_conditional")],
     ids=["toon32", "colours"],
 )
 def test_a_team_is_packed_checked_and_graded(staffed, package_file, challenge, options):

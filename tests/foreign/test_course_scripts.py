@@ -6,16 +6,16 @@ import shutil
 import pytest
 
 from src.common.cli import UserError
-from src.common.files import PROJECT_ROOT, cache_dir
+from src.common.files import PROJECT_ROOT
 from src.submission.sandbox import find_kind
 from tests.foreign import CONTRACT, COURSE, lay_out
-from tests.helpers import TINY, TINY_FLAGS
+from tests.helpers import FACES_FLAGS, TINY, draw_few_toons, slow_but
 from tests.processes import python
 
 LAID_OVER = ("dataset.py", "sampling.py", "measure_fid.py", "src/utils.py", *CONTRACT)
 SMALL = {**TINY, "ch": 32}  # the course's network is made for channels that 32 divides
 COMMANDS = {
-    "train.py": f"train.py {' '.join(TINY_FLAGS)} --ch 32 --challenge toon --batch_size 4 --num_iterations 2 --run_name r",
+    "train.py": f"train.py {' '.join(FACES_FLAGS)} --ch 32 --challenge toon --batch_size 4 --num_iterations 2 --run_name r",
     "the course's sampling.py": "sampling.py --ckpt_path results/r/last.ckpt --num_samples 2 --nfe_list 2",
     "pairs": "-m src.datasets.pairs --teacher results/r --count 2 --steps 1 --out pairs --device cpu",
     "averages": "-m src.training.ema results/r",
@@ -44,6 +44,7 @@ def laid_over(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kit")
     for name in ("src", "recipes", "benchmarks"):
         shutil.copytree(PROJECT_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    draw_few_toons(folder)
     (folder / "data").mkdir()
     for name in ("data/train_split.txt", "data/val_split.txt", "custom_model.py", "train.py", "requirements.txt"):
         shutil.copy(PROJECT_ROOT / name, folder / name)
@@ -51,7 +52,7 @@ def laid_over(tmp_path_factory):
         shutil.copy(COURSE / name, folder / name)
 
     def run(*arguments: str) -> str:
-        return python(folder, *arguments, CHALLENGE_CACHE=cache_dir())  # toon faces that are drawn already
+        return python(folder, *arguments, CHALLENGE_CACHE=folder / "cache")
 
     run.folder = folder
     return run
@@ -62,7 +63,9 @@ def trained(laid_over):
     laid_over(*COMMANDS["train.py"].split())
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "train.py"])
+@pytest.mark.parametrize(
+    "name", slow_but(["the course's sampling.py", "pack"], [name for name in COMMANDS if name != "train.py"])
+)
 def test_commands(name, laid_over, trained):
     laid_over(*COMMANDS[name].split())
 
@@ -71,6 +74,7 @@ def test_what_takes_longer_is_imported(laid_over):
     laid_over("-c", f"import {OTHERS}")
 
 
+@pytest.mark.slow
 def test_the_grader(laid_over, package_file, tmp_path):
     try:
         kind = find_kind()

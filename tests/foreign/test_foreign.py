@@ -12,11 +12,12 @@ from src.common.noise import image_seeds
 from src.common.sampling import generate
 from src.network import UNet
 from tests.foreign import FOREIGN, imported, lay_out
+from tests.helpers import slow_but
 
 NFES = (1, 2, 4)
 
 
-@pytest.fixture(params=FOREIGN)
+@pytest.fixture(params=slow_but(["ddim_buffers", "package", "three_copies", "nan_at_four", "own_utils"], FOREIGN))
 def foreign(request, tmp_path):
     """A foreign model's name, its hand-in, and its custom_model."""
     with imported(lay_out(tmp_path / "team", request.param)) as custom_model:

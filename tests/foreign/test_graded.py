@@ -17,6 +17,8 @@ from src.submission.grading import prepare, run_job
 from src.submission.job import Settings
 from src.submission.sandbox import Limits
 from tests.foreign import FOREIGN, imported, lay_out
+from tests.helpers import slow_but
+from tests.processes import forked_python
 from tests.submission.test_grade import NETWORK, job, kind, no_measuring, reference  # noqa: F401 (fixtures)
 
 NFES = (1, 2, 4)
@@ -29,7 +31,7 @@ REMARKS = {  # what is said of a checkpoint -> models of which it is
 }
 
 
-@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("name", slow_but(["package", "three_copies"], FOREIGN))
 def test_the_grader_samples_what_sampling_samples(name, tmp_path, kind):  # noqa: F811
     folder = lay_out(tmp_path / "team", name)
     with imported(folder) as custom_model:
@@ -53,6 +55,7 @@ def test_the_grader_samples_what_sampling_samples(name, tmp_path, kind):  # noqa
                 broker.sample(4, image_seeds(42, 0, 2))
 
 
+@pytest.mark.slow
 def test_a_failure_at_one_nfe_leaves_the_others(job, no_measuring):  # noqa: F811
     lay_out(job.submission, "nan_at_four")
     result = run_job(replace(job, settings=replace(job.settings, nfe=(2, 4))))
@@ -60,6 +63,7 @@ def test_a_failure_at_one_nfe_leaves_the_others(job, no_measuring):  # noqa: F81
     assert result["failures"]["4"].startswith("wrong_output: ") and "not finite" in result["failures"]["4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise_fid", [100.0, 200.0], ids=["no better than noise", "better than noise"])
 def test_images_that_hardly_depend_on_the_network(noise_fid, job, no_measuring, monkeypatch):  # noqa: F811
     """They are graded with a remark; only where they score better than noise does something else explain them."""
@@ -73,7 +77,7 @@ def test_images_that_hardly_depend_on_the_network(noise_fid, job, no_measuring, 
         assert result["reason"].startswith("stored_images: NFE 4: ") and "hardly depend" in result["reason"]
 
 
-@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("name", slow_but(["package"], FOREIGN))
 def test_check_passes_a_foreign_hand_in(name, tmp_path):
     """The course's own scripts, packages that only training needs, several networks: notes at most."""
     names = (
@@ -87,7 +91,10 @@ def test_check_passes_a_foreign_hand_in(name, tmp_path):
         "network calls",
     )
     folder = lay_out(tmp_path / "team", name)
-    results = {result.name: result for result in check.check(folder, tmp_path / "unpacked", names, network=NETWORK)}
+    results = {
+        result.name: result
+        for result in check.check(folder, tmp_path / "unpacked", names, python=forked_python(), network=NETWORK)
+    }
     failed = [result for result in results.values() if result.todo]
     assert [result.name for result in failed] == (["network calls"] if name == "nan_at_four" else [])
     assert results["imports"].verdict == "note" and "torch_xla" in results["imports"].found
@@ -98,9 +105,11 @@ def test_check_passes_a_foreign_hand_in(name, tmp_path):
         assert "weak_network: NFE 4" in results["network calls"].found
 
 
+@pytest.mark.slow
 def test_the_staffs_sampling_runs_on_a_foreign_hand_in(tmp_path):
     """In a process of its own, with a src/utils.py of the student's and a network that is compiled."""
     for name in ("own_utils", "package"):
         folder = lay_out(tmp_path / name, name)
-        [result] = check.check(folder, tmp_path / f"{name}_unpacked", ["sampling"], network=NETWORK, num_samples=2)
+        options = {"python": forked_python(), "network": NETWORK, "num_samples": 2}
+        [result] = check.check(folder, tmp_path / f"{name}_unpacked", ["sampling"], **options)
         assert result.verdict == "pass", result

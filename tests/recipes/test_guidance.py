@@ -3,20 +3,20 @@
 import json
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from src.common.files import PROJECT_ROOT
+from tests.processes import forked_python
 
 RECIPE = PROJECT_ROOT / "recipes" / "guidance.sh"
 
 
 def run(*flags, **environment):
     done = subprocess.run(
-        [RECIPE, "--python", sys.executable, *map(str, flags)],
+        [RECIPE, "--python", forked_python(), *map(str, flags)],
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
@@ -36,6 +36,7 @@ def pictures(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_in_small(pictures, tmp_path, package_file):
     flags = ["--data_root", pictures, "--out", tmp_path / "out", "--iterations", 3, "--num_samples", 26, "--scales", "0 7.5"]
     flags += ["--nfe", 2, "--device", "cpu"]

@@ -28,7 +28,7 @@ class Pixels(ImageChallenge):
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch):
+def bench(tmp_path, monkeypatch, python_forked):
     training = {**mini.CHALLENGE.training, "batch_size": 8, "lr_warmup": 0, "log_interval": 1, "memory_format": "contiguous"}
     small = Pixels(
         name="simpsons32",
@@ -51,6 +51,7 @@ def steps(tmp_path, name):
     return [json.loads(line)["step"] for line in (tmp_path / "out" / name / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_rows_stages_and_report(bench, tmp_path, capsys):
     assert bench("--methods", "rectified_flow", "consistency") == 0
     assert steps(tmp_path, "rectified_flow") == list(range(1, 9))
@@ -68,6 +69,7 @@ def test_rows_stages_and_report(bench, tmp_path, capsys):
     assert "| `edm` | " in (tmp_path / "docs" / "mini.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_row_with_options_beside_the_table_that_stands(bench, tmp_path):
     """It is trained alone, says its options, and is known to the next command; the documents' rows stand beside it."""
     compare.DOCS.mkdir()
@@ -89,6 +91,7 @@ def test_a_row_with_options_beside_the_table_that_stands(bench, tmp_path):
     assert "Not measured yet: rectified_flow, " in text and (compare.DOCS / "mini.md").read_text() == before
 
 
+@pytest.mark.slow
 def test_students_and_pairs(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(mini, "PAIRS", 16)
     monkeypatch.setattr(mini, "PAIR_STEPS", 2)

@@ -89,11 +89,17 @@ def fill_in(text: str) -> str:
     return text
 
 
+@pytest.fixture(scope="module")
+def drafted(made, tmp_path_factory) -> str:
+    """The text of its write-up, places filled in."""
+    return fill_in(report.draft(read_run(Path(shutil.copytree(made, tmp_path_factory.mktemp("runs") / "first")))))
+
+
 @pytest.fixture
-def edited(run):
-    """The run with a write-up whose places are filled in."""
+def edited(run, drafted):
+    """The run with that write-up."""
     source = run / "writeup.md"
-    source.write_text(fill_in(report.draft(read_run(run))), encoding="utf-8")
+    source.write_text(drafted, encoding="utf-8")
     return source
 
 

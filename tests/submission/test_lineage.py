@@ -11,7 +11,7 @@ from src.datasets.toon import toon_faces
 from src.submission.audit import LEAST_SHARE
 from src.submission.lineage import Call, is_noise, shares
 from tests import shipped
-from tests.helpers import tiny_model
+from tests.helpers import slow_but, tiny_model
 
 FACES = torch.from_numpy(toon_faces(16, seed=5)).float() / 127.5 - 1
 ALPHA = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)  # of a DDPM with 1,000 steps
@@ -71,7 +71,7 @@ LAST = {  # what honest code does to its images -> the least share that it leave
 
 
 @pytest.mark.parametrize("nfe", [1, 2, 4])
-@pytest.mark.parametrize("method", shipped.METHODS)
+@pytest.mark.parametrize("method", slow_but(["rectified_flow", "consistency", "gdd"], shipped.METHODS))
 def test_every_method_of_the_kit(method, nfe):
     model, calls = tiny_model(method), []
     model.network.register_forward_hook(lambda module, given, answer: calls.append(Call(given[0], answer)))
@@ -99,7 +99,7 @@ def test_what_is_done_to_the_images(last):
     assert shares(network.calls, change(images)).min() > least > LEAST_SHARE
 
 
-@pytest.mark.parametrize("nfe", [1, 2, 4])
+@pytest.mark.parametrize("nfe", slow_but([1], [1, 2, 4]))
 def test_pictures_that_the_network_did_not_make(nfe):
     torch.manual_seed(0)
     network = Recorded()

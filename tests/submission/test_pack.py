@@ -35,6 +35,7 @@ from src.submission.weights import Weights, read_weights
 from tests import shipped
 from tests.foreign import lay_out
 from tests.helpers import TINY, call, fails, fill_by_rule
+from tests.processes import forked_python
 
 
 @pytest.fixture
@@ -317,7 +318,7 @@ def in_a_clone(folder, model, *flags):
         if path.is_file() and name not in protected_files() and name not in ("train.py", "src/utils.py"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, folder / name)
-    command = [sys.executable, "-m", "src.submission", "pack", "checkpoints", "--no_writeup", "--out", "out.zip", *flags]
+    command = [forked_python(), "-m", "src.submission", "pack", "checkpoints", "--no_writeup", "--out", "out.zip", *flags]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     return done.stdout + done.stderr, folder / "out.zip"
 
@@ -342,6 +343,7 @@ def test_what_is_not_in_the_project_is_refused(tmp_path):
         check_code(tmp_path / "clone", ["custom_model.py"])
 
 
+@pytest.mark.slow
 def test_slim_leaves_out_what_sampling_does_not_use(tmp_path):
     """The file has all names and shapes, loads as strictly as before, and makes the same images."""
     (tmp_path / "clone").mkdir()

@@ -20,6 +20,7 @@ from tests.helpers import fill_by_rule, tiny_model
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_loss_curves_of_the_fast_and_the_plain_path_agree(tmp_path):
     """300 steps from the same weights, on the same data, noise and times; compared as running means of 20 steps."""
     images = reduced(toon_faces(64, seed=1), 16)

@@ -14,6 +14,11 @@ from tests.methods.battery import run_loop
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def no_layout_is_timed():
+    """Here it is."""
+
+
 @pytest.fixture
 def timed(tmp_path, monkeypatch) -> dict:
     """Says which layout is fast, and counts the timed passes; with a cache of its own."""

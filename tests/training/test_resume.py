@@ -15,6 +15,7 @@ import torch
 
 from src.common.checkpoints import load_model
 from src.common.cli import Interrupted, UserError
+from src.common.files import PROJECT_ROOT
 from src.common.processes import Processes
 from src.runs import Run
 from src.training import clock as clock_file
@@ -26,6 +27,7 @@ from src.training.resume import read_resume
 from src.training.saving import Saver
 from tests.helpers import TINY, random_images, tiny_model
 from tests.methods.battery import run_loop
+from tests.processes import Python
 
 CPU = torch.device("cpu")
 STEPS = 120
@@ -39,29 +41,86 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def run(folder, resume: bool, steps: int = STEPS) -> bool:
-    """A run that saves at every other step, and draws nothing, so that many kills hit the writing of a checkpoint."""
-    torch.set_num_threads(1)
-    saving.draw_curves = lambda *args: None
+def run(folder, resume: bool, steps: int) -> bool:
+    """A run that saves at every other step."""
     config = TrainingConfig(
         batch_size=4, num_iterations=steps, lr=1e-3, lr_warmup=5, log_interval=3, save_interval=2, memory_format="contiguous"
     )
     options = {"method": "custom", **TINY, "dropout": 0.1}
-    model = tiny_model(dropout=0.1)
-    return Trainer(model, random_images(32), config, options, folder, CPU).run(resume)
+    return Trainer(tiny_model(dropout=0.1), random_images(32), config, options, folder, CPU).run(resume)
 
 
+def life(folder, resume: bool) -> None:
+    """A run in a process of its own, which draws nothing, so that many kills hit the writing of a checkpoint."""
+    torch.set_num_threads(1)
+    saving.draw_curves = lambda *args: None
+    run(folder, resume, STEPS)
+
+
+def assert_whole(folder) -> None:
+    """What has a name can be read; hidden files are unfinished ones."""
+    for path in folder.glob("*.*"):
+        if path.suffix in (".ckpt", ".pt"):
+            torch.load(path, weights_only=True)
+        elif path.suffix == ".json":
+            json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The folder of a run of eight steps."""
+    run(folder := tmp_path_factory.mktemp("whole"), False, 8)
+    return folder
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.training import test_resume
+
+folder, name, moment = sys.argv[1:]
+replace, count = os.replace, 0
+
+def killing(source, target):
+    global count
+    count += (now := Path(target).name == name)
+    if now and count == 2 and moment == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+    if now and count == 2 and moment == "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.replace = killing
+test_resume.run(Path(folder), False, 8)
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("name", ["resume.pt", "last.ckpt"])
+def test_killed_where_a_file_takes_its_place_and_resumed_is_the_uninterrupted_run(name, moment, uninterrupted, tmp_path):
+    """Of the second save, at step 4: one of its two files is new, and the other not yet; or none, or both."""
+    code, _, errors = Python(PROJECT_ROOT, "-c", KILLED, tmp_path, name, moment).ended()
+    assert code == -signal.SIGKILL, errors
+    assert_whole(tmp_path)
+    assert read_resume(tmp_path)["step"] in (2, 4)
+    run(tmp_path, True, 8)
+    assert equal(weights(uninterrupted), weights(tmp_path))
+    assert equal(read_resume(uninterrupted)["model"], read_resume(tmp_path)["model"])
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+@pytest.mark.slow
 def test_killed_twenty_times_and_resumed_is_the_uninterrupted_run(tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training.test_resume", "torch._dynamo"])  # what every life would import
-    whole = context.Process(target=run, args=(tmp_path / "whole", False))
+    whole = context.Process(target=life, args=(tmp_path / "whole", False))
     whole.start()
     whole.join()
     assert whole.exitcode == 0
 
     folder, rng, kills = tmp_path / "killed", random.Random(0), 0
     while kills < 20:
-        process = context.Process(target=run, args=(folder, Run(folder).can_resume))
+        process = context.Process(target=life, args=(folder, Run(folder).can_resume))
         process.start()
         before = _last_save(folder)
         while process.is_alive() and _last_save(folder) == before:  # let it begin, so that each life gets somewhere
@@ -72,13 +131,9 @@ def test_killed_twenty_times_and_resumed_is_the_uninterrupted_run(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         kills += 1
-        for path in folder.glob("*.*"):  # hidden files are unfinished ones
-            if path.suffix in (".ckpt", ".pt"):
-                torch.load(path, weights_only=True)
-            elif path.suffix == ".json":
-                json.loads(path.read_text())
+        assert_whole(folder)
     assert kills == 20, "the run was over before it was killed often enough"
-    process = context.Process(target=run, args=(folder, True))
+    process = context.Process(target=life, args=(folder, True))
     process.start()
     process.join()
     assert process.exitcode == 0
