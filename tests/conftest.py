@@ -7,14 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from src.challenges import Challenge
 from src.challenges import toon as toon_file
 from src.evaluation import weights
-from src.training import loop
+from src.runs import CURVES
+from src.training import loop, saving
 from tests.browser import Browser, find_chromium
 from tests.processes import forked_python, serve_workers
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
+CAN_BE_HAD = re.compile(r"(pip|apt|apt-get) install|is not installed")
 
 
 def pytest_addoption(parser):
@@ -52,9 +56,9 @@ def has_shared_fixtures(file: Path) -> bool:
 
 
 def missing_fails(node):
-    """For --complete. Every reason to skip for want of a package or program says "install", and how."""
+    """For --complete. Every reason to skip for want of a package or program says how to install it."""
     report = yield
-    if report.skipped and node.config.getoption("--complete") and "install" in report.longrepr[2]:
+    if report.skipped and node.config.getoption("--complete") and CAN_BE_HAD.search(report.longrepr[2]):
         report.outcome, report.longrepr = "failed", f"{node.nodeid}: {report.longrepr[2]}"
     return report
 
@@ -73,6 +77,13 @@ def pytest_make_collect_report(collector):
 def no_layout_is_timed(monkeypatch):
     """Trainings take the plain layout: to time both takes as long as the few steps of a test."""
     monkeypatch.setattr(loop, "faster_layout", lambda *_: "contiguous")
+
+
+@pytest.fixture(autouse=True)
+def little_is_drawn(monkeypatch):
+    """Previews have two images in a row, and the curves of a training are one pixel."""
+    monkeypatch.setattr(Challenge, "preview_samples", 2)
+    monkeypatch.setattr(saving, "draw_curves", lambda run: Image.new("L", (1, 1)).save(run.folder / CURVES))
 
 
 @pytest.fixture(scope="session")

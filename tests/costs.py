@@ -25,8 +25,8 @@ KINDS = {
     "training": [(Trainer, "run")],
     "Inception": [(Inception, "forward")],
     "sandbox starts": [(Broker, "_start")],
-    "sandbox samples": [(Broker, "sample")],
-    "waiting for processes": [
+    "sandbox calls": [(Broker, "sample")],
+    "processes": [
         (subprocess.Popen, "communicate"),
         (subprocess.Popen, "wait"),
         (multiprocessing.process.BaseProcess, "join"),
@@ -86,11 +86,11 @@ class Costs:
 
 def table(title: str, rows: dict[str, dict[str, float]], most: int) -> None:
     names = ["seconds", "fixtures", *KINDS]
-    print(f"{title:58}" + "".join(f"{name:>23}" for name in names))
+    print(f"{title:72}" + "".join(f"{name:>16}" for name in names))
     total = {name: sum(row.get(name, 0) for row in rows.values()) for name in names}
     shown = sorted(rows.items(), key=lambda item: -item[1]["seconds"])[:most]
     for title, row in [("all", total), *shown]:
-        print(f"{title:58}" + "".join(f"{row.get(name, 0):23.1f}" for name in names))
+        print(f"{title.removeprefix('tests/')[:71]:72}" + "".join(f"{row.get(name, 0):16.1f}" for name in names))
     print()
 
 

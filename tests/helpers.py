@@ -23,8 +23,12 @@ SHAPE = (3, 16, 16)
 
 
 def slow_but(fast: Collection[object], values: Iterable[object]) -> list:
-    """Cases of pytest.mark.parametrize, slow but for a few."""
-    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
+    """Cases of pytest.mark.parametrize, slow but for a few; a case of several arguments is a tuple."""
+    return [value if value in fast else pytest.param(*_as_arguments(value), marks=pytest.mark.slow) for value in values]
+
+
+def _as_arguments(value: object) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
 
 
 BOTH_PRECISIONS = pytest.mark.parametrize("precision", slow_but(["fp32"], PRECISIONS))  # whatever auto means on this machine
@@ -109,10 +113,16 @@ def assert_runs_agree(run_dir: Path, other: Path, precision: str, exact: Path, f
         assert share < 2, f"the runs are {share:.1f} times as far apart as bfloat16 takes one from float32"
 
 
-def draw_few_toons(kit: Path) -> None:
-    """Let a copy of the kit draw a few toon faces in the place of thousands."""
-    file = kit / "src" / "challenges" / "toon.py"
-    file.write_text(re.sub(r"(?<=\")(train|val)\": \(\d+", r'\1": (12', file.read_text()))
+def draw_little(kit: Path) -> None:
+    """Let a copy of the kit draw a few toon faces in the place of thousands, and two images in a row of a preview."""
+    for name, pattern, count in (
+        ("toon.py", r'(?<=")(train|val)": \(\d+', r'\1": (12'),
+        ("_base.py", r"preview_samples = \d+", "preview_samples = 2"),
+    ):
+        file = kit / "src" / "challenges" / name
+        text, changes = re.subn(pattern, count, file.read_text())
+        assert changes, f"{name} has no such numbers any more"
+        file.write_text(text)
 
 
 def random_images(count: int, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:

@@ -1,6 +1,6 @@
 import importlib
-import itertools
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.common.files import PROJECT_ROOT
 from src.common.flops import flops_counted
 from src.module import ResBlock, TimeEmbedding, group_norm
 from src.network import UNet
@@ -31,7 +32,12 @@ def stand_in():
     return importlib.import_module("course.network").UNet
 
 
-@pytest.fixture(scope="module", params=itertools.product(CASES, ("ours", "stand_in")), ids="-".join)
+LARGE = [(case, "ours") for case in CASES] + [("conditional", "stand_in")]
+
+
+@pytest.fixture(
+    scope="module", params=[*LARGE, pytest.param(("unconditional", "stand_in"), marks=pytest.mark.slow)], ids="-".join
+)
 def full(request):
     case, whose = request.param
     network = UNet if whose == "ours" else stand_in()
@@ -64,6 +70,14 @@ def test_cost_of_a_forward_pass():
     with flops_counted() as counter:
         network(x, t)
     assert counter.get_total_flops() == pytest.approx(89.4e9, rel=2e-3)
+
+
+@pytest.mark.slow
+def test_counting_does_not_import_the_compiler():
+    code = "import sys, torch\nfrom src.common.flops import flops_counted\nones = torch.ones(2, 2)\n"
+    code += "with flops_counted() as counter: ones @ ones\n"
+    code += "assert counter.get_total_flops() == 16 and 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT_ROOT)
 
 
 @pytest.fixture

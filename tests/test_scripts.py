@@ -10,6 +10,7 @@ from PIL import Image
 
 import sampling
 import train
+from src.challenges import get_challenge
 from src.common.checkpoints import save_model
 from src.common.files import PROJECT_ROOT
 from tests.helpers import BOTH_PRECISIONS, TINY, TINY_FLAGS, assert_pngs_agree, call, fails, read_pngs, tiny_model
@@ -127,6 +128,7 @@ def test_exit_code_of_the_process():
 
 @pytest.mark.slow
 def test_the_full_network_end_to_end(toon, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(get_challenge("toon")), "preview_samples", 1)
     flags = ["--data", "toon", "--num_iterations", 2, "--batch_size", 2, "--device", "cpu", "--save_dir", tmp_path]
     assert call(train, monkeypatch, *flags, "--run_name", "full") == 0
     run = tmp_path / "full"

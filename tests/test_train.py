@@ -236,6 +236,7 @@ def test_a_run_has_one_process(toon, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.rglob(".*"))
 
 
+@pytest.mark.slow
 def test_a_run_whose_images_have_changed_says_so(toon, tmp_path, monkeypatch, capsys):
     flags = [*TOON, "--save_dir", tmp_path, "--run_name", "r", "--num_iterations"]
     assert call(train, monkeypatch, *flags, 1) == 0
@@ -282,6 +283,7 @@ def test_a_pipe_that_breaks_loses_no_work(tmp_path):
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["step"] == step
 
 
+@pytest.mark.slow
 def test_fid_on_the_development_split(toon, tmp_path, monkeypatch, package_file):
     monkeypatch.setattr(ImageChallenge, "load_judge", lambda challenge, device: load_inception(package_file, device))
     flags = [*TOON, "--num_iterations", 4, "--save_dir", tmp_path, "--run_name", "r"]
@@ -353,7 +355,10 @@ def test_init_from_what_sampling_takes(kind, tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)],
+    slow_but(
+        [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
+        [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)],
+    ),
 )
 def test_a_stopped_training_ends_with_the_code_that_shells_expect(number, code, toon, tmp_path, monkeypatch, capsys):
     """With everything saved; a run that was over does not."""

@@ -42,6 +42,7 @@ def test_training(precision, monkeypatch, capsys):
 def test_the_peak_of_float32_on_a_gpu_is_that_of_its_convolutions(monkeypatch):
     """TF32 where cuDNN may use it and the GPU has it; measured with TF32 for products as well, and only there."""
     gpu, measured = torch.device("cuda"), []
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # packages of other tests switch it off
     precision = torch.get_float32_matmul_precision
     monkeypatch.setattr(_peak, "matrix_peak", lambda device, dtype: measured.append(precision()) or 1.0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))

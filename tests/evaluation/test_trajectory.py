@@ -111,6 +111,7 @@ def ask(monkeypatch, *argv) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_command(run, tmp_path, monkeypatch, capsys):
     for what in ("state", "denoised"):
         assert ask(monkeypatch, run, "--out", tmp_path / f"{what}.png", "--what", what, "--steps", 10) == 0

@@ -12,7 +12,7 @@ from src.methods import method_names
 from src.submission.sandbox import find_kind
 from tests.documents import files_in
 from tests.foreign import CONTRACT, COURSE
-from tests.helpers import draw_few_toons, read_pngs
+from tests.helpers import draw_little, read_pngs
 from tests.processes import python
 
 SHIPPED = ("mnist", "mnist_teacher", "mnist_classes_teacher", "toon")
@@ -84,7 +84,7 @@ def staffed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kit")
     for name in ("src", "checkpoints"):
         shutil.copytree(PROJECT_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    draw_few_toons(folder)
+    draw_little(folder)
     shutil.copytree(PROJECT_ROOT / "data", folder / "data", ignore=lambda *_: {"datasets", "statistics"})
     for path in (*PROJECT_ROOT.glob("*.py"), PROJECT_ROOT / "requirements.txt"):
         shutil.copy(path, folder)
@@ -116,6 +116,7 @@ def test_digits_with_classes(staffed):
     assert len(read_pngs(staffed.folder / "samples/student/nfe=1")) == 10
 
 
+@pytest.mark.slow
 def test_shipped_checkpoints_make_the_same_images(staffed, tmp_path):
     lines = [
         f"sampling.py --ckpt_path checkpoints/{name}/best_model.pt --num_samples 2 --nfe_list 2 --device cpu --precision fp32"

@@ -9,7 +9,7 @@ from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.submission.sandbox import find_kind
 from tests.foreign import CONTRACT, COURSE, lay_out
-from tests.helpers import FACES_FLAGS, TINY, draw_few_toons, slow_but
+from tests.helpers import FACES_FLAGS, TINY, draw_little, slow_but
 from tests.processes import python
 
 LAID_OVER = ("dataset.py", "sampling.py", "measure_fid.py", "src/utils.py", *CONTRACT)
@@ -44,7 +44,7 @@ def laid_over(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kit")
     for name in ("src", "recipes", "benchmarks"):
         shutil.copytree(PROJECT_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    draw_few_toons(folder)
+    draw_little(folder)
     (folder / "data").mkdir()
     for name in ("data/train_split.txt", "data/val_split.txt", "custom_model.py", "train.py", "requirements.txt"):
         shutil.copy(PROJECT_ROOT / name, folder / name)

@@ -31,7 +31,7 @@ REMARKS = {  # what is said of a checkpoint -> models of which it is
 }
 
 
-@pytest.mark.parametrize("name", slow_but(["package", "three_copies"], FOREIGN))
+@pytest.mark.parametrize("name", slow_but(["package"], FOREIGN))
 def test_the_grader_samples_what_sampling_samples(name, tmp_path, kind):  # noqa: F811
     folder = lay_out(tmp_path / "team", name)
     with imported(folder) as custom_model:

@@ -19,7 +19,7 @@ from tests.helpers import SHAPE, TINY, assert_images_agree, random_images
 Make = Callable[[], Method]
 SEEDS = list(range(100, 106))
 CHALLENGE = get_challenge("simpsons")
-PREVIEWS = Previews(CHALLENGE.nfe, CHALLENGE.to_array, CHALLENGE.picture, CHALLENGE.preview_samples)
+PREVIEWS = Previews(CHALLENGE.nfe, CHALLENGE.to_array, CHALLENGE.picture, count=2)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def train(model: Method, steps: int, batch: int, lr: float = 2e-3, seed: int = 2
 def teacher() -> Method:
     seed_everything(0)
     return train(
-        get_method("edm").from_options(get_challenge("toy2d").network(), P_mean=0.2, **OPTIONS), 600, batch=128, seed=0
+        get_method("edm").from_options(get_challenge("toy2d").network(), P_mean=0.2, **OPTIONS), 400, batch=128, seed=0
     )
 
 

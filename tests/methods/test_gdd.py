@@ -29,7 +29,7 @@ def batch(count=4):
 def test_a_one_step_start_that_misses_all_modes_finds_all_eight(tell_level):
     student = eight_gaussians.student("gdd", tell_level=tell_level)
     assert eight_gaussians.modes(student, 1) == 0, "the start is the blurred mean"
-    trained = eight_gaussians.train(student, 400, batch=256)
+    trained = eight_gaussians.train(student, 250, batch=256)
     assert [eight_gaussians.modes(trained, nfe) for nfe in (1, 2, 4)] == [8, 8, 8]
     assert eight_gaussians.shares(trained, 1).sum() > 0.6
 

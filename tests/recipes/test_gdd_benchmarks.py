@@ -18,7 +18,6 @@ RECIPE = PROJECT_ROOT / "recipes" / "gdd_benchmarks.sh"
 SCORES = [3.5, 3.0, 4.0]
 STAND_IN = """#!{python}
 import json, os, pathlib, subprocess, sys
-from tests.processes import forked_python
 words = sys.argv[1:]
 value = lambda flag: pathlib.Path(words[words.index(flag) + 1])
 if words[0] == "-" or "src.datasets.pack_zip" in words:

@@ -25,7 +25,7 @@ from src.report.run import cut_sheet, earlier_runs, early_previews, read_run
 from src.report.typeset import COLUMN, SIDE, fonts, markup, parse
 from src.runs import Run, identity_of, nfe_of, note_sampling
 from tests import shipped
-from tests.helpers import call, fails, random_images
+from tests.helpers import call, fails, random_images, slow_but
 
 pytest.importorskip("reportlab", reason="pip install -r requirements-report.txt")
 pypdf = pytest.importorskip("pypdf", reason="pip install -r requirements-report.txt")
@@ -178,7 +178,7 @@ def replace(folder, old, new):
     source.write_text(text.replace(old, new), encoding="utf-8")
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", slow_but(["three pages", "no losses", "an NFE not measured", "a place"], FAULTS))
 def test_what_is_missing_is_named(run, edited, monkeypatch, capsys, fault):
     spoil, words = FAULTS[fault]
     spoil(run)
@@ -366,6 +366,7 @@ def test_early_samples(run):
         cut_sheet(found[64], 60, 60)
 
 
+@pytest.mark.slow
 def test_time_of_the_teacher_counts(run):
     """A student's time is its own and that of the runs it comes from, each once; an unknown one is a place to fill in."""
     student = run.parent / "student"

@@ -156,6 +156,7 @@ def test_a_wrong_sampler_is_named(honest, tmp_path, body):
     assert message in result.found and result.todo
 
 
+@pytest.mark.slow
 def test_a_hanging_script_and_the_settings_of_this_process(honest, tmp_path, monkeypatch):
     """A process may take only so long, and sees no PYTHONPATH of whoever runs the check."""
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
@@ -188,7 +189,9 @@ def test_command_line(honest, tmp_path, monkeypatch, capsys):
 
 def pdf(pages):
     """A PDF of empty pages."""
-    canvas = pytest.importorskip("reportlab.pdfgen.canvas", reason="reportlab is absent: requirements-report.txt")
+    canvas = pytest.importorskip(
+        "reportlab.pdfgen.canvas", reason="reportlab is not installed: pip install -r requirements-report.txt"
+    )
     file = io.BytesIO()
     sheet = canvas.Canvas(file)
     for _ in range(pages):

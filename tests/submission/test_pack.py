@@ -266,6 +266,7 @@ def test_pack(run, tmp_path, monkeypatch, capsys):
     assert all(torch.equal(saved[name], value) for name, value in torch.load(run / "last.ckpt")["state_dict"].items())
 
 
+@pytest.mark.slow
 def test_float16_is_half_the_size_or_refused(run, tmp_path):
     full, half = tmp_path / "full.zip", tmp_path / "half.zip"
     pack(run, full, None)
@@ -333,6 +334,7 @@ def test_a_package_of_the_students_goes_along(tmp_path):
     assert "these do not go along: mylib/table.npy" in said
 
 
+@pytest.mark.slow
 def test_what_is_not_in_the_project_is_refused(tmp_path):
     (tmp_path / "clone").mkdir()
     said, out = in_a_clone(tmp_path / "clone", "flow_plain")

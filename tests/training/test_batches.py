@@ -69,6 +69,7 @@ def weights(folder):
     return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
 
 
+@pytest.mark.slow
 @BOTH_PRECISIONS
 def test_the_loss_gets_the_pairs_and_a_resumed_run_the_same(tmp_path, precision):
     seen = []

@@ -58,6 +58,7 @@ def test_loss_curves_of_the_fast_and_the_plain_path_agree(tmp_path):
     assert np.abs(fast / plain - 1).max() < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_compiled_gradients_of_the_top_level_are_the_eager_ones(device):
     """Where pytorch #140913 went wrong: GroupNorm of 4 channels a group, channels_last, bfloat16, compiled.
