@@ -24,6 +24,8 @@ SHAPE = (3, 16, 16)
 
 def slow_but(fast: Collection[object], values: Iterable[object]) -> list:
     """Cases of pytest.mark.parametrize, slow but for a few; a case of several arguments is a tuple."""
+    values = list(values)
+    assert all(value in values for value in fast), f"no such cases: {[value for value in fast if value not in values]}"
     return [value if value in fast else pytest.param(*_as_arguments(value), marks=pytest.mark.slow) for value in values]
 
 
