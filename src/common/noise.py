@@ -66,5 +66,9 @@ def _noise_of(seed: Seed, shape: Sequence[int], draw: int) -> torch.Tensor:
         angle = seed.share * math.pi / 2
         first, second = (_noise_of(end, shape, draw) for end in (seed.first, seed.second))
         return math.cos(angle) * first + math.sin(angle) * second
-    generator = torch.Generator().manual_seed((int(seed) + draw * 0x9E3779B97F4A7C15) % 2**63)
-    return torch.randn(*shape, generator=generator)
+    return torch.randn(*shape, generator=generator_of(seed, draw))
+
+
+def generator_of(seed: int, draw: int) -> torch.Generator:
+    """What draws number `draw` of the image with this seed."""
+    return torch.Generator().manual_seed((int(seed) + draw * 0x9E3779B97F4A7C15) % 2**63)

@@ -1,4 +1,4 @@
-"""Hand in and grade: `python -m src.submission pack | check | grade ...`; `--help` after each.
+"""Hand in, grade, show a sampler: `python -m src.submission pack | check | grade | plan ...`; `--help` after each.
 
 Where what is handed in is neither a model nor its samples, --challenge names a hand-in of another kind, which a file of its own
 packs and checks.
@@ -9,7 +9,8 @@ import sys
 
 from src.common.cli import Parser, UserError, run_script
 
-COMMANDS = ("pack", "check", "grade")
+COMMANDS = ("pack", "check", "grade", "plan")
+MODULES = {"plan": "src.submission.plan.__main__"}  # of the others it is that of the command's name
 HAND_INS = {"score_distillation": "src.submission.score_distillation"}  # --challenge -> the module that packs and checks it
 
 
@@ -23,10 +24,10 @@ def main() -> None:
     first = Parser(add_help=False)
     first.add_argument("--challenge", "--data")
     asked = first.parse_known_args(rest)[0].challenge
-    if asked in HAND_INS and name != "grade":
+    if asked in HAND_INS and name in ("pack", "check"):
         importlib.import_module(HAND_INS[asked]).main(name, rest)
     else:
-        importlib.import_module(f"src.submission.{name}").main(rest)
+        importlib.import_module(MODULES.get(name, f"src.submission.{name}")).main(rest)
 
 
 if __name__ == "__main__":

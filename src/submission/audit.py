@@ -1,18 +1,13 @@
 """What is told of a submission without running it, and of its images: whether both are what the rules ask for."""
 
 import json
-import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from src.common.flops import flops_counted
-from src.common.networks import takes_condition
-from src.submission.broker import Cost, Shift
 from src.submission.contents import CHECKPOINT, CONFIG
 from src.submission.failures import Failed
 
@@ -24,10 +19,6 @@ MOVED = 2  # pixels, by which a copy may be moved
 CANDIDATES, ALIKE = 4, 25.0  # small copies that are looked at, and how far from one they may be
 DUPLICATE_SHARE = 0.05
 NEAR_SHARE = 0.1
-SHIFT = 0.15  # of the deviation of the network's answers
-LEAST_SHARE = 0.95  # of an image, that comes from the network: honest samplers have 0.997 and more, 20 % of a picture 0.9
-LEAST_CHANGE = 1.0  # of 255, by which an image changes at least when the network's answers are shifted
-ALLOWED_STRANGE, ALLOWED_STILL = 0.02, 0.1  # of the images, that may have less of the one or the other
 
 
 def check_files(top: Path) -> None:
@@ -51,79 +42,7 @@ def read_config(top: Path) -> dict[str, Any]:
     return config
 
 
-def measure_cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
-    """What one call of the network takes for one image, measured on the CPU on one thread."""
-    device = next(network.parameters()).device
-    network = network.to("cpu")
-    x, t = torch.zeros(1, *image_shape), torch.zeros(1)
-    condition = torch.zeros(1) if takes_condition(network) else None
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            with flops_counted() as counter:  # its time is not taken: the first call is slower
-                network(x, t, condition)
-            start = time.process_time()
-            network(x, t, condition)
-            seconds = time.process_time() - start
-    finally:
-        torch.set_num_threads(threads)
-        network.to(device)
-    return Cost(counter.get_total_flops(), seconds)
-
-
 # ----------------------------------------------------------------------------------------------------------- the images
-
-
-def smooth_fields(count: int, seed: int, image_shape: tuple[int, int, int]) -> torch.Tensor:
-    """One random field for each of count images, smooth in space, of deviation 1: (count, 3, H, W)."""
-    coarse = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
-    fields = F.interpolate(coarse, image_shape[1:], mode="bilinear")
-    return fields / fields.std(dim=(1, 2, 3), keepdim=True)
-
-
-def shift_by(fields: torch.Tensor) -> Shift:
-    """What shifts each image's answers by its field (B, 3, H, W), SHIFT of the answers' deviation in size.
-
-    An image made of such answers has another shading, and is otherwise as good as before.
-    """
-
-    def shift(answer: torch.Tensor) -> torch.Tensor:
-        return answer + (SHIFT * answer.float().std() * fields[: len(answer)]).to(answer.dtype)
-
-    return shift
-
-
-class Doubt(NamedTuple):
-    """What is strange of some images: unless they score like noise they are not taken for the network's. code: for remarks."""
-
-    code: str
-    text: str
-
-
-def doubt_lineage(shares: np.ndarray) -> list[Doubt]:
-    """A doubt where too many images have a share (N,) that does not come from the network; else none."""
-    few = int((shares < LEAST_SHARE).sum())
-    if few <= ALLOWED_STRANGE * len(shares):
-        return []
-    text = (
-        f"{few} of {len(shares)} images are not made of noise and the network's answers (on average {shares.mean():.1%} are); "
-        "sample() may add, scale and clamp them, and nothing else"
-    )
-    return [Doubt("other_content", text)]
-
-
-def doubt_change(images: np.ndarray, shifted: np.ndarray) -> list[Doubt]:
-    """A doubt where images (N, 3, H, W) hardly change when the network's answers are shifted; else none."""
-    changes = np.abs(images.astype(np.int16) - shifted).reshape(len(images), -1).mean(axis=1)
-    same = int((changes < LEAST_CHANGE).sum())
-    if same <= ALLOWED_STILL * len(images):
-        return []
-    text = (
-        f"{same} of {len(images)} images hardly depend on the network (other answers change a pixel by {changes.mean():.2f} of "
-        "255): it answers almost nothing, or the last step of sample() multiplies the answer by almost nothing"
-    )
-    return [Doubt("weak_network", text)]
 
 
 def check_distinct(images: np.ndarray) -> float:

@@ -1,10 +1,11 @@
-"""Sampling a submission: its code in the sandbox, the network outside.
+"""A submission in its sandbox: its plans, and its images where its sampler runs by its own code.
 
-The worker asks for every call of the network by a message; the weights are held, the call is computed and counted here. So a
-count cannot be forged, no call can be made elsewhere (the sandbox has no weights), and the submission needs no GPU. What
-comes from the worker is bytes of a stranger: every length, type and shape is checked before it is used.
+The weights never enter the sandbox. A plan is read with bounds and run here (`run_plan`). Where a sampler runs by its own code,
+the worker asks for every call of the network by a message, and the call is computed and counted here. What comes from the
+worker is bytes of a stranger: every length, type and shape is checked before it is used.
 """
 
+import builtins
 import json
 import math
 from collections.abc import Callable
@@ -13,34 +14,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
+from torch import nn
 
-from src.challenges import Challenge, get_challenge
+from src.challenges import Challenge
+from src.common.classes import labels_in_turn
 from src.common.devices import autocast
 from src.common.guidance import with_labels
-from src.common.images import to_uint8
 from src.common.networks import takes_condition
-from src.submission.failures import CODES, Failed, one_line
-from src.submission.lineage import Call, shares
+from src.submission.failures import CODES, Failed, one_line, quoted
+from src.submission.plan.operations import BYTES, BadPlan, Plan
+from src.submission.plan.read import read
+from src.submission.plan.replay import Law, OtherAnswer, replay
 from src.submission.sandbox import Confined, Limits
 from src.submission.weights import Weights
 from src.submission.worker import DTYPES, LENGTHS, to_bytes
 
+COURSE_SEED = 42  # the course's script seeds once, then makes the model, then all images
 HEADER_BYTES = 1 << 16
 FLOAT_TYPES = ("float32", "float64", "float16", "bfloat16")
 PRECISIONS = ("float32", "float16", "bfloat16")
-FLOP_SHARE = 0.02  # work beside the network's calls that an image may take, of one call
-
-Shift = Callable[[torch.Tensor], torch.Tensor]
+SENSELESS = "a message of the model's process has no sense"
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one call of the network takes for one image: FLOP, and CPU seconds on one thread of this machine."""
-
-    flop: float
-    cpu_seconds: float
+class NoPlan(Exception):
+    """A sampler that no plan can hold. The text says why, with the line of its file: words of a stranger in part."""
 
 
 @dataclass(frozen=True)
@@ -50,55 +48,74 @@ class Model:
     code: Path
     config: dict[str, Any]
     weights: Weights
-    cost: Cost
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return self.weights.networks
+
+    @property
+    def num_classes(self) -> int:
+        return getattr(next(iter(self.networks.values())), "num_classes", 0)
+
+    @property
+    def device(self) -> torch.device:
+        return next(next(iter(self.networks.values())).parameters()).device
 
     def to(self, device: torch.device) -> None:
-        for network in self.weights.networks.values():
+        for network in self.networks.values():
             network.to(device, memory_format=torch.channels_last)
 
+    def answer(self, prefix: str, x: torch.Tensor, given: dict[str, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+        """One call of a network in the autocast that it stands in. Failed where it does not take what it is given."""
+        network, rows = self.networks[prefix], len(x)
+        given = {name: value.to(self.device).reshape(-1).expand(rows) for name, value in given.items()}
+        labels, condition = given.get("labels"), given.get("condition") if takes_condition(network) else None
+        if takes_condition(network) and condition is None:
+            raise Failed("crashed", "the network has the additional condition, and a call gave it none")
+        if not self.num_classes:
+            labels = None
+        elif labels is not None and (labels.is_floating_point() or not 0 <= labels.min() <= labels.max() <= self.num_classes):
+            raise Failed("wrong_output", f"a network call with labels that are not of 0 to {self.num_classes}")
+        try:
+            with torch.inference_mode(), autocast(self.device, dtype):
+                return network(x.to(self.device), given["timestep"], condition, **with_labels(labels))
+        except torch.OutOfMemoryError:
+            raise  # ours
+        except (RuntimeError, ValueError) as error:
+            raise Failed(
+                "crashed", f"a network call on {x.dtype} that the network does not take", private=str(error)
+            ) from error
 
-@dataclass(frozen=True)
-class Sampled:
-    """A batch of a submission: images, uint8 (B, 3, H, W), and the share (B,) of each that comes from the network (lineage)."""
 
-    images: np.ndarray
-    shares: np.ndarray
+def run_plan(
+    plan: Plan, model: Model, count: int, draw: Callable[[int, Law], torch.Tensor], labels: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The images (count, C, H, W) of a plan with the team's own network. Raises NoPlan where a question has another answer."""
+
+    def call(_: int, prefix: str, x: torch.Tensor, given: dict[str, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+        return model.answer(prefix, x, given, dtype)
+
+    try:
+        with torch.inference_mode():
+            return replay(plan, count, call, draw, labels, model.device)
+    except OtherAnswer as error:
+        raise NoPlan(f"a question of yes or no has another answer for other images: {error}") from None
 
 
 class Broker:
-    """One process of a submission and its network. A context manager, which starts and ends the process.
+    """One process of a submission, and its networks here. A context manager, which starts and ends the process.
 
-    Args:
-        challenge: whose shape the images have; the course's if not given.
-        dtype: of the autocast around sample(), as `sampling.py` has it.
-        hidden: files and folders that a sandbox without bubblewrap has to cover.
-
-    `shift`, where it is not None, changes the networks' answers: see audit.shift_by. After the start `method` is the
-    submission's name for its method. `calls` counts calls of all networks times images; one image's part of it is its NFE.
+    After the start `method` is the submission's name for its method, and `random_states` are those of torch and NumPy after the
+    model was made of seed COURSE_SEED. `calls` counts calls of all networks times images; one image's part of it is its NFE.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        limits: Limits,
-        kind: str,
-        challenge: Challenge | None = None,
-        dtype: torch.dtype = torch.float32,
-        hidden: tuple[Path, ...] = (),
-    ):
-        self.model, self.limits, self.kind = model, limits, kind
-        self.challenge = challenge or get_challenge()
-        self.image_shape = self.challenge.shape
-        self.dtype, self.hidden = dtype, hidden
-        self.networks = model.weights.networks
-        self.shift: Shift | None = None
-        self.device = next(next(iter(self.networks.values())).parameters()).device
+    def __init__(self, model: Model, limits: Limits, challenge: Challenge):
+        self.model, self.limits, self.challenge = model, limits, challenge
         self.method, self.calls, self.images = "", 0, 0
-        self.lineage: list[Call] = []
         self.waited = 0.0  # seconds, for all images of this process so far
 
     def __enter__(self) -> "Broker":
-        self.confined = Confined(self.model.code, self.limits, self.kind, self.hidden)
+        self.confined = Confined(self.model.code, self.limits)
         try:
             self._start()
         except BaseException:
@@ -109,26 +126,44 @@ class Broker:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.confined.kill()
 
-    def sample(self, nfe: int, seeds: list[int], first: int = 0) -> Sampled:
-        """Images of these seeds, one per seed, of nfe network calls each; of a network with classes, of each class in turn.
+    def record(self, nfe: int, dtype: torch.dtype = torch.float32) -> Plan:
+        """The plan of sample() at this NFE, within autocast of this dtype where it is bfloat16.
 
-        first: the number of the first image in its run, from which its class follows as in sampling.py.
-
-        Allowed are nfe calls, each on the whole batch, and a little work beside them. Raises Failed.
+        Raises NoPlan, and Failed where it makes too many calls, or breaks down.
         """
-        shape = (len(seeds), *self.image_shape)
+        seconds = self.limits.record_seconds
+        self.confined.allow(self.confined.usage().cpu_seconds + seconds, seconds, f"while NFE {nfe} was recorded")
+        about = {"nfe": nfe, "shape": self.challenge.shape, "classes": self.model.num_classes}
+        self._send({"kind": "record", "bfloat16": dtype == torch.bfloat16, **about})
+        header, payload = self._receive(BYTES, ("plan", "unrecorded"))
+        if header["kind"] == "unrecorded":
+            raise NoPlan(one_line(header.get("text", "")))
+        try:
+            plan = read(payload, self.challenge.shape, tuple(self.model.networks))
+        except BadPlan as error:
+            raise NoPlan(one_line(str(error))) from None
+        if plan.calls > nfe:
+            raise Failed("too_many_calls", f"NFE {nfe}: its plan makes {plan.calls} network calls for an image")
+        if not header.get("repeats"):
+            raise NoPlan("its plan does not give the images of sample() to the last bit")
+        return plan
+
+    def sample(self, nfe: int, seeds: list[int], first: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Images of these seeds by the sampler's own code, one per seed; of a network with classes, of each class in turn.
+
+        first: the number of the first image in its run, from which its class follows as in sampling.py. Allowed are nfe calls,
+        each on the whole batch. Raises Failed.
+        """
+        shape, limits = (len(seeds), *self.challenge.shape), self.limits
         self.images += len(seeds)
-        self.lineage.clear()
-        limits = self.limits
-        cpu = self._cpu_at_start + limits.cpu_seconds + self.images * limits.cpu_share * self.model.cost.cpu_seconds
         wait = min(limits.sample_seconds + len(seeds) * limits.sample_seconds_an_image, limits.run_seconds - self.waited)
-        self.confined.allow(cpu, wait, "hidden_compute")
-        bfloat16, count = self.dtype == torch.bfloat16, getattr(next(iter(self.networks.values())), "num_classes", 0)
-        labels = [1 + number % count for number in range(first, first + len(seeds))] if count else None
-        self._send({"kind": "sample", "shape": shape, "nfe": nfe, "seeds": seeds, "labels": labels, "bfloat16": bfloat16})
+        self.confined.allow(self._cpu_at_start + limits.run_seconds, wait, f"while NFE {nfe} was sampled")
+        labels = labels_in_turn(self.model, first, len(seeds)).get("labels")
+        about = {"shape": shape, "nfe": nfe, "seeds": seeds, "labels": None if labels is None else labels.tolist()}
+        self._send({"kind": "sample", "bfloat16": dtype == torch.bfloat16, **about})
         made = 0
         while True:
-            header, payload = self._receive(4 * math.prod(shape) * 8)
+            header, payload = self._receive(4 * math.prod(shape) * 8, ("call", "images"))
             if header["kind"] == "images":
                 break
             made += 1
@@ -137,13 +172,8 @@ class Broker:
                 raise Failed("too_many_calls", f"{told}; sample() may make {nfe} for all images together, of all its networks")
             self._answer(header, payload, len(seeds), nfe)
         self.waited += wait - self.confined.wait_left
-        self._check_flop(header)
         images = _tensors(header, payload, {"images": FLOAT_TYPES})["images"]
-        if tuple(images.shape) != shape:
-            raise Failed("wrong_output", f"sample() gave images {tuple(images.shape)}, expected {shape}")
-        if not torch.isfinite(images).all():
-            raise Failed("wrong_output", f"sample() gave values that are not finite at NFE {nfe}")
-        return Sampled(to_uint8(images).numpy(), shares(self.lineage, images.float()).numpy())
+        return checked(images, shape, nfe)
 
     # ----------------------------------------------------------------------------------------------------------- parts
 
@@ -155,16 +185,12 @@ class Broker:
         }
         zeros = [(name, str(value.dtype).removeprefix("torch."), list(value.shape)) for name, value in weights.zeros.items()]
         kind = f"{self.challenge.network.__module__}.{self.challenge.network.__qualname__}"
-        about = {"code": self._code_view(), "model_config": self.model.config, "networks": shapes, "zeros": zeros}
-        about["network_class"] = kind
-        self._send({"kind": "setup", **about}, weights.extras)
-        header, _ = self._receive(0, before_sampling=True)
+        about = {"code": "/submission", "model_config": self.model.config, "networks": shapes, "zeros": zeros}
+        self._send({"kind": "setup", "seed": COURSE_SEED, "network_class": kind, **about}, weights.extras)
+        header, payload = self._receive(HEADER_BYTES, ("ready",))
         self.method = one_line(header.get("method", ""))
-        usage = self.confined.check()
-        self._cpu_at_start = usage.cpu_seconds
-
-    def _code_view(self) -> str:
-        return "/submission" if self.kind == "bubblewrap" else str(self.model.code.resolve())
+        self.random_states = _tensors(header, payload, {"torch": ("uint8",), "numpy": ("int64",)})
+        self._cpu_at_start = self.confined.check().cpu_seconds
 
     def _send(self, header: dict[str, Any], tensors: dict[str, torch.Tensor] | None = None) -> None:
         parts = [(name, *to_bytes(tensor.cpu())) for name, tensor in (tensors or {}).items()]
@@ -172,87 +198,75 @@ class Broker:
         text, payload = json.dumps(header).encode(), b"".join(data for *_, data in parts)
         self.confined.send(LENGTHS.pack(len(text), len(payload)) + text + payload)
 
-    def _receive(self, most_bytes: int, before_sampling: bool = False) -> tuple[dict[str, Any], bytes]:
-        """The worker's next message. Raises Failed for one that tells of a failure, or that is not expected now."""
+    def _receive(self, most_bytes: int, kinds: tuple[str, ...]) -> tuple[dict[str, Any], bytes]:
+        """The worker's next message. Raises Failed for one that tells of a failure, or that is of no expected kind."""
         header_length, payload_length = LENGTHS.unpack(self.confined.receive(LENGTHS.size))
         if header_length > HEADER_BYTES:
-            raise Failed("wrong_output", "a message of the model's process has no sense")
+            raise Failed("wrong_output", SENSELESS)
         try:
             header = json.loads(self.confined.receive(header_length))
             kind = header["kind"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise Failed("wrong_output", "a message of the model's process has no sense") from error
+            raise Failed("wrong_output", SENSELESS) from error
         if kind == "error":
-            code = header.get("code")
-            known = isinstance(code, str) and code in CODES and code != "grader_error"
-            raise Failed(code if known else "crashed", header.get("text", ""))
-        if kind == "call" and before_sampling:
-            raise Failed("too_many_calls", "the model called its network while it was built, before any image was asked for")
-        if kind not in (("ready",) if before_sampling else ("call", "images")):
-            raise Failed("wrong_output", "a message of the model's process was not expected now")
+            raise told_failure(header)
+        if kind not in kinds:
+            early = kind == "call" and kinds == ("ready",)
+            code = "too_many_calls" if early else "wrong_output"
+            what = (
+                "the model called its network while it was built"
+                if early
+                else "a message of the model's process was not expected now"
+            )
+            raise Failed(code, what)
         if payload_length > most_bytes:
             raise Failed("wrong_output", f"{payload_length} bytes in one message, at most {most_bytes} are expected")
         return header, self.confined.receive(payload_length)
 
     def _answer(self, header: dict[str, Any], payload: bytes, batch: int, nfe: int) -> None:
-        """Compute one call of a network, in the precision of the autocast that it stands in, count it, and send its result."""
+        """Compute one call of a network, count it, and send its result."""
         named = [header.get(key) for key in ("network", "precision")]
-        if not all(isinstance(name, str) for name in named) or named[0] not in self.networks or named[1] not in PRECISIONS:
-            raise Failed("wrong_output", "a message of the model's process has no sense")
-        network, dtype = self.networks[named[0]], getattr(torch, named[1])
+        if (
+            not all(isinstance(name, str) for name in named)
+            or named[0] not in self.model.networks
+            or named[1] not in PRECISIONS
+        ):
+            raise Failed("wrong_output", SENSELESS)
         types = {"x": FLOAT_TYPES, "timestep": DTYPES, "condition": DTYPES, "labels": ("int64",)}
         given = _tensors(header, payload, types)
-        x, timestep, condition = given.get("x"), given.get("timestep"), given.get("condition")
-        if x is None or timestep is None:
+        x, shape = given.pop("x", None), (batch, *self.challenge.shape)
+        if x is None or "timestep" not in given:
             raise Failed("wrong_output", "a network call without x or timestep")
-        rows = x.shape[0] if x.ndim else 0
-        if tuple(x.shape) != (rows, *self.image_shape) or rows < 1:
-            raise Failed(
-                "wrong_output", f"a network call on {tuple(x.shape)}, expected (B, {', '.join(map(str, self.image_shape))})"
-            )
-        if rows > batch:
-            raise Failed("too_many_calls", f"a network call on {rows} images, {batch} were asked for")
-        if rows < batch:
-            raise Failed("wrong_output", f"a network call on {rows} of {batch} images: call it on the whole batch at once")
-        for scalars in (timestep, condition):
-            if scalars is not None and tuple(scalars.shape) not in ((rows,), (1,)):
-                raise Failed(
-                    "wrong_output", f"a network call with a time or condition {tuple(scalars.shape)}, expected ({rows},)"
-                )
-        if not takes_condition(network):
-            condition = None  # ignored, as by the course's network
-        elif condition is None:
-            raise Failed("crashed", "the network has the additional condition, and a call gave it none")
-        labels, count = given.get("labels"), getattr(network, "num_classes", 0)
-        if labels is not None and not (tuple(labels.shape) == (rows,) and labels.min() >= 0 and labels.max() <= count):
-            raise Failed("wrong_output", f"a network call with labels that are not {rows} of 0 to {count}")
-        known = with_labels(labels.to(self.device) if labels is not None and count else None)
-        times = (value if value is None else value.to(self.device).expand(rows) for value in (timestep, condition))
-        try:
-            with torch.inference_mode(), autocast(self.device, dtype):
-                answer = network(x.to(self.device), *times, **known)
-                answer = answer if self.shift is None else self.shift(answer)
-        except torch.OutOfMemoryError:
-            raise  # ours
-        except (RuntimeError, ValueError) as error:
-            raise Failed("crashed", f"a network call on {x.dtype}: {error}") from error
-        call = Call(x.float(), answer.float().cpu())
-        if not (torch.isfinite(call.x).all() and torch.isfinite(call.answer).all()):
+        if tuple(x.shape) != shape:
+            code = "too_many_calls" if x.ndim and len(x) > batch else "wrong_output"
+            raise Failed(code, f"a network call on {tuple(x.shape)}, expected the whole batch at once: {shape}")
+        for name, value in given.items():
+            if tuple(value.shape) not in ((batch,), (1,)):
+                raise Failed("wrong_output", f"a network call with a {name} {tuple(value.shape)}, expected ({batch},)")
+        answer = self.model.answer(named[0], x, given, getattr(torch, named[1]))
+        if not (torch.isfinite(x).all() and torch.isfinite(answer).all()):
             raise Failed("wrong_output", f"NFE {nfe}: a network call on values that are not finite, or its answer is not")
-        self.calls += rows
-        self.lineage.append(call)
+        self.calls += batch
         self._send({"kind": "answer"}, {"answer": answer})
 
-    def _check_flop(self, header: dict[str, Any]) -> None:
-        """Hold the worker's own count of its products and convolutions against what is allowed beside the calls."""
-        flop, allowed = header.get("flop"), FLOP_SHARE * self.model.cost.flop * self.images
-        if not isinstance(flop, (int, float)) or not 0 <= flop < 1e30:
-            raise Failed("wrong_output", "a message of the model's process has no sense")
-        if flop > allowed:
-            raise Failed(
-                "hidden_compute",
-                f"{flop / 1e9:.3g} GFLOP beside the network's calls for {self.images} images (allowed: {allowed / 1e9:.3g})",
-            )
+
+def checked(images: torch.Tensor, shape: tuple[int, ...], nfe: int) -> torch.Tensor:
+    """Images that are finite, also in float32, and of this shape. Raises Failed for others."""
+    if tuple(images.shape) != shape:
+        raise Failed("wrong_output", f"sample() gave images {tuple(images.shape)}, expected {shape}")
+    if not torch.isfinite(images.float()).all():
+        raise Failed("wrong_output", f"sample() gave values that are not finite at NFE {nfe}")
+    return images
+
+
+def told_failure(header: dict[str, Any]) -> Failed:
+    """The failure that a worker tells of: what is public is its code and the kind of error; its words are the team's alone."""
+    code, kind = header.get("code"), header.get("kind_of_error")
+    code = code if isinstance(code, str) and code in CODES and code != "grader_error" else "crashed"
+    known = isinstance(kind, str) and isinstance(getattr(builtins, kind, None), type)
+    return Failed(
+        code, f"{kind} in its own code" if known else "an error of its own", private=str(header.get("text", ""))[:8000]
+    )
 
 
 def _tensors(header: dict[str, Any], payload: bytes, expected: dict[str, tuple[str, ...]]) -> dict[str, torch.Tensor]:
@@ -260,14 +274,14 @@ def _tensors(header: dict[str, Any], payload: bytes, expected: dict[str, tuple[s
     tensors, start = {}, 0
     described = header.get("tensors")
     if not isinstance(described, dict):
-        raise Failed("wrong_output", "a message of the model's process has no sense")
+        raise Failed("wrong_output", SENSELESS)
     for name, value in described.items():
         dtype, shape = (value.get("dtype"), value.get("shape")) if isinstance(value, dict) else (None, None)
         sound = isinstance(shape, list) and len(shape) <= 8 and all(type(n) is int and 0 < n < 2**32 for n in shape)
         if name not in expected or not sound:
-            raise Failed("wrong_output", "a message of the model's process has no sense")
+            raise Failed("wrong_output", SENSELESS)
         if dtype not in expected[name]:
-            raise Failed("wrong_output", f"{one_line(name)} is {one_line(dtype)}, expected one of {', '.join(expected[name])}")
+            raise Failed("wrong_output", f"{quoted(name)} is {quoted(dtype)}, expected one of {', '.join(expected[name])}")
         kind = getattr(torch, dtype)
         size = math.prod(shape) * kind.itemsize
         part = bytearray(payload[start : start + size])

@@ -8,19 +8,14 @@ CODES = {
     "unsafe_pickle": "the checkpoint holds more than tensors",
     "bad_checkpoint": "the checkpoint holds no plain tensors, or too much",
     "wrong_architecture": "the network is not the challenge's",
-    "stored_images": "images come from the code or the buffers, not from the network",
+    "stored_images": "images are copies, of each other or of the validation images",
     "too_many_calls": "more network calls than the NFE, or calls outside of sampling",
-    "hidden_compute": "work far beyond the network calls",
     "seed_tuned": "the public seed scores far better than secret ones",
-    "read_denied": "tried to read what is outside of the submission",
-    "write_denied": "tried to write outside of its scratch folder",
-    "network_denied": "tried to use the network",
     "process_limit": "tried to start processes, or too many threads",
     "memory_limit": "took more memory than allowed",
     "disk_limit": "wrote more than allowed",
     "time_limit": "took more time than allowed",
     "wrong_output": "gave no images of the shape asked for, or broke the protocol",
-    "not_reproducible": "the same seeds gave other images",
     "crashed": "its own code ended in an error",
     "grader_error": "a fault of the grader or its machine, not of the submission",
 }
@@ -28,13 +23,16 @@ TEXT_LENGTH = 300
 
 
 class Failed(UserError):
-    """A submission fails for the reason `code`, one of CODES; `text` is one line that says what was found."""
+    """A submission fails for the reason `code`, one of CODES; `text` is one line that says what was found, for all to read.
 
-    def __init__(self, code: str, text: str):
+    private: words of the submission itself, such as its error's, for the team and the staff alone.
+    """
+
+    def __init__(self, code: str, text: str, private: str = ""):
         if code not in CODES:
             raise ValueError(f"unknown code {code!r}; expected one of {', '.join(CODES)}")
         self.code = code
-        self.text = one_line(text)
+        self.text, self.private = one_line(text), private
         super().__init__(self.reason)
 
     @property
@@ -47,3 +45,8 @@ def one_line(text: str) -> str:
     text = " ".join(str(text)[: 4 * TEXT_LENGTH].split())
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 3] + "..."
+
+
+def quoted(text: str) -> str:
+    """A text of strangers within words of ours, so that it cannot be taken for them."""
+    return f"\u201c{one_line(text)}\u201d"

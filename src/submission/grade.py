@@ -19,10 +19,21 @@ from src.common.cli import ENDING, Parser, UserError, number
 from src.common.devices import add_precision_flag
 from src.common.files import PROJECT_ROOT
 from src.evaluation.reference import unused_flags
+from src.submission.broker import COURSE_SEED
 from src.submission.grading import run_job
-from src.submission.job import Job, Settings, has_result, make_secret, new_result, read_results, settings_key, write_result
+from src.submission.job import (
+    Job,
+    Settings,
+    has_result,
+    make_secret,
+    new_result,
+    read_results,
+    settings_key,
+    work_folder,
+    write_result,
+)
 from src.submission.leaderboard import write_board
-from src.submission.sandbox import SCRATCH, find_kind
+from src.submission.sandbox import find_bubblewrap
 from src.submission.teams import find_submissions
 
 # exit codes of a process that was told to stop
@@ -52,13 +63,12 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
     add_precision_flag(parser)
     seed_help = "the secret, a hexadecimal number; made beside --out if absent. Keep it: with it a grade can be repeated"
     parser.add_argument("--seed_file", type=Path, help=seed_help)
-    parser.add_argument("--skip_public", action="store_true", help="do not compare with the public seed 42")
+    parser.add_argument("--skip_public", action="store_true", help="do not make the images of the course's script (seed 42)")
     add_challenge_flag(parser)
     root_help = "the data set that an absent reference folder is made from"
     parser.add_argument("--data_root", default=challenge.default_root, help=root_help)
     parser.add_argument("--reference_dir", type=Path, help="folder of the validation images; made if absent")
     parser.add_argument("--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given")
-    parser.add_argument("--sandbox", choices=tuple(SCRATCH), help="the best that there is, if not given")
     parser.add_argument("--device", default="cuda", help="without --devices; falls back to the CPU where there is none")
     parser.add_argument("--devices", type=indices, default=[], help="CUDA devices that share the teams, as 0,1")
     parser.add_argument("--jobs", type=number(int, 1), help="teams at a time; by default one a device")
@@ -79,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
     args, challenge = parse(argv)
     found = find_submissions(args.submissions, args.teams)
     reference = args.reference_dir or Path(challenge.reference_dir())
-    kind = find_kind(args.sandbox)
+    find_bubblewrap()
     if unused := unused_flags(args, None, challenge.default_root):
         print(unused)
     challenge.read_reference(args.data_root, reference)  # makes it where it is absent
@@ -87,7 +97,6 @@ def main(argv: Sequence[str]) -> None:
     make_secret(seed_file, args.out.resolve())
     settings = Settings(
         reference_dir=str(reference.resolve()),
-        sandbox=kind,
         challenge=challenge.name,
         nfe=tuple(dict.fromkeys(args.nfe)),
         seeds=args.seeds,
@@ -95,12 +104,12 @@ def main(argv: Sequence[str]) -> None:
         batch_size=args.batch_size,
         device=args.device,
         precision=args.precision,
-        public_seed=None if args.skip_public else 42,
+        public_seed=None if args.skip_public else COURSE_SEED,
         inception=args.inception and str(Path(args.inception).resolve()),
     )
     jobs = [Job(one.team, one.path, args.out.resolve(), seed_file, settings, one.remarks) for one in found]
     waiting = [job for job in jobs if args.again or not has_result(job)]
-    print(f"submissions: {len(jobs)}, to grade: {len(waiting)}, sandbox: {kind}", flush=True)
+    print(f"submissions: {len(jobs)}, to grade: {len(waiting)}", flush=True)
     if args.submitit:
         run_on_cluster(waiting, args.submitit, args.minutes, args.partition)
     else:
@@ -153,11 +162,6 @@ def run_on_cluster(jobs: list[Job], cluster: str, minutes: int, partition: str |
         error = running.exception()
         if error is not None:
             write_fault(job, f"the cluster's job {running.job_id} failed: {type(error).__name__}")
-
-
-def work_folder(board: Path) -> Path:
-    """Beside the board, which is published: the jobs' descriptions, and a cluster's logs."""
-    return board.with_name(f".{board.name}.jobs")
 
 
 def write_fault(job: Job, text: str) -> None:

@@ -1,39 +1,48 @@
-"""Grade one submission: unpack, check, sample in the sandbox, measure, and write its result.
+"""Grade one submission: unpack, check, record its sampler in the sandbox, run its plans here, measure, and write its result.
 
 Nothing of the submission is imported here.
 """
 
+import os
 import shutil
 import tempfile
 import time
 import traceback
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from src.common.classes import labels_in_turn
 from src.common.devices import resolve_device, resolve_precision
-from src.common.files import PROJECT_ROOT, write_whole
-from src.common.images import contact_sheet
+from src.common.files import write_whole
+from src.common.flops import flops_counted
+from src.common.images import contact_sheet, to_uint8
+from src.common.networks import takes_condition
 from src.common.noise import image_seeds
 from src.common.sampling import fitting_batch_size
 from src.runs import nfe_name
 from src.submission import audit
 from src.submission.archive import unpack
-from src.submission.broker import Broker, Model
-from src.submission.failures import Failed, one_line
+from src.submission.broker import COURSE_SEED, Broker, Model, NoPlan, checked, run_plan
+from src.submission.draws import CourseDraws, draws_of
+from src.submission.failures import Failed, one_line, quoted
 from src.submission.job import Job, Settings, new_result, read_secret, run_seed, write_result
-from src.submission.judge import Judge, check_public, load_judge, noise_fid, seed_statistics
+from src.submission.judge import Judge, check_public, load_judge, seed_statistics
 from src.submission.manifest import states
+from src.submission.plan.operations import BadPlan, Plan
+from src.submission.plan.replay import Law
+from src.submission.plan.rules import check
+from src.submission.plan.text import lines
 from src.submission.prepare import read_model
 from src.submission.weights import read_weights
 
-CHECK = 1 << 20  # beside the numbers of the runs, for what the secret decides of the checks
 SHEET = (4, 8)  # rows and columns of the picture of samples
-NOISE_SHARE = 0.9  # of noise's FID; images that are doubted and score better than it are accused
-PRIVATE = (".ssh", ".aws", ".config", ".netrc", ".kaggle", ".gitconfig", ".cache")  # of the home folder
+COURSE_BATCH = 32  # images at a time of the course's sampling.py
+OWN_CODE = "sampled by its own code: images are not proved to come from the network"
 
 
 def run_job(job: Job) -> dict[str, Any]:
@@ -50,6 +59,7 @@ def run_job(job: Job) -> dict[str, Any]:
         grade(replace(job, settings=replace(job.settings, device=str(device))), result)
     except Failed as error:
         result |= {"status": "failed", "reason": error.reason, "nfe": {}}
+        write_private(job, error)
     except Exception as error:  # ours: every error of the submission's is a Failed
         traceback.print_exc()
         result |= {"status": "failed", "reason": f"grader_error: {one_line(f'{type(error).__name__}: {error}')}", "nfe": {}}
@@ -63,53 +73,68 @@ def grade(job: Job, result: dict[str, Any]) -> None:
 
     What fails at one NFE leaves the others. Where all fail, the first reason is the submission's.
     """
-    settings, secret, device = job.settings, read_secret(job.seed_file), torch.device(job.settings.device)
+    settings, device = job.settings, torch.device(job.settings.device)
     torch.backends.cudnn.deterministic = True
     with tempfile.TemporaryDirectory(prefix="grade-") as work:
         model, result["replaced"] = prepare(job.submission, Path(work), settings, result["remarks"])
         model.to(device)
         judge = load_judge(settings.task, settings.reference_dir, settings.inception, device, settings.batch_size)
+        samplers = record(model, settings)
         failed = []
-        for nfe in settings.nfe:
+        for nfe, sampler in samplers.items():
+            result["method"] = sampler.method or result["method"]
             try:
-                result["nfe"][str(nfe)] = grade_nfe(model, job, judge, nfe, secret, result)
+                result["nfe"][str(nfe)] = grade_nfe(sampler, job, judge, result)
             except Failed as error:
                 result["failures"][str(nfe)] = error.reason
+                write_private(job, error)
                 failed.append(error)
         if len(failed) == len(settings.nfe):
             raise failed[0]
 
 
-def grade_nfe(model: Model, job: Job, judge: Judge, nfe: int, secret: int, result: dict[str, Any]) -> dict[str, Any]:
-    """What the result says of one NFE; result's method and remarks are added to. Raises Failed."""
-    settings = job.settings
+def grade_nfe(sampler: "Sampler", job: Job, judge: Judge, result: dict[str, Any]) -> dict[str, Any]:
+    """What the result says of one NFE; result's remarks are added to. Raises Failed."""
+    settings, secret, nfe = job.settings, read_secret(job.seed_file), sampler.nfe
+    if sampler.failure:
+        raise sampler.failure
     seeds = [run_seed(secret, nfe, index) for index in range(settings.seeds)]
-    public = [] if settings.public_seed is None else [settings.public_seed]
-    runs = [sample(model, job, nfe, seed) for seed in (*seeds, *public)]
-    result["method"] = runs[0].method
-    again_shares, still = sample_again(model, job, nfe, seeds, runs, secret)
-    doubts = audit.doubt_lineage(np.concatenate([*(run.shares for run in runs), again_shares])) + still
-    together = np.concatenate([run.images for run in runs])
+    try:
+        runs = [sampler.images(seed) for seed in seeds]
+        runs += [sampler.course_images()] if settings.public_seed is not None else []
+    except NoPlan as error:  # its question has another answer for these images
+        sampler.plan, sampler.own_code = None, one_line(str(error))
+        runs = [sampler.images(seed) for seed in (*seeds, *([] if settings.public_seed is None else [settings.public_seed]))]
+    if sampler.own_code:
+        result["remarks"].append(f"NFE {nfe}: {OWN_CODE} ({quoted(sampler.own_code)})")
+    together = np.concatenate(runs)
     duplicates = audit.check_distinct(together)
     near = audit.check_not_reference(together, judge.reference)
-    scores = [judge.score(run.images) for run in runs]
-    for doubt in doubts:
-        if min(score["fid"] for score in scores) < NOISE_SHARE * noise_fid(judge, settings.num_images):
-            raise Failed("stored_images", f"NFE {nfe}: {doubt.text}")
-        result["remarks"].append(f"{doubt.code}: NFE {nfe}: {doubt.text}; the score is that of noise, so it is graded")
+    scores = [judge.score(run) for run in runs]
     check_public(nfe, scores[: settings.seeds], scores[settings.seeds :])
-    picture = write_sheet(job, nfe, runs[0].images)
-    calls = sum(run.calls for run in runs) / len(together)
+    picture, plan = write_sheet(job, nfe, runs[0]), sampler.plan
+    calls = plan.calls if plan else sampler.calls / len(together)
+    told = plan and {"operations": plan.operations, "calls": plan.calls, "numbers": plan.numbers, "lines": lines(plan)}
     return {
         **seed_statistics(scores[: settings.seeds]),
-        "fid_public": scores[-1]["fid"] if public else None,
+        "fid_public": scores[-1]["fid"] if settings.public_seed is not None else None,
         "calls": calls,
-        "gflop": calls * model.cost.flop / 1e9,
-        "network_share": float(np.mean([run.shares.mean() for run in runs])),
+        "gflop": calls * flop_of(sampler.model, settings) / 1e9,
         "duplicates": duplicates,
         "near_reference": near,
         "samples": picture.relative_to(job.board).as_posix(),
+        "plan": told,
+        "own_code": sampler.own_code or None,
     }
+
+
+def write_private(job: Job, error: Failed) -> None:
+    """Words of the submission's own error go where the team and the staff can read them, and nobody else."""
+    if not error.private:
+        return
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", errors="replace") as file:
+        file.write(f"{error.reason}\n{error.private}\n\n")
 
 
 # ------------------------------------------------------------------------------------------------------------- sampling
@@ -124,79 +149,112 @@ def prepare(submission: Path, work: Path, settings: Settings, remarks: list[str]
     remarks += unpack(submission, top)
     audit.check_files(top)
     changed = [name for name, state in states(top).items() if state == "changed"]
-    model = read_model(top, code, read_weights(top, settings.network, settings.task), settings.task)
-    shutil.rmtree(top)  # where there is no bubblewrap a sandbox sees the machine's files
+    model = read_model(top, code, read_weights(top, settings.network, settings.task))
+    shutil.rmtree(top)
     remarks += model.weights.remarks
     return model, changed
 
 
-@dataclass(frozen=True)
-class SampledImages:
-    """What one process of a submission gave: images, uint8 (num_images, 3, H, W), the share of each that comes from the network
-    (num_images,), and calls of networks times images."""
+@dataclass
+class Sampler:
+    """How a submission's images at one NFE are made: by its plan, or by its own code in the sandbox; or why there are none.
 
-    images: np.ndarray
-    shares: np.ndarray
-    calls: int
-    method: str
-
-
-def sample(model: Model, job: Job, nfe: int, seed: int, fields: dict[int, torch.Tensor] | None = None) -> SampledImages:
-    """One run in a fresh process of the submission, which knows nothing of what others of it have made.
-
-    fields: by the number of a batch, what shifts the networks' answers in it: see audit.shift_by.
+    plan: within the autocast that the board is graded in. course: its plan without one, and the draws in the order of the
+    course's script. own_code: why there is no plan. calls: of networks times images, counted where its own code samples.
     """
-    settings = job.settings
-    device = torch.device(settings.device)
-    home = tuple(Path.home() / name for name in PRIVATE)
-    hidden = (job.seed_file, job.board, job.submission, Path(settings.reference_dir), PROJECT_ROOT / "data", *home)
-    dtype = resolve_precision(settings.precision, device)
-    made = []
-    with Broker(model, settings.limits, settings.sandbox, settings.task, dtype, hidden) as broker:
-        first = 0
-        for number, seeds in enumerate(batches(seed, settings)):
-            shifted = fields is not None and number in fields
-            broker.shift = audit.shift_by(fields[number].to(device)) if shifted else None
-            made.append(broker.sample(nfe, seeds, first))
+
+    nfe: int
+    model: Model
+    settings: Settings
+    method: str = ""
+    plan: Plan | None = None
+    course: Plan | None = None
+    draws: CourseDraws | None = None
+    own_code: str = ""
+    failure: Failed | None = None
+    calls: int = 0
+    proved: set[int] = field(default_factory=set)
+
+    def images(self, seed: int) -> np.ndarray:
+        """The images of a run, uint8 (num_images, 3, H, W), from a seed for each. Raises Failed, and NoPlan."""
+        device, made = torch.device(self.settings.device), []
+        size = fitting_batch_size(self.settings.batch_size, device)
+        if self.plan is None:
+            return self._by_own_code(seed, size)
+        size, first = size if self.plan.batch else 1, 0
+        while first < self.settings.num_images:
+            seeds = image_seeds(seed, first, min(size, self.settings.num_images - first))
+            made.append(self._run(self.plan, first, len(seeds), draws_of(seeds, device)))
             first += len(seeds)
-    images, shares = (np.concatenate([getattr(batch, name) for batch in made]) for name in ("images", "shares"))
-    return SampledImages(images, shares, broker.calls, broker.method)
+        return np.concatenate(made)
+
+    def course_images(self) -> np.ndarray:
+        """The images that the course's sampling.py makes: its batches, its order of draws, its arrangement of memory."""
+        if self.course is None or self.draws is None:
+            return self.images(COURSE_SEED)
+        size, count = COURSE_BATCH if self.course.batch else 1, self.settings.num_images
+        for network in self.model.networks.values():
+            network.to(memory_format=torch.contiguous_format)
+        firsts = range(0, count, size)
+        made = [self._run(self.course, first, min(size, count - first), self.draws.draw) for first in firsts]
+        self.model.to(torch.device(self.settings.device))
+        return np.concatenate(made)
+
+    def _run(self, plan: Plan, first: int, count: int, draw: Callable[[int, Law], torch.Tensor]) -> np.ndarray:
+        if count not in self.proved:
+            try:
+                check(plan, count)
+            except BadPlan as error:
+                raise NoPlan(str(error)) from None
+            self.proved.add(count)
+        labels = labels_in_turn(self.model, first, count).get("labels")
+        images = run_plan(plan, self.model, count, draw, labels)
+        return to_uint8(checked(images, (count, *self.settings.task.shape), self.nfe)).cpu().numpy()
+
+    def _by_own_code(self, seed: int, size: int) -> np.ndarray:
+        """In a fresh process of the submission, which knows nothing of what others of it have made."""
+        made, first, count = [], 0, self.settings.num_images
+        with Broker(self.model, self.settings.limits, self.settings.task) as broker:
+            while first < count:
+                seeds = image_seeds(seed, first, min(size, count - first))
+                made.append(to_uint8(broker.sample(self.nfe, seeds, first, precision_of(self.settings))).numpy())
+                first += len(seeds)
+        self.calls += broker.calls
+        return np.concatenate(made)
 
 
-def batches(seed: int, settings: Settings) -> list[list[int]]:
-    """The images' seeds of a run, batch by batch."""
-    size, count = fitting_batch_size(settings.batch_size, torch.device(settings.device)), settings.num_images
-    return [image_seeds(seed, first, min(size, count - first)) for first in range(0, count, size)]
+def record(model: Model, settings: Settings) -> dict[int, Sampler]:
+    """NFE -> its sampler. The sandbox is started once, and again only after a failure. Raises Failed where no model is made."""
+    samplers = {nfe: Sampler(nfe, model, settings) for nfe in settings.nfe}
+    waiting, dtype, draws = list(settings.nfe), precision_of(settings), None
+    while waiting:
+        with Broker(model, settings.limits, settings.task) as broker:
+            draws = draws or CourseDraws(broker.random_states, COURSE_SEED, model.device)
+            while waiting:
+                sampler = samplers[waiting.pop(0)]
+                sampler.method = broker.method
+                try:
+                    sampler.plan = broker.record(sampler.nfe, dtype)
+                    sampler.course = sampler.plan if dtype == torch.float32 else broker.record(sampler.nfe)
+                    sampler.draws = draws
+                except NoPlan as error:
+                    sampler.plan, sampler.own_code = None, str(error)
+                except Failed as error:
+                    sampler.failure = error
+                    break
+    return samplers
 
 
-def sample_again(
-    model: Model, job: Job, nfe: int, seeds: list[int], runs: list[SampledImages], secret: int
-) -> tuple[np.ndarray, list[audit.Doubt]]:
-    """Sample one of the secret runs in a second process: its images' shares, and what is to be doubted of it.
+def precision_of(settings: Settings) -> torch.dtype:
+    return resolve_precision(settings.precision, torch.device(settings.device))
 
-    Raises Failed where the same seeds give other images.
 
-    In half of the batches the networks' answers are shifted a little: the images should change, and come from the network all
-    the same. In the other half they must be equal bit for bit. The secret decides which run and which batches.
-    """
-    draw = np.random.default_rng([secret, nfe, CHECK])
-    index = int(draw.integers(len(seeds)))
-    groups, shape = batches(seeds[index], job.settings), job.settings.task.shape
-    chosen = draw.permutation(len(groups))[: (len(groups) + 1) // 2]
-    fields = {int(number): audit.smooth_fields(len(groups[number]), int(draw.integers(2**63)), shape) for number in chosen}
-    first, again, start = runs[index].images, sample(model, job, nfe, seeds[index], fields), 0
-    shifted = np.zeros(len(first), dtype=bool)
-    for number, group in enumerate(groups):
-        part = slice(start, start + len(group))
-        if number in fields:
-            shifted[part] = True
-        elif not np.array_equal(first[part], again.images[part]):
-            raise Failed(
-                "not_reproducible",
-                f"NFE {nfe}: the same seeds gave other images in a second process; draw all noise from torch's generator",
-            )
-        start += len(group)
-    return again.shares, audit.doubt_change(first[shifted], again.images[shifted])
+def flop_of(model: Model, settings: Settings) -> int:
+    """What one call of the network takes for one image."""
+    network, zero = next(iter(model.networks.values())), torch.zeros(1, device=model.device)
+    with torch.inference_mode(), flops_counted() as counter:
+        network(torch.zeros(1, *settings.task.shape, device=model.device), zero, zero if takes_condition(network) else None)
+    return counter.get_total_flops()
 
 
 def write_sheet(job: Job, nfe: int, images: np.ndarray) -> Path:

@@ -15,7 +15,7 @@ from src.challenges import DEFAULT, Challenge, get_challenge
 from src.common.cli import UserError
 from src.common.files import load_json, save_json
 from src.submission.archive import content_hash
-from src.submission.sandbox import Limits
+from src.submission.sandbox import KIND, Limits
 from src.submission.teams import folder_name
 
 RESULT = "result.json"  # in a team's folder of the board
@@ -25,12 +25,11 @@ RESULT = "result.json"  # in a team's folder of the board
 class Settings:
     """How every team of a board is graded.
 
-    challenge: its name. network: options of its network; none are the challenge's own. public_seed: is graded beside the secret
-    ones and has to be no better than they are; None leaves it out. sandbox: a kind of `sandbox.find_kind`.
+    challenge: its name. network: options of its network; none are the challenge's own. public_seed: that of the course's
+    script, whose images are graded beside the secret ones and have to be no better than they are; None leaves it out.
     """
 
     reference_dir: str
-    sandbox: str
     challenge: str = DEFAULT
     nfe: tuple[int, ...] = get_challenge().nfe
     seeds: int = 3
@@ -68,6 +67,11 @@ class Job:
     def folder(self) -> Path:
         return self.board / "teams" / folder_name(self.team)
 
+    @property
+    def log(self) -> Path:
+        """What only the team and the staff may read of a failure; beside the board, which is published."""
+        return work_folder(self.board) / f"{self.folder.name}.log"
+
     def write(self, path: Path) -> None:
         values = {**vars(self), **{name: str(getattr(self, name)) for name in ("submission", "board", "seed_file")}}
         save_json({**values, "settings": asdict(self.settings)}, path)
@@ -78,6 +82,11 @@ class Job:
         paths = {name: Path(values[name]) for name in ("submission", "board", "seed_file")}
         settings, remarks = Settings.from_json(values["settings"]), tuple(values["remarks"])
         return cls(team=values["team"], settings=settings, remarks=remarks, **paths)
+
+
+def work_folder(board: Path) -> Path:
+    """Beside the board, which is published: the jobs' descriptions, a cluster's logs, and each team's own errors."""
+    return board.with_name(f".{board.name}.jobs")
 
 
 # ------------------------------------------------------------------------------------------------------------- results
@@ -100,7 +109,7 @@ def new_result(job: Job) -> dict[str, Any]:
         "replaced": [],
         "seconds": 0.0,
         "device": job.settings.device,
-        "sandbox": job.settings.sandbox,
+        "sandbox": KIND,
         "settings": settings_key(job),
     }
 

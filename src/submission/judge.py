@@ -9,14 +9,12 @@ import numpy as np
 import torch
 
 from src.challenges import Challenge
-from src.common.images import to_uint8
 from src.evaluation.features import cached_features, extract_features
 from src.evaluation.fid import frechet_distance
 from src.evaluation.inception import Inception
 from src.evaluation.kid import kid
 from src.submission.failures import Failed
 
-CONTRASTS = (0.1, 0.3, 1.0)  # of noise
 PUBLIC_SHARE = 0.8  # of the best secret seed's FID; a public seed below it is tuned
 
 
@@ -33,13 +31,6 @@ class Judge:
         """The scores of a run's images, uint8 (N, 3, H, W): FID in clean-fid's mode, and KID on the same features."""
         features = extract_features(images, self.inception, "clean", self.batch_size)
         return {"fid": frechet_distance(features, self.features), "kid": kid(features, self.features)}
-
-
-@lru_cache(maxsize=1)
-def noise_fid(judge: Judge, count: int) -> float:
-    """The FID of `count` images of plain noise, of its best contrast: what a sampler reaches without a network."""
-    noise = torch.randn(count, *judge.reference.shape[1:], generator=torch.Generator().manual_seed(0))
-    return min(judge.score(to_uint8(contrast * noise).numpy())["fid"] for contrast in CONTRASTS)
 
 
 @lru_cache(maxsize=1)

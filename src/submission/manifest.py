@@ -1,6 +1,6 @@
-"""Which files are not the student's: what a course hands out fixed, and the kit's own code, both known by their SHA-256.
+"""Which files are not the student's: what a course hands out fixed, known by their SHA-256.
 
-    python -m src.submission.manifest        # after a change of the kit: writes manifest.json and kit_files.txt anew
+    python -m src.submission.manifest        # after a change of such a file: writes manifest.json anew
 
 Who grades puts the kit's own copies of the protected files in place before anything of a submission runs, so a changed one only
 misleads its author. The originals of the course that this kit serves are as good as the kit's.
@@ -8,16 +8,13 @@ misleads its author. The originals of the course that this kit serves are as goo
 
 import hashlib
 import shutil
-from functools import lru_cache
 from pathlib import Path
 
 from src.common.cli import run_script
-from src.common.files import PROJECT_ROOT, load_json, save_json, write_whole
+from src.common.files import PROJECT_ROOT, load_json, save_json
 from src.submission.contents import closure
 
 MANIFEST = Path(__file__).with_name("manifest.json")
-KIT_FILES = Path(__file__).with_name("kit_files.txt")
-DIGEST_LENGTH = 32  # hexadecimal digits of a line of kit_files.txt
 SCRIPTS = ("sampling.py", "measure_fid.py", "dataset.py")
 FIXED = (*SCRIPTS, "data/train_split.txt", "data/val_split.txt", "src/base_model.py", "src/network.py", "src/module.py")
 
@@ -52,17 +49,6 @@ def states(folder: str | Path) -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=1)
-def kit_digests() -> frozenset[str]:
-    """Digests of the Python files of this release of the kit and of all earlier ones."""
-    return frozenset(KIT_FILES.read_text().split())
-
-
-def is_kit_file(path: str | Path) -> bool:
-    """Whether a file's content is that of a file of the kit, in whichever release and under whichever name."""
-    return hash_file(path)[:DIGEST_LENGTH] in kit_digests()
-
-
 def restore(folder: str | Path) -> list[str]:
     """Put the kit's protected files into a folder and return those that were changed or absent there.
 
@@ -85,22 +71,14 @@ def restore(folder: str | Path) -> list[str]:
     return replaced
 
 
-def kit_files() -> list[Path]:
-    """The Python files of the kit that a submission may hold."""
-    return sorted([*PROJECT_ROOT.glob("*.py"), *(PROJECT_ROOT / "src").rglob("*.py")])
-
-
 def main() -> None:
     course = {name: digests["course"] for name, digests in read_manifest().items() if "course" in digests}
     manifest = {
         name: {"kit": hash_file(PROJECT_ROOT / name), **({"course": course[name]} if name in course else {})}
         for name in protected_files()
     }
-    digests = sorted(kit_digests() | {hash_file(path)[:DIGEST_LENGTH] for path in kit_files()})
     save_json(manifest, MANIFEST)
-    with write_whole(KIT_FILES) as partial:
-        partial.write_text("\n".join(digests) + "\n")
-    print(f"{len(manifest)} protected files: {MANIFEST}; {len(digests)} files of the kit, of all releases: {KIT_FILES}")
+    print(f"{len(manifest)} protected files: {MANIFEST}")
 
 
 if __name__ == "__main__":

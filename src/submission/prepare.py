@@ -2,22 +2,18 @@
 
 from pathlib import Path
 
-from src.challenges import Challenge
 from src.submission.archive import copy_code
-from src.submission.audit import measure_cost, read_config
+from src.submission.audit import read_config
 from src.submission.broker import Model
 from src.submission.manifest import restore
-from src.submission.readable import check_readable
 from src.submission.weights import Weights
 
 
-def read_model(top: Path, code: Path, weights: Weights, challenge: Challenge) -> Model:
+def read_model(top: Path, code: Path, weights: Weights) -> Model:
     """The model of an unpacked submission: its Python files in the new folder `code`, the kit's protected ones in place.
 
-    Nothing of it runs. Raises Failed where its code or options hold more than code and options.
+    Nothing of it runs. Raises Failed where its options are none.
     """
-    names = copy_code(top, code)
+    copy_code(top, code)
     restore(code)
-    config = read_config(top)
-    check_readable(code, names, config, weights)
-    return Model(code, config, weights, measure_cost(next(iter(weights.networks.values())), challenge.shape))
+    return Model(code, read_config(top), weights)

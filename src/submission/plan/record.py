@@ -1,0 +1,670 @@
+"""Record what a sampler does to its noise and to its network's answers, as the steps of a plan.
+
+`sample()` runs as it is. A network is one opaque operation whose answers are stand-ins; a mode of torch's dispatcher sees every
+elementary operation of tensors below. One that has an input which depends on noise or on an answer becomes a step; everything
+else is computed as usual, and where its result meets such a tensor it enters the step as a constant. Steps never write: a write
+in place becomes an operation that gives the new content.
+
+This folder stands alone (torch and numpy), since it runs inside the sandbox too. Nothing here is trusted by the grader: the
+steps are read with bounds (read.py), and what is believed is they alone.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_flatten, tree_map
+
+from .operations import COPIES, MOST_VALUES, Plan, Step
+from .replay import replay, stand_in
+
+ROWS = (5, 7)  # images of the two recordings: sizes that differ between them are multiples of the batch
+HERE = os.path.dirname(os.path.abspath(__file__))
+EMPTY = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted")
+SHAPES = (*EMPTY, "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full")  # ask a tensor for no values
+NORMAL, UNIFORM = ("randn", "randn_like", "normal", "normal_"), ("rand", "rand_like", "uniform_")
+INTEGERS = ("randint", "randint_like")
+OPERATORS = "add radd sub rsub mul rmul truediv rtruediv floordiv mod pow rpow neg abs lt le gt ge eq ne int float bool round"
+UFUNCS = {"multiply": "mul", "subtract": "sub", "add": "add", "divide": "div", "true_divide": "div", "negative": "neg"}
+UFUNCS |= {"absolute": "abs", "power": "pow"}
+UFUNCS |= {name: name for name in ("sqrt", "exp", "tanh", "square", "minimum", "maximum", "clip", "isfinite", "isnan")}
+
+Geometry = tuple[tuple[int, ...], tuple[int, ...], int]  # sizes, strides, offset
+Reference = dict[str, int]  # {"step": 3}, or {"step": 3, "out": 1} for its second result
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within it nothing is recorded."""
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        yield
+
+
+class NotRecorded(Exception):
+    """A sampler does what a plan cannot hold. The text says what, and the line of the sampler's file."""
+
+
+class Asked(float):
+    """A number that `.item()` read off noise or an answer. It can be shown, but not computed with."""
+
+
+def _refuse_to_compute(self: Asked, *_: object) -> None:
+    raise NotRecorded(self.said)
+
+
+for _name in OPERATORS.split():
+    setattr(Asked, f"__{_name}__", _refuse_to_compute)
+
+
+@dataclass
+class _Held:
+    """A storage that depends on noise or an answer: its whole content, and its views, by their geometry."""
+
+    storage: torch.UntypedStorage  # kept, so that its address is not another's
+    geometry: Geometry
+    root: Reference
+    views: dict[Geometry, Reference] = field(default_factory=dict)
+
+
+class Recorder(TorchDispatchMode):
+    """Records the steps of one call of sample(), of `rows` images of this shape.
+
+    folder: where the sampler's files are; the lines that steps name are of these.
+    """
+
+    def __init__(self, rows: int, shape: tuple[int, ...], folder: str):
+        super().__init__()
+        self.rows, self.shape, self.folder = rows, shape, os.path.realpath(folder)
+        self.steps: list[dict[str, Any]] = []
+        self.calls = 0
+        self.draws: list[torch.Tensor] = []
+        self.fault = ""
+        self._held: dict[int, _Held] = {}
+        self._born: dict[int, tuple[torch.UntypedStorage, Geometry]] = {}
+
+    # ------------------------------------------------------------------------------------------------- what it is asked
+
+    def refuse(self, what: str) -> NotRecorded:
+        """The error for something that a plan cannot hold; kept, so that a sampler that catches it has gained nothing."""
+        self.fault = self.fault or f"{what} ({self.line() or 'at an unknown line'})"
+        return NotRecorded(self.fault)
+
+    def line(self) -> str:
+        """The innermost line of the sampler's own files that runs now: "custom_model.py, line 41"."""
+        frame = sys._getframe(1)
+        while frame is not None:
+            name = os.path.realpath(frame.f_code.co_filename)
+            if name.startswith(self.folder + os.sep) and os.path.dirname(name) != HERE and "-packages" not in name:
+                return f"{os.path.relpath(name, self.folder)}, line {frame.f_lineno}"
+            frame = frame.f_back
+        return ""
+
+    def depends(self, value: Any) -> bool:
+        """Whether a value is a tensor that depends on noise or an answer."""
+        if not isinstance(value, torch.Tensor) or torch._C._functorch.is_functorch_wrapped_tensor(value):
+            return False  # what is within torch.func comes here again as plain tensors
+        return _key(value) in self._held
+
+    def input(self, op: str, tensor: torch.Tensor) -> None:
+        """A tensor that every call of sample() is given anew, such as labels (B,)."""
+        self.emit(op, [], {}, [tensor])
+
+    def call(self, prefix: str, x: torch.Tensor, **scalars: Any) -> torch.Tensor:
+        """A network's forward: x (k B, ...), and by name timestep, condition, labels. Returns a stand-in for its answer."""
+        if torch._C._functorch.is_functorch_wrapped_tensor(x):
+            raise self.refuse("a network call inside of torch.func: call it on the whole batch")
+        if tuple(x.shape[1:]) != self.shape:
+            raise self.refuse(f"a network call on {tuple(x.shape)}, expected (B, {', '.join(map(str, self.shape))})")
+        given = {name: torch.as_tensor(value).reshape(-1) for name, value in scalars.items() if value is not None}
+        cast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        if cast == torch.float32 and x.dtype != cast:
+            raise RuntimeError(f"the network computes in float32, and x is {x.dtype}")
+        with quiet(), torch.no_grad(), torch.autocast("cpu", enabled=False):
+            answer = stand_in(self.calls, x, given).to(cast)
+        self.calls += 1
+        self.emit("network", [prefix, x], {**given, "precision": {"dtype": _name_of(cast)}}, [answer])
+        return answer
+
+    def emit(self, op: str, args: Any, kwargs: dict[str, Any], results: list[torch.Tensor]) -> Reference:
+        """Add a step and name its results; the reference of the first."""
+        args, kwargs = _lists(tree_map(self.encode, (args, _given(kwargs))))
+        self.steps.append({"op": op, "args": args, "kwargs": _given(kwargs), "at": self.line()})
+        number = len(self.steps) - 1
+        for out, result in enumerate(results):
+            self.name(result, {"step": number, "out": out} if out else {"step": number})
+        return {"step": number}
+
+    def name(self, tensor: torch.Tensor, reference: Reference) -> None:
+        key, geometry = _key(tensor), _geometry(tensor)
+        held = self._held.setdefault(key, _Held(tensor.untyped_storage(), geometry, reference))
+        held.views[geometry] = reference
+
+    def encode(self, value: Any) -> Any:
+        """An argument of an operation as JSON has it."""
+        if isinstance(value, Asked):
+            raise self.refuse(value.said)
+        if isinstance(value, torch.Tensor):
+            return self.reference(value) if self.depends(value) else self.constant(value)
+        if isinstance(value, torch.dtype):
+            return {"dtype": _name_of(value)}
+        if isinstance(value, torch.memory_format):
+            return {"format": str(value).removeprefix("torch.")}
+        if isinstance(value, (torch.device, torch.layout, torch.Generator)):
+            return None
+        if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+            return {"float": str(value)}
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        raise self.refuse(f"an argument that is a {type(value).__name__}")
+
+    def constant(self, tensor: torch.Tensor) -> dict[str, Any]:
+        """A tensor that depends on nothing: one value along each dimension that it does not vary along, and for each whole copy
+        of the batch. Raises NotRecorded where more values are left than a plan may hold."""
+        with quiet():
+            values, copies = tensor.detach(), False
+            rows = self.rows
+            if (
+                rows > 1
+                and values.ndim
+                and values.shape[0]
+                and values.shape[0] % rows == 0
+                and values.shape[0] <= COPIES * rows
+            ):
+                parts = values.reshape(-1, rows, *values.shape[1:])
+                if _same_along(parts, 1):
+                    values, copies = parts, True
+            for dim in range(values.ndim):
+                values = values.narrow(dim, 0, 1) if values.shape[dim] > 1 and _same_along(values, dim) else values
+            if values.numel() > MOST_VALUES:
+                count = len(set(values.flatten().tolist())) if not values.is_complex() else values.numel()
+                what = f"a constant of {count:,} different values, at most {MOST_VALUES} can be held"
+                raise self.refuse(f"{what}: pictures, noise that is drawn past torch and NumPy, values read off a tensor")
+            listed = [self.encode(value) for value in values.flatten().tolist()]
+        sizes = {"shape": list(tensor.shape), "sizes": list(values.shape), "copies": copies}
+        return {"tensor": _name_of(tensor.dtype), "values": listed, **sizes}
+
+    # ------------------------------------------------------------------------------------------------- views and writes
+
+    def reference(self, tensor: torch.Tensor) -> Reference:
+        """The step that a tensor is, made of its storage's content where it has changed since the view was taken."""
+        held, geometry = self._held[_key(tensor)], _geometry(tensor)
+        if geometry not in held.views:
+            index = locate(geometry, held.geometry)
+            if index is None:
+                raise self.refuse("a view of a tensor that was written to, which is not a part of its rows and channels")
+            self._step("get", [held.root, index, list(tensor.shape)])
+            held.views[geometry] = {"step": len(self.steps) - 1}
+        return held.views[geometry]
+
+    def write(self, target: torch.Tensor, content: Reference) -> None:
+        """From now on target, and what shares its storage, has the content of this step."""
+        key, geometry = _key(target), _geometry(target)
+        if key not in self._held:  # a tensor that depended on nothing: what it holds beside target is a constant
+            storage, whole = self._born.get(key, (target.untyped_storage(), geometry))
+            with quiet():
+                before = torch.empty(0, dtype=target.dtype).set_(storage, whole[2], whole[0], whole[1])
+            root = content if whole == geometry else self._step("constant", [self.constant(before)])
+            self._held[key] = _Held(storage, whole, root)
+        held = self._held[key]
+        if geometry != held.geometry:
+            index = locate(geometry, held.geometry)
+            if index is None:
+                raise self.refuse("a write into a part of a tensor that is not some of its rows and channels")
+            held.root = self._step("put", [held.root, content, index])
+            held.views = {held.geometry: held.root}
+        else:
+            held.root, held.views = content, {}
+        held.views[geometry] = content
+
+    def _step(self, op: str, args: list[Any]) -> Reference:
+        self.steps.append({"op": op, "args": args, "kwargs": {}, "at": self.line()})
+        return {"step": len(self.steps) - 1}
+
+    # ------------------------------------------------------------------------------------------------------ operations
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        with torch._C.DisableTorchFunction():
+            return self._dispatch(func, args, kwargs or {})
+
+    def _dispatch(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        if torch.is_inference_mode_enabled() and func._can_decompose():  # composite ones arrive whole there
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        name, returns = func._schema.name.partition("::")[2], func._schema.returns
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            return self._draw(func, name, args, kwargs)
+        if name in SHAPES or not any(map(self.depends, tree_flatten((args, kwargs))[0])):
+            return self._plain(func, name, args, kwargs)
+        if name == "_local_scalar_dense" or (returns and all(value.type.kind() == "BoolType" for value in returns)):
+            return self._answer(func, name, args, kwargs)
+        if torch.Tag.inplace_view in func.tags:
+            before, result = self.reference(args[0]), func(*args, **kwargs)
+            more = [self.encode(value) for value in _lists(args[1:])]
+            self.name(result, self._step(f"{name.rstrip('_')}.{func._overloadname}", [before, *more]))
+            return result
+        if any(_is_written(argument) for argument in func._schema.arguments):
+            return self._in_place(func, name, args, kwargs)
+        result = func(*args, **kwargs)
+        results = [value for value in tree_flatten(result)[0] if isinstance(value, torch.Tensor)]
+        self.emit(f"{name}.{func._overloadname}", list(args), kwargs, results)
+        return result
+
+    def _plain(self, func: Any, name: str, args: tuple, kwargs: dict) -> Any:
+        """What depends on nothing, done as usual. What a fresh tensor holds by chance is made zero."""
+        result = func(*args, **kwargs)
+        for value in tree_flatten(result)[0]:
+            if isinstance(value, torch.Tensor) and value.layout == torch.strided:
+                if name in EMPTY and value.numel():
+                    with quiet():
+                        value.zero_()
+                if _key(value) not in self._born:
+                    self._born[_key(value)] = (value.untyped_storage(), _geometry(value))
+        return result
+
+    def _answer(self, func: Any, name: str, args: tuple, kwargs: dict) -> Any:
+        """A value that Python is told: of yes or no, which a plan holds, or any other."""
+        result = func(*args, **kwargs)
+        if not isinstance(result, bool):
+            raise self.refuse("the value of a tensor that depends on noise or an answer is asked for")
+        self.emit("ask", [name, list(args), result], {}, [])
+        return result
+
+    def _in_place(self, func: Any, name: str, args: tuple, kwargs: dict) -> Any:
+        """An operation that writes: its form without writing as a step, and the target's new content."""
+        packet = getattr(torch.ops.aten, name.rstrip("_"), None)
+        overload, target = func._overloadname, args[0]
+        if any(argument.is_out for argument in func._schema.arguments):
+            target = kwargs.pop("out", None)
+            wanted = [argument.name for argument in func._schema.arguments if not argument.is_out]
+            forms = {form: [each.name for each in getattr(packet, form)._schema.arguments] for form in packet.overloads()}
+            overload = next((form for form, names in forms.items() if names == wanted), "")
+        if not isinstance(target, torch.Tensor) or not hasattr(packet, overload or "-"):
+            raise self.refuse(f"{name} writes in a way that a plan has no form of")
+        if name == "copy_":
+            value, step = args[1], self.encode(args[1])
+            if value.shape != target.shape:
+                value, step = self._done("expand.default", [step, list(target.shape)], value.expand(target.shape))
+        else:
+            with quiet():
+                value = getattr(packet, overload)(*args, **kwargs)
+            step = self.emit(f"{name.rstrip('_')}.{overload}", list(args), kwargs, [value])
+        with quiet():
+            if value.shape != target.shape:
+                raise self.refuse(f"{name} changes the shape of what it writes to")
+            if value.dtype != target.dtype:
+                value, step = self._done("_to_copy.default", [step], value.to(target.dtype), {"dtype": target.dtype})
+            if value.stride() != target.stride() and target.is_contiguous():
+                form = {"memory_format": torch.contiguous_format}
+                value, step = self._done("clone.default", [step], value.contiguous(), form)
+            if "tensor" in step:
+                step = self._step("constant", [step])
+            self.write(target, step)
+            target.copy_(value)
+        return target
+
+    def _done(
+        self, op: str, args: list[Any], value: torch.Tensor, kwargs: dict | None = None
+    ) -> tuple[torch.Tensor, Reference]:
+        """A step whose arguments are encoded already, and what it gives."""
+        step = self._step(op, args)
+        self.steps[-1]["kwargs"] = {key: self.encode(each) for key, each in (kwargs or {}).items()}
+        return value, step
+
+    def _draw(self, func: Any, name: str, args: tuple, kwargs: dict) -> torch.Tensor:
+        """Noise: its law and shape are a step, whichever generator was asked for."""
+        result = func(*args, **kwargs)
+        named = {**dict(zip((each.name for each in func._schema.arguments), args, strict=False)), **kwargs}
+        if name in NORMAL:
+            law, low, high = "normal", named.get("mean", 0.0), named.get("std", 1.0)
+        elif name in UNIFORM:
+            law, low, high = "uniform", named.get("from", 0.0), named.get("to", 1.0)
+        elif name in INTEGERS:
+            law, low, high = "integers", named.get("low", 0), named["high"]
+        else:
+            raise self.refuse(f"{name}: noise is drawn by randn, rand, randint, normal or uniform")
+        if not all(isinstance(value, (int, float)) for value in (low, high)):
+            raise self.refuse(f"{name} with a mean or deviation that is a tensor: scale what randn gives")
+        self.drawn(result, law, low, high, writes=name.endswith("_"))
+        return result
+
+    def drawn(
+        self, result: torch.Tensor, law: str, low: float, high: float, writes: bool = False, by_numpy: bool = False
+    ) -> None:
+        """A draw as a step. low, high: mean and deviation of normal ones; by_numpy: of NumPy's global generator."""
+        last = result.ndim == 4 and not result.is_contiguous() and result.is_contiguous(memory_format=torch.channels_last)
+        with quiet():
+            self.draws.append(result.clone())
+        args = [law, list(result.shape), {"dtype": _name_of(result.dtype)}, low, high, last, by_numpy]
+        step = self._step("draw", args)
+        self.write(result, step) if writes else self.name(result, step)
+
+
+class Functions(TorchFunctionMode):
+    """What the dispatcher does not see, or sees in pieces: values that leave torch, and quantiles."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs, recorder, name = kwargs or {}, self.recorder, getattr(func, "__name__", "")
+        first = args[0] if args else None
+        for value in tree_flatten((args, kwargs))[0]:
+            if isinstance(value, Asked):
+                raise recorder.refuse(value.said)
+        if name in ("tensor", "as_tensor", "asarray") and isinstance(first, Array) and first.current() is not None:
+            result = first.tensor
+            return result.to(kwargs["dtype"]) if kwargs.get("dtype") else result.clone() if name == "tensor" else result
+        if not recorder.depends(first):
+            return func(*args, **kwargs)
+        if name in ("__repr__", "__str__", "__format__"):
+            with quiet():
+                return func(*args, **kwargs)
+        if name == "item" and first.dtype != torch.bool:
+            with quiet():
+                number = Asked(first.item())
+            number.said = f"the value of a tensor that depends on noise or an answer is computed with ({recorder.line()})"
+            return number
+        if name in ("numpy", "__array__"):
+            with quiet():
+                array = first.detach().numpy().view(Array)
+            array.tensor = first
+            return array
+        if name in ("tolist", "data_ptr", "storage", "untyped_storage", "__dlpack__", "nonzero", "unique"):
+            raise recorder.refuse(f"{name}() asks for the values of a tensor that depends on noise or an answer")
+        if name == "quantile":
+            with quiet():
+                result = func(*args, **kwargs)
+            named = dict(zip(("input", "q", "dim", "keepdim"), args, strict=False)) | kwargs
+            named.pop("out", None)
+            q = named["q"].item() if isinstance(named["q"], torch.Tensor) and named["q"].ndim == 0 else named["q"]
+            options = [named.get("dim"), named.get("keepdim", False), named.get("interpolation", "linear")]
+            recorder.emit("quantile", [named["input"], q, *options], {}, [result])
+            return result
+        return func(*args, **kwargs)
+
+
+class Array(np.ndarray):
+    """A NumPy array that depends on noise or an answer: what is done to it is done to its tensor.
+
+    Simple arithmetic is followed. Anything else gives a plain array, whose values then are a constant too large for a plan.
+    """
+
+    tensor: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor, values: np.ndarray) -> "Array":
+        array = np.asarray(values).view(cls)
+        array.tensor = tensor
+        return array
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        plain = [np.asarray(value) if isinstance(value, Array) else value for value in inputs]
+        values = getattr(ufunc, method)(*plain, **{key: value for key, value in kwargs.items() if key != "out"})
+        known = UFUNCS.get(ufunc.__name__) if method == "__call__" and not kwargs else None
+        if known is None or any(isinstance(value, Array) and value.current() is None for value in inputs):
+            return values
+        tensors = [_as_operand(value) for value in inputs]
+        tensor = torch.clamp(tensors[0], *tensors[1:]) if known == "clip" else getattr(torch, known)(*tensors)
+        return Array.of(tensor.to(torch.from_numpy(np.empty(0, values.dtype)).dtype), values)
+
+    def current(self) -> torch.Tensor | None:
+        """The tensor, unless the array was written to since."""
+        with quiet():
+            known = self.tensor is not None and np.array_equal(self.tensor.detach().numpy(), np.asarray(self), equal_nan=True)
+        return self.tensor if known else None
+
+    def _same(self, values: np.ndarray, change: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        return values if self.current() is None else Array.of(change(self.tensor), values)
+
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        values = np.asarray(self).astype(dtype, *args, **kwargs)
+        return self._same(values, lambda tensor: tensor.to(torch.from_numpy(np.empty(0, values.dtype)).dtype))
+
+    def reshape(self, *shape: Any, **kwargs: Any) -> np.ndarray:
+        values = np.asarray(self).reshape(*shape, **kwargs)
+        return self._same(values, lambda tensor: tensor.reshape(values.shape))
+
+    def transpose(self, *axes: Any) -> np.ndarray:
+        values = np.asarray(self).transpose(*axes)
+        order = np.arange(self.ndim).tolist()[::-1] if not axes else list(axes[0] if len(axes) == 1 else axes)
+        return self._same(values, lambda tensor: tensor.permute(order))
+
+    def copy(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        return self._same(np.asarray(self).copy(), torch.clone)
+
+    def clip(self, low: Any = None, high: Any = None, **kwargs: Any) -> np.ndarray:
+        return self._same(np.asarray(self).clip(low, high), lambda tensor: tensor.clamp(low, high))
+
+
+def _as_operand(value: Any) -> Any:
+    if isinstance(value, Array):
+        return value.tensor
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+# ---------------------------------------------------------------------------------------------------------- recording
+
+
+def record(
+    sample: Callable[..., Any],
+    recorder_of: Callable[[Recorder | None], None],
+    nfe: int,
+    shape: tuple[int, ...],
+    folder: str,
+    classes: int = 0,
+) -> tuple[dict[str, Any], list[torch.Tensor], torch.Tensor]:
+    """The plan of a sampler at this NFE as JSON has it, the draws of its last recording, and the images that it gave.
+
+    Args:
+        sample: the model's sample().
+        recorder_of: called with the recorder before each recording, so that networks answer to it, and with None at the end.
+        shape: of one image.
+        folder: where the sampler's files are.
+        classes: how many there are, where sample() takes labels.
+
+    Recorded twice, with batches of ROWS images: sizes that differ are multiples of the batch. Where the number of steps differs, it
+    works image by image, and its plan is that of one. Raises NotRecorded, and whatever sample() raises.
+    """
+
+    def once(rows: int) -> tuple[Recorder, torch.Tensor]:
+        recorder = Recorder(rows, shape, folder)
+        recorder_of(recorder)
+        try:
+            images = _run(sample, recorder, nfe, classes)
+        except Exception:
+            if recorder.fault:
+                raise NotRecorded(recorder.fault) from None
+            raise
+        finally:
+            recorder_of(None)
+        if recorder.fault:
+            raise NotRecorded(recorder.fault)
+        return recorder, images
+
+    (first, _), (second, images) = (once(rows) for rows in ROWS)
+    batch = len(first.steps) == len(second.steps)
+    if not batch:  # a step for each image
+        try:
+            (first, _), (second, images) = once(1), once(1)
+        except NotRecorded:
+            raise
+        except Exception as error:
+            raise NotRecorded(f"its steps differ with the size of the batch, and it takes no batch of one ({error})") from None
+        if len(first.steps) != len(second.steps):
+            raise NotRecorded("its steps differ from call to call")
+    steps = [_merge(a, b, first.rows, second.rows, b["at"]) for a, b in zip(first.steps, second.steps, strict=True)]
+    result = second.reference(images)
+    return {"plan": 1, "shape": list(shape), "batch": batch, "steps": steps, "result": result}, second.draws, images
+
+
+def _run(sample: Callable[..., Any], recorder: Recorder, nfe: int, classes: int) -> torch.Tensor:
+    """The images of one recording. Raises NotRecorded where they depend on nothing."""
+    more = {"labels": labels_of(recorder.rows, classes)} if classes else {}
+    if classes:
+        recorder.input("labels", more["labels"])
+    with numpy_recorded(recorder), Functions(recorder), recorder:
+        images = sample((recorder.rows, *recorder.shape), num_inference_timesteps=nfe, verbose=False, **more)
+    if not isinstance(images, torch.Tensor):
+        raise TypeError(f"sample() gave {type(images).__name__}, expected a tensor")
+    if tuple(images.shape) != (recorder.rows, *recorder.shape):
+        raise ValueError(f"sample() gave images {tuple(images.shape)}, expected {(recorder.rows, *recorder.shape)}")
+    if not recorder.depends(images):
+        raise recorder.refuse("the images depend on no noise and no answer")
+    recorder.reference(images)  # a last step, where the images were written to
+    return images
+
+
+def _merge(a: Any, b: Any, rows_a: int, rows_b: int, at: str) -> Any:
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return {key: b[key] if key == "at" else _merge(a[key], b[key], rows_a, rows_b, at) for key in a}
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [_merge(x, y, rows_a, rows_b, at) for x, y in zip(a, b, strict=True)]
+    if type(a) is type(b) and a == b:
+        return a
+    if type(a) is int and type(b) is int and a * rows_b == b * rows_a and a % rows_a == 0:
+        return {"batch": a // rows_a}
+    raise NotRecorded(f"a step or number that differs from call to call, or with the size of the batch ({at})")
+
+
+def labels_of(rows: int, classes: int) -> torch.Tensor | None:
+    """The classes 1..classes in turn, for this many images; None where there are none."""
+    return torch.arange(rows) % classes + 1 if classes else None
+
+
+@contextlib.contextmanager
+def numpy_recorded(recorder: Recorder) -> Iterator[None]:
+    """Within it NumPy's draws are steps too, and torch.from_numpy knows arrays that depend on them."""
+    laws = {"randn": "normal", "standard_normal": "normal", "normal": "normal"}
+    laws |= dict.fromkeys(("rand", "random", "random_sample", "uniform"), "uniform")
+
+    def drawing(name: str, draw: Callable[..., Any], is_global: bool) -> Callable[..., Any]:
+        def drawn(*args: Any, **kwargs: Any) -> Any:
+            values = draw(*args, **kwargs)
+            if not isinstance(values, np.ndarray):
+                return values
+            plain = {"normal": (0.0, 1.0), "uniform": (0.0, 1.0)}[laws[name]]
+            keys = {"normal": ("loc", "scale"), "uniform": ("low", "high")}.get(name)
+            told = [*args[:2], *(plain[len(args[:2]) :])] if keys else plain
+            low, high = (kwargs.get(key, value) for key, value in zip(keys or ("", ""), told, strict=True))
+            tensor = torch.from_numpy(values)
+            recorder.drawn(tensor, laws[name], float(low), float(high), by_numpy=is_global)
+            return Array.of(tensor, values)
+
+        return drawn
+
+    class Proxy:
+        """A generator of NumPy whose draws are steps."""
+
+        def __init__(self, *args: Any, **kwargs: Any):
+            self._generator = before["default_rng"](*args, **kwargs)
+
+        def __getattr__(self, name: str) -> Any:
+            found = getattr(self._generator, name)
+            return drawing(name, found, False) if name in laws else found
+
+    def method(name: str) -> Callable[..., Any]:
+        return lambda self, *args, **kwargs: drawing(name, getattr(plain_state, name).__get__(self), False)(*args, **kwargs)
+
+    def from_numpy(array: np.ndarray) -> torch.Tensor:
+        known = array.current() if isinstance(array, Array) else None
+        return plain_from_numpy(np.asarray(array)) if known is None else known
+
+    plain_from_numpy, plain_state = torch.from_numpy, np.random.RandomState
+    before = {name: getattr(np.random, name) for name in (*laws, "default_rng", "RandomState")}
+    try:
+        torch.from_numpy = from_numpy
+        for name in laws:
+            setattr(np.random, name, drawing(name, before[name], True))
+        np.random.default_rng = Proxy
+        np.random.RandomState = type("RandomState", (plain_state,), {name: method(name) for name in laws if name != "random"})
+        yield
+    finally:
+        torch.from_numpy = plain_from_numpy
+        for name, function in before.items():
+            setattr(np.random, name, function)
+
+
+def repeats(plan: dict[str, Any], draws: list[torch.Tensor], images: torch.Tensor, classes: int = 0) -> bool:
+    """Whether a plan gives the images of its recording bit for bit, of the same draws, stand-ins and classes."""
+    steps = tuple(Step(each["op"], each["args"], each["kwargs"], each["at"]) for each in plan["steps"])
+
+    def call(number: int, _: str, x: torch.Tensor, given: dict[str, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+        return stand_in(number, x, given).to(dtype)
+
+    whole = Plan(tuple(plan["shape"]), plan["batch"], steps, plan["result"])
+    again = replay(whole, len(images), call, lambda number, _: draws[number], labels_of(len(images), classes))
+    return again.dtype == images.dtype and torch.equal(again.nan_to_num(), images.nan_to_num())
+
+
+def as_bytes(plan: dict[str, Any]) -> bytes:
+    return json.dumps(plan, allow_nan=False, separators=(",", ":")).encode()
+
+
+# -------------------------------------------------------------------------------------------------------------- parts
+
+
+def locate(view: Geometry, base: Geometry) -> list[Any] | None:
+    """Where a view lies in its base: for each dimension of the base a number, or [start, stop, step]. None where it is no such
+    part, or has its dimensions in another order."""
+    (sizes, strides, offset), (lengths, steps, start) = view, base
+    left, first, last = offset - start, [0] * len(lengths), -1
+    long = [dim for dim, length in enumerate(lengths) if length > 1 and steps[dim] > 0]
+    for dim in sorted(long, key=lambda dim: -steps[dim]):
+        first[dim], left = divmod(left, steps[dim])
+    index: list[Any] = list(first)
+    for size, stride in zip(sizes, strides, strict=True):
+        if size == 1:
+            continue
+        dim = max((dim for dim in long if stride and stride % steps[dim] == 0), key=lambda dim: steps[dim], default=-1)
+        jump = stride // steps[dim] if dim >= 0 else 0
+        if dim <= last or first[dim] + (size - 1) * jump >= lengths[dim]:
+            return None
+        index[dim], last = [first[dim], first[dim] + (size - 1) * jump + 1, jump], dim
+    return None if left or any(not 0 <= first[dim] < lengths[dim] for dim in long) else index
+
+
+def _key(tensor: torch.Tensor) -> int:
+    with quiet():
+        return tensor.untyped_storage()._cdata
+
+
+def _geometry(tensor: torch.Tensor) -> Geometry:
+    return tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset()
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists, all the way down."""
+    if isinstance(value, dict):
+        return {key: _lists(each) for key, each in value.items()}
+    return [_lists(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _given(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in kwargs.items() if value is not None}
+
+
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
+
+
+def _same_along(tensor: torch.Tensor, dim: int) -> bool:
+    """Whether a tensor has the same values all along a dimension; nan is nan."""
+    other = tensor.narrow(dim, 0, 1)
+    return bool(((tensor == other) | ((tensor != tensor) & (other != other))).all())
