@@ -78,9 +78,7 @@ def write_board(
     Raises UserError where the disk refuses a file.
     """
     entries = [entry for result in results for entry in read_entries(result, folder, nfes)]
-    for nfe in nfes:
-        for group in groups(nfe, entries):
-            give_ranks(group)
+    give_ranks(entries)
     failures = [failure for result in results for failure in read_failures(result)]
     remarks = [remark for result in results for remark in read_remarks(result)]
     latest = max((text(result.get("graded_at"), 32) for result in results), default="")
@@ -192,17 +190,11 @@ def read_team(result: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def groups(nfe: int, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """The entries of this NFE that are ranked together: those with a plan, or graded before there were any; those without."""
-    mine = [entry for entry in entries if entry.nfe == nfe]
-    return [each for each in mine if each.own_code is None], [each for each in mine if each.own_code is not None]
-
-
 def give_ranks(entries: list[Entry]) -> None:
-    """Rank entries of a group by FID as it is shown, to two decimals; equal ones share a rank, and the next is left out."""
-    shown = sorted(round(entry.fid, 2) for entry in entries)
-    for entry in entries:
-        entry.rank = 1 + shown.index(round(entry.fid, 2))
+    """Rank each NFE by FID as it is shown, to two decimals, own code apart; equal ones share a rank, the next is left out."""
+    places = [(entry.nfe, entry.own_code is None, round(entry.fid, 2)) for entry in entries]
+    for entry, place in zip(entries, places, strict=True):
+        entry.rank = 1 + sum(other[:2] == place[:2] and other < place for other in places)
 
 
 def picture(folder: Path, path: Any) -> str:
@@ -325,16 +317,16 @@ def bar(value: float, full: float) -> str:
 
 def nfe_section(nfe: int, entries: list[Entry], references: Sequence[Published]) -> str:
     """The table of one NFE, and below it that of those sampled by their own code, where there are any."""
-    planned, own = groups(nfe, entries)
+    mine = [entry for entry in entries if entry.nfe == nfe]
     others = [reference for reference in references if nfe in reference.scores]
-    full = max([*(entry.fid for entry in planned + own), *(each.scores[nfe] for each in others)], default=1.0)
-    rows = [(entry.fid, entry_row(entry, full)) for entry in planned]
+    full = max([*(entry.fid for entry in mine), *(reference.scores[nfe] for reference in others)], default=1.0)
+    rows = [(entry.fid, entry_row(entry, full)) for entry in mine if entry.own_code is None]
+    own = [(entry.fid, entry_row(entry, full)) for entry in mine if entry.own_code is not None]
     rows += [(reference.scores[nfe], reference_row(reference, nfe, full)) for reference in others]
     caption = f"{'One network call' if nfe == 1 else f'{nfe} network calls'} per image. Press a heading to sort."
     tables = fid_table(caption, rows)
     if own:
-        rows = [(entry.fid, entry_row(entry, full)) for entry in own]
-        tables += "<h3>Sampled by their own code</h3>\n" + fid_table(OWN_CODE, rows)
+        tables += "<h3>Sampled by their own code</h3>\n" + fid_table(OWN_CODE, own)
     return section(f"nfe{nfe}", f"NFE {nfe}", tables)
 
 
@@ -381,8 +373,7 @@ def reference_row(reference: Published, nfe: int, full: float) -> str:
         '<td class="number rank" data-label="Rank">\u2013</td>',
         name_cell(reference.name, [reference.note]),
         cell("FID", value, f"{value:.1f}{bar(value, full)}"),
-        '<td class="number"></td>' * 3,
-        '<td class="wide"></td>',
+        "<td></td>" * 4,
     ]
     return f'<tr class="reference">{"".join(cells)}</tr>'
 
