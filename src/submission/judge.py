@@ -44,15 +44,15 @@ def load_judge(
 
 
 def seed_statistics(scores: list[dict[str, float]]) -> dict[str, Any]:
-    """FID and KID of the secret seeds: their means, their standard deviations (of N - 1; 0 for one seed), and each FID."""
+    """FID and KID of the secret seeds: their means, their standard deviations (of N - 1; None for one seed), and each FID."""
     values = {name: [score[name] for score in scores] for name in ("fid", "kid")}
-    spread = {name: float(np.std(each, ddof=1)) if len(each) > 1 else 0.0 for name, each in values.items()}
+    spread = {name: float(np.std(each, ddof=1)) if len(each) > 1 else None for name, each in values.items()}
     return {
         "fid": float(np.mean(values["fid"])),
         "fid_spread": spread["fid"],
         "fid_seeds": values["fid"],
         "kid": float(np.mean(values["kid"])),
-        "kid_error": spread["kid"],
+        "kid_spread": spread["kid"],
     }
 
 

@@ -1,7 +1,7 @@
 """The leaderboard: one page, leaderboard.html, and the same as leaderboard.json and leaderboard.csv.
 
-What submissions say of themselves (names, methods, reasons) is not trusted: it is stripped of control and direction marks, cut,
-escaped, and made harmless for spreadsheets. Pictures are drawn anew. The page loads nothing and runs no script but its own.
+What submissions say of themselves (names, methods, plans, reasons) is not trusted: it is stripped of control and direction
+marks, cut, escaped, and made harmless for spreadsheets. Pictures are drawn anew. The page loads nothing; its own script runs.
 """
 
 import base64
@@ -24,12 +24,14 @@ from PIL import Image
 from src.challenges import Published, get_challenge
 from src.common.files import write_whole
 
-SCORES = ("fid", "fid_spread", "fid_public", "kid", "kid_error", "calls", "network_share")
-NAME_LENGTH, REASON_LENGTH = 60, 240  # characters that are shown
+NAME_LENGTH, REASON_LENGTH, LINE_LENGTH = 60, 240, 160  # characters that are shown
+PLAN_LINES = 400  # of a plan that are shown
 SHEET_PIXELS = 640  # the longer side of a picture on the page
 MOST_PIXELS = 50_000_000  # of a picture that is opened at all
 FORMULA = re.compile(r"((?:^|[;\t\r\n])\s*)(?=[=+\-@|%\t\r\uff1d\uff0b\uff0d\uff20])")  # the last four are wide = + - @
 HERE = Path(__file__).parent
+OWN_CODE = """Their images are not proved to come from the network: what these samplers do could not be recorded as a plan, for
+the reason that stands below each picture. They are ranked apart."""
 
 
 @dataclass
@@ -46,13 +48,16 @@ class Entry:
     fid_seeds: list[float]
     fid_public: float | None  # of the images that the team has made itself, with the seed of the course
     kid: float | None
-    kid_error: float | None
+    kid_spread: float | None  # as fid_spread: over the seeds, None where there are not two
     calls: float | None
-    network_share: float | None  # of the images, that comes from the network: see lineage.py
+    operations: int | None  # of the plan, and how many numbers it holds; None without a plan
+    numbers: int | None
+    own_code: str | None  # why it was sampled by its own code, which is ranked apart
     seeds: int | None
     num_images: int | None
     graded_at: str
     rank: int | None = None
+    plan: list[str] = field(default_factory=list, repr=False)  # its lines; like samples on the page alone
     samples: str = field(default="", repr=False)  # a data URI, or empty
 
 
@@ -73,8 +78,7 @@ def write_board(
     Raises UserError where the disk refuses a file.
     """
     entries = [entry for result in results for entry in read_entries(result, folder, nfes)]
-    for nfe in nfes:
-        give_ranks([entry for entry in entries if entry.nfe == nfe])
+    give_ranks(entries)
     failures = [failure for result in results for failure in read_failures(result)]
     remarks = [remark for result in results for remark in read_remarks(result)]
     latest = max((text(result.get("graded_at"), 32) for result in results), default="")
@@ -83,7 +87,7 @@ def write_board(
         "updated": latest,
         "references": [{"name": each.name, "note": each.note, "fid": dict(each.scores)} for each in references],
     }
-    plain = [{name: value for name, value in asdict(entry).items() if name != "samples"} for entry in entries]
+    plain = [{name: value for name, value in asdict(entry).items() if name not in ("plan", "samples")} for entry in entries]
     lists = {"entries": plain, "failures": failures, "remarks": remarks}
     files = {
         "leaderboard.json": json.dumps({**told, **lists}, indent=2, allow_nan=False) + "\n",
@@ -123,27 +127,40 @@ def number(value: Any) -> float | None:
 
 
 def read_entries(result: dict[str, Any], folder: Path, nfes: Sequence[int]) -> list[Entry]:
-    """The entries of a team, one for each NFE it has a FID at."""
+    """The entries of a team, one for each NFE it has a FID at. Results of earlier graders have no plan, and say kid_error."""
     found = []
     for nfe in nfes:
         values = (result.get("nfe") or {}).get(str(nfe)) or {}
         if number(values.get("fid")) is None:
             continue
+        plan, why = values.get("plan") or {}, values.get("own_code")
+        seeds = [seed for seed in values.get("fid_seeds") or [] if number(seed) is not None]
+        spread = values if len(seeds) > 1 else {}
         found.append(
             Entry(
-                team=text(result.get("team"), NAME_LENGTH) or "(no name)",
-                submission=text(result.get("submission"), NAME_LENGTH),
+                **read_team(result),
                 method=text(result.get("method"), NAME_LENGTH),
-                sha256=text(result.get("sha256"), 64),
                 nfe=nfe,
-                fid_seeds=[seed for seed in values.get("fid_seeds") or [] if number(seed) is not None],
-                **{name: number(values.get(name)) for name in SCORES},
+                fid_seeds=seeds,
+                fid_spread=number(spread.get("fid_spread")),
+                kid_spread=number(spread.get("kid_spread", spread.get("kid_error"))),
+                **{name: number(values.get(name)) for name in ("fid", "fid_public", "kid", "calls")},
+                **{name: number(plan.get(name)) for name in ("operations", "numbers")},
                 **{name: number(result.get(name)) for name in ("seeds", "num_images")},
-                graded_at=text(result.get("graded_at"), 32),
+                own_code=None if why is None else text(why, REASON_LENGTH) or "no reason was given",
+                plan=read_plan(plan.get("lines") or []),
                 samples=picture(folder, values.get("samples")),
             )
         )
     return found
+
+
+def read_plan(lines: Sequence[Any]) -> list[str]:
+    """At most PLAN_LINES lines; the last one says how many are left out."""
+    shown = [text(line, LINE_LENGTH) for line in lines[:PLAN_LINES]]
+    if len(lines) > PLAN_LINES:
+        shown[-1] = f"\u2026 {len(lines) - PLAN_LINES + 1:,} more lines are in the team's result.json"
+    return shown
 
 
 def read_failures(result: dict[str, Any]) -> list[dict[str, str]]:
@@ -160,7 +177,8 @@ def read_failures(result: dict[str, Any]) -> list[dict[str, str]]:
 
 def read_remarks(result: dict[str, Any]) -> list[dict[str, str]]:
     """What the staff and the team should know of a submission, and what costs it nothing."""
-    return [{**read_team(result), "remark": text(remark, REASON_LENGTH)} for remark in result.get("remarks") or []]
+    lines = [text(remark, REASON_LENGTH) for remark in result.get("remarks") or []]
+    return [{**read_team(result), "remark": line} for line in lines if line]
 
 
 def read_team(result: dict[str, Any]) -> dict[str, str]:
@@ -173,10 +191,10 @@ def read_team(result: dict[str, Any]) -> dict[str, str]:
 
 
 def give_ranks(entries: list[Entry]) -> None:
-    """Rank entries of one NFE by FID as it is shown, to two decimals; equal ones share a rank, and the next is left out."""
-    shown = sorted(round(entry.fid, 2) for entry in entries)
-    for entry in entries:
-        entry.rank = 1 + shown.index(round(entry.fid, 2))
+    """Rank each NFE by FID as it is shown, to two decimals, own code apart; equal ones share a rank, the next is left out."""
+    places = [(entry.nfe, entry.own_code is None, round(entry.fid, 2)) for entry in entries]
+    for entry, place in zip(entries, places, strict=True):
+        entry.rank = 1 + sum(other[:2] == place[:2] and other < place for other in places)
 
 
 def picture(folder: Path, path: Any) -> str:
@@ -205,7 +223,7 @@ def picture(folder: Path, path: Any) -> str:
 def as_csv(entries: list[dict[str, Any]], failures: list[dict[str, str]]) -> str:
     """A row for each team and NFE, then one for each failure."""
     columns = ["nfe", "rank", "team", "submission", "method", "fid", "fid_spread", "fid_seeds", "fid_public"]
-    columns += ["kid", "kid_error", "calls", "network_share"]
+    columns += ["kid", "kid_spread", "calls", "operations", "numbers", "own_code"]
     columns += ["seeds", "num_images", "graded_at", "sha256", "code", "reason"]
     stored = io.StringIO()
     writer = csv.DictWriter(stored, columns, lineterminator="\r\n")
@@ -280,10 +298,11 @@ def name_cell(name: str, below: Sequence[str]) -> str:
     return f'<th scope="row" class="name" data-value="{key}"><bdi>{html.escape(name)}</bdi><small>{line}</small></th>'
 
 
-def plus_minus(value: float | None, spread: float | None, places: int) -> str:
+def figure(value: float | None, form: str, spread: float | None = None) -> str:
+    """A number as it is shown, with its spread below; empty for None."""
     if value is None:
         return ""
-    return f"{value:.{places}f}" + ("" if spread is None else f" <small>\u00b1 {spread:.{places}f}</small>")
+    return f"{value:{form}}" + ("" if spread is None else f" <small>\u00b1 {spread:{form}}</small>")
 
 
 def bar(value: float, full: float) -> str:
@@ -297,33 +316,31 @@ def bar(value: float, full: float) -> str:
 
 
 def nfe_section(nfe: int, entries: list[Entry], references: Sequence[Published]) -> str:
-    """The table of one NFE, by FID."""
+    """The table of one NFE, and below it that of those sampled by their own code, where there are any."""
     mine = [entry for entry in entries if entry.nfe == nfe]
     others = [reference for reference in references if nfe in reference.scores]
     full = max([*(entry.fid for entry in mine), *(reference.scores[nfe] for reference in others)], default=1.0)
-    rows = [(entry.fid, 0, entry_row(entry, full)) for entry in mine]
-    rows += [(reference.scores[nfe], 1, reference_row(reference, nfe, full)) for reference in others]
-    body = "\n".join(row for _, _, row in sorted(rows, key=lambda row: row[:2]))
-    head = heading("Rank", "number") + heading("Team", "text") + heading("FID", "number", "ascending")
-    head += "".join(heading(label, "number") for label in ("Public seed", "KID", "Calls", "From network"))
-    head += heading("Samples")
+    rows = [(entry.fid, entry_row(entry, full)) for entry in mine if entry.own_code is None]
+    own = [(entry.fid, entry_row(entry, full)) for entry in mine if entry.own_code is not None]
+    rows += [(reference.scores[nfe], reference_row(reference, nfe, full)) for reference in others]
     caption = f"{'One network call' if nfe == 1 else f'{nfe} network calls'} per image. Press a heading to sort."
-    return f"""<section id="nfe{nfe}" aria-label="NFE {nfe}">
-<h2>NFE {nfe}</h2>
-<table>
-<caption>{caption}</caption>
-<thead><tr>{head}</tr></thead>
-<tbody>
-{body}
-</tbody>
-</table>
-</section>
-"""
+    tables = fid_table(caption, rows)
+    if own:
+        tables += "<h3>Sampled by their own code</h3>\n" + fid_table(OWN_CODE, own)
+    return section(f"nfe{nfe}", f"NFE {nfe}", tables)
+
+
+def fid_table(caption: str, rows: list[tuple[float, str]]) -> str:
+    """A table by FID; rows are (FID, HTML), and equal ones stay in their order."""
+    head = heading("Rank", "number") + heading("Team", "text") + heading("FID", "number", "ascending")
+    head += "".join(heading(label, "number") for label in ("Public seed", "KID", "Calls")) + heading("Samples")
+    return table(caption, head, [row for _, row in sorted(rows, key=lambda row: row[0])])
 
 
 def entry_row(entry: Entry, full: float) -> str:
     seeds = ", ".join(f"{seed:.2f}" for seed in entry.fid_seeds[:20])
-    kid, error = (None if value is None else 1000 * value for value in (entry.kid, entry.kid_error))
+    fid = f'<span title="{seeds}">{figure(entry.fid, ".2f", entry.fid_spread)}</span>'
+    kid, spread = (None if value is None else 1000 * value for value in (entry.kid, entry.kid_spread))
     alt = f"{entry.team}, samples at NFE {entry.nfe}"
     sheet = "no picture"
     if entry.samples:
@@ -332,16 +349,22 @@ def entry_row(entry: Entry, full: float) -> str:
     cells = [
         cell("Rank", entry.rank, str(entry.rank), "number rank"),
         name_cell(entry.team, [entry.method, entry.submission, entry.sha256[:8]]),
-        cell(
-            "FID", entry.fid, f'<span title="{seeds}">{plus_minus(entry.fid, entry.fid_spread, 2)}</span>{bar(entry.fid, full)}'
-        ),
-        cell("FID, public seed", entry.fid_public, "" if entry.fid_public is None else f"{entry.fid_public:.2f}"),
-        cell("KID x 1,000", kid, plus_minus(kid, error, 2)),
-        cell("Calls per image", entry.calls, "" if entry.calls is None else f"{entry.calls:g}"),
-        cell("From network", entry.network_share, "" if entry.network_share is None else f"{entry.network_share:.2%}"),
-        f'<td class="wide">{sheet}</td>',
+        cell("FID", entry.fid, fid + bar(entry.fid, full)),
+        cell("FID, public seed", entry.fid_public, figure(entry.fid_public, ".2f")),
+        cell("KID x 1,000", kid, figure(kid, ".2f", spread)),
+        cell("Calls per image", entry.calls, figure(entry.calls, "g")),
+        f'<td class="samples wide">{sheet}{how_sampled(entry)}</td>',
     ]
     return f'<tr class="rank{entry.rank}">{"".join(cells)}</tr>'
+
+
+def how_sampled(entry: Entry) -> str:
+    """A plan behind a click, each line set apart from the direction of reading of the others, or why there is none."""
+    if entry.own_code is not None:
+        return f'<p class="reason soft"><bdi>{html.escape(entry.own_code)}</bdi></p>'
+    lines = "\n".join(f'<bdi dir="ltr">{html.escape(line)}</bdi>' for line in entry.plan)
+    counts = f"{figure(entry.operations, ',')} operations, {figure(entry.numbers, ',')} numbers"
+    return f'<details><summary>Plan: {counts}</summary><pre tabindex="0">{lines}</pre></details>' if lines else ""
 
 
 def reference_row(reference: Published, nfe: int, full: float) -> str:
@@ -350,8 +373,7 @@ def reference_row(reference: Published, nfe: int, full: float) -> str:
         '<td class="number rank" data-label="Rank">\u2013</td>',
         name_cell(reference.name, [reference.note]),
         cell("FID", value, f"{value:.1f}{bar(value, full)}"),
-        '<td class="number"></td>' * 4,
-        '<td class="wide"></td>',
+        "<td></td>" * 4,
     ]
     return f'<tr class="reference">{"".join(cells)}</tr>'
 
@@ -378,15 +400,21 @@ def team_section(title: str, caption: str, head: str, about: list[dict[str, str]
     if not rows:
         return ""
     names = [name_cell(each["team"], [each["submission"], each["sha256"][:8]]) for each in about]
-    body = "\n".join(f"<tr>{name}{row}</tr>" for name, row in zip(names, rows, strict=True))
-    return f"""<section id="{title.lower()}" aria-label="{title}">
-<h2>{title}</h2>
-<table>
+    lines = [f"<tr>{name}{row}</tr>" for name, row in zip(names, rows, strict=True)]
+    return section(title.lower(), title, table(caption, heading("Team", "text") + head, lines))
+
+
+def section(name: str, title: str, content: str) -> str:
+    return f'<section id="{name}" aria-label="{title}">\n<h2>{title}</h2>\n{content}</section>\n'
+
+
+def table(caption: str, head: str, rows: list[str]) -> str:
+    """A table; rows are HTML."""
+    return f"""<table>
 <caption>{caption}</caption>
-<thead><tr>{heading("Team", "text")}{head}</tr></thead>
+<thead><tr>{head}</tr></thead>
 <tbody>
-{body}
+{chr(10).join(rows)}
 </tbody>
 </table>
-</section>
 """

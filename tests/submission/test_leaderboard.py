@@ -1,15 +1,18 @@
 """The board: ranks, files, hostile names; and the page in a browser."""
 
 import csv
+import html
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from src.challenges import Published
+from src.submission.judge import seed_statistics
 from src.submission.leaderboard import no_formula, text, write_board
 
 REFERENCES = [
@@ -18,8 +21,11 @@ REFERENCES = [
 ]
 SCRIPT, LONG, TURNED = "<script>window.hacked=1</script>", "x" * 10000, "good \u202emaet dab\u202c \u200f team"
 
+PLAN = ["x0 = normal(batch, 3, 64, 64)", "y1 = network(x0, 999)", "x1 = x0 - 0.999 * y1"]
+HOSTILE = ["</pre></details><script>window.hacked=1</script>", TURNED, LONG, "\u05d0\u05d1 = network(x0, 999)", "a\nb\x00", ""]
 
-def result(team, fids, status="graded", reason=None, **more):
+
+def result(team, fids, status="graded", reason=None, lines=PLAN, own_code=None, **more):
     """A result as the grader writes it: fids are NFE -> FID."""
     nfe = {
         str(n): {
@@ -28,8 +34,10 @@ def result(team, fids, status="graded", reason=None, **more):
             "fid_seeds": [fid - 0.3, fid + 0.3],
             "fid_public": fid + 0.25,
             "kid": -0.0004,
-            "kid_error": 0.0002,
+            "kid_spread": 0.0002,
             "calls": n,
+            "plan": {"operations": len(lines), "calls": n, "numbers": 12, "lines": lines} if own_code is None else None,
+            "own_code": own_code,
             "samples": f"teams/{n}.png",
         }
         for n, fid in fids.items()
@@ -44,10 +52,12 @@ RESULTS = [
     result("Tie one", {1: 60.004, 2: 41.0, 4: 31.0}),
     result("Tie two", {1: 59.996, 2: 42.0, 4: 9.5}),
     result("Beta", {2: 39.0, 4: 32.0}, "failed", "too_many_calls: 3 calls per image at NFE 1"),
-    result(SCRIPT, {1: 70.0, 2: 70.0, 4: 70.0}, method="<img src=x onerror='window.hacked=1'>"),
+    result(SCRIPT, {1: 70.0, 2: 70.0, 4: 70.0}, lines=HOSTILE, method="<img src=x onerror='window.hacked=1'>"),
     result(LONG, {1: 80.0}),
     result(TURNED, {1: 90.0}),
     result("=1+1", {1: 100.0}),
+    result("Own one", {4: 5.0}, own_code=f"it reads an image: \u201c{SCRIPT}\u201d \u202e{LONG}"),
+    result("Own two", {4: 31.0}, own_code="\u202e"),
     result("Gone", {}, "failed", 'unsafe_archive: ../../"><script>window.hacked=1</script>', method=None),
 ]
 
@@ -75,6 +85,83 @@ def test_ranks(entries):
     assert ranks[SCRIPT, 1] == 4 and ranks["Tie two", 4] == 1
     assert ("Beta", 1) not in ranks and ranks["Beta", 2] == 1 and ranks["Beta", 4] == 4
     assert not any(team == "Gone" for team, _ in ranks)
+
+
+def test_what_its_own_code_sampled_is_ranked_apart(board, entries):
+    """Also where the reason is nothing but marks; and nobody else's rank is another for it."""
+    apart = {entry["team"]: entry for entry in entries if entry["own_code"] is not None}
+    assert [(name, entry["rank"], entry["operations"]) for name, entry in apart.items()] == [
+        ("Own one", 1, None),
+        ("Own two", 2, None),
+    ]
+    assert apart["Own one"]["own_code"].startswith(f"it reads an image: \u201c{SCRIPT}\u201d xxx")
+    assert len(apart["Own one"]["own_code"]) == 240 and apart["Own two"]["own_code"] == "no reason was given"
+    others = {entry["team"]: entry["rank"] for entry in entries if entry["nfe"] == 4 and entry["own_code"] is None}
+    assert others == {"Tie two": 1, "Alpha": 2, "Tie one": 3, "Beta": 4, SCRIPT: 5}
+    page = (board / "leaderboard.html").read_text(encoding="utf-8")
+    first, second = page.split('id="nfe4"')[1].split("</section>")[0].split("<h3>")
+    assert "Own one" not in first and "Own two" in second and "Alpha" not in second and "not proved" in second
+    assert page.count("<h3>") == 1, "none where there is nobody"
+
+
+def shown_plans(folder):
+    """Each plan of the board's page, its lines as they are read."""
+    page = (folder / "leaderboard.html").read_text(encoding="utf-8")
+    plans = re.findall(r'<pre tabindex="0">(.*?)</pre>', page, re.DOTALL)
+    lines = [re.findall(r'<bdi dir="ltr">(.*?)</bdi>', plan) for plan in plans]
+    assert [plan.count("<") for plan in plans] == [2 * len(each) for each in lines], "all else is text"
+    return [[html.unescape(line) for line in each] for each in lines]
+
+
+def test_plans(tmp_path):
+    """Shown line by line, each cut and without marks; a long one says what is left out."""
+    many = [f"x{i} = x{i - 1} + 1" for i in range(10_000)]
+    teams = {"A": PLAN, "B": HOSTILE, "C": many, "D": many[:400], "E": []}
+    write_board([result(name, {4: 9.0 + i}, lines=lines) for i, (name, lines) in enumerate(teams.items())], tmp_path)
+    honest, hostile, cut, whole = shown_plans(tmp_path)
+    assert honest == PLAN and whole == many[:400]
+    assert hostile == [HOSTILE[0], "good maet dab team", "x" * 159 + "\u2026", HOSTILE[3], "a b", ""]
+    assert cut == [*many[:399], "\u2026 9,601 more lines are in the team's result.json"]
+    page = (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
+    assert "Plan: 3 operations, 12 numbers" in page and "Plan: 10,000 operations" in page and page.count("<details>") == 4
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "leaderboard.csv").read_text(encoding="utf-8"))))
+    assert [(row["operations"], row["numbers"], row["own_code"]) for row in rows][:2] == [("3", "12", ""), ("6", "12", "")]
+
+
+def test_old_results(tmp_path):
+    """Without plans they are ranked with the others; a spread of one seed, which was 0, is none."""
+    old = [result("Three", {4: 30.0}), result("One", {4: 31.0}, seeds=1)]
+    for values in (each["nfe"]["4"] for each in old):
+        for name in ("plan", "own_code", "kid_spread"):
+            del values[name]
+        values.update(kid_error=0.0004, network_share=0.9998)
+    old[1]["nfe"]["4"].update(fid_seeds=[31.0], fid_spread=0.0, kid_error=0.0)
+    write_board([*old, result("New", {4: 30.5})], tmp_path)
+    entries = json.loads((tmp_path / "leaderboard.json").read_text())["entries"]
+    names = ("team", "rank", "fid_spread", "kid_spread", "operations", "own_code")
+    assert [tuple(entry[name] for name in names) for entry in entries] == [
+        ("Three", 1, 0.3, 0.0004, None, None),
+        ("One", 3, None, None, None, None),
+        ("New", 2, 0.3, 0.0002, 3, None),
+    ]
+    page = (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
+    assert page.count("<small>\u00b1") == 4 and page.count("<details>") == 1 and "0.00</small>" not in page
+    assert "etwork_share" not in page and "From network" not in page
+
+
+def test_spreads_of_seeds():
+    """The standard deviation of N - 1, and none of one seed."""
+    three = seed_statistics([{"fid": fid, "kid": fid / 1000} for fid in (10.0, 12.0, 14.0)])
+    assert three["fid"] == 12.0 and three["fid_spread"] == 2.0 and three["kid_spread"] == pytest.approx(0.002)
+    one = seed_statistics([{"fid": 10.0, "kid": 0.01}])
+    assert one == {"fid": 10.0, "fid_spread": None, "fid_seeds": [10.0], "kid": 0.01, "kid_spread": None}
+
+
+def test_nothing_is_shown_of_remarks_that_are_none(tmp_path):
+    for remarks in ([], ["\u202e"], None):
+        write_board([result("A", {4: 9.0}, remarks=remarks)], tmp_path)
+        page = (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
+        assert "emark" not in page and json.loads((tmp_path / "leaderboard.json").read_text())["remarks"] == []
 
 
 def test_json_and_csv_agree(board, entries):
@@ -187,8 +274,8 @@ def test_it_loads_without_errors(page, board):
     assert not told
     urls = [event["params"]["request"]["url"] for event in page.events if event["method"] == "Network.requestWillBeSent"]
     assert urls and all(url == (board / "leaderboard.html").as_uri() or url.startswith("data:image/webp") for url in urls)
-    assert page.evaluate("document.querySelectorAll('table').length") == 4
-    assert page.evaluate("document.querySelectorAll('table caption').length") == 4
+    assert page.evaluate("document.querySelectorAll('table').length") == 5
+    assert page.evaluate("document.querySelectorAll('table caption').length") == 5
 
 
 def test_names_are_text_and_no_script_but_ours_runs(page):
@@ -212,7 +299,7 @@ def test_sorting(page):
     assert column(page, ".rank") == ["1", "2", "2", "4", "5", "6", "7", "\u2013", "\u2013"]
     page.evaluate(press.format(0))
     assert column(page, ".rank") == ["7", "6", "5", "4", "2", "2", "1", "\u2013", "\u2013"]
-    assert page.evaluate(sorts) == ["descending", *["none"] * 6]
+    assert page.evaluate(sorts) == ["descending", *["none"] * 5]
     page.evaluate(press.format(1))
     names = column(page, ".name bdi")
     assert sorted(names, key=str.casefold)[2:] == names[2:] and page.evaluate(sorts)[1] == "ascending"
@@ -234,23 +321,40 @@ def test_pictures(page):
     sizes = page.evaluate(
         "[...document.querySelectorAll('button.sheet img')].map(i => [i.naturalWidth, i.naturalHeight, i.alt])"
     )
-    assert len(sizes) == 7 + 5 + 5 and all(size[:2] == [512, 128] and size[2] for size in sizes)
+    assert len(sizes) == 7 + 5 + 7 and all(size[:2] == [512, 128] and size[2] for size in sizes)
     page.evaluate("document.querySelector('button.sheet').click()")
     assert page.evaluate("document.querySelector('dialog').open && document.querySelector('dialog img').offsetWidth > 600")
     page.press("Escape")
     assert page.evaluate("document.querySelector('dialog').open") is False
 
 
+OPEN = "for (const each of document.querySelectorAll('details')) each.open = true"
+
+
+def test_plans_are_opened_by_key(page):
+    """No script is needed; every line stands alone, left to right."""
+    page.evaluate("document.querySelector('summary').focus()")
+    assert page.evaluate("document.querySelector('pre').checkVisibility()") is False
+    page.press("Enter")
+    assert page.evaluate("document.querySelector('pre').checkVisibility()") is True
+    assert page.evaluate("document.querySelector('pre').innerText") == "\n".join(PLAN)
+    styles = "[...document.querySelectorAll('pre bdi')].map(e => getComputedStyle(e)).map(s => s.unicodeBidi + s.direction)"
+    assert set(page.evaluate(styles)) == {"isolateltr"}
+
+
 OVERFLOW = """[...document.querySelectorAll('body *')]
-  .filter(e => e.getClientRects().length && !e.closest('dialog'))
+  .filter(e => e.getClientRects().length && !e.closest('dialog, pre bdi'))
   .filter(e => e.getBoundingClientRect().right > innerWidth + 1 || e.getBoundingClientRect().left < -1)
   .map(e => e.outerHTML.slice(0, 99))"""
 
 
-@pytest.mark.parametrize("width", [360, 700, 1280])
+@pytest.mark.parametrize("width", [360, 700, 970, 1280])
 def test_width(page, width):
-    """Nothing sticks out sideways, and columns can be sorted, on a phone too."""
+    """Nothing sticks out sideways, long plans scroll inside themselves, and columns can be sorted, on a phone too."""
     page.width(width)
+    page.evaluate(OPEN)
+    long = page.evaluate("[...document.querySelectorAll('pre')].filter(e => e.scrollWidth > e.clientWidth).length")
+    assert long >= 3 and page.evaluate("Math.min(...[...document.querySelectorAll('pre')].map(e => e.clientWidth))") > 150
     assert page.evaluate("innerWidth") == width and page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(OVERFLOW) == []
     assert page.evaluate("Math.min(...[...document.querySelectorAll('thead button')].map(b => b.offsetHeight))") >= 16
@@ -269,7 +373,7 @@ CONTRAST = """(() => {
     const color = getComputedStyle(element).backgroundColor;
     return (numbers(color)[3] ?? 1) > 0 ? color : ground(element.parentElement);
   };
-  return [...document.querySelectorAll('h1, h2, p, a, caption, th button, td, small, bdi, code')]
+  return [...document.querySelectorAll('h1, h2, h3, p, a, caption, th button, td, small, bdi, code, summary')]
     .filter(e => e.offsetWidth && !e.closest('dialog'))
     .map(e => [light(getComputedStyle(e).color), light(ground(e))].sort((a, b) => b - a))
     .map(([a, b]) => (a + .05) / (b + .05));
@@ -280,6 +384,7 @@ CONTRAST = """(() => {
 def test_contrast(page, scheme):
     """All text has the 4.5 to 1 of WCAG AA against its ground, in both schemes."""
     page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    page.evaluate(OPEN)
     ratios = page.evaluate(CONTRAST)
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 22, 27)"
     assert dark == (scheme == "dark") and len(ratios) > 100 and min(ratios) >= 4.5
