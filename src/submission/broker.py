@@ -34,6 +34,10 @@ COURSE_SEED = 42  # the course's script seeds once, then makes the model, then a
 HEADER_BYTES = 1 << 16
 FLOAT_TYPES = ("float32", "float64", "float16", "bfloat16")
 PRECISIONS = ("float32", "float16", "bfloat16")
+KINDS = {  # codes of a worker's own checks -> what is told to all
+    "wrong_architecture": "a network of its model is not that of its checkpoint: of another class, absent, or of other shapes",
+    "wrong_output": "sample() gave no images of the shape asked for",
+}
 SENSELESS = "a message of the model's process has no sense"
 
 
@@ -264,9 +268,8 @@ def told_failure(header: dict[str, Any]) -> Failed:
     code, kind = header.get("code"), header.get("kind_of_error")
     code = code if isinstance(code, str) and code in CODES and code != "grader_error" else "crashed"
     known = isinstance(kind, str) and isinstance(getattr(builtins, kind, None), type)
-    return Failed(
-        code, f"{kind} in its own code" if known else "an error of its own", private=str(header.get("text", ""))[:8000]
-    )
+    public = KINDS.get(code) or (f"{kind} in its own code" if known else "an error of its own")
+    return Failed(code, public, private=str(header.get("text", ""))[:8000])
 
 
 def _tensors(header: dict[str, Any], payload: bytes, expected: dict[str, tuple[str, ...]]) -> dict[str, torch.Tensor]:

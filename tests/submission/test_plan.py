@@ -1,0 +1,340 @@
+"""Plans: samplers are recorded and repeated to the last bit, cheats are refused by a rule, and a hostile plan by one line."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from src.common.noise import image_seeds
+from src.common.sampling import sample_batch
+from src.methods import METHODS
+from src.network import UNet
+from src.submission.broker import COURSE_SEED, Model, NoPlan, run_plan
+from src.submission.draws import CourseDraws, draws_of
+from src.submission.plan.__main__ import plan_of
+from src.submission.plan.operations import BYTES, MOST_VALUES, NUMBERS, OPERATIONS, BadPlan
+from src.submission.plan.read import read
+from src.submission.plan.record import NotRecorded, locate
+from src.submission.plan.rules import check
+from src.submission.plan.text import lines
+from src.submission.weights import Weights
+from tests.foreign import FOREIGN, imported, lay_out
+from tests.helpers import SHAPE, TINY, fill_by_rule, slow_but, tiny_model
+from tests.submission.samplers import HONEST, REFUSED
+
+NETWORK = fill_by_rule(UNet(**TINY)).eval().requires_grad_(False)
+CHALLENGE = SimpleNamespace(shape=SHAPE, network=UNet)
+ROWS = 3
+
+
+class Sampler(torch.nn.Module):
+    """A model around one of the samplers."""
+
+    def __init__(self, sampler):
+        super().__init__()
+        self.network, self.sampler = NETWORK, sampler
+
+    def sample(self, shape, num_inference_timesteps, verbose):
+        return self.sampler(self.network, shape, num_inference_timesteps)
+
+
+def planned(model, nfe):
+    return plan_of(model, nfe, CHALLENGE)
+
+
+def states():
+    """The random generators as they are now."""
+    _, words, place, *_ = np.random.get_state()
+    return {"torch": torch.get_rng_state(), "numpy": torch.tensor([*words.tolist(), place])}
+
+
+def seed():
+    torch.manual_seed(7)
+    np.random.seed(7)
+
+
+def by_plan(plan, networks, rows=ROWS, labels=None):
+    """The images of a plan with these networks, of draws as the sampler itself would make them after seed()."""
+    seed()
+    draws, model = CourseDraws(states(), COURSE_SEED, torch.device("cpu")), Model(None, {}, Weights(networks, {}))
+    size = rows if plan.batch else 1
+    return torch.cat([run_plan(plan, model, size, draws.draw, labels) for _ in range(rows // size)])
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_samplers_are_repeated_to_the_last_bit(name):
+    model = Sampler(HONEST[name])
+    plan = planned(model, 2)
+    seed()
+    with torch.no_grad():
+        images = model.sample((ROWS, *SHAPE), 2, False)
+    if name == "noise of a generator":  # the grader draws, whatever generator was wished for
+        assert plan.calls == 1 and plan.operations == 0
+        return
+    assert torch.equal(by_plan(plan, {"network.": NETWORK}), images)
+    assert check(plan, 8 if plan.batch else 1) == plan.calls and len(lines(plan)) >= 3
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_samplers_are_refused_by_a_rule(name):
+    sampler, rule = REFUSED[name]
+    with pytest.raises((NotRecorded, BadPlan), match=rule):
+        planned(Sampler(sampler), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("guidance by cat and chunk", 4), ("a call on the mirrored batch too", 4), ("Heun", 3)]
+)
+def test_calls_are_read_off_the_plan(name, expected):
+    assert planned(Sampler(HONEST[name]), 2).calls == expected
+
+
+@pytest.mark.parametrize("method", METHODS.names())
+def test_every_method_of_the_kit(method):
+    """Its plan gives the images that sampling.py makes of the same seeds, whatever the batch."""
+    model, seeds = tiny_model(method), image_seeds(42, 0, 4)
+    network = {"network.": model.network}
+    for nfe in (1, 2, 4):
+        plan = planned(model, nfe)
+        assert plan.calls == nfe and plan.operations <= 40 and plan.numbers <= 40
+        images = sample_batch(model, (4, *SHAPE), nfe, seeds)
+        grader = Model(None, {}, Weights(network, {}))
+        assert torch.equal(run_plan(plan, grader, 4, draws_of(seeds, torch.device("cpu"))), images)
+
+
+@pytest.mark.parametrize("options", [{"eta": 1.0}, {"S_churn": 1.0}], ids=str)
+def test_noise_inside_of_the_steps_follows_from_the_seeds(options):
+    method = "ddpm" if "eta" in options else "edm"
+    model, seeds = tiny_model(method, **options), image_seeds(1, 0, 3)
+    plan = planned(model, 4)
+    assert sum(step.op == "draw" for step in plan.steps) > 1
+    images = sample_batch(model, (3, *SHAPE), 4, seeds)
+    grader = Model(None, {}, Weights({"network.": model.network}, {}))
+    assert torch.equal(run_plan(plan, grader, 3, draws_of(seeds, torch.device("cpu"))), images)
+    alone = run_plan(plan, grader, 1, draws_of(seeds[1:2], torch.device("cpu")))
+    assert torch.allclose(alone, images[1:2], atol=1e-4), "an image does not depend on its company"
+
+
+def test_classes_are_asked_for():
+    model = tiny_model("rectified_flow", classes=["a", "b", "c"])
+    plan = planned(model, 2)
+    assert plan.asks_for_labels and "labels=labels" in "".join(lines(plan))
+    seeds, labels = image_seeds(1, 0, 3), torch.tensor([1, 2, 3])
+    grader = Model(None, {}, Weights({"network.": model.network}, {}))
+    images = run_plan(plan, grader, 3, draws_of(seeds, torch.device("cpu")), labels)
+    assert torch.equal(images, sample_batch(model, (3, *SHAPE), 2, seeds, labels=labels))
+
+
+@pytest.mark.parametrize(
+    "name", slow_but(["package", "three_copies", "precond"], [name for name in FOREIGN if name != "nan_at_four"])
+)
+def test_every_foreign_hand_in(name, tmp_path):
+    """The course's own call gives the images of the plan; its networks may be several."""
+    folder = lay_out(tmp_path / "team", name)
+    with imported(folder) as custom_model:
+        model = custom_model.create_custom_model(**json.loads((folder / "checkpoints/model_config.json").read_text())).eval()
+        for part in model.modules():
+            if isinstance(part, UNet):
+                fill_by_rule(part)
+        networks = {f"{place}.": part for place, part in model.named_modules() if isinstance(part, UNet)}
+        for nfe in (1, 2, 4):
+            plan = plan_of(model, nfe, CHALLENGE, folder)
+            assert plan.calls == nfe and plan.operations <= 78
+            assert all(step.at.partition(",")[0].endswith(".py") for step in plan.steps)
+            seed()
+            with torch.no_grad():
+                images = model.sample((ROWS, *SHAPE), num_inference_timesteps=nfe, verbose=False)
+            assert torch.equal(by_plan(plan, networks), images)
+
+
+def test_a_sampler_as_arithmetic():
+    """Rectified flow in two steps is four lines, and the images."""
+    assert lines(planned(tiny_model("rectified_flow"), 2)) == [
+        "noise0 = normal(B, 3, 16, 16)",
+        "y1 = network(noise0, timestep=0)",
+        "x2 = noise0 + 0.5 * y1",
+        "y3 = network(x2, timestep=500)",
+        "x4 = x2 + 0.5 * y3",
+        "images = x4",
+    ]
+
+
+def test_a_question_is_answered_alike_in_every_replay():
+    def asks(net, shape, steps):
+        answer = net(torch.randn(shape), torch.zeros(shape[0]))
+        return answer * 2 if answer.mean() > 1e3 else answer
+
+    plan = planned(Sampler(asks), 1)
+    large = fill_by_rule(UNet(**TINY)).eval()
+    torch.nn.init.constant_(large.tail[2].bias, 1e4)
+    with pytest.raises(NoPlan, match=r"a question of yes or no has another answer for other images: step \d+ \(.*test_plan.py"):
+        by_plan(plan, {"network.": large})
+
+
+def test_a_caught_refusal_is_one():
+    def hides(net, shape, steps):
+        x = net(torch.randn(shape), torch.zeros(shape[0]))
+        try:
+            scale = float(x.std())
+        except Exception:
+            scale = 2.0
+        return x * scale
+
+    with pytest.raises(NotRecorded, match="is asked for"):
+        planned(Sampler(hides), 1)
+
+
+def test_weights_that_are_replaced_do_not_matter_here_but_errors_do():
+    with pytest.raises(ZeroDivisionError):
+        planned(Sampler(lambda net, shape, steps: net(torch.randn(shape), torch.zeros(shape[0])) / (1 // 0)), 1)
+
+
+# --------------------------------------------------------------------------------------------------------- hostile plans
+
+
+def plan(**changes):
+    """A plan of one call as JSON has it, with changes of its steps by number, or of its own keys."""
+    time = {"tensor": "float32", "values": [0.0], "shape": [{"batch": 1}], "sizes": [1, 1], "copies": True}
+    shape = [{"batch": 1}, *SHAPE]
+    steps = [
+        {
+            "op": "draw",
+            "args": ["normal", shape, {"dtype": "float32"}, 0.0, 1.0, False, False],
+            "kwargs": {},
+            "at": "a.py, line 1",
+        },
+        {
+            "op": "network",
+            "args": ["network.", {"step": 0}],
+            "kwargs": {"timestep": time, "precision": {"dtype": "float32"}},
+            "at": "a.py, line 2",
+        },
+        {"op": "add.Tensor", "args": [{"step": 0}, {"step": 1}], "kwargs": {}, "at": "a.py, line 3"},
+    ]
+    told = {"plan": 1, "shape": list(SHAPE), "batch": True, "steps": steps, "result": {"step": 2}}
+    for key, value in changes.items():
+        if key.startswith("step"):
+            steps[int(key[4:])].update(value)
+        else:
+            told[key] = value
+    return told
+
+
+def constant(values, sizes=None, shape=None):
+    sizes = sizes or [len(values)]
+    return {"tensor": "float32", "values": values, "shape": shape or sizes, "sizes": sizes, "copies": False}
+
+
+def add(value):
+    return {"step2": {"op": "add.Tensor", "args": [{"step": 1}, value]}}
+
+
+def many(count, step):
+    told = plan()
+    told["steps"] += [{**step, "kwargs": {}, "at": ""} for _ in range(count)]
+    return told
+
+
+HOSTILE = {
+    "no JSON": (b"{", "a plan that is no JSON"),
+    "no UTF-8": (b"\xff\xfe", "a plan that is no JSON"),
+    "deep": (b"[" * 100_000, "a plan that is no JSON"),
+    "long": (b" " * (BYTES + 1), "a plan of 262,145 bytes"),
+    "10 MB of constants": (json.dumps([0.1] * 2_000_000).encode(), "a plan of 10,000,000 bytes"),
+    "a list": (b"[]", "a plan of another form or shape"),
+    "NaN": (json.dumps(plan(**add(float("nan")))).encode(), "the number NaN"),
+    "another shape": (plan(shape=[3, 64, 64]), "a plan of another form or shape"),
+    "more keys": (plan(more=1), "a plan of another form or shape"),
+    "an unknown operation": (plan(step2={"op": "fft_fft.default"}), r"step 2 \(a.py, line 3\): fft_fft.default is not an op"),
+    "no operation": (plan(step2={"op": "__class__.default"}), "is not an operation of plans"),
+    "another namespace": (plan(step2={"op": "add.__init__"}), "is not an operation of plans"),
+    "writes": (plan(step2={"op": "add_.Tensor"}), "is not an operation of plans"),
+    "files": (plan(step2={"op": "from_file.default", "args": ["/etc/passwd"]}), "is not an operation of plans"),
+    "a wrong shape": (plan(step2={"args": [{"step": 0}, constant([1.0] * 7)]}), "the operation does not fit"),
+    "images of another shape": (plan(step2={"op": "flatten.using_ints", "args": [{"step": 1}]}), "not an operation"),
+    "half of the images": (
+        plan(step2={"op": "slice.Tensor", "args": [{"step": 1}, 0, 0, 1]}),
+        r"the result: no images \(3, 3, 16, 16\)",
+    ),
+    "the future": (plan(step2={"args": [{"step": 2}, {"step": 1}]}), "refers to what is no earlier step"),
+    "no arguments": (plan(step2={"args": []}), "computes with constants alone"),
+    "too many values": (plan(**add(constant([0.5] * (MOST_VALUES + 1)))), "a constant of 257 values"),
+    "a picture": (plan(**add(constant([i / 256 for i in range(256)], [16, 16]))), "differs from place to place"),
+    "rows told apart": (plan(**add(constant([0.0, 1.0, 2.0], [3, 1, 1, 1]))), "a constant that differs from image to image"),
+    "sizes that are none": (plan(**add(constant([0.5], [2]))), "a constant of other sizes than values"),
+    "a huge tensor": (
+        plan(step2={"op": "repeat.default", "args": [{"step": 1}, [1, 1, 4096, 4096]]}),
+        "a result that is too large",
+    ),
+    "a huge view": (plan(step2={"op": "expand.default", "args": [{"step": 1}, [1 << 20, 1 << 20, 3, 3, 16, 16]]}), "too large"),
+    "a large constant": (plan(**add(constant([0.5], [1], [1 << 23]))), "a constant that is too large"),
+    "another network": (plan(step1={"args": ["teacher.", {"step": 0}]}), "a call of what is no network of the submission"),
+    "no batch": (plan(step0={"args": ["normal", [3, 3, 16, 16], {"dtype": "float32"}, 0.0, 1.0, False, False]}), ""),
+    "an unknown law": (
+        plan(step0={"args": ["picture", [{"batch": 1}, 3, 16, 16], {"dtype": "float32"}, 0, 1, False, False]}),
+        "a draw",
+    ),
+    "endless noise": (
+        plan(step0={"args": ["normal", [{"batch": 1}, 1 << 20, 1 << 20], {"dtype": "float32"}, 0, 1, False, False]}),
+        "draws",
+    ),
+    "constants alone": (plan(step2={"args": [constant([1.0]), constant([2.0])]}), "computes with constants alone"),
+    "too many operations": (
+        many(2 * OPERATIONS, {"op": "neg.default", "args": [{"step": 1}]}),
+        "301 operations for 1 network calls",
+    ),
+    "many calls": (many(64, plan()["steps"][1] | {"args": ["network.", {"step": 0}]}), ""),
+    "whole numbers without end": (json.dumps(plan(**add(10**400))).encode(), "a number of more than 64 bits"),
+}
+
+
+@pytest.mark.parametrize("name", [name for name, (_, rule) in HOSTILE.items() if rule])
+def test_hostile_plans_are_refused_in_one_line(name):
+    data, rule = HOSTILE[name]
+    with pytest.raises(BadPlan, match=rule) as caught:
+        read(data if isinstance(data, bytes) else json.dumps(data).encode(), SHAPE)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 400
+
+
+def test_the_plan_of_these_tests_is_sound():
+    sound = read(json.dumps(plan()).encode(), SHAPE)
+    assert (sound.calls, sound.operations, sound.numbers) == (1, 1, 2)
+
+
+def test_a_fixed_batch_is_refused_at_another():
+    """Three images are what the proof of reading is of; the grader asks again for the batches that it runs."""
+    fixed = read(json.dumps(HOSTILE["no batch"][0]).encode(), SHAPE)
+    with pytest.raises(BadPlan):
+        check(fixed, 8)
+
+
+def test_the_budget_of_numbers():
+    told = plan()
+    for number in range(NUMBERS + 1):
+        last = {"step": len(told["steps"]) - 1}
+        step = {"op": "add.Tensor", "args": [last, 0.001 * number], "kwargs": {}, "at": ""}
+        if number % 4 == 0:
+            told["steps"].append({**told["steps"][1], "args": ["network.", last]})
+        told["steps"].append(step)
+    told["result"] = {"step": len(told["steps"]) - 1}
+    with pytest.raises(BadPlan, match="different constants, at most 400|network calls, at most 64"):
+        read(json.dumps(told).encode(), SHAPE)
+
+
+def test_where_a_view_lies():
+    base = torch.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
+
+    def geometry(tensor):
+        return tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset()
+
+    for view in (base, base[1], base[:, 1], base[:, 1:], base[:, :, ::2, 1::3], base[0, 2], base[:, :, 3]):
+        index = locate(geometry(view), geometry(base))
+        part = base[tuple(slice(*each) if isinstance(each, list) else each for each in index)]
+        assert torch.equal(part.reshape(view.shape), view)
+    last = base.contiguous(memory_format=torch.channels_last)
+    index = locate(geometry(last[:, 1]), geometry(last))
+    assert torch.equal(last[tuple(slice(*each) if isinstance(each, list) else each for each in index)], last[:, 1])
+    assert locate(geometry(base.permute(0, 2, 3, 1)), geometry(base)) is None
+    assert locate(geometry(base.view(2, 3, 64)), geometry(base)) is None
