@@ -1,9 +1,7 @@
 """What is told of a submission without running it, and of its images: whether both are what the rules ask for."""
 
-import json
 import time
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,11 +11,7 @@ from torch import nn
 from src.common.flops import flops_counted
 from src.common.networks import takes_condition
 from src.submission.broker import Cost, Shift
-from src.submission.contents import CHECKPOINT, CONFIG
 from src.submission.failures import Failed
-
-NEEDED = ("custom_model.py", CHECKPOINT, CONFIG)
-CONFIG_BYTES = 64 << 10
 
 SAME = 3.0  # two images whose pixels differ by less than this on average (of 255) are one
 MOVED = 2  # pixels, by which a copy may be moved
@@ -28,27 +22,6 @@ SHIFT = 0.15  # of the deviation of the network's answers
 LEAST_SHARE = 0.95  # of an image, that comes from the network: honest samplers have 0.997 and more, 20 % of a picture 0.9
 LEAST_CHANGE = 1.0  # of 255, by which an image changes at least when the network's answers are shifted
 ALLOWED_STRANGE, ALLOWED_STILL = 0.02, 0.1  # of the images, that may have less of the one or the other
-
-
-def check_files(top: Path) -> None:
-    """Raise Failed where a file that every submission needs is absent."""
-    for name in NEEDED:
-        if not (top / name).is_file():
-            raise Failed("missing_file", f"{name} is not in the submission")
-
-
-def read_config(top: Path) -> dict[str, Any]:
-    """The options in model_config.json. Raises Failed where it holds anything else than a small object."""
-    file = top / CONFIG
-    if file.stat().st_size > CONFIG_BYTES:
-        raise Failed("stored_images", f"{CONFIG} has {file.stat().st_size} bytes, at most {CONFIG_BYTES} are allowed")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise Failed("missing_file", f"{CONFIG} is no JSON ({error})") from error
-    if not isinstance(config, dict) or "device" in config:
-        raise Failed("missing_file", f"{CONFIG}: expected an object of options without device")
-    return config
 
 
 def measure_cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:

@@ -25,15 +25,16 @@ from src.common.noise import image_seeds
 from src.report.check import check_writeup
 from src.runs import nfe_name
 from src.submission.archive import copy_code, unpack
-from src.submission.audit import doubt_change, doubt_lineage, read_config, shift_by, smooth_fields
+from src.submission.audit import doubt_change, doubt_lineage, shift_by, smooth_fields
 from src.submission.broker import Broker
 from src.submission.contents import CHECKPOINT, COURSE_PACKAGES, REQUIRED, SAMPLED, closure, foreign_imports
 from src.submission.failures import Failed
+from src.submission.intake import read_config, take_in
 from src.submission.manifest import restore, states
 from src.submission.prepare import read_model
 from src.submission.readable import READABLE_BYTES, check_readable
 from src.submission.sandbox import Limits, find_kind
-from src.submission.weights import Weights, read_weights
+from src.submission.weights import Weights
 
 PROBE_IMAGES = 2
 
@@ -79,8 +80,9 @@ class Submission:
 
     @cached_property
     def weights(self) -> Weights:
-        """What the checkpoint holds. Raises UserError."""
-        return read_weights(self.folder, self.network, self.task)
+        """What the checkpoint holds, read as the grader does. Raises UserError."""
+        with tempfile.TemporaryDirectory() as folder:
+            return take_in(self.folder, Path(folder), [], self.network, self.task).weights
 
     def run(self, *command: str | Path) -> str:
         """Run Python with these arguments in the folder, without this process's own settings; its output, stdout and stderr.
@@ -207,7 +209,9 @@ def network_calls(submission: Submission) -> str:
     device, challenge = resolve_device(submission.device), submission.task
     counts, strange, weak = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        model = read_model(submission.folder, Path(folder) / "code", submission.weights, challenge)
+        model = read_model(
+            submission.folder, Path(folder) / "code", read_config(submission.folder), submission.weights, challenge
+        )
         model.to(device)
         with Broker(model, Limits(), find_kind(), challenge) as broker:
             for nfe in challenge.nfe:

@@ -21,14 +21,12 @@ from src.common.noise import image_seeds
 from src.common.sampling import fitting_batch_size
 from src.runs import nfe_name
 from src.submission import audit
-from src.submission.archive import unpack
 from src.submission.broker import Broker, Model
 from src.submission.failures import Failed, one_line
+from src.submission.intake import take_in
 from src.submission.job import Job, Settings, new_result, read_secret, run_seed, write_result
 from src.submission.judge import Judge, check_public, load_judge, noise_fid, seed_statistics
-from src.submission.manifest import states
 from src.submission.prepare import read_model
-from src.submission.weights import read_weights
 
 CHECK = 1 << 20  # beside the numbers of the runs, for what the secret decides of the checks
 SHEET = (4, 8)  # rows and columns of the picture of samples
@@ -120,13 +118,10 @@ def prepare(submission: Path, work: Path, settings: Settings, remarks: list[str]
 
     The course's own are in their place. remarks are added to. Raises Failed.
     """
-    top, code = work / "submission", work / "code"
-    remarks += unpack(submission, top)
-    audit.check_files(top)
-    changed = [name for name, state in states(top).items() if state == "changed"]
-    model = read_model(top, code, read_weights(top, settings.network, settings.task), settings.task)
-    shutil.rmtree(top)  # where there is no bubblewrap a sandbox sees the machine's files
-    remarks += model.weights.remarks
+    taken = take_in(submission, work, remarks, settings.network, settings.task)
+    changed = [name for name, state in taken.states.items() if state == "changed"]
+    model = read_model(taken.top, work / "code", taken.config, taken.weights, settings.task)
+    shutil.rmtree(taken.top)  # where there is no bubblewrap a sandbox sees the machine's files
     return model, changed
 
 
