@@ -91,7 +91,7 @@ def read_tensors(top: Path, network_options: dict[str, Any] | None = None, chall
                 if not value.is_floating_point():
                     todo = "save float weights, with the scales of a quantised model multiplied in"
                     raise Failed("wrong_architecture", f"{told} whole numbers ({value.dtype}); {todo}")
-                if not torch.isfinite(value).all():
+                if not torch.stack(value.aminmax()).isfinite().all():  # a twentieth of the time that isfinite takes for all
                     raise Failed("wrong_architecture", f"{told} values that are not finite")
         extras, zeros = _divide(state)
     remarks = []
