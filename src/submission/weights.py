@@ -142,7 +142,8 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
             if not isinstance(cause, pickle.UnpicklingError):
                 raise cause from error
             named = re.search(r"holds a (\S+) and", told)
-            told = f"{CHECKPOINT}: it holds {quoted(named[1]) if named else 'more than tensors'} and may run code when loaded"
+            told = f"it holds {quoted(named[1])}" if named else "it is no plain checkpoint of tensors"
+            told = f"{CHECKPOINT}: {told} and may run code when loaded"
             raise Failed("unsafe_pickle", f"{told}; save tensors and numbers alone, as model.state_dict() has them") from error
     if not all(isinstance(name, str) for name in state):
         raise Failed("bad_checkpoint", f"{CHECKPOINT}: its tensors have no names; save model.state_dict()")
@@ -203,7 +204,7 @@ def _find_networks(
     candidates = sorted(name.removesuffix(mark) for name in state if name.endswith(mark))
     if len(candidates) > MOST_CANDIDATES:
         raise Failed(
-            "wrong_architecture", f"{CHECKPOINT}: {len(candidates)} names end in {mark}, {MOST_CANDIDATES} are looked at"
+            "wrong_architecture", f"{CHECKPOINT}: {len(candidates)} names end in {mark}, at most {MOST_CANDIDATES} may"
         )
     for prefix in candidates:
         given = {name.removeprefix(prefix): tuple(value.shape) for name, value in state.items() if name.startswith(prefix)}
