@@ -56,7 +56,7 @@ def unpack(source: Path, folder: Path, limits: ArchiveLimits | None = None) -> l
     if not source.is_dir() and not source.is_file():
         raise Failed("missing_file", f"{source.name}: no such zip file or folder")
     budget, remarks = _Budget(limits or ArchiveLimits()), []
-    with blamed("missing_file", f"{quoted(source.name)} cannot be unpacked: is it damaged?"):
+    with blamed("missing_file", quoted(source.name), "cannot be unpacked, it may be damaged"):
         packed = _zip_inside(source, remarks) if source.is_dir() else source
         if packed is None:
             _copy_folder(source, folder, budget)
@@ -222,7 +222,7 @@ def _copy_folder(source: Path, folder: Path, budget: _Budget) -> None:
         if not stat.S_ISREG(mode):
             raise Failed("unsafe_archive", f"{quoted(name)} is no plain file")
         budget.add_file()
-        with blamed("missing_file", f"{quoted(name)} cannot be read"), open(path, "rb", opener=_open_no_link) as stream:
+        with blamed("missing_file", quoted(name), "cannot be read"), open(path, "rb", opener=_open_no_link) as stream:
             budget.copy(stream, folder / name)
 
 

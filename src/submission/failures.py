@@ -66,8 +66,9 @@ def quoted(text: object) -> str:
 
 
 @contextlib.contextmanager
-def blamed(code: str, text: str) -> Iterator[None]:
-    """What breaks inside fails the submission with this code and text, for a stranger's bytes may raise anything.
+def blamed(code: str, what: str, wrong: str) -> Iterator[None]:
+    """Whatever breaks inside fails the submission with this code: a stranger's bytes may raise anything. It says that `what` is
+    `wrong`, and the kind of exception.
 
     For want of memory it is a memory_limit. Failed itself goes through, and so do the machine's own faults (FAULTS).
     """
@@ -76,8 +77,8 @@ def blamed(code: str, text: str) -> Iterator[None]:
     except Failed:
         raise
     except MemoryError as error:
-        raise Failed("memory_limit", f"{text}: it takes more memory than allowed", str(error)) from error
+        raise Failed("memory_limit", f"{what} takes more memory than allowed", str(error)) from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FAULTS:
             raise
-        raise Failed(code, f"{text} ({type(error).__name__})", str(error)) from error
+        raise Failed(code, f"{what} {wrong} ({type(error).__name__})", str(error)) from error

@@ -89,7 +89,7 @@ def read_config(top: Path) -> dict[str, Any]:
     file = top / CONFIG
     if file.stat().st_size > CONFIG_BYTES:
         raise Failed("stored_images", f"{CONFIG} has {file.stat().st_size} bytes, at most {CONFIG_BYTES} are allowed")
-    with blamed("missing_file", f"{CONFIG} is no JSON"):
+    with blamed("missing_file", CONFIG, "is no JSON"):
         config = json.loads(file.read_text(encoding="utf-8-sig"))
         if not isinstance(config, dict) or "device" in config or _depth(config) > CONFIG_DEPTH:
             raise Failed("missing_file", f"{CONFIG}: expected an object of options without device")
@@ -104,7 +104,7 @@ def _read(
 ) -> dict[str, Any]:
     """In the process: the fields of Intake in JSON's types; the weights' tensors are in the file FOUND then. Raises Failed."""
     remarks += unpack(submission, top := work / "submission")
-    with blamed("bad_checkpoint", "its files cannot be read"):
+    with blamed("missing_file", "the submission", "cannot be read"):
         for name in NEEDED:
             if not (top / name).is_file():
                 raise Failed("missing_file", f"{name} is not in the submission")

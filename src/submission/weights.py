@@ -73,7 +73,7 @@ def read_tensors(top: Path, network_options: dict[str, Any] | None = None, chall
     tensors of an odd kind, wrong_architecture for a network of other names, shapes or values, stored_images for too many
     tensors beside the networks; memory_limit.
     """
-    with blamed("bad_checkpoint", f"{CHECKPOINT}: not to be read"):
+    with blamed("bad_checkpoint", CHECKPOINT, "cannot be read"):
         state = _read_state(top / CHECKPOINT)
         for name, value in state.items():
             if fault := _fault(value):
@@ -131,7 +131,7 @@ def _builder(network_options: dict[str, Any] | None, challenge: Challenge | None
 
 def _read_state(file: Path) -> dict[str, torch.Tensor]:
     """The names and tensors of the file. Raises Failed where it is too large, damaged, or holds anything else."""
-    with blamed("missing_file", f"{CHECKPOINT}: damaged or not a checkpoint"):
+    with blamed("missing_file", CHECKPOINT, "is damaged or no checkpoint"):
         _check_file(file)
         try:
             state = dict(state_of(load_torch(file), CHECKPOINT))

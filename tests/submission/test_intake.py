@@ -151,7 +151,10 @@ def test_damaged_zips(name, tmp_path):
 def test_what_breaks_is_the_team_s_failure(error):
     """An exception without a message, too."""
     error = OSError if error is bz2.BZ2Compressor else error
-    with pytest.raises(Failed, match=rf"^missing_file: it \({error.__name__}\)$") as raised, blamed("missing_file", "it"):
+    with (
+        pytest.raises(Failed, match=rf"^missing_file: it broke \({error.__name__}\)$") as raised,
+        blamed("missing_file", "it", "broke"),
+    ):
         raise error(APPROVED) if error is OSError else error()
     assert (APPROVED in raised.value.private) == (error is OSError)
 
@@ -202,11 +205,19 @@ def whole_numbers(team: Path) -> None:
 
 TENSORS = {
     "numbers for names": (lambda team: put(team, {"state_dict": {1: torch.zeros(1)}}), "bad_checkpoint", "no names"),
-    "16 TB": (lambda team: put_pickle(team, called("numpy", "ndarray", (1 << 44,))), "memory_limit", "memory"),
-    "6 GB": (lambda team: put_pickle(team, called("numpy", "ndarray", (6 << 27,))), "memory_limit", "memory"),
+    "16 TB": (
+        lambda team: put_pickle(team, called("numpy", "ndarray", (1 << 44,))),
+        "memory_limit",
+        f"{CHECKPOINT} takes more memory",
+    ),
+    "6 GB": (
+        lambda team: put_pickle(team, called("numpy", "ndarray", (6 << 27,))),
+        "memory_limit",
+        f"{CHECKPOINT} takes more memory",
+    ),
     "not found": (lambda team: put_pickle(team, b"\x80\x02h\x07."), "missing_file", "(KeyError)"),
-    "nothing": (lambda team: put_pickle(team, b""), "missing_file", "damaged or not a checkpoint"),
-    "no stack": (lambda team: put_pickle(team, b"\x80\x02RRRR."), "missing_file", "damaged or not a checkpoint"),
+    "nothing": (lambda team: put_pickle(team, b""), "missing_file", "is damaged or no checkpoint"),
+    "no stack": (lambda team: put_pickle(team, b"\x80\x02RRRR."), "missing_file", "is damaged or no checkpoint"),
     "deep": (lambda team: put_pickle(team, nested(10_000)), "missing_file", "no tensors under"),
     "very deep": (lambda team: put_pickle(team, nested(2_000_000)), None, CHECKPOINT),
     "runs code": (lambda team: put(team, {"state_dict": RunsCode(team / "executed")}), "unsafe_pickle", "save tensors"),
