@@ -59,10 +59,10 @@ def one_line(text: str) -> str:
     return text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 3] + "..."
 
 
-def quoted(text: object) -> str:
-    """A name that a stranger has given, as such: between quotes, which it cannot close, and short."""
+def quoted(text: object, length: int = QUOTED_LENGTH) -> str:
+    """What a stranger has written, as such: between quotes, which it cannot close, and at most so long."""
     line = one_line(str(text).translate({ord(mark): '"' for mark in "\u201c\u201d\u201e\u201f"}))
-    return f"\u201c{line if len(line) <= QUOTED_LENGTH else line[: QUOTED_LENGTH - 3] + '...'}\u201d"
+    return f"\u201c{line if len(line) <= length else line[: length - 3] + '...'}\u201d"
 
 
 @contextlib.contextmanager
