@@ -1,6 +1,9 @@
 """Submissions as they arrive, zip files or folders: unpacked without trust in any name or size in them."""
 
+import contextlib
 import hashlib
+import io
+import itertools
 import os
 import re
 import shutil
@@ -8,13 +11,12 @@ import stat
 import tempfile
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from src.submission.failures import Failed, one_line
+from src.submission.failures import Failed, blamed, quoted
 
 BLOCK = 1 << 20
 CLUTTER = {"__macosx", ".ds_store", "thumbs.db", "desktop.ini", "__pycache__", ".ipynb_checkpoints", ".git"}
@@ -22,7 +24,8 @@ MARKER = "custom_model.py"  # stands in the top folder of every submission
 NAME_BYTES, PATH_BYTES = 255, 1000  # of one file or folder, as file systems have it; of a whole path
 SHOWN = 4  # of the names in a list, at least
 ENCODINGS = ("utf-8", "cp949", "gb18030")  # of names and texts that do not say theirs; macOS, Korean and Chinese Windows
-DAMAGED = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error)  # what zipfile raises
+DIRECTORY_BYTES = 4 << 20  # of a zip file's list of members; one takes 46 and its name
+HASHED_BYTES = 8 << 30  # of a submission, and twice as many files as it may have: what has more fails anyway
 
 
 @dataclass(frozen=True)
@@ -44,25 +47,31 @@ def unpack(source: Path, folder: Path, limits: ArchiveLimits | None = None) -> l
 
     Raises Failed: unsafe_archive for a link or special file, a path that is absolute, leads out, is too long or has
     backslashes, a name that comes twice, too many files or bytes; missing_file where `source` is absent, no zip or damaged,
-    where custom_model.py is in two folders, and where there are two zip files in its place.
+    where custom_model.py is in two folders, and where there are two zip files in its place; memory_limit. OSError for a fault
+    of the machine, such as a full disk.
     """
     if source.is_symlink():
-        raise Failed("unsafe_archive", f"{source.name} is a link")
+        raise Failed("unsafe_archive", f"{quoted(source.name)} is a link")
     folder.mkdir(parents=True)
     if not source.is_dir() and not source.is_file():
         raise Failed("missing_file", f"{source.name}: no such zip file or folder")
     budget, remarks = _Budget(limits or ArchiveLimits()), []
-    try:
+    with blamed("missing_file", quoted(source.name), "cannot be unpacked, it may be damaged"):
         packed = _zip_inside(source, remarks) if source.is_dir() else source
         if packed is None:
             _copy_folder(source, folder, budget)
         else:
             _unpack_zip(packed, folder, budget)
             _unpack_again(folder, budget, remarks)
-    except PermissionError as error:
-        raise Failed("missing_file", f"{Path(error.filename).name} cannot be read") from error
-    _lift(folder, remarks)
+        _lift(folder, remarks)
     return remarks
+
+
+@contextlib.contextmanager
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file whose list of members is not read where it is too large. Raises what zipfile does: anything."""
+    with _ShortReads(io.FileIO(path)) as stream, zipfile.ZipFile(stream) as archive:
+        yield archive
 
 
 def is_clutter(name: str) -> bool:
@@ -81,12 +90,15 @@ def readable(data: bytes) -> str:
 
 
 def content_hash(source: Path) -> str:
-    """SHA-256 of a zip file's bytes, or of the names and bytes of a folder's files; links count by their target's name."""
-    digest = hashlib.sha256()
+    """SHA-256 of a zip file's bytes, or of the names and bytes of a folder's files; links count by their target's name.
+
+    What is there beyond HASHED_BYTES and the files that are allowed does not count, and what cannot be read has a hash, too.
+    """
+    digest, left = hashlib.sha256(), HASHED_BYTES
     if not source.is_dir():
-        _feed(digest, source)
+        _feed(digest, source, left)
         return digest.hexdigest()
-    for path in sorted(_walk(source)):
+    for path in sorted(itertools.islice(_walk(source), 2 * ArchiveLimits.files)):
         name = os.fsencode(path.relative_to(source).as_posix())
         mode = path.lstat().st_mode
         digest.update(b"%d %s %d " % (len(name), name, stat.S_IFMT(mode)))
@@ -94,7 +106,7 @@ def content_hash(source: Path) -> str:
             digest.update(os.fsencode(os.readlink(path)))
         elif stat.S_ISREG(mode):
             digest.update(b"%d " % path.lstat().st_size)
-            _feed(digest, path)
+            left -= _feed(digest, path, left)
     return digest.hexdigest()
 
 
@@ -109,6 +121,15 @@ def copy_code(top: Path, folder: Path) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------------------ parts
+
+
+class _ShortReads(io.BufferedReader):
+    """Refuses to read so much at once as only the list of a zip file's members can be: zipfile reads it in one piece."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > DIRECTORY_BYTES:
+            raise zipfile.BadZipFile(f"a list of members of {size} bytes, at most {DIRECTORY_BYTES} are read")
+        return super().read(size)
 
 
 class _Budget:
@@ -135,7 +156,7 @@ class _Budget:
 def _unpack_zip(source: Path, folder: Path, budget: _Budget) -> None:
     limits = budget.limits
     try:
-        with zipfile.ZipFile(source) as archive:
+        with open_zip(source) as archive:
             members = archive.infolist()
             if len(members) > 2 * limits.files:
                 raise Failed("unsafe_archive", f"{len(members)} members, at most {limits.files} files are allowed")
@@ -145,23 +166,21 @@ def _unpack_zip(source: Path, folder: Path, budget: _Budget) -> None:
                     continue
                 kind = stat.S_IFMT(member.external_attr >> 16)
                 if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                    raise Failed("unsafe_archive", f"{path} is {'a link' if kind == stat.S_IFLNK else 'no plain file'}")
+                    raise Failed("unsafe_archive", f"{quoted(path)} is {'a link' if kind == stat.S_IFLNK else 'no plain file'}")
                 if member.is_dir():
                     continue
                 budget.add_file()
                 if member.file_size > BLOCK and member.file_size > limits.ratio * max(member.compress_size, 1):
                     raise Failed(
                         "unsafe_archive",
-                        f"{path} unpacks to {member.file_size / 1e6:,.0f} MB from {member.compress_size} bytes",
+                        f"{quoted(path)} unpacks to {member.file_size / 1e6:,.0f} MB from {member.compress_size} bytes",
                     )
                 with archive.open(member) as stream:
                     budget.copy(stream, folder / path)
     except FileExistsError as error:
-        raise Failed("unsafe_archive", f"{Path(error.filename).name} comes twice") from error
+        raise Failed("unsafe_archive", f"{quoted(Path(error.filename).name)} comes twice") from error
     except (NotADirectoryError, IsADirectoryError) as error:
-        raise Failed("unsafe_archive", f"{Path(error.filename).name} is both a file and a folder") from error
-    except DAMAGED as error:
-        raise Failed("missing_file", f"{source.name} is no zip file that can be unpacked ({error})") from error
+        raise Failed("unsafe_archive", f"{quoted(Path(error.filename).name)} is both a file and a folder") from error
 
 
 def _unpack_again(folder: Path, budget: _Budget, remarks: list[str]) -> None:
@@ -187,7 +206,9 @@ def _zip_inside(folder: Path, remarks: list[str]) -> Path | None:
             "missing_file", f"{_listed(path.name for path in zips)}: {len(zips)} zip files and no {MARKER}; hand in one of them"
         )
     beside = [path.relative_to(folder).as_posix() for path in files if path != zips[0]]
-    remarks.append(f"the submission is {zips[0].name} inside of it" + (f"; left out: {_listed(beside)}" if beside else ""))
+    remarks.append(
+        f"the submission is {quoted(zips[0].name)} inside of it" + (f"; left out: {_listed(beside)}" if beside else "")
+    )
     return zips[0]
 
 
@@ -195,14 +216,18 @@ def _copy_folder(source: Path, folder: Path, budget: _Budget) -> None:
     for path in _walk(source):
         mode, name = path.lstat().st_mode, path.relative_to(source)
         if stat.S_ISLNK(mode):
-            raise Failed("unsafe_archive", f"{name} is a link")
+            raise Failed("unsafe_archive", f"{quoted(name)} is a link")
         if stat.S_ISDIR(mode):
             continue
         if not stat.S_ISREG(mode):
-            raise Failed("unsafe_archive", f"{name} is no plain file")
+            raise Failed("unsafe_archive", f"{quoted(name)} is no plain file")
         budget.add_file()
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
+        with blamed("missing_file", quoted(name), "cannot be read"), open(path, "rb", opener=_open_no_link) as stream:
             budget.copy(stream, folder / name)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -224,17 +249,17 @@ def _member_path(member: zipfile.ZipInfo) -> PurePosixPath:
     name = unicodedata.normalize("NFC", name)
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in re.split(r"[/\\]", name) or re.match(r"[A-Za-z]:", name) or "\0" in name:
-        raise Failed("unsafe_archive", f"{name!r} is no relative path inside the archive")
+        raise Failed("unsafe_archive", f"{quoted(name)} is no relative path inside the archive")
     if "\\" in name:
         raise Failed(
             "unsafe_archive",
-            f"{name} has backslashes for folders, as an old Windows tool wrote them: zip it again with Explorer (Send to, "
-            "Compressed folder), 7-Zip or python -m src.submission pack",
+            f"{quoted(name)} has backslashes for folders, as an old Windows tool wrote them: zip it again with Explorer "
+            "(Send to, Compressed folder), 7-Zip or python -m src.submission pack",
         )
     if len(os.fsencode(name)) > PATH_BYTES or any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
         raise Failed(
             "unsafe_archive",
-            f"{name[:40]}... is too long: at most {NAME_BYTES} bytes per name ({NAME_BYTES // 3} Korean letters) and "
+            f"{quoted(name)} is too long: at most {NAME_BYTES} bytes per name ({NAME_BYTES // 3} Korean letters) and "
             f"{PATH_BYTES} a path are allowed; give it a shorter one",
         )
     return path
@@ -257,7 +282,7 @@ def _lift(folder: Path, remarks: list[str]) -> None:
         else:
             left.append(path)
     told = f"; left out beside it: {_listed(path.relative_to(folder).as_posix() for path in left)}" if left else ""
-    remarks.append(f"the submission is the folder {level[0]} inside of it{told}")
+    remarks.append(f"the submission is the folder {quoted(level[0])} inside of it{told}")
     with tempfile.TemporaryDirectory(dir=folder.parent) as outside:
         inner = top.rename(Path(outside) / "inner")
         shutil.rmtree(folder)
@@ -268,13 +293,17 @@ def _listed(names: Iterable[str]) -> str:
     """A few names, told as such."""
     names = list(names)
     shown = names[:SHOWN] if len(names) > SHOWN + 1 else names
-    return ", ".join(map(one_line, shown)) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
+    return ", ".join(map(quoted, shown)) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
 
 
-def _feed(digest: "hashlib._Hash", path: Path) -> None:
+def _feed(digest: "hashlib._Hash", path: Path, most: int) -> int:
+    """Add a file's first bytes, at most so many; how many they are."""
+    left = most
     try:
         with path.open("rb") as stream:
-            while block := stream.read(BLOCK):
+            while block := stream.read(min(BLOCK, left)):
                 digest.update(block)
-    except PermissionError:
-        digest.update(b"unreadable")  # unpack fails it
+                left -= len(block)
+    except OSError:
+        digest.update(b"unreadable")  # take_in says why
+    return most - left

@@ -1,45 +1,16 @@
 """What is told of a submission without running it, and of its images: whether both are what the rules ask for."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from src.submission.contents import CHECKPOINT, CONFIG
 from src.submission.failures import Failed
-
-NEEDED = ("custom_model.py", CHECKPOINT, CONFIG)
-CONFIG_BYTES = 64 << 10
 
 SAME = 3.0  # two images whose pixels differ by less than this on average (of 255) are one
 MOVED = 2  # pixels, by which a copy may be moved
 CANDIDATES, ALIKE = 4, 25.0  # small copies that are looked at, and how far from one they may be
 DUPLICATE_SHARE = 0.05
 NEAR_SHARE = 0.1
-
-
-def check_files(top: Path) -> None:
-    """Raise Failed where a file that every submission needs is absent."""
-    for name in NEEDED:
-        if not (top / name).is_file():
-            raise Failed("missing_file", f"{name} is not in the submission")
-
-
-def read_config(top: Path) -> dict[str, Any]:
-    """The options in model_config.json. Raises Failed where it holds anything else than a small object."""
-    file = top / CONFIG
-    if file.stat().st_size > CONFIG_BYTES:
-        raise Failed("stored_images", f"{CONFIG} has {file.stat().st_size} bytes, at most {CONFIG_BYTES} are allowed")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise Failed("missing_file", f"{CONFIG} is no JSON ({error})") from error
-    if not isinstance(config, dict) or "device" in config:
-        raise Failed("missing_file", f"{CONFIG}: expected an object of options without device")
-    return config
 
 
 # ----------------------------------------------------------------------------------------------------------- the images

@@ -23,14 +23,14 @@ from src.common.cli import Parser, UserError, number
 from src.report.check import check_writeup
 from src.runs import nfe_name
 from src.submission.archive import unpack
-from src.submission.audit import read_config
 from src.submission.broker import Broker, NoPlan
 from src.submission.contents import CHECKPOINT, COURSE_PACKAGES, REQUIRED, SAMPLED, closure, foreign_imports
 from src.submission.failures import Failed
+from src.submission.intake import read_config, take_in
 from src.submission.manifest import restore, states
 from src.submission.prepare import read_model
 from src.submission.sandbox import Limits, find_bubblewrap
-from src.submission.weights import Weights, read_weights
+from src.submission.weights import Weights
 
 
 class NotPassed(Exception):
@@ -74,8 +74,9 @@ class Submission:
 
     @cached_property
     def weights(self) -> Weights:
-        """What the checkpoint holds. Raises UserError."""
-        return read_weights(self.folder, self.network, self.task)
+        """What the checkpoint holds, read as the grader does. Raises UserError."""
+        with tempfile.TemporaryDirectory() as folder:
+            return take_in(self.folder, Path(folder), [], self.network, self.task).weights
 
     def run(self, *command: str | Path) -> str:
         """Run Python with these arguments in the folder, without this process's own settings; its output, stdout and stderr.
@@ -190,7 +191,7 @@ def plan(submission: Submission) -> str:
         return Note(f"not recorded here: {error}")
     challenge, found, own = submission.task, [], []
     with tempfile.TemporaryDirectory() as folder:
-        model = read_model(submission.folder, Path(folder) / "code", submission.weights)
+        model = read_model(submission.folder, Path(folder) / "code", read_config(submission.folder), submission.weights)
         with Broker(model, Limits(), challenge) as broker:
             for nfe in challenge.nfe:
                 try:

@@ -26,19 +26,17 @@ from src.common.noise import image_seeds
 from src.common.sampling import fitting_batch_size
 from src.runs import nfe_name
 from src.submission import audit
-from src.submission.archive import unpack
 from src.submission.broker import COURSE_SEED, Broker, Model, NoPlan, checked, run_plan
 from src.submission.draws import CourseDraws, draws_of
 from src.submission.failures import Failed, one_line, quoted
+from src.submission.intake import take_in
 from src.submission.job import Job, Settings, new_result, read_secret, run_seed, write_result
 from src.submission.judge import Judge, check_public, load_judge, seed_statistics
-from src.submission.manifest import states
 from src.submission.plan.operations import BadPlan, Plan
 from src.submission.plan.replay import Law
 from src.submission.plan.rules import check
 from src.submission.plan.text import lines
 from src.submission.prepare import read_model
-from src.submission.weights import read_weights
 
 SHEET = (4, 8)  # rows and columns of the picture of samples
 COURSE_BATCH = 32  # images at a time of the course's sampling.py
@@ -106,7 +104,7 @@ def grade_nfe(sampler: "Sampler", job: Job, judge: Judge, result: dict[str, Any]
         sampler.plan, sampler.own_code = None, one_line(str(error))
         runs = [sampler.images(seed) for seed in (*seeds, *([] if settings.public_seed is None else [settings.public_seed]))]
     if sampler.own_code:
-        result["remarks"].append(f"NFE {nfe}: {OWN_CODE} ({quoted(sampler.own_code)})")
+        result["remarks"].append(f"NFE {nfe}: {OWN_CODE} ({quoted(sampler.own_code, 200)})")
     together = np.concatenate(runs)
     duplicates = audit.check_distinct(together)
     near = audit.check_not_reference(together, judge.reference)
@@ -145,14 +143,10 @@ def prepare(submission: Path, work: Path, settings: Settings, remarks: list[str]
 
     The course's own are in their place. remarks are added to. Raises Failed.
     """
-    top, code = work / "submission", work / "code"
-    remarks += unpack(submission, top)
-    audit.check_files(top)
-    changed = [name for name, state in states(top).items() if state == "changed"]
-    model = read_model(top, code, read_weights(top, settings.network, settings.task))
-    shutil.rmtree(top)
-    remarks += model.weights.remarks
-    return model, changed
+    taken = take_in(submission, work, remarks, settings.network, settings.task)
+    model = read_model(taken.top, work / "code", taken.config, taken.weights)
+    shutil.rmtree(taken.top)
+    return model, [name for name, state in taken.states.items() if state == "changed"]
 
 
 @dataclass

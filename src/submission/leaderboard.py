@@ -105,17 +105,21 @@ def write_board(
 def text(value: Any, length: int) -> str:
     """One line of at most `length` characters, without control characters and marks that change the direction of reading.
 
-    Of combining marks two in a row are left, so that nothing towers over its line.
+    Letters that are blank are spaces. What joins or parts letters stays after one of a script that has it, and an emoji. Of
+    combining marks two in a row are left, so that nothing towers over its line.
     """
     letters: list[str] = []
-    marks = 0
+    marks, before = 0, ""
     for letter in unicodedata.normalize("NFC", str(value if value is not None else ""))[: 20 * length]:
         kind = unicodedata.category(letter)
         marks = marks + 1 if kind in ("Mn", "Me") else 0
-        if kind in ("Zs", "Zl", "Zp") or letter in "\t\r\n":
-            letters.append(" ")
-        elif kind[0] != "C" and marks <= 2:
-            letters.append(letter)
+        joins = letter in "\u200c\u200d" and before in ("Lo", "Mn", "Mc", "So", "Sk")
+        if kind in ("Zs", "Zl", "Zp") or letter in "\t\r\n\u115f\u1160\u2800\u3164\uffa0":
+            kind, letter = "Zs", " "
+        elif marks > 2 or letter in "\u034f\u17b4\u17b5" or (kind[0] == "C" and not joins):
+            continue
+        letters.append(letter)
+        before = kind
     line = " ".join("".join(letters).split())
     return line if len(line) <= length else line[: length - 1].rstrip() + "\u2026"
 

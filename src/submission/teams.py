@@ -10,20 +10,29 @@ import itertools
 import os
 import re
 import unicodedata
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from src.common.cli import UserError
-from src.submission.archive import DAMAGED, MARKER, content_hash, is_clutter, readable
-from src.submission.failures import one_line
+from src.submission.archive import MARKER, ArchiveLimits, content_hash, is_clutter, open_zip, readable
+from src.submission.failures import quoted
 from src.submission.leaderboard import NAME_LENGTH, text
 
 FOLDER_BYTES = 200  # of 255: the names of files made from it are longer
-MOODLE = re.compile(r"(?P<person>.*)_(?P<number>\d{1,20})_assignsubmission_(?P<part>[a-z]+)(_.*)?", re.DOTALL)
-CANVAS = re.compile(r"(?P<person>[^_]+)_(?P<late>LATE_)?(?P<number>\d{4,20})_\d{4,}_.+", re.DOTALL)
+# a platform writes this before the name that a person gave the file, in which anything may stand
+MOODLE = re.compile(r"(?P<person>.*?)_(?P<number>[0-9]{1,20})_assignsubmission_(?P<part>[a-z]+)(_.*)?", re.DOTALL)
+CANVAS = re.compile(  # kim_1234_5678_assignsubmission_file is of Moodle, whose persons may be called kim_1234
+    r"(?P<person>[^_]+)_(?P<late>LATE_)?(?P<number>[0-9]{4,20})_[0-9]{4,}_(?(late)|(?!assignsubmission_)).+", re.DOTALL
+)
 NOBODY = {"", "anon", "anonymous", "participant"}  # in a person's place where an export hides names
+# letters of Cyrillic, Greek, Armenian and Latin after what they are taken for, capitals apart from small ones; and marks
+LOOKALIKES = """
+A АΑ B ВΒ C С E ЕΕ H НΗ J ЈͿ K КΚ M МΜ N Ν O ОΟՕ P РΡ Q Ԛ S ЅՏ T ТΤ U Ս V Ѵ W Ԝ X ХΧ Y УҮΥ Z Ζ a аαɑ c с d ԁ e е g ɡց h һհ
+i іιı j јϳ k кκ l IІΙӀӏ|ǀ n ո o оοօ p рρ q ԛզ r г s ѕ u υս v νѵ w ԝ x хχ y уүγ - ‐‒–—―− ' ’‘ʼ
+"""  # noqa: RUF001
+SEEN_AS = {ord(letter): seen for seen, letters in zip(*[iter(LOOKALIKES.split())] * 2, strict=True) for letter in letters}
+UNSEEN = re.compile("[\u180b-\u180f\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # of what leaderboard.text leaves
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,8 @@ def find_submissions(path: Path, teams_file: Path | None = None) -> list[TeamSub
         path: a folder of zip files and folders, one per team; or one submission.
         teams_file: see read_teams; its names win over those of files.
 
-    A submission whose name another has gets it with a mark: the person's number in the export, or a hash of its file's name.
+    A submission whose name another has, or one that looks the same, gets it with a mark: the person's number in the export, or
+    a hash of its file's name.
 
     Raises UserError where there is no submission, or path is an export that is still packed.
     """
@@ -56,7 +66,7 @@ def find_submissions(path: Path, teams_file: Path | None = None) -> list[TeamSub
     found: dict[str, TeamSubmission] = {}
     matched, unmatched = set(), []
     for entry in [path] if single else _entries(path):
-        label, shown = Label.read(_name(entry)), _shown(entry)
+        label, shown = Label.read(_name(entry)), quoted(_name(entry))
         if why := _why_left_out(entry, label):
             print(f"{shown}: left out, {why}")
             continue
@@ -65,15 +75,16 @@ def find_submissions(path: Path, teams_file: Path | None = None) -> list[TeamSub
         if not keys:
             unmatched.append(shown)
         team = display_name(given[keys[0]] if keys else label.team)
-        first = found.get(_key(team))
+        first = next((found[key] for key in _keys(team) if key in found), None)
         if first and keys and content_hash(first.path) == content_hash(entry):
-            print(f"{shown}: left out, team {team} has handed in the same as {_shown(first.path)}")
+            print(f"{shown}: left out, team {quoted(team)} has handed in the same as {quoted(_name(first.path))}")
             continue
-        name = next(name for name in _names(team, label.number, entry) if _key(name) not in found)
+        name = next(name for name in _names(team, label.number, entry) if found.keys().isdisjoint(_keys(name)))
         if first:
-            print(f"{shown}: the name {team} is that of {_shown(first.path)} already, graded as {name}")
+            told = f"the name {quoted(team)} is that of {quoted(_name(first.path))} already, or looks like it"
+            print(f"{shown}: {told}, graded as {quoted(name)}")
         late = ("handed in late, as the export's file name says",) if label.late else ()
-        found[_key(name)] = TeamSubmission(name, entry, late)
+        found |= dict.fromkeys(_keys(name), TeamSubmission(name, entry, late))
     if not found:
         raise UserError(f"{path} holds no submission: expected zip files or folders")
     if given and not single:
@@ -81,7 +92,7 @@ def find_submissions(path: Path, teams_file: Path | None = None) -> list[TeamSub
             print(f"{teams_file}: no submission has the file, name or id {', '.join(absent)}")
         if unmatched:
             print(f"{teams_file}: does not name {', '.join(unmatched)}; their own names are used")
-    return list(found.values())
+    return list(dict.fromkeys(found.values()))
 
 
 def read_teams(file: Path) -> dict[str, str]:
@@ -152,7 +163,7 @@ class Label:
     def read(cls, name: str) -> "Label":
         stem = name[:-4] if name.lower().endswith(".zip") else name
         files = (_fold(name), _fold(stem))
-        match = MOODLE.fullmatch(stem) or CANVAS.fullmatch(stem)
+        match = CANVAS.fullmatch(stem) or MOODLE.fullmatch(stem)
         if match is None:
             return cls(stem, files)
         told = match.groupdict()
@@ -164,11 +175,6 @@ class Label:
 def _name(path: Path) -> str:
     """The name of a file or folder as text, also where another system's bytes stand in it."""
     return readable(os.fsencode(path.name))
-
-
-def _shown(path: Path) -> str:
-    """The same fit to print."""
-    return one_line(_name(path))
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -192,12 +198,12 @@ def _is_export(path: Path) -> bool:
     """Whether a folder or zip file holds what exports name after two persons or more, and no submission of its own."""
     try:
         if path.is_dir():
-            names = {entry.name for entry in path.iterdir()}
+            names = {entry.name for entry in itertools.islice(path.iterdir(), 2 * ArchiveLimits.files)}
         else:
-            with zipfile.ZipFile(path) as archive:
+            with open_zip(path) as archive:
                 names = {part for name in archive.namelist() for part in name.split("/")}
-    except (*DAMAGED, OSError):
-        return False  # what is wrong with it is told when it is unpacked
+    except Exception:  # a stranger's bytes may raise anything; what is wrong with them is told when they are unpacked
+        return False
     persons = {label.number for label in map(Label.read, names) if label.number}
     return len(persons) > 1 and MARKER not in names
 
@@ -216,9 +222,10 @@ def _marked(name: str, mark: str) -> str:
     return f"{text(name, NAME_LENGTH - len(mark) - 2)} #{mark}"
 
 
-def _key(team: str) -> str:
-    """Equal for names of teams that cannot have a folder each, on file systems without upper and lower case too."""
-    return folder_name(team).casefold()
+def _keys(team: str) -> tuple[str, str]:
+    """Its folder, on file systems without upper and lower case, and what its name looks like: no two teams may share one."""
+    seen = unicodedata.normalize("NFKD", UNSEEN.sub("", team)).translate(SEEN_AS)
+    return folder_name(team).casefold(), unicodedata.normalize("NFC", seen.casefold())
 
 
 def _fold(name: str) -> str:

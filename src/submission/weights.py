@@ -5,6 +5,7 @@ that only training needs, are zeros there.
 """
 
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,14 +19,15 @@ from src.challenges import CONDITION, NUM_CLASSES, Challenge, get_challenge
 from src.common.checkpoints import plain_name, state_of
 from src.common.cli import UserError
 from src.common.files import load_torch
+from src.submission.archive import open_zip
 from src.submission.contents import CHECKPOINT
-from src.submission.failures import Failed
+from src.submission.failures import Failed, blamed, quoted
 
 FILE_BYTES = 3 << 29  # six of the challenge's networks in float32
 OTHER_BYTES = 256 << 20  # tensors that belong to no network
 EXTRA_BYTES = 128 << 10  # those of them that the sandbox sees
 PICKLE_BYTES = 2 << 20  # the file's list of tensors; each takes some 150 bytes
-MOST_NETWORKS = 8
+MOST_NETWORKS, MOST_CANDIDATES = 8, 100  # candidates: what has a tensor that is called as the networks' own
 OLD_FORMAT = b"\x80"
 PLAIN = (
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
@@ -48,72 +50,112 @@ class Weights:
     remarks: list[str] = field(default_factory=list)
 
 
-def read_weights(top: Path, network_options: dict[str, Any] | None = None, challenge: Challenge | None = None) -> Weights:
-    """The networks and other tensors of an unpacked submission's checkpoint. Nothing in the file runs: only tensors are read.
+@dataclass(frozen=True)
+class Tensors:
+    """The same before the networks are built: plain tensors alone, which torch.save takes.
+
+    networks: prefix -> whether it has the condition, its number of classes, and its tensors by the network's own names.
+    """
+
+    networks: dict[str, tuple[bool, int, dict[str, torch.Tensor]]]
+    extras: dict[str, torch.Tensor]
+    zeros: dict[str, torch.Tensor]
+    remarks: list[str]
+
+
+def read_tensors(top: Path, network_options: dict[str, Any] | None = None, challenge: Challenge | None = None) -> Tensors:
+    """What an unpacked submission's checkpoint holds. Nothing in the file runs: only tensors are read.
 
     network_options: of the challenge's network, where they are not its own defaults; whether a network has the additional
     condition, and how many classes, is told by its names and shapes. challenge: the course's if not given.
 
     Raises Failed: missing_file for a damaged file, unsafe_pickle for one that holds more than tensors, bad_checkpoint for
     tensors of an odd kind, wrong_architecture for a network of other names, shapes or values, stored_images for too many
-    tensors beside the networks.
+    tensors beside the networks; memory_limit.
     """
+    with blamed("bad_checkpoint", CHECKPOINT, "cannot be read"):
+        state = _read_state(top / CHECKPOINT)
+        for name, value in state.items():
+            if fault := _fault(value):
+                raise Failed("bad_checkpoint", f"{CHECKPOINT}: {quoted(name)} is {fault}; save model.state_dict()")
+        prefixes = _find_networks(state, _builder(network_options, challenge), challenge or get_challenge())
+        if len(prefixes) > MOST_NETWORKS:
+            raise Failed(
+                "wrong_architecture", f"{CHECKPOINT} holds {len(prefixes)} networks, at most {MOST_NETWORKS} are taken"
+            )
+        networks = {}
+        for prefix, (condition, num_classes, names) in prefixes.items():
+            networks[prefix] = condition, num_classes, {name: state.pop(prefix + name).detach() for name in names}
+            for name, value in networks[prefix][2].items():
+                told = f"{CHECKPOINT}: {quoted(prefix + name)} holds"
+                if not value.is_floating_point():
+                    todo = "save float weights, with the scales of a quantised model multiplied in"
+                    raise Failed("wrong_architecture", f"{told} whole numbers ({value.dtype}); {todo}")
+                if not torch.stack(value.aminmax()).isfinite().all():  # a twentieth of the time that isfinite takes for all
+                    raise Failed("wrong_architecture", f"{told} values that are not finite")
+        extras, zeros = _divide(state)
+    remarks = []
+    if len(networks) > 1:
+        remarks.append(f"{len(networks)} networks ({', '.join(map(_title, networks))}): calls of all of them count")
+    if zeros:
+        size = sum(value.numel() * value.element_size() for value in zeros.values()) / 1e6
+        names = f"{size:,.1f} MB, such as {quoted(next(iter(zeros)))}"
+        remarks.append(f"{len(zeros)} tensors beside the networks ({names}) are zeros while sampling")
+    return Tensors(networks, extras, zeros, remarks)
+
+
+def build_weights(
+    tensors: Tensors, network_options: dict[str, Any] | None = None, challenge: Challenge | None = None
+) -> Weights:
+    """The networks of what read_tensors has read with the same options, and the rest of it as it stands."""
+    build, networks = _builder(network_options, challenge), {}
+    for prefix, (condition, num_classes, given) in tensors.networks.items():
+        networks[prefix] = build(condition, num_classes).eval().requires_grad_(False)
+        networks[prefix].load_state_dict(given)
+    return Weights(networks, tensors.extras, tensors.zeros, tensors.remarks)
+
+
+# ------------------------------------------------------------------------------------------------------------ parts
+
+
+def _builder(network_options: dict[str, Any] | None, challenge: Challenge | None) -> Callable[[bool, int], nn.Module]:
+    """What makes the challenge's network: with the condition or without, of so many classes."""
     challenge, options = challenge or get_challenge(), dict(network_options or {})
 
     def build(condition: bool, num_classes: int) -> nn.Module:
         classes = {NUM_CLASSES: num_classes} if num_classes else {}
         return challenge.build_network(**options, **classes, **{CONDITION: condition})
 
-    state = _read_state(top / CHECKPOINT)
-    for name, value in state.items():
-        if fault := _fault(value):
-            raise Failed("bad_checkpoint", f"{CHECKPOINT}: {name} is {fault}; save plain tensors: model.state_dict()")
-    prefixes = _find_networks(state, build, challenge)
-    if len(prefixes) > MOST_NETWORKS:
-        raise Failed("wrong_architecture", f"{CHECKPOINT} holds {len(prefixes)} networks, at most {MOST_NETWORKS} are taken")
-    networks = {}
-    for prefix, kind in prefixes.items():
-        given = {name: state.pop(prefix + name) for name in _shapes(build, *kind)}
-        if not all(value.is_floating_point() and torch.isfinite(value).all() for value in given.values()):
-            raise Failed("wrong_architecture", f"{_title(prefix)} has weights that are no finite numbers")
-        networks[prefix] = build(*kind).eval().requires_grad_(False)
-        networks[prefix].load_state_dict(given)
-    extras, zeros = _divide(state)
-    remarks = []
-    if len(networks) > 1:
-        remarks.append(f"{len(networks)} networks ({', '.join(map(_title, networks))}): calls of all of them count")
-    if zeros:
-        size = sum(value.numel() * value.element_size() for value in zeros.values()) / 1e6
-        remarks.append(
-            f"{len(zeros)} tensors beside the networks ({size:,.1f} MB, such as {next(iter(zeros))}) are zeros while sampling"
-        )
-    return Weights(networks, extras, zeros, remarks)
-
-
-# ------------------------------------------------------------------------------------------------------------ parts
+    return build
 
 
 def _read_state(file: Path) -> dict[str, torch.Tensor]:
     """The names and tensors of the file. Raises Failed where it is too large, damaged, or holds anything else."""
-    _check_file(file)
-    try:
-        return dict(state_of(load_torch(file), CHECKPOINT))
-    except UserError as error:
-        code = "unsafe_pickle" if "refused" in str(error) else "missing_file"
-        raise Failed(code, f"{CHECKPOINT}: {str(error).partition(': ')[2] or error}") from error
-    except (pickle.PickleError, AttributeError, TypeError, AssertionError, LookupError, ArithmeticError) as error:
-        raise Failed("missing_file", f"{CHECKPOINT}: damaged ({type(error).__name__}: {error})") from error
+    with blamed("missing_file", CHECKPOINT, "is damaged or no checkpoint"):
+        _check_file(file)
+        try:
+            state = dict(state_of(load_torch(file), CHECKPOINT))
+        except UserError as error:
+            cause, told = error.__cause__, str(error).partition(": ")[2]
+            if cause is None:  # words of ours alone
+                raise Failed("missing_file", f"{CHECKPOINT}: {told}") from error
+            if not isinstance(cause, pickle.UnpicklingError):
+                raise cause from error
+            named = re.search(r"holds a (\S+) and", told)
+            told = f"it holds {quoted(named[1])}" if named else "it is no plain checkpoint of tensors"
+            told = f"{CHECKPOINT}: {told} and may run code when loaded"
+            raise Failed("unsafe_pickle", f"{told}; save tensors and numbers alone, as model.state_dict() has them") from error
+    if not all(isinstance(name, str) for name in state):
+        raise Failed("bad_checkpoint", f"{CHECKPOINT}: its tensors have no names; save model.state_dict()")
+    return state
 
 
 def _check_file(file: Path) -> None:
     """Raise Failed for a file that is too large, packed or unpacked, or whose list of tensors is."""
     sizes = [("the file", file.stat().st_size, FILE_BYTES)]
     if zipfile.is_zipfile(file):
-        try:
-            with zipfile.ZipFile(file) as archive:
-                members = archive.infolist()
-        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-            raise Failed("missing_file", f"{CHECKPOINT}: damaged ({error})") from error
+        with open_zip(file) as archive:
+            members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise Failed("bad_checkpoint", f"{CHECKPOINT}: its parts are compressed; torch.save stores them as they are")
         sizes.append(("its tensors", sum(member.file_size for member in members), FILE_BYTES))
@@ -144,7 +186,7 @@ def _fault(value: torch.Tensor) -> str:
 
 
 def _shapes(build: Callable[[bool, int], nn.Module], condition: bool, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of the challenge's network with the condition or without, of so many classes."""
+    """Name -> shape of the network that it builds."""
     with torch.device("meta"):
         network = build(condition, num_classes)
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
@@ -152,19 +194,24 @@ def _shapes(build: Callable[[bool, int], nn.Module], condition: bool, num_classe
 
 def _find_networks(
     state: dict[str, torch.Tensor], build: Callable[[bool, int], nn.Module], challenge: Challenge
-) -> dict[str, tuple[bool, int]]:
-    """Prefix -> whether it has the condition, and its number of classes, of every network in the state.
+) -> dict[str, tuple[bool, int, list[str]]]:
+    """Prefix -> whether it has the condition, its number of classes and its tensors' names, of every network in the state.
 
     Raises Failed where there is none.
     """
     found, faults = {}, []
     mark = min((name for name in _shapes(build, False, 0) if name.endswith("weight")), key=len)  # stands at the network's top
-    for prefix in sorted(name.removesuffix(mark) for name in state if name.endswith(mark)):
+    candidates = sorted(name.removesuffix(mark) for name in state if name.endswith(mark))
+    if len(candidates) > MOST_CANDIDATES:
+        raise Failed(
+            "wrong_architecture", f"{CHECKPOINT}: {len(candidates)} names end in {mark}, at most {MOST_CANDIDATES} may"
+        )
+    for prefix in candidates:
         given = {name.removeprefix(prefix): tuple(value.shape) for name, value in state.items() if name.startswith(prefix)}
         kind = any(name.startswith("condition_") for name in given), _num_classes(given, challenge)
         wanted = _shapes(build, *kind)
         if all(given.get(name) == shape for name, shape in wanted.items()):
-            found[prefix] = kind
+            found[prefix] = *kind, list(wanted)
         else:
             faults.append((prefix, given, wanted))
     main = [fault for fault in faults if plain_name(fault[0]) == "network"]
@@ -178,8 +225,8 @@ def _find_networks(
         ("has in addition", [name for name in given if name not in wanted]),
         ("has in another shape", [name for name in wanted if name in given and given[name] != wanted[name]]),
     ]
-    told = ", ".join(f"{word} {len(names)} tensors ({names[0]})" for word, names in words if names)
-    shape = next((f"; {name} is {given[name]}, expected {wanted[name]}" for name in words[2][1]), "")
+    told = ", ".join(f"{word} {len(names)} tensors ({quoted(names[0])})" for word, names in words if names)
+    shape = next((f"; {quoted(name)} is {given[name]}, expected {wanted[name]}" for name in words[2][1]), "")
     raise Failed("wrong_architecture", f"{_title(prefix)} is not the challenge's: it {told}{shape}")
 
 
@@ -198,7 +245,7 @@ def _divide(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], di
         raise Failed(
             "stored_images",
             f"{sum(sizes.values()) / 1e6:,.0f} MB of tensors belong to no network of the challenge, at most "
-            f"{OTHER_BYTES / 1e6:,.0f} are allowed; the largest is {max(sizes, key=sizes.__getitem__)}",
+            f"{OTHER_BYTES / 1e6:,.0f} are allowed; the largest is {quoted(max(sizes, key=sizes.__getitem__))}",
         )
     extras, zeros, left = {}, {}, EXTRA_BYTES
     for name in sorted(state, key=sizes.__getitem__):
@@ -211,10 +258,10 @@ def _divide(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], di
         else:
             raise Failed(
                 "stored_images",
-                f"{name} holds {sizes[name]:,} bytes of {value.dtype}; tables of whole numbers take at most {EXTRA_BYTES:,}",
+                f"{quoted(name)} holds {sizes[name]:,} bytes of {value.dtype}; whole numbers may take {EXTRA_BYTES:,}",
             )
     return extras, zeros
 
 
 def _title(prefix: str) -> str:
-    return prefix.rstrip(".") or "the network"
+    return quoted(prefix.rstrip(".")) if prefix.rstrip(".") else "the network"

@@ -24,10 +24,10 @@ from tests.submission.test_grade import NETWORK, job, kind, no_measuring, refere
 NFES = (1, 2, 4)
 SETTINGS = Settings(reference_dir="", sandbox="", network=NETWORK)
 REMARKS = {  # what is said of a checkpoint -> models of which it is
-    "3 networks (ema_network, network, target_network): calls of all of them count": ("three_copies",),
-    "2 networks (ema_network, network): calls of all of them count": ("ema_copy",),
-    "2 networks (network, teacher): calls of all of them count": ("teacher_copy",),
-    "2 tensors beside the networks (2.9 MB, such as perceptual.slices.2.weight) are zeros while sampling": ("ddim_buffers",),
+    "3 networks (“ema_network”, “network”, “target_network”): calls of all of them count": ("three_copies",),
+    "2 networks (“ema_network”, “network”): calls of all of them count": ("ema_copy",),
+    "2 networks (“network”, “teacher”): calls of all of them count": ("teacher_copy",),
+    "2 tensors beside the networks (2.9 MB, such as “perceptual.slices.2.weight”) are zeros while sampling": ("ddim_buffers",),
 }
 
 

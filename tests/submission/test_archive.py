@@ -100,11 +100,11 @@ def test_folders(tmp_path):
     (team / "custom_model.py").write_text("y")
     assert content_hash(team) != first
     (team / "data").symlink_to("/etc")
-    with pytest.raises(Failed, match="unsafe_archive: data is a link"):
+    with pytest.raises(Failed, match="unsafe_archive: “data” is a link"):
         unpack(team, tmp_path / "again")
     (team / "data").unlink()
     os.mkfifo(team / "pipe")
-    with pytest.raises(Failed, match="unsafe_archive: pipe is no plain file"):
+    with pytest.raises(Failed, match="unsafe_archive: “pipe” is no plain file"):
         unpack(team, tmp_path / "third")
 
 
@@ -128,7 +128,7 @@ def test_wrapping_folders_and_clutter(kind, wrapper, tmp_path):
     )
     files, remarks = unpacked(source, tmp_path)
     assert files == {"custom_model.py", "src/a.py"}
-    assert remarks == ([f"the submission is the folder {wrapper[:-1]} inside of it"] if wrapper else [])
+    assert remarks == ([f"the submission is the folder “{wrapper[:-1]}” inside of it"] if wrapper else [])
 
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
@@ -138,8 +138,8 @@ def test_files_beside_a_wrapping_folder(kind, tmp_path):
     files, remarks = unpacked(either(kind, tmp_path / "source", "a/b/c/custom_model.py", *beside), tmp_path)
     assert files == {"custom_model.py", "report.PDF"}
     (remark,) = remarks
-    assert remark.startswith("the submission is the folder a/b/c inside of it; left out beside it: ")
-    assert "0.png" in remark and remark.endswith(" and 7 more")
+    assert remark.startswith("the submission is the folder “a/b/c” inside of it; left out beside it: ")
+    assert "“0.png”" in remark and remark.endswith(" and 7 more")
 
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
@@ -148,14 +148,16 @@ def test_what_is_on_top_counts(kind, tmp_path):
     assert unpacked(either(kind, tmp_path / "source", *names), tmp_path) == (names, [])
     lower = either(kind, tmp_path / "lower", "a/custom_model.py", "b/old/custom_model.py", "a/report.pdf", "report.pdf")
     files, remarks = unpacked(lower, tmp_path / "lower work")
-    assert files == {"custom_model.py", "report.pdf"} and "left out beside it: report.pdf, b/old/custom_model.py" in remarks[0]
+    assert (
+        files == {"custom_model.py", "report.pdf"} and "left out beside it: “report.pdf”, “b/old/custom_model.py”" in remarks[0]
+    )
     assert (tmp_path / "lower work" / "work" / "out" / "report.pdf").read_text() == "a/report.pdf"
 
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
 def test_two_candidates(kind, tmp_path):
     source = either(kind, tmp_path / "source", "x/first/custom_model.py", "x/second/custom_model.py", "x/y/z/custom_model.py")
-    with pytest.raises(Failed, match=r"^missing_file: custom_model.py stands in x/first, x/second: hand in one"):
+    with pytest.raises(Failed, match=r"^missing_file: custom_model.py stands in “x/first”, “x/second”: hand in one"):
         unpack(source, tmp_path / "out")
 
 
@@ -175,8 +177,8 @@ def test_a_zip_inside(kind, tmp_path):
     files, remarks = unpacked(source, tmp_path)
     assert files == {"custom_model.py"}
     assert remarks == [
-        "the submission is code.zip inside of it; left out: Kim_12/notes.txt",
-        "the submission is the folder team inside of it",
+        "the submission is “code.zip” inside of it; left out: “Kim_12/notes.txt”",
+        "the submission is the folder “team” inside of it",
     ]
 
 
@@ -194,7 +196,7 @@ def test_zips_in_zips_have_an_end(tmp_path):
 def test_several_zips_inside(kind, tmp_path):
     source = either(kind, tmp_path / "source", "final.zip", "really final.zip")
     with pytest.raises(
-        Failed, match=r"^missing_file: final.zip, really final.zip: 2 zip files and no custom_model.py; hand in"
+        Failed, match=r"^missing_file: “final.zip”, “really final.zip”: 2 zip files and no custom_model.py; hand in"
     ):
         unpack(source, tmp_path / "out")
 
@@ -232,7 +234,7 @@ def test_links_in_clutter_are_clutter(tmp_path):
 def test_backslashes(tmp_path):
     """Old Windows tools write them for folders: it says how to zip again."""
     (tmp_path / "team.zip").write_bytes(packed("custom_model.py", "src\\utils.py"))
-    with pytest.raises(Failed, match=r"^unsafe_archive: src\\utils.py has backslashes .* zip it again with Explorer"):
+    with pytest.raises(Failed, match=r"^unsafe_archive: “src\\utils.py” has backslashes .* zip it again with Explorer"):
         unpack(tmp_path / "team.zip", tmp_path / "out")
 
 
@@ -253,7 +255,7 @@ def test_names_of_other_systems(encoding, name, tmp_path):
     source = tmp_path / "team.zip"
     source.write_bytes(packed(**{"custom_model.py": b"", blank.decode(): b""}).replace(blank, coded))
     if len(name.encode()) > 255:
-        with pytest.raises(Failed, match=r"^unsafe_archive: 가+\.\.\. is too long: .* shorter"):
+        with pytest.raises(Failed, match=r"^unsafe_archive: “가+\.\.\.” is too long: .* shorter"):
             unpack(source, tmp_path / "out")
     else:
         assert unpacked(source, tmp_path) == ({"custom_model.py", name}, [])

@@ -26,7 +26,7 @@ from src.submission.grade import run_here
 from src.submission.grading import run_job
 from src.submission.job import Job, Settings, make_secret, read_secret, run_seed
 from src.submission.sandbox import SCRATCH, Limits, find_kind, seccomp_program
-from src.submission.weights import read_weights
+from src.submission.weights import read_tensors
 from tests.helpers import TINY, fill_by_rule, slow_but, tiny_model
 from tests.submission.cheats import CHECKPOINTS, OF_CODE, cheat, honest, small_view_of_much
 
@@ -221,7 +221,7 @@ def test_our_own_faults_are_no_failure_of_the_submission(job, capsys):
 
 def test_tensors_beside_the_network_are_copied_small(tmp_path):
     small_view_of_much(honest(tmp_path / "team", "custom"))
-    extras = read_weights(tmp_path / "team", NETWORK).extras
+    extras = read_tensors(tmp_path / "team", NETWORK).extras
     assert extras["table"].tolist() == [0, 1 << 19] and extras["table"].untyped_storage().nbytes() == 16
 
 
@@ -335,7 +335,7 @@ def test_remarks_of_how_it_was_packed(job, no_measuring):
     (job.submission / "팀" / "custom_model.py").touch()
     result = run_job(replace(job, remarks=("handed in late",)))
     assert result["reason"].startswith("missing_file: checkpoints/best_model.pt")
-    assert result["remarks"] == ["handed in late", "the submission is the folder 팀 inside of it"]
+    assert result["remarks"] == ["handed in late", "the submission is the folder “팀” inside of it"]
 
 
 def run_jobs_here(monkeypatch) -> None:

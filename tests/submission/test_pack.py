@@ -31,7 +31,7 @@ from src.submission.manifest import (
 )
 from src.submission.pack import check_code, pack
 from src.submission.readable import check_readable
-from src.submission.weights import Weights, read_weights
+from src.submission.weights import Weights, read_tensors
 from tests import shipped
 from tests.foreign import lay_out
 from tests.helpers import TINY, call, fails, fill_by_rule
@@ -359,5 +359,5 @@ def test_slim_leaves_out_what_sampling_does_not_use(tmp_path):
     assert all(before[name].shape == after[name].shape for name in before) and before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("ema_network."))
     assert not after["network.head.weight"].any() or before["network.head.weight"].numel() < 1024
-    prepared = read_weights(tmp_path, TINY)
+    prepared = read_tensors(tmp_path, TINY)
     assert list(prepared.networks) == ["ema_network.", "network."]

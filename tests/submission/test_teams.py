@@ -1,15 +1,17 @@
 """Whose submissions are whose: names by hand, exports of Moodle and Canvas, tables of teams, and names that clash."""
 
 import os
+import struct
 import unicodedata
 import zipfile
 from pathlib import Path
+from zipfile import ZipInfo
 
 import pytest
 
 from src.common.cli import UserError
 from src.submission.leaderboard import NAME_LENGTH, text
-from src.submission.teams import FOLDER_BYTES, display_name, find_submissions, folder_name, read_teams
+from src.submission.teams import FOLDER_BYTES, Label, display_name, find_submissions, folder_name, read_teams
 
 KOREAN = "딥러닝 3조 김철수"
 
@@ -47,7 +49,7 @@ def test_what_is_left_out(tmp_path, capsys):
     (tmp_path / "link.zip").symlink_to(tmp_path / "a.zip")
     assert teams(tmp_path) == {"a": "a.zip"}
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["b.rar", "link.zip", "notes.txt"] and all(
+    assert [line.split(":")[0] for line in lines] == ["“b.rar”", "“link.zip”", "“notes.txt”"] and all(
         "left out" in line for line in lines
     )
 
@@ -79,7 +81,9 @@ def test_a_clash_stops_nobody(tmp_path, capsys):
     assert marked["TEAM1.zip"] == "TEAM1", "the first by name"
     assert marked["team1.zip"].startswith("team1 #") and marked["team1"].startswith("team1 #")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and all("is that of TEAM1.zip already, graded as team1 #" in line for line in lines)
+    assert len(lines) == 2 and all(
+        "the name “team1” is that of “TEAM1.zip” already, or looks like it, graded as “team1 #" in line for line in lines
+    )
     (tmp_path / "other.zip").unlink()
     assert marked["team1"] in teams(tmp_path)
 
@@ -134,6 +138,84 @@ def test_names_in_bytes_of_another_system(tmp_path, capsys):
     assert KOREAN in capsys.readouterr().out
 
 
+ALIKE = {  # to the eye the same
+    "Hangul filler": ("team", "team\u3164"),
+    "half-width filler": ("te am", "te\uffa0am"),
+    "blank of Braille": ("team", "team\u2800"),
+    "spaces without width": ("team", "te\u200bam\u2060\ufeff"),
+    "soft hyphen": ("team", "te\u00adam"),
+    "joiner": ("김철수", "김\u200d철수"),
+    "joiner of nothing": ("team", "te\u200cam"),
+    "selector": ("team", "team\ufe0f"),
+    "grapheme joiner": ("team", "t\u034feam"),
+    "Cyrillic": ("Apex Corp", "\u0410\u0440\u0435\u0445 \u0421\u043e\u0433\u0440"),
+    "one Cyrillic letter": ("victims", "v\u0456ctims"),
+    "Cyrillic with an accent": ("no\u00ebl", "no\u0451l"),
+    "Greek": ("KOBE", "\u039a\u039f\u0392\u0395"),
+    "wide": ("team 1", "\uff54\uff45\uff41\uff4d \uff11"),
+    "mathematical": ("team", "\U0001d42d\U0001d41e\U0001d41a\U0001d426"),
+    "a capital I for an l": ("Mallory", "MaIlory"),
+    "dash": ("team-1", "team\u20131"),
+    "ligature": ("final", "\ufb01nal"),
+}
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_no_two_names_look_the_same(kind, tmp_path, capsys):
+    """Whichever comes first keeps the name."""
+    names = lay(tmp_path / "all", *(f"{name}.zip" for name in ALIKE[kind]))
+    first, second = teams(names)
+    assert (
+        "#" not in first and second.partition(" #")[0] in {text(name, NAME_LENGTH) for name in ALIKE[kind]} and " #" in second
+    )
+    assert "or looks like it, graded as" in capsys.readouterr().out
+
+
+HONEST = (
+    *(
+        "김철수",
+        "박영희 3조",
+        "小组四",
+        "チーム・一",
+        "葛\U000e0100城",
+        "فريق النجوم",
+        "می\u200cخواهم",  # noqa: RUF001
+        "Команда 7",
+        "Зимний лес",
+        "Ομάδα",
+    ),
+    *(
+        "Łukasz Żółć",
+        "équipe",
+        "equipe",
+        "Việt Nam",
+        "क्\u200dषमा",
+        "👨\u200d👩\u200d👧",
+        "❤\ufe0f\u200d🔥 team",
+        "👩🏽\u200d💻",
+        "3️⃣",
+    ),
+    *("team 1", "team 2", "team l1", "a-b", "a_b", "O'Neil", "ß", "x²", "Ⅳ", "\uff57\uff49\uff44\uff45"),
+)
+
+
+def test_honest_names_are_untouched(tmp_path, capsys):
+    """Of all scripts, side by side."""
+    names = [unicodedata.normalize("NFC", name) for name in HONEST]
+    assert set(teams(lay(tmp_path / "all", *(f"{name}.zip" for name in names)))) == set(names)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_name_cannot_speak_for_the_staff(tmp_path, capsys):
+    lay(tmp_path, "a.zip", "notes\u201d: graded by the staff; \u201c" + 10 * "please read on " + ".txt")
+    assert teams(tmp_path) == {"a": "a.zip"}
+    line = capsys.readouterr().out
+    assert line.startswith('\u201cnotes": graded by the staff; "') and line.endswith(
+        "...\u201d: left out, it is no zip file and no folder\n"
+    )
+    assert line.count("\u201d") == line.count("\u201c") == 1 and len(line) < 120
+
+
 # ------------------------------------------------------------------------------------------------------------ exports
 
 
@@ -152,7 +234,7 @@ def test_moodle(tmp_path, capsys):
     )
     assert set(teams(tmp_path)) == {"김철수", "김철수 #1234568", "Group A-Anna_Lee", "J. Doe", "99", "100"}
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 and "onlinetext_: left out, it holds no files" in "\n".join(lines)
+    assert len(lines) == 3 and "onlinetext_”: left out, it holds no files" in "\n".join(lines)
 
 
 def test_canvas(tmp_path, capsys):
@@ -169,6 +251,33 @@ def test_canvas(tmp_path, capsys):
     assert len(late) == 1 and "late" in late[0] and capsys.readouterr().out == ""
 
 
+OTHERS = "Victim Lee_777_assignsubmission_file_x.zip"
+PREFIXES = {  # of a platform, before the name that a person gave the file: whose it is, number, late
+    "Mallory_123_assignsubmission_file_": ("Mallory", "123", False),
+    "Mallory_1234567_assignsubmission_file_": ("Mallory", "1234567", False),
+    "Anna_Lee_2024_77_assignsubmission_file_": ("Anna_Lee_2024", "77", False),
+    "김철수_20241234_1234567_assignsubmission_file_": ("김철수_20241234", "1234567", False),
+    "mallory_12345_67890_": ("mallory", "12345", False),
+    "mallory_LATE_12345_67890_": ("mallory", "12345", True),
+}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize(
+    "given", ["x.zip", OTHERS, f"_{OTHERS}", "victim_77777_88888_x.zip", f"a_{OTHERS}{OTHERS}", "v1_2_3.zip"]
+)
+def test_a_file_name_never_names_another(prefix, given):
+    """What a person has called the file is none of the platform's words."""
+    label = Label.read(prefix + given)
+    assert (label.team, label.number, label.late, label.part) == (*PREFIXES[prefix], "file")
+
+
+def test_late_cannot_be_hidden():
+    """In an export of Canvas, by a file that is called as Moodle's are."""
+    label = Label.read("mallory_LATE_12345_67890_assignsubmission_file_x.zip")
+    assert (label.team, label.late) == ("mallory", True)
+
+
 def test_an_export_that_is_packed(tmp_path, capsys):
     """Alone it is an error; among submissions it is left out, and so is a folder of it."""
     persons = ("kim_12345_67890_x.zip", "lee_12346_67891_x.zip")
@@ -182,6 +291,30 @@ def test_an_export_that_is_packed(tmp_path, capsys):
     assert teams(tmp_path) == {"team": "team.zip"}
     assert capsys.readouterr().out.count("left out, it is an export of many submissions") == 2
     assert set(teams(tmp_path / "unpacked")) == {"kim", "lee"}
+
+
+@pytest.mark.parametrize("count", [1_000, 300_000])
+def test_a_zip_of_very_many_members_is_not_listed(count, tmp_path, monkeypatch):
+    """An export of so many would be one; what has more bytes of names than any submission is left to who unpacks it."""
+    file, made = tmp_path / "a.zip", []
+    file.write_bytes(zip_directory(count))
+    monkeypatch.setattr(zipfile, "ZipInfo", lambda *given: made.append(given) or ZipInfo(*given))
+    if count > 10_000:
+        assert teams(tmp_path) == {"a": "a.zip"} and not made
+    else:
+        with pytest.raises(UserError, match="holds no submission"):
+            teams(tmp_path)
+
+
+def zip_directory(count: int) -> bytes:
+    """A zip file of so many empty members, each of them another person's in an export."""
+    names = [b"p_%06d_12345_x" % number for number in range(count)]
+    entries = [
+        struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", *[20, 3, 20, 0], *[0] * 7, len(name), *[0] * 6) + name for name in names
+    ]
+    directory = b"".join(entries)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count & 0xFFFF, count & 0xFFFF, len(directory), 0, 0)
+    return directory + end
 
 
 # ------------------------------------------------------------------------------------------------------ tables of teams
@@ -210,7 +343,7 @@ def test_a_table_wins(tmp_path, capsys):
         "own": "own.z",
     }
     out = capsys.readouterr().out
-    assert "no submission has the file, name or id nobody\n" in out and "does not name own.zip; their own names" in out
+    assert "no submission has the file, name or id nobody\n" in out and "does not name “own.zip”; their own names" in out
     assert out.count("\n") == 2
     assert teams(folder / "a.zip", table) == {"가": "a.zip"} and capsys.readouterr().out == "", "of one, no word of the others"
 
@@ -223,7 +356,7 @@ def test_partners(tmp_path, capsys):
     table.write_text("kim,One\nlee,One\npark,One\n")
     assert teams(folder, table) == {"One": "kim_12345_67890_x.zip", "One #12347": "park_12347_67892_x.zip"}
     out = capsys.readouterr().out
-    assert "lee_12346_67891_x.zip: left out, team One has handed in the same as kim" in out and out.count("\n") == 2
+    assert "“lee_12346_67891_x.zip”: left out, team “One” has handed in the same as “kim" in out and out.count("\n") == 2
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp949"])
