@@ -8,7 +8,7 @@ worker is bytes of a stranger: every length, type and shape is checked before it
 import builtins
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,12 +26,14 @@ from src.submission.failures import CODES, Failed, one_line, quoted
 from src.submission.plan.operations import BYTES, BadPlan, Plan
 from src.submission.plan.read import read
 from src.submission.plan.replay import Law, OtherAnswer, replay
+from src.submission.plan.rules import check
 from src.submission.sandbox import Confined, Limits
 from src.submission.weights import Weights
 from src.submission.worker import DTYPES, LENGTHS, to_bytes
 
 COURSE_SEED = 42  # the course's script seeds once, then makes the model, then all images
 HEADER_BYTES = 1 << 16
+MOST_PLANS = 4  # of a sampler that loops over its images: the grader's batches and the course's, and the last of each
 FLOAT_TYPES = ("float32", "float64", "float16", "bfloat16")
 PRECISIONS = ("float32", "float16", "bfloat16")
 KINDS = {  # codes of a worker's own checks -> what is told to all
@@ -39,6 +41,40 @@ KINDS = {  # codes of a worker's own checks -> what is told to all
     "wrong_output": "sample() gave no images of the shape asked for",
 }
 SENSELESS = "a message of the model's process has no sense"
+
+
+class Plans:
+    """The plans of a sampler at one NFE: one for any number of images, or one for each of some numbers.
+
+    Raises BadPlan where there are none, or their calls differ.
+    """
+
+    def __init__(self, plans: list[Plan]):
+        self._plans, self._proved = {plan.batch: plan for plan in plans}, {plan.batch for plan in plans}
+        if len({plan.calls for plan in plans}) != 1:
+            raise BadPlan("plans of different numbers of calls, or none")
+
+    @property
+    def shown(self) -> Plan:
+        """The shortest."""
+        return min(self._plans.values(), key=lambda plan: len(plan.steps))
+
+    @property
+    def image_by_image(self) -> bool:
+        return 1 in self._plans
+
+    def of(self, count: int) -> Plan:
+        """The plan for so many images. Raises NoPlan where there is none; else it is proved for this number (rules.check)."""
+        plan = self._plans.get(None) or self._plans.get(count)
+        if plan is None:
+            raise NoPlan(f"no plan of {count} images")
+        try:
+            if count not in self._proved:
+                check(plan, count)
+        except BadPlan as error:
+            raise NoPlan(str(error)) from None
+        self._proved.add(count)
+        return plan
 
 
 class NoPlan(Exception):
@@ -130,27 +166,28 @@ class Broker:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.confined.kill()
 
-    def record(self, nfe: int, dtype: torch.dtype = torch.float32) -> Plan:
-        """The plan of sample() at this NFE, within autocast of this dtype where it is bfloat16.
+    def record(self, nfe: int, dtype: torch.dtype = torch.float32, sizes: Sequence[int] = ()) -> Plans:
+        """The plans of sample() at this NFE, within autocast of this dtype where it is bfloat16; sizes: see plan.record.
 
         Raises NoPlan, and Failed where it makes too many calls, or breaks down.
         """
         seconds = self.limits.record_seconds
         self.confined.allow(self.confined.usage().cpu_seconds + seconds, seconds, f"while NFE {nfe} was recorded")
         about = {"nfe": nfe, "shape": self.challenge.shape, "classes": self.model.num_classes}
+        about["sizes"] = list(sizes)
         self._send({"kind": "record", "bfloat16": dtype == torch.bfloat16, **about})
-        header, payload = self._receive(BYTES, ("plan", "unrecorded"))
+        header, payload = self._receive(BYTES * MOST_PLANS, ("plans", "unrecorded"))
         if header["kind"] == "unrecorded":
             raise NoPlan(one_line(header.get("text", "")))
+        texts = _tensors(header, payload, {str(number): ("uint8",) for number in range(MOST_PLANS)})
         try:
-            plan = read(payload, self.challenge.shape, tuple(self.model.networks))
+            shape, networks = self.challenge.shape, tuple(self.model.networks)
+            plans = Plans([read(text.numpy().tobytes(), shape, networks) for text in texts.values()])
         except BadPlan as error:
             raise NoPlan(one_line(str(error))) from None
-        if plan.calls > nfe:
-            raise Failed("too_many_calls", f"NFE {nfe}: its plan makes {plan.calls} network calls for an image")
-        if not header.get("repeats"):
-            raise NoPlan("its plan does not give the images of sample() to the last bit")
-        return plan
+        if plans.shown.calls > nfe:
+            raise Failed("too_many_calls", f"NFE {nfe}: its plan makes {plans.shown.calls} network calls for an image")
+        return plans
 
     def sample(self, nfe: int, seeds: list[int], first: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Images of these seeds by the sampler's own code, one per seed; of a network with classes, of each class in turn.

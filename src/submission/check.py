@@ -195,7 +195,7 @@ def plan(submission: Submission) -> str:
         with Broker(model, Limits(), challenge) as broker:
             for nfe in challenge.nfe:
                 try:
-                    plan = broker.record(nfe)
+                    plan = broker.record(nfe).shown
                     found.append(f"NFE {nfe}: {plan.calls} calls, {plan.operations} operations, {plan.numbers} numbers")
                 except NoPlan as error:
                     own.append(f"NFE {nfe}: {error}")

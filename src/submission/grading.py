@@ -9,7 +9,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,13 @@ from src.common.noise import image_seeds
 from src.common.sampling import fitting_batch_size
 from src.runs import nfe_name
 from src.submission import audit
-from src.submission.broker import COURSE_SEED, Broker, Model, NoPlan, checked, run_plan
+from src.submission.broker import COURSE_SEED, Broker, Model, NoPlan, Plans, checked, run_plan
 from src.submission.draws import CourseDraws, draws_of
 from src.submission.failures import Failed, one_line, quoted
 from src.submission.intake import take_in
 from src.submission.job import Job, Settings, new_result, read_secret, run_seed, write_result
 from src.submission.judge import Judge, check_public, load_judge, seed_statistics
-from src.submission.plan.operations import BadPlan, Plan
 from src.submission.plan.replay import Law
-from src.submission.plan.rules import check
 from src.submission.plan.text import lines
 from src.submission.prepare import read_model
 
@@ -110,7 +108,7 @@ def grade_nfe(sampler: "Sampler", job: Job, judge: Judge, result: dict[str, Any]
     near = audit.check_not_reference(together, judge.reference)
     scores = [judge.score(run) for run in runs]
     check_public(nfe, scores[: settings.seeds], scores[settings.seeds :])
-    picture, plan = write_sheet(job, nfe, runs[0]), sampler.plan
+    picture, plan = write_sheet(job, nfe, runs[0]), sampler.plan and sampler.plan.shown
     calls = plan.calls if plan else sampler.calls / len(together)
     told = plan and {"operations": plan.operations, "calls": plan.calls, "numbers": plan.numbers, "lines": lines(plan)}
     return {
@@ -161,13 +159,12 @@ class Sampler:
     model: Model
     settings: Settings
     method: str = ""
-    plan: Plan | None = None
-    course: Plan | None = None
+    plan: Plans | None = None
+    course: Plans | None = None
     draws: CourseDraws | None = None
     own_code: str = ""
     failure: Failed | None = None
     calls: int = 0
-    proved: set[int] = field(default_factory=set)
 
     def images(self, seed: int) -> np.ndarray:
         """The images of a run, uint8 (num_images, 3, H, W), from a seed for each. Raises Failed, and NoPlan."""
@@ -175,7 +172,7 @@ class Sampler:
         size = fitting_batch_size(self.settings.batch_size, device)
         if self.plan is None:
             return self._by_own_code(seed, size)
-        size, first = size if self.plan.batch else 1, 0
+        size, first = 1 if self.plan.image_by_image else size, 0
         while first < self.settings.num_images:
             seeds = image_seeds(seed, first, min(size, self.settings.num_images - first))
             made.append(self._run(self.plan, first, len(seeds), draws_of(seeds, device)))
@@ -186,7 +183,7 @@ class Sampler:
         """The images that the course's sampling.py makes: its batches, its order of draws, its arrangement of memory."""
         if self.course is None or self.draws is None:
             return self.images(COURSE_SEED)
-        size, count = COURSE_BATCH if self.course.batch else 1, self.settings.num_images
+        size, count = 1 if self.course.image_by_image else COURSE_BATCH, self.settings.num_images
         for network in self.model.networks.values():
             network.to(memory_format=torch.contiguous_format)
         firsts = range(0, count, size)
@@ -194,15 +191,9 @@ class Sampler:
         self.model.to(torch.device(self.settings.device))
         return np.concatenate(made)
 
-    def _run(self, plan: Plan, first: int, count: int, draw: Callable[[int, Law], torch.Tensor]) -> np.ndarray:
-        if count not in self.proved:
-            try:
-                check(plan, count)
-            except BadPlan as error:
-                raise NoPlan(str(error)) from None
-            self.proved.add(count)
+    def _run(self, plans: Plans, first: int, count: int, draw: Callable[[int, Law], torch.Tensor]) -> np.ndarray:
         labels = labels_in_turn(self.model, first, count).get("labels")
-        images = run_plan(plan, self.model, count, draw, labels)
+        images = run_plan(plans.of(count), self.model, count, draw, labels)
         return to_uint8(checked(images, (count, *self.settings.task.shape), self.nfe)).cpu().numpy()
 
     def _by_own_code(self, seed: int, size: int) -> np.ndarray:
@@ -221,6 +212,9 @@ def record(model: Model, settings: Settings) -> dict[int, Sampler]:
     """NFE -> its sampler. The sandbox is started once, and again only after a failure. Raises Failed where no model is made."""
     samplers = {nfe: Sampler(nfe, model, settings) for nfe in settings.nfe}
     waiting, dtype, draws = list(settings.nfe), precision_of(settings), None
+    batches = (fitting_batch_size(settings.batch_size, model.device), COURSE_BATCH)
+    count = settings.num_images
+    sizes = sorted({part for size in batches for part in (min(size, count), count % size) if part})
     while waiting:
         with Broker(model, settings.limits, settings.task) as broker:
             draws = draws or CourseDraws(broker.random_states, COURSE_SEED, model.device)
@@ -228,8 +222,8 @@ def record(model: Model, settings: Settings) -> dict[int, Sampler]:
                 sampler = samplers[waiting.pop(0)]
                 sampler.method = broker.method
                 try:
-                    sampler.plan = broker.record(sampler.nfe, dtype)
-                    sampler.course = sampler.plan if dtype == torch.float32 else broker.record(sampler.nfe)
+                    sampler.plan = broker.record(sampler.nfe, dtype, sizes)
+                    sampler.course = sampler.plan if dtype == torch.float32 else broker.record(sampler.nfe, sizes=sizes)
                     sampler.draws = draws
                 except NoPlan as error:
                     sampler.plan, sampler.own_code = None, str(error)

@@ -213,18 +213,17 @@ def serve(channel: Channel) -> None:
 
 
 def record(channel: Channel, model: "torch.nn.Module", networks: Networks, header: dict) -> None:
-    """Send the plan of sample() at an NFE, and whether it repeats what sample() itself gave; or why there is none."""
+    """Send the plans of sample() at an NFE, or why there are none."""
     shape = tuple(header["shape"])
     try:
-        plan, draws, images = recording.record(
-            model.sample, networks.record_with, header["nfe"], shape, networks.folder, header["classes"]
+        plans = recording.record(
+            model.sample, networks.record_with, header["nfe"], shape, networks.folder, header["classes"], header["sizes"]
         )
     except recording.NotRecorded as error:
         channel.send("unrecorded", text=str(error)[:1000])
         return
-    repeats = recording.repeats(plan, draws, images, header["classes"])
-    data = torch.frombuffer(bytearray(recording.as_bytes(plan)), dtype=torch.uint8)
-    channel.send("plan", {"plan": data}, repeats=repeats)
+    texts = [bytearray(recording.as_bytes(plan)) for plan in plans]
+    channel.send("plans", {str(number): torch.frombuffer(text, dtype=torch.uint8) for number, text in enumerate(texts)})
 
 
 def sample(channel: Channel, model: "torch.nn.Module", header: dict) -> None:

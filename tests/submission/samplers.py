@@ -190,6 +190,7 @@ HONEST = {
     "two steps at once": multistep,
     "guidance by cat and chunk": guided,
     "out[i] = x": after(out_i),
+    "x[i] and torch.stack": after(lambda x: torch.stack([image.clamp(-1, 1) for image in x])),
     "out[:] = x": after(out_all),
     "out[:, 0] = x": after(out_channels),
     "images one by one": one_by_one,
@@ -286,13 +287,24 @@ def replaced(net: Net, shape: tuple, _: int) -> Tensor:
     return torch.from_numpy(x)
 
 
+def unequal_rows(x: Tensor) -> Tensor:
+    out = torch.zeros_like(x)
+    for i in range(len(x)):
+        out[i] = x[i] * (0.5 if i % 2 else 1.0)
+    return out
+
+
+def mixed_rows(x: Tensor) -> Tensor:
+    return torch.stack([(x[i] + x[0]) / 2 for i in range(len(x))])
+
+
 REFUSED = {  # name -> the sampler, and what is said of it
     "a stored picture": (after(lambda x: x * 0 + PICTURE), "a constant of 768 different values"),
     "a picture in float64": (after(huge_value), "a constant of 768 different values"),
     "amplify": (amplified, "a constant of 768 different values"),
     "a picture picked by sign": (after(picked), "a constant of 768 different values"),
-    "a picture picked by index": (after(by_index), "an index that depends on noise or an answer"),
-    "a picture written through NumPy": (replaced, "of 3,840 different values|depend on no noise"),
+    "a picture picked by index": (after(by_index), "a constant of 768 different values"),
+    "a picture written through NumPy": (replaced, "does not give the images of sample"),
     "a rectangle": (after(painted), "takes an image apart"),
     "a thumbnail by a product": (after(thumbnail), "lays channels over the places of an image"),
     "a thumbnail by writes": (after(channel_by_channel), "takes an image apart|lays channels"),
@@ -303,17 +315,19 @@ REFUSED = {  # name -> the sampler, and what is said of it
     "two images blended": (after(lambda x: (x + x.roll(1, 0)) / 2), "mixes images of the batch"),
     "the first image in all": (after(lambda x: x + x[:1]), "mixes images of the batch"),
     "a deviation of the batch": (inside(lambda x, _: x / x.std()), "mixes images of the batch"),
+    "rows of their own numbers": (after(unequal_rows), "its images are not all made in the same way"),
+    "rows mixed in a loop": (after(mixed_rows), "mixes images of the batch"),
     "noise shared by the batch": (after(lambda x: x + torch.randn(1, 3, 16, 16)), "not as much for each image of the batch"),
     "a number for each row": (after(lambda x: x * torch.arange(len(x)).view(-1, 1, 1, 1)), "differs from call to call"),
     "x / x.std().item()": (
         inside(lambda x, _: x / x.std().item()),
-        r"was asked for at .*samplers.py, line \d+, and is computed",
+        r"asked for at .*samplers.py, line \d+, and is computed",
     ),
     "float(x)": (inside(lambda x, _: x * float(x.std())), r"is asked for \(.*samplers.py, line \d+\)"),
     "x.tolist()": (after(lambda x: torch.tensor(x.tolist())), r"is asked for by tolist\(\) \(.*samplers.py, line \d+\)"),
     "NumPy's sort": (
-        inside(lambda x, _: torch.from_numpy(np.sort(x.numpy(), axis=-1))),
-        r"different values.*samplers.py, line|depend on no noise",
+        inside(lambda x, _: torch.from_numpy(np.sort(x.numpy(), axis=-1)) + x),
+        "different values.*samplers.py, line",
     ),
     "images of nothing": (lambda net, shape, _: torch.zeros(shape), "the images depend on no noise and no answer"),
     "a smaller call": (lambda net, shape, _: net(torch.randn(shape[0], 3, 8, 8), torch.zeros(shape[0])), "a network call on"),

@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from src.submission.readable import check_readable
 
 from custom_model import create_custom_model
 from src.common.checkpoints import save_model
@@ -30,7 +31,6 @@ from src.submission.manifest import (
     states,
 )
 from src.submission.pack import check_code, pack
-from src.submission.readable import check_readable
 from src.submission.weights import Weights, read_tensors
 from tests import shipped
 from tests.foreign import lay_out

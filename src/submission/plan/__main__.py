@@ -1,6 +1,7 @@
 """Show a model's sampler as the plan that the grader runs: `python -m src.submission plan results/RUN --nfe 4`."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,14 +12,17 @@ from src.common.checkpoints import load_model, read_model_config
 from src.common.cli import Parser, UserError, number
 from src.common.files import PROJECT_ROOT
 from src.runs import checkpoint_of
-from src.submission.plan.operations import BadPlan, Plan
+from src.submission.broker import Plans
+from src.submission.plan.operations import BadPlan
 from src.submission.plan.read import read
-from src.submission.plan.record import NotRecorded, Recorder, as_bytes, record, repeats
+from src.submission.plan.record import NotRecorded, Recorder, as_bytes, record
 from src.submission.plan.text import lines
 
 
-def plan_of(model: torch.nn.Module, nfe: int, challenge: Challenge, folder: Path = PROJECT_ROOT) -> Plan:
-    """The plan of a model's sample() at this NFE, of a model of this process; folder: where its files are.
+def plans_of(
+    model: torch.nn.Module, nfe: int, challenge: Challenge, folder: Path = PROJECT_ROOT, sizes: Sequence[int] = (2,)
+) -> Plans:
+    """The plans of a model's sample() at this NFE, of a model of this process; folder: where its files are.
 
     Raises NotRecorded, BadPlan, and whatever sample() raises.
     """
@@ -36,16 +40,12 @@ def plan_of(model: torch.nn.Module, nfe: int, challenge: Challenge, folder: Path
         network.forward = forward_of(prefix)
     try:
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            told, draws, images = record(
-                model.sample, lambda recorder: now.__setitem__(0, recorder), nfe, tuple(challenge.shape), str(folder), classes
-            )
+            shape = tuple(challenge.shape)
+            told = record(model.sample, partial(now.__setitem__, 0), nfe, shape, str(folder), classes, sizes)
     finally:
         for network in networks.values():
             del network.forward
-    plan = read(as_bytes(told), tuple(challenge.shape), tuple(networks))
-    if not repeats(told, draws, images, classes):
-        raise NotRecorded("its plan does not give the images of sample() to the last bit")
-    return plan
+    return Plans([read(as_bytes(plan), shape, tuple(networks)) for plan in told])
 
 
 def main(argv: Sequence[str]) -> None:
@@ -58,9 +58,9 @@ def main(argv: Sequence[str]) -> None:
     model = load_model(args.run, create_custom_model).eval()
     for nfe in args.nfe or challenge.calls_of(model):
         try:
-            plan = plan_of(model, nfe, challenge)
+            plan = plans_of(model, nfe, challenge).shown
         except (NotRecorded, BadPlan) as error:
             raise UserError(f"NFE {nfe}: no plan: {error}") from None
-        more = "" if plan.batch else "; one image at a time"
+        more = f"; for {plan.batch} images" if plan.batch else ""
         print(f"NFE {nfe}: {plan.calls} network calls, {plan.operations} operations, {plan.numbers} numbers{more}")
         print("\n".join(f"  {line}" for line in lines(plan)))

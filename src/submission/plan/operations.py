@@ -7,10 +7,9 @@ from typing import Any
 
 BYTES = 1 << 18  # of the text: a plan of the largest budget takes a tenth of it
 OPERATIONS = 150  # for each call, and as many beside them: public samplers take 4 to 78 in all, a painter of pictures thousands
-NUMBERS = (
-    400  # different constants in all: schedules take up to 40, a 5x5 filter of three channels 225; a small picture takes 3,000
-)
+NUMBERS = 400  # different constants in all: schedules take up to 40, a 5x5 filter of all channels 225, a small picture 3,000
 MOST_VALUES = 256  # of one constant, for the same filter
+MOST_ROWS = 256  # of a plan whose steps are for each image of a batch
 MOST_CALLS = 64  # a sampler of more is not a few-step one
 KERNEL = 7  # pixels of a filter, and an image of four times as many: what is larger holds a picture
 CHANNELS = 16  # of a matrix product, for the same reason: colours of four pixels are 12
@@ -47,16 +46,8 @@ constant_pad_nd convolution
 """  # of images: what they give at a place comes from places around it
 PLANES = set(_PLANES.split())
 PRODUCTS = {"mm", "bmm"}
-OWN = {
-    "draw",
-    "network",
-    "labels",
-    "ask",
-    "get",
-    "put",
-    "constant",
-    "quantile",
-}  # the others are torch's own, aten.NAME.OVERLOAD
+# the others are torch's own, aten.NAME.OVERLOAD
+OWN = {"draw", "network", "labels", "ask", "get", "put", "constant", "quantile"}
 QUESTIONS = ("_local_scalar_dense", "equal")
 ALLOWED = ELEMENTWISE | MOVES | REDUCTIONS | PLANES | PRODUCTS | {"index_put"}
 
@@ -81,10 +72,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sampler at one NFE. batch: whether its steps are those of any number of images; else they are those of one."""
+    """A sampler at one NFE. batch: the number of images that its steps are for; None for any number."""
 
     shape: tuple[int, ...]
-    batch: bool
+    batch: int | None
     steps: tuple[Step, ...]
     result: dict[str, int]
     last_uses: dict[int, list[int]] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from .operations import (
     FORMATS,
     LAWS,
     MOST_CALLS,
+    MOST_ROWS,
     MOST_VALUES,
     NUMBERS,
     OPERATIONS,
@@ -40,7 +41,8 @@ def read(data: bytes, shape: tuple[int, ...], networks: tuple[str, ...] = ("netw
     keys = {"plan", "shape", "batch", "steps", "result"}
     if not isinstance(told, dict) or told.keys() != keys or told["plan"] != 1 or told["shape"] != list(shape):
         raise BadPlan(f"a plan of another form or shape, expected {', '.join(sorted(keys))} and images {list(shape)}")
-    if not isinstance(told["batch"], bool) or not isinstance(told["steps"], list):
+    rows = told["batch"]
+    if not (rows is None or (type(rows) is int and 0 < rows <= MOST_ROWS)) or not isinstance(told["steps"], list):
         raise BadPlan("a plan whose batch or steps are of another type")
     steps = []
     for number, step in enumerate(told["steps"]):
@@ -60,15 +62,15 @@ def read(data: bytes, shape: tuple[int, ...], networks: tuple[str, ...] = ("netw
     _check_value(told["result"], len(steps), "the result")
     if not isinstance(told["result"], dict) or "step" not in told["result"]:
         raise BadPlan("the result is no step")
-    plan = Plan(tuple(shape), told["batch"], tuple(steps), told["result"], _last_uses(steps, told["result"]))
+    plan = Plan(tuple(shape), rows, tuple(steps), told["result"], _last_uses(steps, told["result"]))
     calls = sum(step.op == "network" for step in steps)
     if calls > MOST_CALLS:
         raise BadPlan(f"{calls} network calls, at most {MOST_CALLS} are taken")
-    if plan.operations > OPERATIONS * (calls + 1):
-        raise BadPlan(f"{plan.operations} operations for {calls} network calls, at most {OPERATIONS * (calls + 1)} are allowed")
+    if plan.operations > (most := OPERATIONS * (calls + 1) * (rows or 1)):
+        raise BadPlan(f"{plan.operations} operations for {calls} network calls, at most {most} are allowed")
     if plan.numbers > NUMBERS:
         raise BadPlan(f"{plan.numbers} different constants, at most {NUMBERS} are allowed")
-    return replace(plan, calls=check(plan, 3 if plan.batch else 1))
+    return replace(plan, calls=check(plan, rows or 3))
 
 
 # ---------------------------------------------------------------------------------------------------- what may stand there

@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,7 +91,7 @@ class Recorder(TorchDispatchMode):
         self.steps: list[dict[str, Any]] = []
         self.calls = 0
         self.draws: list[torch.Tensor] = []
-        self.fault = ""
+        self.fault, self.whole = "", True  # whole: whether all draws and calls are of whole batches
         self._held: dict[int, _Held] = {}
         self._born: dict[int, tuple[torch.UntypedStorage, Geometry]] = {}
 
@@ -128,6 +128,7 @@ class Recorder(TorchDispatchMode):
             raise self.refuse("a network call inside of torch.func: call it on the whole batch")
         if tuple(x.shape[1:]) != self.shape:
             raise self.refuse(f"a network call on {tuple(x.shape)}, expected (B, {', '.join(map(str, self.shape))})")
+        self.whole = self.whole and len(x) % self.rows == 0
         given = {name: torch.as_tensor(value).reshape(-1) for name, value in scalars.items() if value is not None}
         cast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         if cast == torch.float32 and x.dtype != cast:
@@ -349,6 +350,7 @@ class Recorder(TorchDispatchMode):
         last = result.ndim == 4 and not result.is_contiguous() and result.is_contiguous(memory_format=torch.channels_last)
         with quiet():
             self.draws.append(result.clone())
+        self.whole = self.whole and bool(result.shape) and result.shape[0] % self.rows == 0
         args = [law, list(result.shape), {"dtype": _name_of(result.dtype)}, low, high, last, by_numpy]
         step = self._step("draw", args)
         self.write(result, step) if writes else self.name(result, step)
@@ -471,8 +473,9 @@ def record(
     shape: tuple[int, ...],
     folder: str,
     classes: int = 0,
-) -> tuple[dict[str, Any], list[torch.Tensor], torch.Tensor]:
-    """The plan of a sampler at this NFE as JSON has it, the draws of its last recording, and the images that it gave.
+    sizes: Sequence[int] = (),
+) -> list[dict[str, Any]]:
+    """The plans of a sampler at this NFE as JSON has them: one for any number of images, or one for each of some numbers.
 
     Args:
         sample: the model's sample().
@@ -480,9 +483,12 @@ def record(
         shape: of one image.
         folder: where the sampler's files are.
         classes: how many there are, where sample() takes labels.
+        sizes: numbers of images that a plan is wanted of, where none is for all.
 
     Recorded twice, with batches of ROWS images: sizes that differ are multiples of the batch. Where the number of steps
-    differs, it works image by image, and its plan is that of one. Raises NotRecorded, and whatever sample() raises.
+    differs, the sampler has a loop over images: its plans are of the sizes, or of one image where it draws or calls its network
+    image by image. Raises NotRecorded, also where a plan does not give the images of sample() to the last bit, and whatever
+    sample() raises.
     """
 
     def once(rows: int) -> tuple[Recorder, torch.Tensor]:
@@ -500,20 +506,28 @@ def record(
             raise NotRecorded(recorder.fault)
         return recorder, images
 
+    def merged(first: Recorder, second: Recorder, images: torch.Tensor, batch: int | None) -> dict[str, Any]:
+        if len(first.steps) != len(second.steps):
+            raise NotRecorded("its steps differ from call to call")
+        steps = [_merge(a, b, first.rows, second.rows, b["at"]) for a, b in zip(first.steps, second.steps, strict=True)]
+        plan = {"plan": 1, "shape": list(shape), "batch": batch, "steps": steps, "result": second.reference(images)}
+        if not _repeats(plan, second.draws, images, classes):
+            raise NotRecorded("its plan does not give the images of sample() to the last bit")
+        return plan
+
     (first, _), (second, images) = (once(rows) for rows in ROWS)
-    batch = len(first.steps) == len(second.steps)
-    if not batch:  # a step for each image
+    if len(first.steps) == len(second.steps):
+        return [merged(first, second, images, None)]
+    plans = []
+    for rows in sizes or ROWS[:1] if first.whole and second.whole else (1,):
         try:
-            (first, _), (second, images) = once(1), once(1)
+            (first, _), (second, images) = once(rows), once(rows)
         except NotRecorded:
             raise
         except Exception as error:
-            raise NotRecorded(f"its steps differ with the size of the batch, and it takes no batch of one ({error})") from None
-        if len(first.steps) != len(second.steps):
-            raise NotRecorded("its steps differ from call to call")
-    steps = [_merge(a, b, first.rows, second.rows, b["at"]) for a, b in zip(first.steps, second.steps, strict=True)]
-    result = second.reference(images)
-    return {"plan": 1, "shape": list(shape), "batch": batch, "steps": steps, "result": result}, second.draws, images
+            raise NotRecorded(f"its steps are those of one batch, and it takes no batch of {rows} ({error})") from None
+        plans.append(merged(first, second, images, rows))
+    return plans
 
 
 def _run(sample: Callable[..., Any], recorder: Recorder, nfe: int, classes: int) -> torch.Tensor:
@@ -603,7 +617,7 @@ def numpy_recorded(recorder: Recorder) -> Iterator[None]:
             setattr(np.random, name, function)
 
 
-def repeats(plan: dict[str, Any], draws: list[torch.Tensor], images: torch.Tensor, classes: int = 0) -> bool:
+def _repeats(plan: dict[str, Any], draws: list[torch.Tensor], images: torch.Tensor, classes: int = 0) -> bool:
     """Whether a plan gives the images of its recording bit for bit, of the same draws, stand-ins and classes."""
     steps = tuple(Step(each["op"], each["args"], each["kwargs"], each["at"]) for each in plan["steps"])
 

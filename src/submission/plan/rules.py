@@ -5,7 +5,9 @@ which place of the image it belongs to, and by which constants it was told apart
 a constant or a write that tells places apart could draw a picture; one that tells rows apart could choose among images.
 """
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,7 +37,8 @@ FACTOR = 1 << 20  # channels told apart by a cut or a write count in steps of it
 class Marks:
     """Of a tensor: the row, place and channel of each of its values, int64 of its shape, NONE where it has none.
 
-    like: a tensor without memory that has its shape, type and order. fixed: the values of a constant.
+    like: a tensor without memory that has its shape, type and order. fixed: the values of a constant. past: row -> a digest of
+    all that was done to its values.
     """
 
     rows: torch.Tensor
@@ -43,6 +46,7 @@ class Marks:
     channels: torch.Tensor
     like: torch.Tensor
     fixed: torch.Tensor | None = None
+    past: dict[int, str] = field(default_factory=dict)
 
     def each(self, change: Any) -> "Marks":
         """The marks of what a change of shape gives, without `like`."""
@@ -58,6 +62,7 @@ class _Rules:
     def __init__(self, plan: Plan, batch: int):
         self.plan, self.batch = plan, batch
         self.most = GROWTH * COPIES * batch * torch.Size(plan.shape).numel()
+        self.draws: dict[int, int] = {}  # row -> how many so far
         self.mixed = ""  # where images were first mixed
         self.where = ""
 
@@ -69,7 +74,7 @@ class _Rules:
             try:
                 args = self.marked(resolve(step.args, values, self.batch, "cpu"))
                 kwargs = {name: self.marked(resolve(each, values, self.batch, "cpu")) for name, each in step.kwargs.items()}
-                values[number] = self.step(step, args, kwargs)
+                values[number] = self.remembered(step, args, kwargs, self.step(step, args, kwargs))
             except BadPlan:
                 raise
             except (RuntimeError, TypeError, ValueError, IndexError, KeyError, NotImplementedError, AttributeError) as error:
@@ -82,9 +87,30 @@ class _Rules:
         if not isinstance(result, Marks) or tuple(result.like.shape) != shape or not result.like.is_floating_point():
             raise self.bad(f"no images {shape}")
         self.whole_batch(result, "the images")
+        if len(set(result.past.values())) > 1:
+            raise self.bad("its images are not all made in the same way")
         if len(shape) == 4 and len(result.places[0, 0].unique()) != shape[2] * shape[3]:
             raise self.bad("its pixels are not those of noise or of an answer")
         return calls
+
+    def remembered(self, step: Step, args: list[Any], kwargs: dict[str, Any], result: Any) -> Any:
+        """A step's result, with what was done to each row: so that all rows are treated alike, also one by one."""
+        results = result if isinstance(result, list) else [result]
+        given = [each for each in _flat([args, list(kwargs.values())]) if isinstance(each, Marks)]
+        both = [each for each in (*given[:1], *results[:1]) if isinstance(each, Marks)]
+        by_rows = any(each.rows.ndim and _varies(each.rows, 0) for each in both)  # so that its first dimension is the batch
+        told = json.dumps(_without_rows(step, by_rows), sort_keys=True)
+        for place, each in enumerate(results):
+            for row in each.rows.unique().tolist() if isinstance(each, Marks) and each.fixed is None else ():
+                if step.op == "put" and args[1].past and row not in args[1].past:
+                    each.past[row] = args[0].past.get(row, "")  # another row was written to
+                    continue
+                before = [marks.past[row] for marks in given if row in marks.past]
+                drawn = self.draws.get(row, 0) if step.op == "draw" else -1
+                self.draws[row] = max(self.draws.get(row, 0), drawn + 1)
+                text = f"{told} {0 if by_rows and step.name in CUTS else place} {drawn} {before}"
+                each.past[row] = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return result
 
     def bad(self, text: str) -> BadPlan:
         return BadPlan(f"{self.where}: {text}")
@@ -419,6 +445,24 @@ def _tells_places(marks: Marks, dim: int) -> bool:
 def _along(size: int, after: int) -> torch.Tensor:
     """The index along a dimension that has `after` dimensions behind it."""
     return torch.arange(size).reshape(-1, *[1] * after)
+
+
+def _without_rows(step: Step, by_rows: bool) -> list[Any]:
+    """The arguments of a step as they stand, but for references, and for which rows a part is of where it is one of rows."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {} if "step" in value else {key: plain(each) for key, each in value.items()}
+        return [plain(each) for each in value] if isinstance(value, list) else value
+
+    args = list(step.args)
+    if by_rows and step.op in ("get", "put"):
+        index = 1 + (step.op == "put")
+        args[index] = args[index][1:]
+        args = args[: index + 1]
+    elif by_rows and step.name in CUTS | {"stack"} and not any(isinstance(each, int) and each for each in args[1:2]):
+        args = []  # along the batch
+    return [step.op, plain(args), plain(step.kwargs)]
 
 
 def _spread(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
