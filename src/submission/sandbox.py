@@ -22,7 +22,7 @@ from src.submission.failures import Failed, one_line
 
 WORKER, PLAN = (Path(__file__).with_name(name) for name in ("worker.py", "plan"))
 POLL_SECONDS = 0.1
-PROCESSES = 16  # bubblewrap has two, the worker is one, and libraries ask small programs what machine this is
+PROCESSES = 8  # bubblewrap has two, the worker is one, and libraries ask small programs what machine this is
 ENDING_SECONDS = 5  # from the end of the pipe to that of the process
 PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/alternatives")

@@ -3,7 +3,6 @@
 import json
 import signal
 import stat
-import struct
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -13,33 +12,35 @@ import pytest
 import torch
 from PIL import Image
 
+from src.challenges import get_challenge
 from src.common.cli import UserError
 from src.common.images import to_uint8
 from src.common.sampling import generate
 from src.datasets.toon import toon_faces
 from src.evaluation.features import read_images
-from src.network import UNet
 from src.submission import audit, grade, grading
 from src.submission import job as job_file
 from src.submission.failures import CODES, Failed
 from src.submission.grade import run_here
 from src.submission.grading import run_job
 from src.submission.job import Job, Settings, make_secret, read_secret, run_seed
-from src.submission.sandbox import SCRATCH, Limits, find_kind, seccomp_program
+from src.submission.plan.__main__ import plans_of
+from src.submission.plan.text import lines
+from src.submission.sandbox import Limits, find_bubblewrap
 from src.submission.weights import read_tensors
-from tests.helpers import TINY, fill_by_rule, slow_but, tiny_model
+from tests.helpers import TINY, slow_but, tiny_model
 from tests.submission.cheats import CHECKPOINTS, OF_CODE, cheat, honest, small_view_of_much
 
 NETWORK = {name: list(value) if isinstance(value, tuple) else value for name, value in TINY.items()}
-LIMITS = Limits(memory=2 << 30, disk=8 << 20, sample_seconds=20, cpu_seconds=3)
-FAST = {"extra_calls", "second_network", "uses_the_network", "fork_bomb"}  # of the cheats of code
+LIMITS = Limits(memory=3 << 30, disk=8 << 20, record_seconds=20, sample_seconds=20)
+FAST = {"extra_calls", "few_images", "seed_tuned", "seed_list", "fork_bomb", "tells_seeds"}  # of the cheats of code
 
 
 @pytest.fixture(scope="session")
-def kind() -> str:
-    """The machine's sandbox; where a machine has none, the tests that run strangers' code are left out and say so."""
+def sandbox() -> None:
+    """Where a machine has no sandbox, the tests that run strangers' code are left out and say so."""
     try:
-        return find_kind()
+        find_bubblewrap()
     except UserError as error:
         pytest.skip(str(error))
 
@@ -56,11 +57,10 @@ def reference(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def job(tmp_path, reference, kind):
+def job(tmp_path, reference, sandbox):
     """Grades what the test puts at its submission: one seed, 12 images, NFE 1, without the public seed."""
     settings = Settings(
         reference_dir=str(reference),
-        sandbox=kind,
         nfe=(1,),
         seeds=1,
         num_images=12,
@@ -88,7 +88,6 @@ def no_measuring(monkeypatch):
             return {"fid": 100.0, "kid": 0.1}
 
     monkeypatch.setattr(grading, "load_judge", lambda _, reference_dir, *__: Judge(read_images(reference_dir)))
-    monkeypatch.setattr(grading, "noise_fid", lambda *_: 400.0)
 
 
 def reason(job: Job) -> str:
@@ -102,63 +101,84 @@ def reason(job: Job) -> str:
 
 @pytest.mark.parametrize("name", [*CHECKPOINTS])
 def test_cheats_that_are_found_without_running_them(name, job, no_measuring, monkeypatch):
-    monkeypatch.setattr(grading, "sample", lambda *_: pytest.fail("it was run"))
+    monkeypatch.setattr(grading, "record", lambda *_: pytest.fail("it was run"))
     change, expected = CHECKPOINTS[name]
     change(honest(job.submission, "custom"))
     assert reason(job) == expected
     assert not (job.submission / "executed").exists()
 
 
-ELSEWHERE = ("seed_tuned", "refused_by_the_kernel", "stored_pictures", "shared_memory")  # have tests of their own
+ELSEWHERE = ("refused_by_the_kernel", "stored_pictures")  # have tests of their own
+
+
+@pytest.fixture
+def no_own_code(monkeypatch):
+    """What is sampled by its own code are noises: what is asked for is how it is told."""
+
+    def noises(sampler: grading.Sampler, seed: int, size: int) -> np.ndarray:
+        shape = (sampler.settings.num_images, 3, 64, 64)
+        return np.random.default_rng(seed % 1000).integers(0, 256, shape, dtype=np.uint8)
+
+    monkeypatch.setattr(grading.Sampler, "_by_own_code", noises)
+
+
+def becomes(job: Job, expected: str) -> dict:
+    """The result of a cheat, held to what is expected of it."""
+    if expected in CODES:
+        assert reason(job) == expected
+        return json.loads((job.folder / "result.json").read_text())
+    result = run_job(job)
+    assert result["status"] == "graded", result
+    [(nfe, found)] = result["nfe"].items()
+    if expected == "own_code":
+        assert found["plan"] is None and "line " in found["own_code"]
+        assert f"NFE {nfe}: sampled by its own code: images are not proved to come from the network" in result["remarks"][-1]
+    else:
+        assert found["own_code"] is None and found["plan"]["calls"] == int(nfe)
+        honest_lines = lines(plans_of(tiny_model("custom"), int(nfe), get_challenge()).shown)
+        assert (found["plan"]["lines"] == honest_lines) is (expected == "harmless")
+    return result
 
 
 @pytest.mark.parametrize("name", slow_but(FAST, [name for name in OF_CODE if name not in ELSEWHERE]))
-def test_cheats_of_code(name, job, no_measuring):
-    expected = cheat(job.submission, name, **({"LITERAL": "0" * 5000} if name == "literal" else {}))
-    if name == "sleeps":
-        job = replace(job, settings=replace(job.settings, limits=replace(LIMITS, sample_seconds=3)))
-    if name == "later_images":
-        job = replace(job, settings=replace(job.settings, num_images=40))
-    assert reason(job) == expected
+def test_cheats_of_code(name, job, no_measuring, no_own_code):
+    expected = cheat(job.submission, name)
+    job = replace(job, settings=replace(job.settings, nfe=(2,) if name == "amplify" else (1,)))
+    if name in ("sleeps", "numpy_work"):
+        job = replace(job, settings=replace(job.settings, limits=replace(LIMITS, record_seconds=3)))
+    result = becomes(job, expected)
     assert not list(job.submission.rglob("__pycache__"))
+    if name == "tells_seeds":  # its words are for the team and the staff alone
+        assert "SECRET" not in json.dumps(result) and "SECRET" in job.log.read_text() and job.log.stat().st_mode & 0o077 == 0
 
 
-HOW = ("answer", "noise", "index", "probe", "input", "drawn", "detector", "0.3", "0.5", "0.9")
+HOW = ("answer", "noise", "index", "probe", "input", "drawn", "detector", "0.3")
 
 
 @pytest.mark.parametrize("how", slow_but(["0.3"], HOW))
-def test_stored_pictures_are_found_however_they_are_picked(how, job, no_measuring):
-    cheat(job.submission, "stored_pictures", PICKED=how)
+def test_stored_pictures_are_found_however_they_are_picked(how, job, no_measuring, no_own_code):
+    expected = cheat(job.submission, "stored_pictures", PICKED=how)
     job = replace(job, settings=replace(job.settings, nfe=(2,) if how == "detector" else (1,)))
-    assert reason(job) == "stored_images"
+    result = becomes(job, "visible" if how == "drawn" else expected)
+    if how != "drawn":
+        assert "different values" in next(iter(result["nfe"].values()))["own_code"]
 
 
 @pytest.mark.slow
-def test_a_seed_that_everyone_knows(job, no_measuring, monkeypatch):
-    """The judge of this test likes images that are hardly there."""
-    load = grading.load_judge
-
-    def load_judge(*arguments):
-        judge = load(*arguments)
-        judge.score = lambda images: {"fid": float(images.std()), "kid": 0.1}
-        return judge
-
-    monkeypatch.setattr(grading, "load_judge", load_judge)
-    cheat(job.submission, "seed_tuned")
-    job = replace(job, settings=replace(job.settings, seeds=2, public_seed=42))
-    assert reason(job) == "seed_tuned"
-
-
-@pytest.mark.parametrize("sandbox", [pytest.param(name, marks=pytest.mark.slow) for name in SCRATCH])
-def test_what_the_kernel_refuses(sandbox, job, no_measuring):
-    try:
-        find_kind(sandbox)
-    except UserError as error:
-        pytest.skip(str(error))
-    job = replace(job, settings=replace(job.settings, sandbox=sandbox))
+def test_what_cannot_be_reached(job, no_measuring):
     cheat(job.submission, "refused_by_the_kernel", SEED_FILE=job.seed_file, REFERENCE=job.settings.reference_dir)
-    result = run_job(job)
-    assert result["reason"] == "crashed: RuntimeError: let through: []" and result["sandbox"] == sandbox
+    assert run_job(job)["reason"] == "crashed: RuntimeError in its own code"
+    assert "let through: []" in job.log.read_text()
+
+
+@pytest.mark.slow
+def test_its_own_code_gives_the_images_of_sampling(job, no_measuring):
+    """What no plan can hold is sampled in the sandbox, with the network here, and its calls are counted."""
+    cheat(job.submission, "few_images")
+    result = run_job(replace(job, settings=replace(job.settings, num_images=40)))
+    assert result["reason"].startswith("stored_images: ") and "equal to another" in result["reason"]
+    cheat(job.submission, "nan64")
+    assert run_job(job)["reason"] == "wrong_output: sample() gave values that are not finite at NFE 1"
 
 
 @pytest.mark.slow
@@ -185,6 +205,8 @@ def test_honest(method, nfe, job, package_file, monkeypatch):
     assert result["status"] == "graded" and result["reason"] is None, result
     assert result["method"] == method and result["replaced"] == [] and set(result["nfe"]) == {str(steps) for steps in nfe}
     for steps in nfe:
+        plan = result["nfe"][str(steps)]["plan"]
+        assert plan["calls"] == steps and plan["lines"][-1].startswith("images = ")
         for index in range(2):
             assert np.array_equal(measured.pop(0), generated(method, steps, run_seed(0x1F, steps, index)))
         found = result["nfe"][str(steps)]
@@ -255,44 +277,6 @@ def test_changed_copies_of_the_reference_are_known(change):
         audit.check_not_reference(np.concatenate([toon_faces(20, seed=3), copies]), faces)
 
 
-def test_cost():
-    network = fill_by_rule(UNet(**TINY))
-    cost = audit.measure_cost(network, (3, 64, 64))
-    assert cost.flop == pytest.approx(0.3995e9, rel=0.001) and 0 < cost.cpu_seconds < 10
-
-
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_filter_of_system_calls(machine):
-    """The program, run by hand: what it says to a call and its first argument."""
-    lines = list(struct.iter_unpack("<HBBI", seccomp_program(machine)))
-    audit_number = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}[machine]
-    calls = {"x86_64": (0, 56, 57, 41, 435, 302, 9), "aarch64": (63, 220, None, 198, 435, 261, 222)}[machine]
-
-    def answer(call: int, argument: int = 0, architecture: int = audit_number, fourth: int = 0) -> str:
-        value, at = 0, 0
-        while True:
-            code, true, false, constant = lines[at]
-            at += 1
-            if code == 0x20:
-                value = {0: call, 4: architecture, 16: argument, 40: fourth}[constant]
-            elif code == 0x06:
-                return {0x7FFF0000: "allow", 0x80000000: "kill", 0x00050001: "refuse", 0x00050026: "none"}[constant]
-            else:
-                holds = {0x15: value == constant, 0x35: value >= constant, 0x45: value & constant != 0}[code]
-                at += true if holds else false
-
-    read, clone, fork, socket, clone3, prlimit, mmap = calls
-    shared, anonymous = 0x01, 0x20
-    assert [answer(mmap, fourth=flags) for flags in (shared, 0x02 | anonymous, shared | anonymous)] == [
-        *("allow", "allow", "refuse")
-    ]
-    assert answer(read) == "allow" and answer(read, architecture=1) == "kill"
-    assert answer(clone, 0x10000) == "allow" and answer(clone, 0x11) == "refuse" and answer(clone3) == "none"
-    assert answer(socket) == "refuse" and answer(prlimit) == "allow" and answer(prlimit, 7) == "refuse"
-    if fork:
-        assert answer(fork) == "refuse" and answer(fork | 0x40000000) == "refuse"
-
-
 def test_secrets(tmp_path):
     file = tmp_path / "seed"
     make_secret(file, tmp_path / "board")
@@ -352,7 +336,7 @@ def run_jobs_here(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("flags", slow_but([[]], [[], ["--jobs", "2"], ["--submitit", "debug"]]))
-def test_a_board(flags, tmp_path, reference, kind, capfd, monkeypatch):
+def test_a_board(flags, tmp_path, reference, sandbox, capfd, monkeypatch):
     """Teams that fail have their places, what has been graded is not graded again, and what has changed is."""
     if "--submitit" in flags:
         pytest.importorskip("submitit", reason="submitit is not installed: pip install submitit")
@@ -367,16 +351,16 @@ def test_a_board(flags, tmp_path, reference, kind, capfd, monkeypatch):
     results = {name: json.loads((board / "teams" / name / "result.json").read_text()) for name in ("망가진 팀", "empty")}
     assert {result["reason"].split(":")[0] for result in results.values()} == {"missing_file"}
     assert (board / "leaderboard.html").is_file() and not list(board.rglob("*seed*"))
-    assert "submissions: 2, to grade: 2," in capfd.readouterr().out
+    assert "submissions: 2, to grade: 2" in capfd.readouterr().out
     (submissions / "empty" / "custom_model.py").touch()
     grade.main([str(submissions / "empty"), *command[1:]])
-    assert "submissions: 1, to grade: 1," in capfd.readouterr().out
+    assert "submissions: 1, to grade: 1" in capfd.readouterr().out
     assert {failure["team"] for failure in json.loads((board / "leaderboard.json").read_text())["failures"]} == {
         "망가진 팀",
         "empty",
     }
     grade.main(command)
-    assert "submissions: 2, to grade: 0," in capfd.readouterr().out
+    assert "submissions: 2, to grade: 0" in capfd.readouterr().out
 
 
 @pytest.mark.slow
@@ -392,10 +376,3 @@ def test_what_libraries_do_while_they_are_imported(job, no_measuring):
     (job.submission / "custom_model.py").write_text(head + code + tail)
     result = run_job(job)
     assert result["status"] == "graded", result
-
-
-@pytest.mark.slow
-def test_shared_memory_is_no_way_around_the_limit(job, no_measuring):
-    """What RLIMIT_DATA does not count: anonymous memory that could be shared, and segments of System V."""
-    cheat(job.submission, "shared_memory")
-    assert run_job(job)["reason"] == "crashed: RuntimeError: let through: []"

@@ -6,33 +6,18 @@ import subprocess
 import sys
 import zipfile
 
-import numpy as np
 import pytest
 import torch
-from src.submission.readable import check_readable
 
 from custom_model import create_custom_model
 from src.common.checkpoints import save_model
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.submission import __main__ as command
-from src.submission.archive import copy_code
 from src.submission.contents import CODE, Import, closure, foreign_imports, imports, source_files
-from src.submission.failures import Failed
-from src.submission.manifest import (
-    DIGEST_LENGTH,
-    hash_file,
-    is_kit_file,
-    kit_digests,
-    kit_files,
-    protected_files,
-    read_manifest,
-    restore,
-    states,
-)
+from src.submission.manifest import hash_file, protected_files, read_manifest, restore, states
 from src.submission.pack import check_code, pack
-from src.submission.weights import Weights, read_tensors
-from tests import shipped
+from src.submission.weights import read_tensors
 from tests.foreign import lay_out
 from tests.helpers import TINY, call, fails, fill_by_rule
 from tests.processes import forked_python
@@ -60,7 +45,6 @@ def test_the_manifest_is_that_of_this_kit():
     """After a change of a protected file: python -m src.submission.manifest."""
     assert list(read_manifest()) == protected_files()
     assert set(states(PROJECT_ROOT).values()) == {"kit"}
-    assert {hash_file(path)[:DIGEST_LENGTH] for path in kit_files() if not shipped.is_own(path)} <= kit_digests()
 
 
 def test_all_that_the_staffs_scripts_import_is_put_in_place(tmp_path):
@@ -87,61 +71,6 @@ def test_the_courses_originals_are_as_good(tmp_path, monkeypatch):
     assert states(tmp_path)["dataset.py"] == "course" and states(tmp_path)["sampling.py"] == "absent"
     (tmp_path / "dataset.py").write_bytes(b"print('mine')\n")
     assert states(tmp_path)["dataset.py"] == "changed"
-
-
-def test_the_kits_own_code_is_known_by_its_content(tmp_path):
-    """Under any name and with any line ends; the code of whoever checks has no part in it."""
-    data = (PROJECT_ROOT / "src/methods/meanflow.py").read_bytes()
-    for name, content in (("a.py", data), ("b.py", data.replace(b"\n", b"\r\n")), ("c.py", b"\xef\xbb\xbf" + data)):
-        (tmp_path / name).write_bytes(content)
-        assert is_kit_file(tmp_path / name)
-    (tmp_path / "d.py").write_bytes(data + b"# mine\n")
-    assert not is_kit_file(tmp_path / "d.py")
-
-
-def measured(folder, config=None, **tensors):
-    names = copy_code(folder, folder.with_name(f"{folder.name}_code"))
-    return check_readable(folder.with_name(f"{folder.name}_code"), names, config or {}, Weights({}, tensors))
-
-
-def test_everything_that_code_can_read_counts(tmp_path):
-    """Code, comments, names of empty files, options, names of tensors; not the kit's own files, whatever their line ends."""
-    plain, windows = tmp_path / "plain", tmp_path / "windows"
-    for folder, end in ((plain, b"\n"), (windows, b"\r\n")):
-        for name in [*CODE, *source_files(PROJECT_ROOT)]:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((PROJECT_ROOT / name).read_bytes().replace(b"\n", end))
-    base = measured(plain)
-    assert base == measured(windows) < 3000
-    noise = np.random.default_rng(0).bytes(40_000).hex()
-
-    def grown(change):
-        folder = tmp_path / "grown"
-        shutil.copytree(plain, folder)
-        try:
-            return change(folder) - base
-        finally:
-            shutil.rmtree(folder)
-            shutil.rmtree(tmp_path / "grown_code", ignore_errors=True)
-
-    def commented(folder):
-        (folder / "mine.py").write_text("\n".join(f"# {noise[at : at + 100]}" for at in range(0, 80_000, 100)))
-        return measured(folder)
-
-    def named(folder):
-        for at in range(0, 80_000, 200):
-            (folder / f"{noise[at : at + 200]}.py").touch()
-        return measured(folder)
-
-    found = {
-        "comments": grown(commented),
-        "names of files": grown(named),
-        "options": grown(lambda folder: measured(folder, {"x": noise})),
-        "a name of a tensor": grown(lambda folder: measured(folder, **{noise: torch.zeros(1)})),
-    }
-    assert all(40_000 < size < 50_000 for size in found.values()), found
-    with pytest.raises(Failed, match=r"stored_images: what the code can read takes .* most of it is the names of tensors"):
-        measured(plain.rename(tmp_path / "again"), **{noise + noise[::-1]: torch.zeros(1)})
 
 
 def test_line_endings_do_not_count(tmp_path):

@@ -1,11 +1,11 @@
 """Submissions that the grader is tried on: honest ones, and cheats and faults made from them.
 
 A cheat of code is one file here. It stands as custom_model.py in a submission whose own custom_model.py is called honest.py,
-and its first words are the reason it is to fail for. Cheats of the archive and of the checkpoint are functions.
+and its first word is what becomes of it: a code that it fails with; own_code, where no plan can hold it; visible, where the
+plan says what it does; harmless, where its plan is the honest one. Cheats of the archive and the checkpoint are functions.
 """
 
 import io
-import json
 import os
 import shutil
 import stat
@@ -38,7 +38,7 @@ def honest(folder: Path, method: str = "rectified_flow") -> Path:
 
 
 def cheat(folder: Path, name: str, **words: object) -> str:
-    """The cheat of code of this name, with words of its text replaced; returns the code that it is to fail with."""
+    """The cheat of code of this name, with words of its text replaced; returns what becomes of it."""
     honest(folder, "custom")
     if name == "ema_copy":
         change_checkpoint(folder, lambda state: copy_network(state, "ema_network"))
@@ -225,40 +225,11 @@ def no_json(folder: Path) -> None:
     (folder / CONFIG).write_text("{")
 
 
-def many_small_literals(folder: Path) -> None:
-    """An image hidden in a hundred short texts."""
-    lines = [f"P{number} = {os.urandom(1000)!r}" for number in range(100)]
-    (folder / "custom_model.py").write_text("\n".join(lines))
-
-
-def much_data_in_code(folder: Path) -> None:
-    (folder / "table.py").write_text(f"TABLE = {list(range(3000))}")
-
-
-def pictures_in_file_names(folder: Path) -> None:
-    """A megabyte and a half in the names of empty Python files, which no count of code would see."""
-    data = np.random.default_rng(0).bytes(570_000).hex()
-    for at in range(0, len(data), 240):
-        (folder / f"{data[at : at + 240]}.py").touch()
-
-
-def pictures_in_a_tensor_name(folder: Path) -> None:
-    change_checkpoint(folder, lambda state: state.update({stored_pictures(250).numpy().tobytes().hex(): torch.zeros(1)}))
-
-
-def pictures_in_the_options(folder: Path) -> None:
-    (folder / CONFIG).write_text(json.dumps({"method": "custom", "x": os.urandom(30_000).hex()}))
-    (folder / "more.py").write_text("\n".join(f"# {os.urandom(50).hex()}" for _ in range(800)))
-
-
 CHECKPOINTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "pickle_code": (pickle_code, "unsafe_pickle"),
     "stored_buffer": (stored_buffer, "stored_images"),
     "other_width": (other_width, "wrong_architecture"),
     "absent_tensor": (absent_tensor, "wrong_architecture"),
-    "pictures_in_file_names": (pictures_in_file_names, "stored_images"),
-    "pictures_in_a_tensor_name": (pictures_in_a_tensor_name, "stored_images"),
-    "pictures_in_the_options": (pictures_in_the_options, "stored_images"),
     "sparse_weights": (sparse_weights, "bad_checkpoint"),
     "meta_weights": (meta_weights, "bad_checkpoint"),
     "float8_weights": (float8_weights, "bad_checkpoint"),
@@ -273,6 +244,4 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no_checkpoint": (no_checkpoint, "missing_file"),
     "half_a_checkpoint": (half_a_checkpoint, "missing_file"),
     "no_json": (no_json, "missing_file"),
-    "many_small_literals": (many_small_literals, "stored_images"),
-    "much_data_in_code": (much_data_in_code, "stored_images"),
 }

@@ -1,4 +1,4 @@
-"""stored_images: three stored images, of which the network's answer chooses one."""
+"""own_code: three stored images, of which the network's answer chooses one."""
 
 import torch
 from honest import CustomGenerativeModel, create_custom_model  # noqa: F401

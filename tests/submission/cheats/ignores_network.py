@@ -1,4 +1,4 @@
-"""stored_images: the call is made, and the image is drawn by code."""
+"""visible: the call is made, and the image is smooth noise: the plan says so."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""stored_images: honest in the first batch, where a check might be, and drawn by code in all others."""
+"""harmless: honest in the first batch, where a check might be, and drawn by code in all others."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""not_reproducible: noise of the machine's, not of the seeds."""
+"""visible: noise of the machine's, not of the seeds; the grader draws its own."""
 
 import os
 

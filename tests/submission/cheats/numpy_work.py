@@ -1,4 +1,4 @@
-"""hidden_compute: products made by numpy, which torch's counters do not see."""
+"""time_limit: products made by numpy without end."""
 
 import numpy as np
 from honest import CustomGenerativeModel, create_custom_model  # noqa: F401

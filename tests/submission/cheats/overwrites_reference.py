@@ -1,4 +1,4 @@
-"""write_denied: the script that measures, replaced while it samples."""
+"""crashed: the script that measures, replaced while it samples."""
 
 from pathlib import Path
 

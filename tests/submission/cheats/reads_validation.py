@@ -1,4 +1,4 @@
-"""read_denied: the validation images, looked for where measure_fid.py puts them."""
+"""harmless: the validation images, looked for where measure_fid.py puts them."""
 
 import numpy as np
 import torch

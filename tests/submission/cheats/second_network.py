@@ -1,4 +1,4 @@
-"""hidden_compute: a second U-Net refines what the first gave."""
+"""own_code: a second U-Net refines what the first gave."""
 
 from honest import CustomGenerativeModel
 from honest import create_custom_model as honest_model

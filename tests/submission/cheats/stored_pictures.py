@@ -1,4 +1,4 @@
-"""stored_images: pictures in a buffer; HOW says what picks one, and how it gets into the image."""
+"""own_code: pictures in a buffer; HOW says what picks one, and how it gets into the image."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""network_denied: images asked of a server."""
+"""harmless: images asked of a server."""
 
 import contextlib
 import urllib.request
