@@ -25,7 +25,7 @@ KINDS = {
     "training": [(Trainer, "run")],
     "Inception": [(Inception, "forward")],
     "sandbox starts": [(Broker, "_start")],
-    "sandbox calls": [(Broker, "sample")],
+    "sandbox calls": [(Broker, "sample"), (Broker, "record")],
     "processes": [
         (subprocess.Popen, "communicate"),
         (subprocess.Popen, "wait"),

@@ -140,7 +140,10 @@ def test_no_call_before_sampling():
     [
         (plans(), "plans of different numbers of calls, or none"),
         (plans(b"{"), "a plan that is no JSON"),
-        (plans(json.dumps(plan(shape=[3, 64, 64])).encode()), "draws (3, 3, 16, 16)|the result: no images"),
+        (
+            plans(json.dumps(plan(shape=[3, 64, 64])).encode()),
+            "a call on (3, 3, 16, 16), expected whole batches of (3, 64, 64)",
+        ),
         (message({"kind": "unrecorded", "text": "a\x1b[31m line"}), "a?[31m line"),
     ],
     ids=["none", "no JSON", "another shape", "unrecorded"],
@@ -148,7 +151,7 @@ def test_no_call_before_sampling():
 def test_plans_that_are_none(data, reason):
     with pytest.raises(NoPlan) as caught:
         broker_of(data).record(1)
-    assert any(part in str(caught.value) for part in reason.split("|")) and str(caught.value).isprintable()
+    assert reason in str(caught.value) and str(caught.value).isprintable()
 
 
 def test_forged_results_of_a_recording():
