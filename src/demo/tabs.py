@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from src.common.arithmetic import arithmetic
+from src.common.cli import UserError
 from src.demo import distillation, history, pictures, samples, sources
 from src.demo.distillation import Wanted
 from src.demo.page import ASKS, CLASSES, COUNT, NFE, SEED, Known, Page, choice, load_model
@@ -57,6 +59,18 @@ def show_samples(page: Page) -> None:
     else:
         page.show([array], [f"NFE {page.nfe}"])
     page.offer(f"nfe{page.nfe}", pictures.grid(page.loaded.challenge, array, f"NFE {page.nfe}"))
+    if st.toggle("The sampler as arithmetic", key=choice("arithmetic", False)):
+        first, *lines = arithmetic_of(str(page.loaded.checkpoint), sources.version(page.loaded.checkpoint), page.nfe)
+        st.caption(f"{first}; without guidance")
+        st.code("\n".join(lines), language=None, wrap_lines=True)
+
+
+@st.cache_data(max_entries=20, show_spinner="recording what sample() does")
+def arithmetic_of(checkpoint: str, version: tuple[int, ...], nfe: int) -> list[str]:
+    try:
+        return arithmetic(checkpoint, nfe)
+    except UserError as error:
+        return ["no plan", str(error)]
 
 
 @tab("From noise to image", asks=(SEED, COUNT, CLASSES))

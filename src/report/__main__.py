@@ -26,6 +26,7 @@ def make_parser() -> Parser:
         "--samples", type=Path, help="folder of folders nfe=K, if not what was measured, RUN/samples or ./samples"
     )
     parser.add_argument("--previews", type=Path, help="folder of step_NNNNNNN.png, if not RUN/previews")
+    parser.add_argument("--plan", action="store_true", help="the draft shows the sampler as arithmetic, at the largest NFE")
     parser.add_argument("--check", metavar="PDF", type=Path, help="only check this PDF")
     return parser
 
@@ -38,21 +39,25 @@ def main() -> None:
     if args.check:
         pdf, problems = args.check, check_writeup(args.check)
     else:
-        pdf, problems = make(Run.of(args.run).folder, args.metrics, args.samples, args.previews)
+        pdf, problems = make(Run.of(args.run).folder, args.metrics, args.samples, args.previews, args.plan)
     if problems:
         raise UserError(f"{pdf}: {len(problems)} to mend: {'; '.join(problems)}")
     print(f"{pdf}: nothing is missing")
 
 
-def make(run_dir: Path, metrics: list[Path] | None, samples: Path | None, previews: Path | None) -> tuple[Path, list[str]]:
+def make(
+    run_dir: Path, metrics: list[Path] | None, samples: Path | None, previews: Path | None, plan: bool = False
+) -> tuple[Path, list[str]]:
     """Write writeup.md, unless there is one, and writeup.pdf into the run's folder; the PDF's path and what is wrong with it.
+
+    plan: whether a new writeup.md shows the sampler as arithmetic.
 
     Raises UserError where the PDF cannot be made at all.
     """
     run = read_run(run_dir, metrics, samples, previews)
     source, pdf = run_dir / "writeup.md", run_dir / "writeup.pdf"
     if not source.exists():
-        text = draft(run)
+        text = draft(run, plan)
         with write_whole(source) as partial:
             partial.write_text(text, encoding="utf-8")
         print(f"{source} written: edit it, then give the same command again")

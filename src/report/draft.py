@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import custom_model
+from src.common.arithmetic import arithmetic
 from src.common.checkpoints import MODEL_CONFIG
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
@@ -156,8 +157,17 @@ def references_text(run: Writeup, cls: type) -> str:
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
 
 
-def draft(run: Writeup) -> str:
-    """writeup.md as it is first written. Raises UserError where the run's method is not in this copy of the kit."""
+def plan_text(run: Writeup) -> str:
+    """The sampler as arithmetic, at the largest NFE of the challenge. Raises UserError where no plan can hold it."""
+    first, *lines = arithmetic(run.folder, max(run.challenge.nfe))
+    return "\n".join([f"\nThe sampler ({first}):\n", *(f"- `{line}`" for line in lines), ""])
+
+
+def draft(run: Writeup, plan: bool = False) -> str:
+    """writeup.md as it is first written; plan: whether it shows the sampler as arithmetic.
+
+    Raises UserError where the run's method is not in this copy of the kit, or no plan can hold its sampler.
+    """
     cls, name = find_method(run.folder / MODEL_CONFIG), run.model.get("method", "custom")
     paper, description = own_text(cls)
     return f"""# Few-step image generation: {name.replace("_", " ")}
@@ -171,7 +181,7 @@ Authors: [[names of the authors]]
 {description}
 
 It follows: {paper}
-
+{plan_text(run) if plan else ""}
 ## Training
 
 {training_text(run)}

@@ -196,7 +196,7 @@ def plan(submission: Submission) -> str:
             for nfe in challenge.nfe:
                 try:
                     plan = broker.record(nfe).shown
-                    found.append(f"NFE {nfe}: {plan.calls} calls, {plan.operations} operations, {plan.numbers} numbers")
+                    found.append(f"NFE {nfe}: {plan.summary}")
                 except NoPlan as error:
                     own.append(f"NFE {nfe}: {error}")
                 except Failed as error:

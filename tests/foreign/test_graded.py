@@ -84,7 +84,7 @@ def test_check_passes_a_foreign_hand_in(name, tmp_path):
     assert [result.name for result in failed] == []
     assert results["imports"].verdict == "note" and "torch_xla" in results["imports"].found
     assert results["training starts"].verdict == "note"
-    assert "NFE 4: 4 calls" in results["plan"].found
+    assert "NFE 4: 4 network calls" in results["plan"].found
 
 
 @pytest.mark.slow

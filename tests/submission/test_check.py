@@ -54,7 +54,7 @@ def test_an_honest_submission_passes(honest, tmp_path):
     names = [name for name in check.CHECKS if name != "write-up"]
     results = found(honest, tmp_path, *names)
     assert [result.name for result in results.values() if result.todo] == []
-    assert "NFE 1: 1 calls, 2 operations, 2 numbers; NFE 2: 2 calls" in results["plan"].found
+    assert "NFE 1: 1 network call, 2 operations, 2 numbers; NFE 2: 2 network calls" in results["plan"].found
     assert "2 images at NFE 1, 2, 4" in results["sampling"].found
 
 

@@ -62,5 +62,5 @@ def main(argv: Sequence[str]) -> None:
         except (NotRecorded, BadPlan) as error:
             raise UserError(f"NFE {nfe}: no plan: {error}") from None
         more = f"; for {plan.batch} images" if plan.batch else ""
-        print(f"NFE {nfe}: {plan.calls} network calls, {plan.operations} operations, {plan.numbers} numbers{more}")
+        print(f"NFE {nfe}: {plan.summary}{more}")
         print("\n".join(f"  {line}" for line in lines(plan)))

@@ -86,6 +86,12 @@ class Plan:
         """Steps that are neither draws nor calls."""
         return sum(step.op not in ("draw", "network", "labels") for step in self.steps)
 
+    @property
+    def summary(self) -> str:
+        """In words: 4 network calls, 25 operations, 12 numbers."""
+        counts = {"network call": self.calls, "operation": self.operations, "number": self.numbers}
+        return ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())
+
     @cached_property
     def numbers(self) -> int:
         """Different constants."""

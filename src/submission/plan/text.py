@@ -6,98 +6,90 @@ from .operations import Plan, Step
 
 INFIX = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2), "div": ("/", 2), "pow": ("**", 4)}
 INFIX |= {"lt": ("<", 0), "le": ("<=", 0), "gt": (">", 0), "ge": (">=", 0), "eq": ("==", 0), "ne": ("!=", 0)}
-SILENT = {"detach", "alias", "clone", "lift_fresh", "expand", "constant", "contiguous"}  # change no value
+SILENT = {"detach", "alias", "clone", "lift_fresh", "expand", "constant"}  # change no value
 SIZES = {"view", "_unsafe_view", "reshape", "_reshape_alias"}
+SEVERAL = {"split", "split_with_sizes", "chunk", "unbind"}  # give more than one tensor
+NAMES = {"draw": "noise", "network": "y", "labels": "labels"}
 WIDTH = 110  # a longer line is taken apart
-ATOM = 9
+ATOM = 9  # how tightly a name, a number or a call of a function holds together
+END = 2**63 - 1
 
 
 def lines(plan: Plan) -> list[str]:
     """The plan, line by line; the last one says which value the images are."""
-    return _Text(plan).lines
-
-
-class _Text:
-    def __init__(self, plan: Plan):
-        self.plan, self.lines = plan, []
-        self.names: dict[tuple[int, int], tuple[str, int]] = {}  # step and output -> text, and how tightly it holds
-        uses: dict[int, int] = {}
-        for step in plan.steps:
-            for number in _used([step.args, list(step.kwargs.values())]):
-                uses[number] = uses.get(number, 0) + 1
-        for number, step in enumerate(plan.steps):
-            text, holds = self.written(step)
-            if step.op == "ask":
-                self.lines.append(text)
-                continue
-            kept = step.op not in ("draw", "network", "labels") and step.name not in ("split", "chunk", "unbind")
-            if kept and (holds == ATOM or (uses.get(number, 0) == 1 and len(text) < WIDTH)):
-                self.names[number, 0] = (text, holds)
-                continue
-            name = {"draw": "noise", "network": "y", "labels": "labels"}.get(step.op, "x") + str(len(self.lines))
-            self.lines.append(f"{name} = {text}")
-            self.names[number, 0] = (name, ATOM)
-        images, _ = self.value(plan.result)
-        self.lines.append(f"images = {images}")
-
-    def written(self, step: Step) -> tuple[str, int]:
-        args, name = step.args, step.name
-        values = [self.value(each) for each in args]
-        if step.op == "draw":
-            law, shape, _, low, high = args[:5]
-            spread = "" if (low, high) == (0, 1) else f", {_number(low)}, {_number(high)}"
-            return f"{law}({_sizes(shape)}{spread})", ATOM - 1
-        if step.op == "network":
-            given = [values[1][0], *(f"{key}={self.value(each)[0]}" for key, each in step.kwargs.items() if key != "precision")]
-            return f"{args[0].rstrip('.') or 'network'}({', '.join(given)})", ATOM - 1
-        if step.op == "labels":
-            return "the classes asked for", ATOM
+    found: list[str] = []
+    names: dict[int, tuple[str, int]] = {}  # step -> its text, and how tightly it holds
+    uses = [number for step in plan.steps for number in _used([step.args, list(step.kwargs.values())])] + [plan.result["step"]]
+    for number, step in enumerate(plan.steps):
+        text, holds = _written(step, plan, names)
+        inline = step.op not in NAMES and step.name not in SEVERAL
         if step.op == "ask":
-            what = (
-                f"any {self.value(args[1][0])[0]}" if len(args[1]) == 1 else ", ".join(self.value(each)[0] for each in args[1])
-            )
-            return f"stop unless ({what.removeprefix('any ')}) is {args[2]}", 0
-        if name in SILENT:
-            return values[0]
-        if name == "_to_copy":
-            dtype = step.kwargs.get("dtype", {}).get("dtype")
-            return (f"{dtype}({values[0][0]})", ATOM - 1) if dtype else values[0]
-        if name in SIZES:
-            return f"{_held(values[0], ATOM)}.view({_sizes(args[1])})", ATOM - 1
-        if name in INFIX and len(args) >= 2:
-            sign, holds = INFIX[name]
-            scale = step.kwargs.get("alpha", args[2] if len(args) > 2 and name in ("add", "sub") else 1)
-            other = values[1] if scale == 1 else (f"{_number(scale)} * {_held(values[1], 2)}", 2)
-            return f"{_held(values[0], holds)} {sign} {_held(other, holds + (sign in '-/**'))}", holds
-        if name == "rsub":
-            return f"{_held(values[1], 1)} - {_held(values[0], 2)}", 1
-        if name == "neg":
-            return f"-{_held(values[0], 3)}", 3
-        if step.op == "get":
-            return f"{_held(values[0], ATOM)}[{_index(args[1])}]", ATOM - 1
-        if step.op == "put":
-            return f"{values[0][0]} with [{_index(args[2])}] = {values[1][0]}", 0
-        more = [
-            f"{key}={self.value(each)[0]}"
-            for key, each in step.kwargs.items()
-            if not isinstance(each, dict) or "format" not in each
-        ]
-        return f"{name.strip('_')}({', '.join([*(text for text, _ in values), *more])})", ATOM - 1
+            found.append(text)
+        elif inline and ((step.name in SILENT and holds == ATOM) or (uses.count(number) == 1 and len(text) < WIDTH)):
+            names[number] = (text, holds)
+        elif number in uses or not inline:
+            names[number] = (NAMES.get(step.op, "x") + str(len(found)), ATOM)
+            found.append(f"{names[number][0]} = {text}")
+    return [*found, f"images = {_value(plan.result, plan, names)[0]}"]
 
-    def value(self, value: Any) -> tuple[str, int]:
-        if isinstance(value, list):
-            return f"[{', '.join(self.value(each)[0] for each in value)}]", ATOM
-        if not isinstance(value, dict):
-            return (_number(value), 3 if isinstance(value, (int, float)) and value < 0 else ATOM)
-        if "step" in value:
-            text, holds = self.names.get((value["step"], 0), ("?", ATOM))
-            several = self.plan.steps[value["step"]].name in ("split", "split_with_sizes", "chunk", "unbind")
-            return (f"{text}[{value.get('out', 0)}]", ATOM) if several else (text, holds)
-        if "tensor" in value:
-            shown = [_number(each) for each in value["values"][:12]]
-            more = f", ... ({len(value['values'])} numbers)" if len(value["values"]) > 12 else ""
-            return (shown[0], ATOM) if len(value["values"]) == 1 else (f"[{', '.join(shown)}{more}]", ATOM)
-        return _number(value), ATOM
+
+def _written(step: Step, plan: Plan, names: dict[int, tuple[str, int]]) -> tuple[str, int]:
+    args, name = step.args, step.name
+    values = [_value(each, plan, names) for each in args]
+    texts = [text for text, _ in values]
+    options = [f"{key}={_value(each, plan, names)[0]}" for key, each in step.kwargs.items() if _shown(key, each)]
+    if step.op == "draw":
+        spread = "" if args[3:5] == [0, 1] else f", {texts[3]}, {texts[4]}"
+        return f"{args[0]}({texts[1][1:-1]}{spread})", ATOM
+    if step.op == "network":
+        return f"{args[0].rstrip('.') or 'network'}({', '.join([texts[1], *options])})", ATOM
+    if step.op == "labels":
+        return "the classes asked for", ATOM
+    if step.op == "ask":
+        what = ", ".join(_value(each, plan, names)[0] for each in args[1])
+        return f"stop unless {what} is {args[2]}", 0
+    if name in SILENT:
+        return values[0]
+    if name == "_to_copy":
+        dtype = step.kwargs.get("dtype", {}).get("dtype")
+        return (f"{dtype}({texts[0]})", ATOM) if dtype else values[0]
+    if name in SIZES:
+        return f"{_held(values[0], ATOM)}.view({texts[1][1:-1]})", ATOM
+    if name in INFIX and len(values) > 1:
+        sign, holds = INFIX[name]
+        scale = step.kwargs.get("alpha", args[2] if len(args) > 2 and name in ("add", "sub") else 1)
+        other = values[1] if scale == 1 else (f"{_number(scale)} * {_held(values[1], 3)}", 2)
+        return f"{_held(values[0], holds)} {sign} {_held(other, holds + (sign in '-/**'))}", holds
+    if name == "rsub":
+        return f"{_held(values[1], 1)} - {_held(values[0], 2)}", 1
+    if name == "neg":
+        return f"-{_held(values[0], 3)}", 3
+    if name == "select" or (name == "slice" and len(args) > 2):
+        part = texts[2] if name == "select" else _range([*args[2:], *[END, 1][len(args) - 3 :]])
+        return f"{_held(values[0], ATOM)}[{', '.join([*[':'] * args[1], part])}]", ATOM
+    if step.op == "get":
+        return f"{_held(values[0], ATOM)}[{', '.join(map(_range, args[1]))}]", ATOM
+    if step.op == "put":
+        return f"{texts[0]} with [{', '.join(map(_range, args[2]))}] = {texts[1]}", 0
+    return f"{name.strip('_')}({', '.join([*texts, *options])})", ATOM
+
+
+def _shown(key: str, value: Any) -> bool:
+    return key not in ("precision", "implicit") and not (isinstance(value, dict) and "format" in value)
+
+
+def _value(value: Any, plan: Plan, names: dict[int, tuple[str, int]]) -> tuple[str, int]:
+    if isinstance(value, list):
+        return f"[{', '.join(_value(each, plan, names)[0] for each in value)}]", ATOM
+    if isinstance(value, dict) and "step" in value:
+        text, holds = names.get(value["step"], ("?", ATOM))
+        return (f"{text}[{value.get('out', 0)}]", ATOM) if plan.steps[value["step"]].name in SEVERAL else (text, holds)
+    if isinstance(value, dict) and "tensor" in value:
+        values = [_number(each) for each in value["values"]]
+        more = f", ... ({len(values)} numbers)" if len(values) > 12 else ""
+        return (values[0] if len(values) == 1 else f"[{', '.join(values[:12])}{more}]", 3 if values[0][:1] == "-" else ATOM)
+    text = _number(value)
+    return text, 3 if text[:1] == "-" else ATOM
 
 
 def _held(value: tuple[str, int], holds: int) -> str:
@@ -106,23 +98,17 @@ def _held(value: tuple[str, int], holds: int) -> str:
 
 def _number(value: Any) -> str:
     if isinstance(value, dict):
-        if "batch" in value:
-            return "B" if value["batch"] == 1 else f"{value['batch']}B"
-        return str(next(iter(value.values())))
+        batch = value.get("batch")
+        return ("B" if batch == 1 else f"{batch}B") if batch else str(next(iter(value.values())))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _sizes(values: list[Any]) -> str:
-    return ", ".join(map(_number, values))
-
-
-def _index(index: list[Any]) -> str:
-    def part(each: Any) -> str:
-        if not isinstance(each, list):
-            return _number(each)
-        return f"{_number(each[0])}:{_number(each[1])}" + (f":{_number(each[2])}" if each[2] != 1 else "")
-
-    return ", ".join(map(part, index))
+def _range(each: Any) -> str:
+    """A part of a dimension: a number, or [start, stop, step]."""
+    if not isinstance(each, list):
+        return _number(each)
+    start, stop, step = (_number(part) for part in each)
+    return f"{start if start != '0' else ''}:{stop if stop != str(END) else ''}" + (f":{step}" if step != "1" else "")
 
 
 def _used(value: Any) -> list[int]:
