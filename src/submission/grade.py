@@ -106,6 +106,7 @@ def main(argv: Sequence[str]) -> None:
         precision=args.precision,
         public_seed=None if args.skip_public else COURSE_SEED,
         inception=args.inception and str(Path(args.inception).resolve()),
+        data_root=str(Path(args.data_root).resolve()) if Path(args.data_root).exists() else None,
     )
     jobs = [Job(one.team, one.path, args.out.resolve(), seed_file, settings, one.remarks) for one in found]
     waiting = [job for job in jobs if args.again or not has_result(job)]

@@ -10,12 +10,14 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from src.challenges import Challenge
 from src.common.classes import labels_in_turn
 from src.common.devices import resolve_device, resolve_precision
 from src.common.files import write_whole
@@ -24,6 +26,7 @@ from src.common.images import contact_sheet, to_uint8
 from src.common.networks import takes_condition
 from src.common.noise import image_seeds
 from src.common.sampling import fitting_batch_size
+from src.evaluation.neighbours import nearest
 from src.runs import nfe_name
 from src.submission import audit
 from src.submission.broker import COURSE_SEED, Broker, Model, NoPlan, Plans, checked, run_plan
@@ -246,12 +249,22 @@ def flop_of(model: Model, settings: Settings) -> int:
 
 
 def write_sheet(job: Job, nfe: int, images: np.ndarray) -> Path:
-    """A picture of the first images in the team's folder."""
+    """A picture of the first images in the team's folder; below them the training images that are nearest to those of the last
+    row, where these are at hand."""
     rows, columns = SHEET
     columns = min(columns, len(images))
     chosen = images[: rows * columns]
     lines = [chosen[first : first + columns] for first in range(0, len(chosen) - columns + 1, columns)]
+    if job.settings.data_root:
+        training = load_training(job.settings.task, job.settings.data_root)
+        lines.append(training[nearest(*(part.reshape(len(part), -1) for part in (lines[-1], training)))[0]])
     path = job.folder / f"{nfe_name(nfe)}.png"
     with write_whole(path) as partial:
         contact_sheet(lines, [""] * len(lines), scale=1).save(partial, format="PNG")
     return path
+
+
+@lru_cache(maxsize=1)
+def load_training(challenge: Challenge, root: str) -> np.ndarray:
+    """The training images, uint8 (T, C, H, W), once for all NFEs. Raises UserError where they cannot be read."""
+    return challenge.load("train", root)[0]

@@ -27,6 +27,7 @@ class Settings:
 
     challenge: its name. network: options of its network; none are the challenge's own. public_seed: that of the course's
     script, whose images are graded beside the secret ones and have to be no better than they are; None leaves it out.
+    data_root: of the training images, of which the nearest are shown; None where they are not at hand.
     """
 
     reference_dir: str
@@ -39,6 +40,7 @@ class Settings:
     precision: str = "auto"
     public_seed: int | None = 42
     inception: str | None = None
+    data_root: str | None = None
     network: dict[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
 
@@ -172,5 +174,9 @@ def run_seed(secret: int, nfe: int, index: int) -> int:
 
 def settings_key(job: Job) -> str:
     """Equal for equal settings and secret, whichever of its GPUs is used: a result with another key is not of this board."""
-    values = asdict(job.settings) | {"device": job.settings.device.partition(":")[0], "secret": read_secret(job.seed_file)}
+    values = (
+        asdict(job.settings)
+        | {"device": job.settings.device.partition(":")[0], "secret": read_secret(job.seed_file)}
+        | {"data_root": None}
+    )
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
