@@ -174,9 +174,6 @@ def run_seed(secret: int, nfe: int, index: int) -> int:
 
 def settings_key(job: Job) -> str:
     """Equal for equal settings and secret, whichever of its GPUs is used: a result with another key is not of this board."""
-    values = (
-        asdict(job.settings)
-        | {"device": job.settings.device.partition(":")[0], "secret": read_secret(job.seed_file)}
-        | {"data_root": None}
-    )
+    known = {"device": job.settings.device.partition(":")[0], "data_root": None, "secret": read_secret(job.seed_file)}
+    values = asdict(job.settings) | known
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
