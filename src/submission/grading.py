@@ -222,12 +222,13 @@ def record(model: Model, settings: Settings) -> dict[int, Sampler]:
         with Broker(model, settings.limits, settings.task) as broker:
             draws = draws or CourseDraws(broker.random_states, COURSE_SEED, model.device)
             while waiting:
+                earlier = settings.nfe[: -len(waiting)]  # the course's script draws theirs first
                 sampler = samplers[waiting.pop(0)]
                 sampler.method = broker.method
                 try:
                     sampler.plan = broker.record(sampler.nfe, dtype, sizes)
                     sampler.course = sampler.plan if dtype == torch.float32 else broker.record(sampler.nfe, sizes=sizes)
-                    sampler.draws = draws
+                    sampler.draws = draws if all(samplers[nfe].draws for nfe in earlier) else None
                 except NoPlan as error:
                     sampler.plan, sampler.own_code = None, str(error)
                 except Failed as error:

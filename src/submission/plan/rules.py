@@ -29,6 +29,8 @@ from .operations import (
 )
 from .replay import apply, as_index, resolve
 
+RESHAPES = {"view", "_unsafe_view", "reshape", "_reshape_alias"}
+UNMOVED = {"clone", "detach", "alias", "lift_fresh"}
 NONE, SEVERAL = -1, -2  # rows of what depends on no image, and of what depends on more than one
 FACTOR = 1 << 20  # channels told apart by a cut or a write count in steps of it
 
@@ -48,9 +50,9 @@ class Marks:
     fixed: torch.Tensor | None = None
     past: dict[int, str] = field(default_factory=dict)
 
-    def each(self, change: Any) -> "Marks":
-        """The marks of what a change of shape gives, without `like`."""
-        return Marks(change(self.rows), change(self.places), change(self.channels), self.like)
+    def each(self, change: Any, like: torch.Tensor | None = None) -> "Marks":
+        """The marks of what a change of shape gives."""
+        return Marks(change(self.rows), change(self.places), change(self.channels), self.like if like is None else like)
 
 
 def check(plan: Plan, batch: int) -> int:
@@ -101,7 +103,7 @@ class _Rules:
         by_rows = any(each.rows.ndim and _varies(each.rows, 0) for each in both)  # so that its first dimension is the batch
         told = json.dumps(_without_rows(step, by_rows), sort_keys=True)
         for place, each in enumerate(results):
-            for row in each.rows.unique().tolist() if isinstance(each, Marks) and each.fixed is None else ():
+            for row in _thin(each.rows).unique().tolist() if isinstance(each, Marks) and each.fixed is None else ():
                 if step.op == "put" and args[1].past and row not in args[1].past:
                     each.past[row] = args[0].past.get(row, "")  # another row was written to
                     continue
@@ -123,7 +125,7 @@ class _Rules:
             return value
         if value.numel() > self.most:
             raise self.bad("a constant that is too large")
-        none = torch.full(value.shape, NONE)
+        none = torch.tensor(NONE).expand(value.shape)
         return Marks(none, none, none, value.to("meta"), value)
 
     # ----------------------------------------------------------------------------------------------------------- steps
@@ -182,7 +184,7 @@ class _Rules:
             pixels = torch.Size(self.plan.shape[1:]).numel() if size == whole else 1 if size <= CHANNELS else size
         index = torch.arange(size)
         parts = [(index // max(pixels, 1)), index % max(pixels, 1)]
-        return tuple(part.reshape(like.shape[1:]).expand(like.shape).contiguous() for part in parts)
+        return tuple(_narrow(part.reshape(like.shape[1:])).expand(like.shape) for part in parts)
 
     def as_image(self, value: Marks) -> Marks:
         """A constant that is to be written into: it is laid out as an image, and must not differ from place to place."""
@@ -213,12 +215,13 @@ class _Rules:
 
     def whole_batch(self, value: Marks, what: str) -> None:
         """Every row is of its own image, in the order of the batch, as often as there are copies."""
-        if (value.rows == SEVERAL).any():
+        if (_thin(value.rows) == SEVERAL).any():
             raise BadPlan(
                 f"{self.mixed}: mixes images of the batch; each image is to be made from its own noise and answers alone"
             )
-        wanted = _spread(torch.arange(value.rows.shape[0]) % self.batch, value.rows)
-        if ((value.rows != wanted) & (value.rows != NONE)).any():
+        rows = _thin(value.rows)
+        wanted = (torch.arange(value.rows.shape[0]) % self.batch).reshape(-1, *[1] * (rows.ndim - 1))
+        if ((rows != wanted) & (rows != NONE)).any():
             raise self.bad(f"{what} are not in the order of the batch")
 
     # ------------------------------------------------------------------------------------------------------- operations
@@ -227,11 +230,11 @@ class _Rules:
         live = [each for each in given if each.fixed is None]
         spread = [each.each(lambda marks: marks.expand(like.shape)) for each in live]
         rows = self.together([each.rows for each in spread])
-        places, channels = spread[0].places, spread[0].channels
+        places, channels = (_thin(part) for part in (spread[0].places, spread[0].channels))
         for each in spread[1:]:
-            places = torch.where(places == NONE, each.places, places)
-            channels = torch.where(channels == NONE, each.channels, channels)
-        found = Marks(rows, places, channels, like)
+            places = torch.where(places == NONE, _thin(each.places), places)
+            channels = torch.where(channels == NONE, _thin(each.channels), channels)
+        found = Marks(*(part.expand(like.shape) for part in (rows, places, channels)), like)
         for each in spread:
             for dim in range(like.ndim):
                 told_apart = _varies(each.channels, dim) and not _varies(each.places, dim)
@@ -262,14 +265,14 @@ class _Rules:
 
     def together(self, rows: list[torch.Tensor]) -> torch.Tensor:
         """The rows of what is made of values of these rows."""
-        found = rows[0]
-        for other in rows[1:]:
+        found = _thin(rows[0])
+        for other in map(_thin, rows[1:]):
             same = (found == other) | (other == NONE)
             found = torch.where(found == NONE, other, torch.where(same, found, SEVERAL))
         return self.noted(found)
 
     def noted(self, rows: torch.Tensor) -> torch.Tensor:
-        if not self.mixed and (rows == SEVERAL).any():
+        if not self.mixed and (_thin(rows) == SEVERAL).any():
             self.mixed = self.where
         return rows
 
@@ -280,7 +283,9 @@ class _Rules:
             if fixed is not None and any(_varies(fixed, dim) for dim in range(fixed.ndim)):
                 raise self.bad("a constant of several values is moved")
         kwargs = {key: value for key, value in kwargs.items() if not isinstance(value, torch.dtype)}
-        parts = [apply(step.op, _pick(args, kind), _pick(kwargs, kind)) for kind in ("rows", "places", "channels")]
+        if step.name in UNMOVED:
+            return args[0].each(lambda marks: marks, like)
+        parts = [self.moved(step.op, _pick(args, kind), _pick(kwargs, kind)) for kind in ("rows", "places", "channels")]
         if not isinstance(like, (list, tuple)):
             results = [Marks(*parts, like)]
         else:
@@ -291,6 +296,12 @@ class _Rules:
             dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % like.ndim
             results[0].channels = results[0].channels + FACTOR * _along(like.shape[dim], like.ndim - dim - 1)
         return results if isinstance(like, (list, tuple)) else results[0]
+
+    def moved(self, op: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if op.partition(".")[0] in RESHAPES:  # whether the tensor can be seen so was asked of `like`
+            op, args = "reshape.default", args[:2]
+        found = apply(op, args, kwargs)
+        return [_narrow(each) for each in found] if isinstance(found, (list, tuple)) else _narrow(found)
 
     def cut(self, step: Step, args: list[Any], kwargs: dict[str, Any], results: list[Marks]) -> None:
         """Refuse what tells places of an image apart. Parts that were put together are other channels."""
@@ -359,10 +370,8 @@ class _Rules:
             raise self.bad("computes with constants alone")
         dims = [dims] if isinstance(dims, int) else dims
         dims = [dim % max(x.rows.ndim, 1) for dim in dims] if dims else list(range(x.rows.ndim))
-        rows = x.rows.amax(dim=dims, keepdim=True) if dims else x.rows
-        mixed = ((x.rows != rows) & (x.rows != NONE)).to(torch.int8)
-        rows = torch.where((mixed.amax(dim=dims, keepdim=True) if dims else mixed) > 0, SEVERAL, rows)
-        parts = [self.noted(rows), *(part.amax(dim=dims, keepdim=True) if dims else part for part in (x.places, x.channels))]
+        parts = [self.noted(self.over(x.rows, dims))]
+        parts += [_thin(part).amax(dim=dims, keepdim=True) if dims else part for part in (x.places, x.channels)]
 
         def shaped(each: torch.Tensor) -> Marks:
             kept = [part if each.ndim == part.ndim else part.squeeze(dims) for part in parts]
@@ -387,11 +396,9 @@ class _Rules:
                 raise self.bad(f"a filter of {height}x{width} pixels, at most {KERNEL} and a quarter of the image are allowed")
         if name == "constant_pad_nd" and (min(args[1]) < 0 or len(args[1]) > 4 or max(args[1]) > KERNEL):
             raise self.bad("a border that cuts, or is wider than a filter")
-        rows = x.rows.flatten(1).amax(dim=1)
-        if ((x.rows != _spread(rows, x.rows)) & (x.rows != NONE)).any():
-            rows = torch.where(((x.rows != _spread(rows, x.rows)) & (x.rows != NONE)).flatten(1).any(dim=1), SEVERAL, rows)
+        rows = self.noted(self.over(x.rows, [1, 2, 3])).expand(first.shape)
         channels, places = self.laid_out(first)
-        found = Marks(self.noted(_spread(rows, first)), places, channels, first)
+        found = Marks(rows, places, channels, first)
         return [found, Marks(found.rows, places, channels, like[1])] if isinstance(like, (list, tuple)) else found
 
     def product(self, args: list[Any], like: torch.Tensor) -> Marks:
@@ -406,19 +413,20 @@ class _Rules:
                     raise self.bad("a matrix of constants that differs from image to image or place to place")
                 if _tells_places(each, dim % each.rows.ndim):
                     raise self.bad("a matrix of constants over the places of an image")
-        inner = [self.over(each.rows, dim) for each, dim in ((a, -1), (b, -2))]
-        rows = self.together([part.expand(like.shape) for part in inner])
+        inner = [self.over(each.rows, [dim]) for each, dim in ((a, -1), (b, -2))]
+        rows = self.together([part.expand(like.shape) for part in inner]).expand(like.shape)
         live, dim = (a, -1) if a.fixed is None else (b, -2)
-        places = live.places.amax(dim=dim, keepdim=True).expand(like.shape)
+        places = _narrow(live.places.amax(dim=dim, keepdim=True)).expand(like.shape)
         index = torch.arange(like.shape[dim])
         channels = index if dim == -1 else index.unsqueeze(1)
         return Marks(rows, places, channels.expand(like.shape), like)
 
-    def over(self, rows: torch.Tensor, dim: int) -> torch.Tensor:
-        """The rows of a sum over a dimension, which is kept."""
-        most = rows.amax(dim=dim, keepdim=True)
-        mixed = ((rows != most) & (rows != NONE)).any(dim=dim, keepdim=True)
-        return torch.where(mixed, SEVERAL, most)
+    def over(self, rows: torch.Tensor, dims: list[int]) -> torch.Tensor:
+        """The rows of a sum over some dimensions, which are kept."""
+        rows = _thin(rows)
+        most = rows.amax(dim=dims, keepdim=True) if dims else rows
+        mixed = ((rows != most) & (rows != NONE)).to(torch.int8)
+        return torch.where((mixed.amax(dim=dims, keepdim=True) if dims else mixed) > 0, SEVERAL, most)
 
 
 # -------------------------------------------------------------------------------------------------------------- parts
@@ -426,20 +434,40 @@ class _Rules:
 
 def _varies(values: torch.Tensor, dim: int) -> bool:
     """Whether values differ along a dimension; nan is nan."""
-    if values.shape[dim] < 2:
+    if values.shape[dim] < 2 or values.stride(dim) == 0:
         return False
+    values = _thin(values)
     first = values.narrow(dim, 0, 1)
     return bool(((values != first) & ~((values != values) & (first != first))).any())
 
 
 def _tells_places(marks: Marks, dim: int) -> bool:
     """Whether a dimension leads from place to place of one image."""
-    size = marks.rows.shape[dim]
-    if size < 2:
+    if not _varies(marks.places, dim):
         return False
-    here, there = ([part.narrow(dim, start, size - 1) for part in (marks.rows, marks.places)] for start in (0, 1))
-    same = (here[0] == there[0]) | (here[0] < 0) | (there[0] < 0)
-    return bool((same & (here[1] != there[1]) & (here[1] >= 0) & (there[1] >= 0)).any())
+    size, rows, places = marks.rows.shape[dim], _thin(marks.rows), _thin(marks.places)
+    here, there = (places.narrow(dim, start, size - 1) for start in (0, 1))
+    moved = (here != there) & (here >= 0) & (there >= 0)
+    if rows.shape[dim] > 1:
+        here, there = (rows.narrow(dim, start, size - 1) for start in (0, 1))
+        moved = moved & ((here == there) | (here < 0) | (there < 0))
+    return bool(moved.any())
+
+
+def _thin(marks: torch.Tensor) -> torch.Tensor:
+    """Marks without what they repeat: of size 1 along each dimension that they are expanded over."""
+    for dim in range(marks.ndim):
+        marks = marks.narrow(dim, 0, 1) if marks.stride(dim) == 0 and marks.shape[dim] > 1 else marks
+    return marks
+
+
+def _narrow(marks: torch.Tensor) -> torch.Tensor:
+    """The same marks, expanded over each dimension that they do not vary along."""
+    shape = marks.shape
+    for dim in range(marks.ndim):
+        if marks.shape[dim] > 1 and not _varies(marks, dim):
+            marks = marks.narrow(dim, 0, 1)
+    return marks.expand(shape)
 
 
 def _along(size: int, after: int) -> torch.Tensor:
