@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from src.common.checkpoints import save_model
+from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.demo import __main__ as starter
 from src.demo import app, distillation, pictures
@@ -167,6 +168,27 @@ def test_every_tab_of_every_model(page, source, monkeypatch):
         assert not test.error, (title, test.error)
         assert title not in TABS[:4] or test.get("download_button"), title
         assert (title == TABS[5] and source == 3) == any("They differ by" in each.value for each in test.markdown)
+
+
+@needs_streamlit
+def test_the_sampler_as_arithmetic(page, monkeypatch):
+    """Under the samples, where it is asked for; what no plan can hold is told in its place."""
+    asked = []
+
+    def arithmetic(checkpoint: str, nfe: int) -> list[str]:
+        asked.append((Path(checkpoint).parent.name, nfe))
+        if len(asked) == 2:
+            raise UserError("a value is asked for (custom_model.py, line 3)")
+        return ["NFE 1: 1 network call", "images = y1"]
+
+    monkeypatch.setattr("src.demo.tabs.arithmetic", arithmetic)
+    test = page()
+    test.session_state["kept_count_mnist"], test.session_state["kept_arithmetic"] = 3, True
+    test.run()
+    assert not test.exception and test.code[0].value == "images = y1" and asked[0][0] == "classes"
+    nfe = test.radio[0]
+    nfe.set_value(nfe.options[1]).run()
+    assert not test.exception and len(asked) == 2 and "line 3" in test.code[0].value
 
 
 OFFERED = {  # of the sidebar, beside the checkpoint, where the model has digits' classes

@@ -366,6 +366,14 @@ def test_early_samples(run):
         cut_sheet(found[64], 60, 60)
 
 
+def test_the_sampler_as_arithmetic_where_it_is_asked_for(run, monkeypatch):
+    told = ["NFE 4: 4 network calls, 8 operations, 6 numbers", "noise0 = normal(B, 3, 64, 64)", "images = noise0 - y1"]
+    monkeypatch.setattr("src.report.draft.arithmetic", lambda folder, nfe: told if (folder, nfe) == (run, 4) else None)
+    text = report.draft(read_run(run), plan=True)
+    assert f"The sampler ({told[0]}):\n\n- `{told[1]}`\n- `{told[2]}`\n" in text
+    assert "The sampler (" not in report.draft(read_run(run))
+
+
 @pytest.mark.slow
 def test_time_of_the_teacher_counts(run):
     """A student's time is its own and that of the runs it comes from, each once; an unknown one is a place to fill in."""
