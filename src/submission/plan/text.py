@@ -7,7 +7,7 @@ from .operations import Plan, Step
 INFIX = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2), "div": ("/", 2), "pow": ("**", 4)}
 INFIX |= {"lt": ("<", 0), "le": ("<=", 0), "gt": (">", 0), "ge": (">=", 0), "eq": ("==", 0), "ne": ("!=", 0)}
 SILENT = {"detach", "alias", "clone", "lift_fresh", "expand", "constant", "contiguous"}  # change no value
-SIZES = {"view", "_unsafe_view", "reshape", "_reshape_alias"}
+SIZES = {"view", "_unsafe_view", "reshape"}
 WIDTH = 110  # a longer line is taken apart
 ATOM = 9
 
