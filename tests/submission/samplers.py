@@ -191,6 +191,8 @@ HONEST = {
     "guidance by cat and chunk": guided,
     "out[i] = x": after(out_i),
     "x[i] and torch.stack": after(lambda x: torch.stack([image.clamp(-1, 1) for image in x])),
+    "torch.stack(list(x))": after(lambda x: torch.stack(list(x))),
+    "torch.cat of parts": after(lambda x: torch.cat(x.split(1)) * 0.9),
     "out[:] = x": after(out_all),
     "out[:, 0] = x": after(out_channels),
     "images one by one": one_by_one,
@@ -409,7 +411,7 @@ REFUSED = {  # name -> the sampler, and what is said of it
     "rows of their own numbers": (after(unequal_rows), "its images are not all made in the same way"),
     "rows mixed in a loop": (after(mixed_rows), "mixes images of the batch"),
     "noise shared by the batch": (after(lambda x: x + torch.randn(1, 3, 16, 16)), "not as much for each image of the batch"),
-    "a number for each row": (after(lambda x: x * torch.arange(len(x)).view(-1, 1, 1, 1)), "differs from call to call"),
+    "a number for each row": (after(lambda x: x * torch.arange(len(x)).view(-1, 1, 1, 1)), "differs from image to image"),
     "x / x.std().item()": (
         inside(lambda x, _: x / x.std().item()),
         r"asked for at .*samplers.py, line \d+, and is computed",
@@ -419,6 +421,10 @@ REFUSED = {  # name -> the sampler, and what is said of it
     "NumPy's sort": (
         inside(lambda x, _: torch.from_numpy(np.sort(x.numpy(), axis=-1)) + x),
         "different values.*samplers.py, line",
+    ),
+    "a linear layer": (
+        after(lambda x: F.linear(x.permute(0, 2, 3, 1).reshape(-1, 3), YCBCR, NUMBERS[:3]).view(-1, 3, 16, 16)),
+        r"samplers.py, line \d+\): addmm.default is not an operation of plans: write x @ w \+ b",
     ),
     "images of nothing": (lambda net, shape, _: torch.zeros(shape), "the images depend on no noise and no answer"),
     "a smaller call": (lambda net, shape, _: net(torch.randn(shape[0], 3, 8, 8), torch.zeros(shape[0])), "a network call on"),

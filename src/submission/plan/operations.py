@@ -52,6 +52,9 @@ OWN = {"draw", "network", "labels", "ask", "get", "put", "constant", "quantile"}
 QUESTIONS = ("_local_scalar_dense", "equal")
 ALLOWED = ELEMENTWISE | MOVES | REDUCTIONS | PLANES | PRODUCTS | {"index_put"}
 
+INSTEAD = {"sort": "torch.quantile or kthvalue", "topk": "torch.quantile or kthvalue", "addmm": "x @ w + b"}
+INSTEAD |= dict.fromkeys(("native_layer_norm", "native_group_norm", "native_batch_norm"), "(x - mean) / std")
+
 
 class BadPlan(ValueError):
     """A plan is refused. The text is one line that names the step and the rule."""

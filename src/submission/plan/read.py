@@ -14,6 +14,7 @@ from .operations import (
     DTYPES,
     FILTERS,
     FORMATS,
+    INSTEAD,
     LAWS,
     MOST_CALLS,
     MOST_ROWS,
@@ -56,7 +57,8 @@ def read(data: bytes, shape: tuple[int, ...], networks: tuple[str, ...] = ("netw
         at = "".join(letter if letter.isprintable() else "?" for letter in at[:120])
         where = f"step {number} ({at})"
         if not _allowed(op):
-            raise BadPlan(f"{where}: {_shown(op)} is not an operation of plans")
+            instead = INSTEAD.get(op.partition(".")[0])
+            raise BadPlan(f"{where}: {_shown(op)} is not an operation of plans" + (f": write {instead}" if instead else ""))
         for value in [*args, *kwargs.values()]:
             _check_value(value, number, where)
         steps.append(Step(op, args, kwargs, at))
