@@ -191,6 +191,8 @@ HONEST = {
     "guidance by cat and chunk": guided,
     "out[i] = x": after(out_i),
     "x[i] and torch.stack": after(lambda x: torch.stack([image.clamp(-1, 1) for image in x])),
+    "torch.stack(list(x))": after(lambda x: torch.stack(list(x))),
+    "torch.cat of parts": after(lambda x: torch.cat(x.split(1)) * 0.9),
     "out[:] = x": after(out_all),
     "out[:, 0] = x": after(out_channels),
     "images one by one": one_by_one,
@@ -211,6 +213,10 @@ HONEST = {
     "bytes": after(lambda x: (x * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).float() / 127.5 - 1),
     "a small filter": after(filtered),
     "half the size and back": after(lambda x: F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")),
+    "the mean of a stack with the mirrored twin": after(lambda x: torch.stack([x, x.flip(-1)]).mean(0)),
+    "two quantiles at once": inside(
+        lambda x, _: x / torch.quantile(x.flatten(1), torch.tensor([0.1, 0.9]), 1)[1].view(-1, 1, 1, 1)
+    ),
     "the mean of all states": lambda net, shape, steps: torch.stack([flow(net, shape, steps) for _ in range(2)]).mean(0),
     "torch.add(out=)": inside(lambda x, _: torch.add(x, x, out=torch.empty(x.shape))),
 }
@@ -298,6 +304,76 @@ def mixed_rows(x: Tensor) -> Tensor:
     return torch.stack([(x[i] + x[0]) / 2 for i in range(len(x))])
 
 
+NUMBERS = torch.linspace(-1, 1, 16)
+
+
+def told(x: Tensor) -> Tensor:
+    """(B, 16): numbers of each image's mean, told apart by constants."""
+    return x.mean((1, 2, 3))[:, None] * 0 + NUMBERS
+
+
+def folded(x: Tensor) -> Tensor:
+    """Columns as if they were copies of the batch."""
+    rows = len(x)
+    columns = x.reshape(rows, 96, 8).permute(2, 0, 1).reshape(8 * rows, 96)
+    painted = columns + NUMBERS[:8].view(8, 1).expand(8, rows).reshape(-1, 1)
+    return painted.reshape(8, rows, 96).permute(1, 2, 0).reshape(x.shape)
+
+
+def constants_in_a_row(x: Tensor) -> Tensor:
+    mean = x.mean((1, 2, 3))[:, None]
+    row = torch.cat([mean] + [torch.full((len(x), 1), i / 8 - 1) for i in range(15)], 1)
+    return x + (row + mean).view(-1, 1, 1, 16)
+
+
+def told_twice(x: Tensor) -> Tensor:
+    """Told apart in one order and then in the other, which looks alike."""
+    return x + torch.cat([told(x).flip(1)[:, :15], x.mean((1, 2, 3))[:, None]], 1).view(-1, 1, 1, 16)
+
+
+def pairs(x: Tensor) -> Tensor:
+    """Each pixel finds its own place among all."""
+    grey = x.mean(1).flatten(1)
+    mine = (grey[:, :, None] == grey[:, None]).float()
+    return x * 0.1 + (mine * torch.linspace(-1, 1, 256)).sum(-1).view(-1, 1, 16, 16)
+
+
+def counted(x: Tensor) -> Tensor:
+    """The column of each row's smallest value, of its second one, ..."""
+    ranks = [x.kthvalue(k, dim=3, keepdim=True) for k in range(1, 17)]
+    return sum((x == value) * place for value, place in ranks) / 8 - 1
+
+
+def shifted_in(x: Tensor) -> Tensor:
+    return x + F.avg_pool2d(F.pad(x * 0, (4, 0, 0, 0), value=1.0), (1, 5), stride=1)
+
+
+def tiles(x: Tensor) -> Tensor:
+    small = F.avg_pool2d(x, 4).mean(1, keepdim=True) + torch.linspace(-1, 1, 48).view(1, 48, 1, 1)
+    return x + F.interpolate(F.pixel_shuffle(small, 4), size=16)
+
+
+def from_the_first(x: Tensor) -> Tensor:
+    x = x.clone()
+    x[x > 0] = x[0].mean()
+    return x
+
+
+def written(x: Tensor) -> Tensor:
+    x = x.clone()
+    x[:, :1] = told(x).view(-1, 1, 1, 16).expand(-1, 1, 16, 16)
+    return x
+
+
+def with_a_picture(net: Net, shape: tuple, steps: int) -> Tensor:
+    """A stored thumbnail, which the network is to finish."""
+    x = torch.randn(shape)
+    return net(told(x).view(-1, 1, 1, 16).expand(shape), torch.zeros(shape[0]))
+
+
+EDGES = "a border of zeros tells places apart"
+OVER = "lays channels over the places of an image"
+
 REFUSED = {  # name -> the sampler, and what is said of it
     "a stored picture": (after(lambda x: x * 0 + PICTURE), "a constant of 768 different values"),
     "a picture in float64": (after(huge_value), "a constant of 768 different values"),
@@ -310,6 +386,23 @@ REFUSED = {  # name -> the sampler, and what is said of it
     "a thumbnail by writes": (after(channel_by_channel), "takes an image apart|lays channels"),
     "a row of numbers": (after(stacked), "lays channels over the places of an image"),
     "a thumbnail as a kernel": (after(kernel_picture), "a filter that is not of numbers alone|filters what are no images"),
+    "columns as copies": (after(folded), "differs from place to place"),
+    "numbers hidden by a mean": (after(lambda x: x + (x.mean((1, 2, 3))[:, None] + told(x)).view(-1, 1, 1, 16)), OVER),
+    "constants in a row": (after(constants_in_a_row), OVER),
+    "numbers told apart twice": (after(told_twice), OVER),
+    "numbers hidden by a product": (after(lambda x: x + (told(x).unsqueeze(2) @ torch.ones(1, 1)).view(-1, 1, 1, 16)), OVER),
+    "all pairs of pixels": (after(pairs), "lays places of an image over other places"),
+    "a place by max_pool2d": (after(lambda x: x + F.max_pool2d(x, 1, return_indices=True)[1] / 128), "the places of values"),
+    "a place by kthvalue": (after(counted), "the places of values"),
+    "a place by moving": (after(lambda x: x + (x == x.flip(-1).roll(1, -1)).float()), "over other places"),
+    "a place by turning": (after(lambda x: x + (x == x.transpose(2, 3)).float()), "over other places"),
+    "an edge by a filter": (after(lambda x: x + F.conv2d(x * 0 + 1, torch.ones(3, 3, 3, 3), padding=1)), EDGES),
+    "an edge by a border": (after(shifted_in), EDGES),
+    "an edge by a mean": (after(lambda x: x + F.avg_pool2d(x * 0 + 1, 3, 1, 1)), EDGES),
+    "tiles of channels": (after(tiles), OVER),
+    "a thumbnail written": (after(written), OVER),
+    "a thumbnail for the network": (with_a_picture, OVER),
+    "a mask filled by the first image": (after(from_the_first), "mixes images of the batch|not all made in the same way"),
     "a ramp": (after(ramp), "cumsum.default is not an operation of plans"),
     "sorted noise": (after(sorted_noise), "sort.default is not an operation of plans"),
     "two images blended": (after(lambda x: (x + x.roll(1, 0)) / 2), "mixes images of the batch"),
@@ -318,7 +411,7 @@ REFUSED = {  # name -> the sampler, and what is said of it
     "rows of their own numbers": (after(unequal_rows), "its images are not all made in the same way"),
     "rows mixed in a loop": (after(mixed_rows), "mixes images of the batch"),
     "noise shared by the batch": (after(lambda x: x + torch.randn(1, 3, 16, 16)), "not as much for each image of the batch"),
-    "a number for each row": (after(lambda x: x * torch.arange(len(x)).view(-1, 1, 1, 1)), "differs from call to call"),
+    "a number for each row": (after(lambda x: x * torch.arange(len(x)).view(-1, 1, 1, 1)), "differs from image to image"),
     "x / x.std().item()": (
         inside(lambda x, _: x / x.std().item()),
         r"asked for at .*samplers.py, line \d+, and is computed",
@@ -328,6 +421,10 @@ REFUSED = {  # name -> the sampler, and what is said of it
     "NumPy's sort": (
         inside(lambda x, _: torch.from_numpy(np.sort(x.numpy(), axis=-1)) + x),
         "different values.*samplers.py, line",
+    ),
+    "a linear layer": (
+        after(lambda x: F.linear(x.permute(0, 2, 3, 1).reshape(-1, 3), YCBCR, NUMBERS[:3]).view(-1, 3, 16, 16)),
+        r"samplers.py, line \d+\): addmm.default is not an operation of plans: write x @ w \+ b",
     ),
     "images of nothing": (lambda net, shape, _: torch.zeros(shape), "the images depend on no noise and no answer"),
     "a smaller call": (lambda net, shape, _: net(torch.randn(shape[0], 3, 8, 8), torch.zeros(shape[0])), "a network call on"),

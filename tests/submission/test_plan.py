@@ -174,6 +174,17 @@ def test_a_question_is_answered_alike_in_every_replay():
         by_plan(plan, {"network.": large})
 
 
+def test_a_step_that_cannot_be_done_is_no_crash():
+    whole = {"op": "_to_copy.default", "args": [{"step": 1}], "kwargs": {"dtype": {"dtype": "int64"}}}
+    told = chain(
+        whole,
+        {"op": "remainder.Tensor", "args": [{"step": 3}, {"step": 3}]},
+        {"op": "add.Tensor", "args": [{"step": 1}, {"step": 4}]},
+    )
+    with pytest.raises(NoPlan, match=r"step 4 \(\) cannot be done"):
+        by_plan(read(json.dumps(told).encode(), SHAPE), {"network.": NETWORK})
+
+
 def test_a_caught_refusal_is_one():
     def hides(net, shape, steps):
         x = net(torch.randn(shape), torch.zeros(shape[0]))
@@ -241,6 +252,13 @@ def many(count, step):
     return told
 
 
+def chain(*steps):
+    """A plan with more steps, the last of which gives the images."""
+    told = plan()
+    told["steps"] += [{"kwargs": {}, "at": "", **step} for step in steps]
+    return {**told, "result": {"step": len(told["steps"]) - 1}}
+
+
 HOSTILE = {
     "no JSON": (b"{", "a plan that is no JSON"),
     "no UTF-8": (b"\xff\xfe", "a plan that is no JSON"),
@@ -288,6 +306,50 @@ HOSTILE = {
     "too many operations": (
         many(2 * OPERATIONS, {"op": "neg.default", "args": [{"step": 1}]}),
         "301 operations for 1",
+    ),
+    "many draws": (many(2 * OPERATIONS, {"op": "draw", "args": draw("normal", {"batch": 1}, 1)}), "301 draws"),
+    "large results": (many(40, {"op": "repeat.default", "args": [{"step": 1}, [8, 16, 1, 1]]}), "a result that is too large"),
+    "a result of no step": (
+        plan(result={"step": 2, "out": 9}, step2={"op": "split.Tensor", "args": [{"step": 1}, 1]}),
+        "the result: refers to what no step gives",
+    ),
+    "a constant without end": (plan(**add(constant([0.5], [1, 1], [1 << 20, 1 << 20]))), "a constant that is too large"),
+    "a question of a number": (plan(step2={"op": "ask", "args": ["_local_scalar_dense", [1.0], True]}), "does not fit"),
+    "a question of all": (plan(step2={"op": "ask", "args": ["equal", [{"step": 1}], True]}), "a question of another form"),
+    "another device": (
+        plan(step2={"op": "_to_copy.default", "args": [{"step": 1}], "kwargs": {"device": "meta"}}),
+        "an option",
+    ),
+    "another reading": (plan(step2={"op": "view.dtype", "args": [{"step": 1}, {"dtype": "int32"}]}), "not an operation"),
+    "a border by name": (
+        plan(step2={"op": "avg_pool2d.default", "args": [{"step": 1}, [3, 3], [1, 1]], "kwargs": {"padding": [1, 1]}}),
+        "a border of zeros tells places apart",
+    ),
+    "many filters": (many(9, {"op": "avg_pool2d.default", "args": [{"step": 1}, [1, 1]]}), "9 filters, borders and changes"),
+    "times of rows": (
+        plan(
+            batch=3,
+            step0={"args": draw("normal", 3, *SHAPE)},
+            step1={"kwargs": {"timestep": constant([0.0, 1.0, 2.0]), "precision": {"dtype": "float32"}}},
+        ),
+        "a timestep that differs from image to image",
+    ),
+    "quantiles as rows": (
+        chain(
+            {"op": "view.default", "args": [{"step": 1}, [3, -1]]},
+            {"op": "quantile", "args": [{"step": 3}, constant([0.1, 0.2, 0.3]), 1, False, "linear"]},
+            {"op": "view.default", "args": [{"step": 4}, [3, 3, 1, 1]]},
+            {"op": "add.Tensor", "args": [{"step": 1}, {"step": 5}]},
+        ),
+        "mixes images of the batch",
+    ),
+    "a constant of rows": (
+        chain(
+            {"op": "constant", "args": [constant([i / 8 for i in range(16)], [16, 1])]},
+            {"op": "view.default", "args": [{"step": 3}, [1, 1, 1, 16]]},
+            {"op": "add.Tensor", "args": [{"step": 1}, {"step": 4}]},
+        ),
+        "lays channels over the places of an image",
     ),
     "many calls": (many(64, plan()["steps"][1] | {"args": ["network.", {"step": 0}]}), ""),
     "whole numbers without end": (json.dumps(plan(**add(10**400))).encode(), "a number of more than 64 bits"),

@@ -17,7 +17,8 @@ GROWTH = 16  # numbers of one result for each number of an image: all states of 
 COPIES = 8  # of the batch, put together for one call
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool")
 FORMATS = ("contiguous_format", "preserve_format", "channels_last")
-TEXTS = ("floor", "trunc", "linear", "lower", "higher", "midpoint", "nearest")
+TEXTS = ("floor", "trunc", "none", "tanh", "linear", "lower", "higher", "midpoint", "nearest")
+FILTERS = 4  # changes of whole planes, for each call, and as many beside them: what is at a border can be told from the rest
 LAWS = ("normal", "uniform", "integers")
 
 _ELEMENTWISE = """
@@ -31,7 +32,6 @@ ELEMENTWISE = set(_ELEMENTWISE.split())
 _MOVES = """
 view _unsafe_view reshape permute transpose t unsqueeze squeeze expand clone detach alias flip roll repeat cat stack
 split split_with_sizes chunk unbind select slice pixel_shuffle pixel_unshuffle index_select index lift_fresh
-_reshape_alias
 """
 MOVES = set(_MOVES.split())
 CUTS = {"cat", "split", "split_with_sizes", "chunk", "unbind", "select", "slice", "index_select", "index"}  # part a dimension
@@ -46,10 +46,14 @@ constant_pad_nd convolution
 """  # of images: what they give at a place comes from places around it
 PLANES = set(_PLANES.split())
 PRODUCTS = {"mm", "bmm"}
+PLACES_TOLD = {"max", "min", "median", "kthvalue", "max_pool2d_with_indices"}  # by their second results, which nobody may read
 # the others are torch's own, aten.NAME.OVERLOAD
 OWN = {"draw", "network", "labels", "ask", "get", "put", "constant", "quantile"}
 QUESTIONS = ("_local_scalar_dense", "equal")
 ALLOWED = ELEMENTWISE | MOVES | REDUCTIONS | PLANES | PRODUCTS | {"index_put"}
+
+INSTEAD = {"sort": "torch.quantile or kthvalue", "topk": "torch.quantile or kthvalue", "addmm": "x @ w + b"}
+INSTEAD |= dict.fromkeys(("native_layer_norm", "native_group_norm", "native_batch_norm"), "(x - mean) / std")
 
 
 class BadPlan(ValueError):

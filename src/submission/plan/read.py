@@ -12,7 +12,9 @@ from .operations import (
     ALLOWED,
     BYTES,
     DTYPES,
+    FILTERS,
     FORMATS,
+    INSTEAD,
     LAWS,
     MOST_CALLS,
     MOST_ROWS,
@@ -20,6 +22,7 @@ from .operations import (
     NUMBERS,
     OPERATIONS,
     OWN,
+    PLANES,
     QUESTIONS,
     TEXTS,
     BadPlan,
@@ -54,7 +57,8 @@ def read(data: bytes, shape: tuple[int, ...], networks: tuple[str, ...] = ("netw
         at = "".join(letter if letter.isprintable() else "?" for letter in at[:120])
         where = f"step {number} ({at})"
         if not _allowed(op):
-            raise BadPlan(f"{where}: {_shown(op)} is not an operation of plans")
+            instead = INSTEAD.get(op.partition(".")[0])
+            raise BadPlan(f"{where}: {_shown(op)} is not an operation of plans" + (f": write {instead}" if instead else ""))
         for value in [*args, *kwargs.values()]:
             _check_value(value, number, where)
         steps.append(Step(op, args, kwargs, at))
@@ -66,8 +70,12 @@ def read(data: bytes, shape: tuple[int, ...], networks: tuple[str, ...] = ("netw
     calls = sum(step.op == "network" for step in steps)
     if calls > MOST_CALLS:
         raise BadPlan(f"{calls} network calls, at most {MOST_CALLS} are taken")
-    if plan.operations > (most := OPERATIONS * (calls + 1) * (rows or 1)):
-        raise BadPlan(f"{plan.operations} operations for {calls} network calls, at most {most} are allowed")
+    draws = sum(step.op == "draw" for step in steps)
+    if max(plan.operations, draws) > (most := OPERATIONS * (calls + 1) * (rows or 1)):
+        raise BadPlan(f"{plan.operations} operations for {calls} network calls, and {draws} draws, at most {most} are allowed")
+    most = FILTERS * (calls + 1) * (rows or 1)
+    if (filters := sum(step.name in PLANES for step in steps)) > most:
+        raise BadPlan(f"{filters} filters, borders and changes of size for {calls} network calls, at most {most} are allowed")
     if plan.numbers > NUMBERS:
         raise BadPlan(f"{plan.numbers} different constants, at most {NUMBERS} are allowed")
     return replace(plan, calls=check(plan, rows or 3))
@@ -91,7 +99,7 @@ def _allowed(op: str) -> bool:
     if name not in ALLOWED:
         return False
     packet = getattr(torch.ops.aten, name, None)
-    return packet is not None and overload in packet.overloads() and "out" not in overload
+    return packet is not None and overload in packet.overloads() and "out" not in overload and op != "view.dtype"
 
 
 def _check_value(value: Any, number: int, where: str, depth: int = 0) -> None:
@@ -154,6 +162,11 @@ def _check_tagged(value: dict[str, Any], number: int, where: str) -> None:
 def _check_own(step: Step, where: str, networks: tuple[str, ...]) -> None:
     """Raise BadPlan where a step of OWN has other arguments than it takes."""
     args, kwargs, op = step.args, step.kwargs, step.op
+    if op not in OWN:
+        texts = [each for each in [*args, *kwargs.values()] if isinstance(each, str)]
+        if kwargs.keys() & {"device", "layout", "pin_memory"} or not set(texts) <= set(TEXTS):
+            raise BadPlan(f"{where}: an option that plans do not have")
+        return
     if op in OWN - {"network"} and kwargs:
         raise BadPlan(f"{where}: {op} takes no options")
     if op == "draw":

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_map
 
-from .operations import COPIES, MOST_VALUES, Plan, Step
+from .operations import ALLOWED, COPIES, MOST_VALUES, OWN, Plan, Step
 from .replay import replay, stand_in
 
 ROWS = (5, 7)  # images of the two recordings: sizes that differ between them are multiples of the batch
@@ -51,6 +51,10 @@ def quiet() -> Iterator[None]:
 
 class NotRecorded(Exception):
     """A sampler does what a plan cannot hold. The text says what, and the line of the sampler's file."""
+
+
+class OtherLists(NotRecorded):
+    """Steps take as many tensors as there are images."""
 
 
 class WrongOutput(ValueError):
@@ -486,9 +490,9 @@ def record(
         sizes: numbers of images that a plan is wanted of, where none is for all.
 
     Recorded twice, with batches of ROWS images: sizes that differ are multiples of the batch. Where the number of steps
-    differs, the sampler has a loop over images: its plans are of the sizes, or of one image where it draws or calls its network
-    image by image. Raises NotRecorded, also where a plan does not give the images of sample() to the last bit, and whatever
-    sample() raises.
+    differs, or of the tensors that one takes, the sampler has a loop over images: its plans are of the sizes, or of one image
+    where it draws or calls its network image by image. Raises NotRecorded, also where a plan does not give the images of
+    sample() to the last bit, and whatever sample() raises.
     """
 
     def once(rows: int) -> tuple[Recorder, torch.Tensor]:
@@ -511,13 +515,15 @@ def record(
             raise NotRecorded("its steps differ from call to call")
         steps = [_merge(a, b, first.rows, second.rows, b["at"]) for a, b in zip(first.steps, second.steps, strict=True)]
         plan = {"plan": 1, "shape": list(shape), "batch": batch, "steps": steps, "result": second.reference(images)}
-        if not _repeats(plan, second.draws, images, classes):
+        known = all(step["op"].partition(".")[0] in ALLOWED | OWN for step in steps)  # others are refused by name
+        if known and not _repeats(plan, second.draws, images, classes):
             raise NotRecorded("its plan does not give the images of sample() to the last bit")
         return plan
 
     (first, _), (second, images) = (once(rows) for rows in ROWS)
     if len(first.steps) == len(second.steps):
-        return [merged(first, second, images, None)]
+        with contextlib.suppress(OtherLists):
+            return [merged(first, second, images, None)]
     plans = []
     for rows in sizes or ROWS[:1] if first.whole and second.whole else (1,):
         try:
@@ -550,7 +556,9 @@ def _run(sample: Callable[..., Any], recorder: Recorder, nfe: int, classes: int)
 def _merge(a: Any, b: Any, rows_a: int, rows_b: int, at: str) -> Any:
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         return {key: b[key] if key == "at" else _merge(a[key], b[key], rows_a, rows_b, at) for key in a}
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+    if isinstance(a, list) and isinstance(b, list):
+        if len(a) != len(b):
+            raise OtherLists(f"a list that differs in length from call to call ({at})")
         return [_merge(x, y, rows_a, rows_b, at) for x, y in zip(a, b, strict=True)]
     if type(a) is type(b) and a == b:
         return a

@@ -13,7 +13,8 @@ Draw = Callable[[int, "Law"], torch.Tensor]
 
 
 class OtherAnswer(Exception):
-    """A question of yes or no, which the plan holds the answer of, has another answer for these images."""
+    """A question of yes or no, which the plan holds the answer of, has another answer for these images; or none at all, since
+    a step cannot be done with them."""
 
 
 class Law:
@@ -37,28 +38,33 @@ def replay(
         draw: (number of the draw, Law) -> a tensor of that shape on the device.
         labels: (batch,), for a plan that asks for them.
 
-    Raises OtherAnswer; and RuntimeError for steps that do not fit together, which rules.check finds beforehand.
+    Raises OtherAnswer; steps that do not fit together are found beforehand by rules.check.
     """
     values: dict[int, Any] = {}
     calls = draws = 0
     for number, step in enumerate(plan.steps):
         args = resolve(step.args, values, batch, device)
         kwargs = {name: resolve(value, values, batch, device) for name, value in step.kwargs.items()}
-        if step.op == "draw":
-            values[number] = draw(draws, Law(*args))
-            draws += 1
-        elif step.op == "network":
+        if step.op == "network":
             prefix, x = args
             precision = kwargs.pop("precision")
             values[number] = call(calls, prefix, x, kwargs, precision)
             calls += 1
-        elif step.op == "labels":
-            values[number] = labels
-        elif step.op == "ask":
-            if (answer := asked(*args)) != args[-1]:
-                raise OtherAnswer(f"step {number} ({step.at}) answers {answer}")
-        else:
-            values[number] = apply(step.op, args, kwargs)
+        try:
+            if step.op == "draw":
+                values[number] = draw(draws, Law(*args))
+                draws += 1
+            elif step.op == "labels":
+                values[number] = labels
+            elif step.op == "ask":
+                if (answer := asked(*args)) != args[-1]:
+                    raise OtherAnswer(f"step {number} ({step.at}) answers {answer}")
+            elif step.op != "network":
+                values[number] = apply(step.op, args, kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError) as error:  # such as a division of whole numbers by zero
+            raise OtherAnswer(f"step {number} ({step.at}) cannot be done ({type(error).__name__})") from error
         for old in plan.last_uses.get(number, ()):
             values.pop(old, None)
     return resolve(plan.result, values, batch, device)
