@@ -375,11 +375,11 @@ EDGES = "a border of zeros tells places apart"
 OVER = "lays channels over the places of an image"
 
 REFUSED = {  # name -> the sampler, and what is said of it
-    "a stored picture": (after(lambda x: x * 0 + PICTURE), "a constant of 768 different values"),
-    "a picture in float64": (after(huge_value), "a constant of 768 different values"),
-    "amplify": (amplified, "a constant of 768 different values"),
-    "a picture picked by sign": (after(picked), "a constant of 768 different values"),
-    "a picture picked by index": (after(by_index), "a constant of 768 different values"),
+    "a stored picture": (after(lambda x: x * 0 + PICTURE), "a constant of 768 numbers"),
+    "a picture in float64": (after(huge_value), "a constant of 768 numbers"),
+    "amplify": (amplified, "a constant of 768 numbers"),
+    "a picture picked by sign": (after(picked), "a constant of 768 numbers"),
+    "a picture picked by index": (after(by_index), "a constant of 1,536 numbers"),
     "a picture written through NumPy": (replaced, "does not give the images of sample"),
     "a rectangle": (after(painted), "takes an image apart"),
     "a thumbnail by a product": (after(thumbnail), "lays channels over the places of an image"),
@@ -420,7 +420,7 @@ REFUSED = {  # name -> the sampler, and what is said of it
     "x.tolist()": (after(lambda x: torch.tensor(x.tolist())), r"is asked for by tolist\(\) \(.*samplers.py, line \d+\)"),
     "NumPy's sort": (
         inside(lambda x, _: torch.from_numpy(np.sort(x.numpy(), axis=-1)) + x),
-        "different values.*samplers.py, line",
+        "numbers.*samplers.py, line",
     ),
     "a linear layer": (
         after(lambda x: F.linear(x.permute(0, 2, 3, 1).reshape(-1, 3), YCBCR, NUMBERS[:3]).view(-1, 3, 16, 16)),

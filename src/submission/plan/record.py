@@ -194,8 +194,7 @@ class Recorder(TorchDispatchMode):
             for dim in range(values.ndim):
                 values = values.narrow(dim, 0, 1) if values.shape[dim] > 1 and _same_along(values, dim) else values
             if values.numel() > MOST_VALUES:
-                count = len(set(values.flatten().tolist())) if not values.is_complex() else values.numel()
-                what = f"a constant of {count:,} different values, at most {MOST_VALUES} can be held"
+                what = f"a constant of {values.numel():,} numbers, at most {MOST_VALUES} can be held"
                 raise self.refuse(f"{what}: pictures, noise that is drawn past torch and NumPy, values read off a tensor")
             listed = [self.encode(value) for value in values.flatten().tolist()]
         sizes = {"shape": list(tensor.shape), "sizes": list(values.shape), "copies": copies}
