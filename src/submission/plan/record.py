@@ -244,7 +244,7 @@ class Recorder(TorchDispatchMode):
             return self._dispatch(func, args, kwargs or {})
 
     def _dispatch(self, func: Any, args: tuple, kwargs: dict) -> Any:
-        if torch.is_inference_mode_enabled() and func._can_decompose():  # composite ones arrive whole there
+        if torch.is_inference_mode_enabled():  # composite operations arrive whole there
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
