@@ -10,7 +10,7 @@ from PIL import Image
 
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
-from src.submission.sandbox import find_kind
+from src.submission.sandbox import find_bubblewrap
 from tests.documents import files_in, steps_in
 from tests.processes import python
 
@@ -101,13 +101,13 @@ def test_it_is_sampled_and_measured(kit, trained):
 @pytest.mark.slow
 def test_it_is_packed_checked_and_graded(kit, trained):
     try:
-        find_kind()
+        find_bubblewrap()
     except UserError as error:
         pytest.skip(str(error))
     said = walk(kit, "-m src.submission pack")
     assert "src/challenges/colours.py" in said
     said = walk(kit, "-m src.submission check", "--device", "cpu")
-    assert "calls of the network per image: 1 at NFE 1, 2 at NFE 2" in said and "checks passed" in said
+    assert "NFE 1: 1 network call, " in said and "NFE 2: 2 network calls, " in said and "checks passed" in said
     smaller = ["--device", "cpu", "--seeds", 1, "--skip_public", "--inception", kit.inception]
     said = walk(kit, "-m src.submission grade", *smaller)
     assert "1 graded, 0 failed" in said, said

@@ -9,7 +9,7 @@ import pytest
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.methods import method_names
-from src.submission.sandbox import find_kind
+from src.submission.sandbox import find_bubblewrap
 from tests.documents import files_in
 from tests.foreign import CONTRACT, COURSE
 from tests.helpers import draw_little, read_pngs
@@ -141,7 +141,7 @@ def test_shipped_checkpoints_make_the_same_images(staffed, tmp_path):
 )
 def test_a_team_is_packed_checked_and_graded(staffed, package_file, challenge, options):
     try:
-        find_kind()
+        find_bubblewrap()
     except UserError as error:
         pytest.skip(str(error))
     if challenge == "colours":

@@ -7,7 +7,7 @@ import pytest
 
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
-from src.submission.sandbox import find_kind
+from src.submission.sandbox import find_bubblewrap
 from tests.foreign import CONTRACT, COURSE, lay_out
 from tests.helpers import FACES_FLAGS, TINY, draw_little, slow_but
 from tests.processes import python
@@ -77,12 +77,12 @@ def test_what_takes_longer_is_imported(laid_over):
 @pytest.mark.slow
 def test_the_grader(laid_over, package_file, tmp_path):
     try:
-        kind = find_kind()
+        find_bubblewrap()
     except UserError as error:
         pytest.skip(str(error))
     lay_out(laid_over.folder / "team", "flow_plain", SMALL)
     (laid_over.folder / "team" / "notes.pdf").touch()
-    options = {"reference_dir": "reference", "sandbox": kind, "network": SMALL, "inception": str(package_file)}
+    options = {"reference_dir": "reference", "network": SMALL, "inception": str(package_file)}
     laid_over("-c", "from src.challenges import get_challenge; get_challenge('toon').write_reference('', 'reference', 12)")
     result = json.loads(laid_over("-c", GRADE, json.dumps(options)).splitlines()[-1])
     assert result["status"] == "graded" and result["nfe"]["1"]["calls"] == 1, result["reason"]

@@ -103,7 +103,8 @@ class Recorder(TorchDispatchMode):
 
     def refuse(self, what: str) -> NotRecorded:
         """The error for something that a plan cannot hold; kept, so that a sampler that catches it has gained nothing."""
-        self.fault = self.fault or f"{what} ({self.line() or 'at an unknown line'})"
+        line = self.line()
+        self.fault = self.fault or what + (f" ({line})" if line else "")
         return NotRecorded(self.fault)
 
     def line(self) -> str:

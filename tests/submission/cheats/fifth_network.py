@@ -1,4 +1,4 @@
-"""stored_images: pictures as the weights of what has the names of a network, but no network's shapes."""
+"""own_code: pictures as the weights of what has the names of a network, but no network's shapes."""
 
 import torch
 from honest import CustomGenerativeModel

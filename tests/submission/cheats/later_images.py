@@ -1,4 +1,4 @@
-"""harmless: honest in the first batch, where a check might be, and drawn by code in all others."""
+"""visible: honest at the first call, where a check might be, and smooth noise at all others: the plan says so."""
 
 import torch
 import torch.nn.functional as F
