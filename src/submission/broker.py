@@ -173,9 +173,9 @@ class Broker:
         """
         seconds = self.limits.record_seconds
         self.confined.allow(self.confined.usage().cpu_seconds + seconds, seconds, f"while NFE {nfe} was recorded")
-        about = {"nfe": nfe, "shape": self.challenge.shape, "classes": self.model.num_classes}
-        about["sizes"] = list(sizes)
-        self._send({"kind": "record", "bfloat16": dtype == torch.bfloat16, **about})
+        request = {"nfe": nfe, "shape": self.challenge.shape, "classes": self.model.num_classes}
+        request["sizes"] = list(sizes)
+        self._send({"kind": "record", "bfloat16": dtype == torch.bfloat16, **request})
         header, payload = self._receive(BYTES * MOST_PLANS, ("plans", "unrecorded"))
         if header["kind"] == "unrecorded":
             raise NoPlan(one_line(header.get("text", "")))
@@ -200,8 +200,8 @@ class Broker:
         wait = min(limits.sample_seconds + len(seeds) * limits.sample_seconds_an_image, limits.run_seconds - self.waited)
         self.confined.allow(self._cpu_at_start + limits.run_seconds, wait, f"while NFE {nfe} was sampled")
         labels = labels_in_turn(self.model, first, len(seeds)).get("labels")
-        about = {"shape": shape, "nfe": nfe, "seeds": seeds, "labels": None if labels is None else labels.tolist()}
-        self._send({"kind": "sample", "bfloat16": dtype == torch.bfloat16, **about})
+        request = {"shape": shape, "nfe": nfe, "seeds": seeds, "labels": None if labels is None else labels.tolist()}
+        self._send({"kind": "sample", "bfloat16": dtype == torch.bfloat16, **request})
         made = 0
         while True:
             header, payload = self._receive(4 * math.prod(shape) * 8, ("call", "images"))
@@ -226,8 +226,8 @@ class Broker:
         }
         zeros = [(name, str(value.dtype).removeprefix("torch."), list(value.shape)) for name, value in weights.zeros.items()]
         kind = f"{self.challenge.network.__module__}.{self.challenge.network.__qualname__}"
-        about = {"code": "/submission", "model_config": self.model.config, "networks": shapes, "zeros": zeros}
-        self._send({"kind": "setup", "seed": COURSE_SEED, "network_class": kind, **about}, weights.extras)
+        request = {"code": "/submission", "model_config": self.model.config, "networks": shapes, "zeros": zeros}
+        self._send({"kind": "setup", "seed": COURSE_SEED, "network_class": kind, **request}, weights.extras)
         header, payload = self._receive(HEADER_BYTES, ("ready",))
         self.method = one_line(header.get("method", ""))
         self.random_states = _tensors(header, payload, {"torch": ("uint8",), "numpy": ("int64",)})

@@ -248,7 +248,7 @@ def add(value):
 
 def many(count, step):
     told = plan()
-    told["steps"] += [{**step, "kwargs": {}, "at": ""} for _ in range(count)]
+    told["steps"] += [{"kwargs": {}, **step, "at": ""} for _ in range(count)]
     return told
 
 
@@ -351,7 +351,7 @@ HOSTILE = {
         ),
         "lays channels over the places of an image",
     ),
-    "many calls": (many(64, plan()["steps"][1] | {"args": ["network.", {"step": 0}]}), ""),
+    "many calls": (many(64, plan()["steps"][1]), "65 network calls, at most 64 are taken"),
     "whole numbers without end": (json.dumps(plan(**add(10**400))).encode(), "a number of more than 64 bits"),
 }
 
@@ -381,11 +381,11 @@ def test_the_budget_of_numbers():
     for number in range(NUMBERS + 1):
         last = {"step": len(told["steps"]) - 1}
         step = {"op": "add.Tensor", "args": [last, 0.001 * number], "kwargs": {}, "at": ""}
-        if number % 4 == 0:
+        if number % 200 == 0:
             told["steps"].append({**told["steps"][1], "args": ["network.", last]})
         told["steps"].append(step)
     told["result"] = {"step": len(told["steps"]) - 1}
-    with pytest.raises(BadPlan, match=r"different constants, at most 400|network calls, at most 64"):
+    with pytest.raises(BadPlan, match="different constants, at most 400 are allowed"):
         read(json.dumps(told).encode(), SHAPE)
 
 

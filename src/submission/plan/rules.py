@@ -106,7 +106,7 @@ class _Rules:
         results = result if isinstance(result, list) else [result]
         given = [each for each in _flat([args, list(kwargs.values())]) if isinstance(each, Marks)]
         both = [each for each in (*given[:1], *results[:1]) if isinstance(each, Marks)]
-        by_rows = any(each.rows.ndim and _varies(each.rows, 0) for each in both)  # so that its first dimension is the batch
+        by_rows = any(each.rows.ndim and varies(each.rows, 0) for each in both)  # so that its first dimension is the batch
         by_rows = by_rows and (step.name not in CUTS | {"stack"} or _cut_along(step) == 0)
         told = json.dumps(_without_rows(step, by_rows), sort_keys=True)
         for place, each in enumerate(results):
@@ -241,13 +241,13 @@ class _Rules:
                     raise self.bad(f"a {name} {tuple(value.like.shape)}, expected ({shape[0]},)")
                 self.whole_batch(value, name)
                 rows = value.fixed.expand(shape[0]).reshape(-1, self.batch) if value.fixed is not None else None
-                if rows is not None and _varies(rows, 1):
+                if rows is not None and varies(rows, 1):
                     raise self.bad(f"a {name} that differs from image to image")
         return answer
 
     def image(self, x: Marks) -> None:
         """Refuse what has been told apart by constants within a plane of an image."""
-        if any(_varies(x.channels, dim) for dim in range(2, x.channels.ndim)):
+        if any(varies(x.channels, dim) for dim in range(2, x.channels.ndim)):
             raise self.bad("lays channels over the places of an image")
 
     def whole_batch(self, value: Marks, what: str) -> None:
@@ -285,8 +285,8 @@ class _Rules:
         for whole, part in ((one, other), (other, one)):
             there = whole
             for dim in range(whole.ndim):
-                there = there if _varies(part, dim) else there.narrow(dim, 0, 1).expand(whole.shape)
-            sides = [dim for dim in range(1, whole.ndim) if whole.shape[dim] % 2 == 0 and _varies(there, dim)][-2:]
+                there = there if varies(part, dim) else there.narrow(dim, 0, 1).expand(whole.shape)
+            sides = [dim for dim in range(1, whole.ndim) if whole.shape[dim] % 2 == 0 and varies(there, dim)][-2:]
             alike = torch.zeros(whole.shape[:1] or (1,), dtype=torch.bool)
             for flips in ([], sides[:1], sides[1:], sides):
                 alike |= (there.flip(flips) == part).reshape(len(alike), -1).all(dim=1)
@@ -297,7 +297,7 @@ class _Rules:
     def not_over_places(self, each: Marks, found: Marks) -> None:
         """Refuse values that constants have told apart, and that belong to no place or one, over the places of an image."""
         for dim in range(each.rows.ndim if not torch.equal(each.places, found.places) else 0):
-            if not _varies(each.channels, dim) or not _tells_places(found, dim):
+            if not varies(each.channels, dim) or not _tells_places(found, dim):
                 continue
             line = torch.arange(each.rows.numel() // each.rows.shape[dim]).reshape(each.rows.select(dim, 0).shape)
             places = torch.zeros_like(each.places) if (each.places == NONE).any() else each.places
@@ -315,13 +315,13 @@ class _Rules:
         """The channels of found once a constant of its shape has met it. BadPlan where it tells places or rows apart."""
         channels = found.channels
         for dim in range(values.ndim):
-            if not _varies(values, dim):
+            if not varies(values, dim):
                 continue
             if _tells_places(found, dim):
                 raise self.bad("a constant that differs from place to place of an image")
-            if _varies(found.rows, dim):
+            if varies(found.rows, dim):
                 size = values.shape[dim]
-                if size % self.batch or _varies(values.unflatten(dim, (-1, self.batch)), dim + 1):
+                if size % self.batch or varies(values.unflatten(dim, (-1, self.batch)), dim + 1):
                     raise self.bad("a constant that differs from image to image")
             else:
                 channels = _paired(channels, values.nan_to_num().unique(return_inverse=True)[1].expand(channels.shape))
@@ -346,10 +346,13 @@ class _Rules:
         """What only brings values elsewhere: the marks go the same way."""
         for each in _flat([args, list(kwargs.values())]):
             fixed = each.fixed if isinstance(each, Marks) and step.name not in ("index_select", "index") else None
-            if fixed is not None and any(_varies(fixed, dim) for dim in range(fixed.ndim)):
+            if fixed is not None and any(varies(fixed, dim) for dim in range(fixed.ndim)):
                 raise self.bad("a constant of several values is moved")
         kwargs = {key: value for key, value in kwargs.items() if not isinstance(value, torch.dtype)}
-        parts = [apply(step.op, _pick(args, kind), _pick(kwargs, kind)) for kind in ("rows", "places", "channels")]
+        index = step.name in ("index_select", "index")
+        parts = [
+            apply(step.op, _pick(args, kind, index), _pick(kwargs, kind, index)) for kind in ("rows", "places", "channels")
+        ]
         if not isinstance(like, (list, tuple)):
             results = [Marks(*parts, like)]
         else:
@@ -420,15 +423,13 @@ class _Rules:
             if isinstance(named["q"], Marks) and named["q"].fixed is None:
                 raise self.bad("a quantile that depends on noise or an answer")
         else:
-            named = {**dict(zip([each.name for each in _schema(step).arguments], args, strict=False)), **kwargs}
+            named = _named(step, args, kwargs)
         x, dims = named["self"], named.get("dim")
         if x.fixed is not None:
             raise self.bad("computes with constants alone")
         dims = [dims] if isinstance(dims, int) else dims
         dims = [dim % max(x.rows.ndim, 1) for dim in dims] if dims else list(range(x.rows.ndim))
-        rows = x.rows.amax(dim=dims, keepdim=True) if dims else x.rows
-        mixed = ((x.rows != rows) & (x.rows != NONE)).to(torch.int8)
-        rows = torch.where((mixed.amax(dim=dims, keepdim=True) if dims else mixed) > 0, SEVERAL, rows)
+        rows = self.noted(self.over(x.rows, dims))
         places, channels = x.places, x.channels
         for dim in dims:
             first = not _tells_places(Marks(x.rows, places.expand(x.rows.shape), channels, x.like), dim)
@@ -437,7 +438,7 @@ class _Rules:
         places = places if len(places.unique()) > 1 else torch.full_like(places, NONE)  # of the whole image
 
         def shaped(each: torch.Tensor) -> Marks:
-            kept = [part if named.get("keepdim") else part.squeeze(dims) for part in (self.noted(rows), places, channels)]
+            kept = [part if named.get("keepdim") else part.squeeze(dims) for part in (rows, places, channels)]
             return Marks(*(part.expand(each.shape) for part in kept), each)
 
         return [shaped(each) for each in like] if isinstance(like, (list, tuple)) else shaped(like)
@@ -446,7 +447,7 @@ class _Rules:
         """A filter, a change of size, a border: of whole images, by a small kernel of numbers. It must give an even plane where
         it is given one, so that nothing can be seen of where places are."""
         x, name = args[0], step.name
-        named = {**dict(zip([each.name for each in _schema(step).arguments], args, strict=False)), **kwargs}
+        named = _named(step, args, kwargs)
         padding = [named["padding"]] if isinstance(named.get("padding"), int) else named.get("padding") or []
         first = like[0] if isinstance(like, (list, tuple)) else like
         if x.fixed is not None or x.rows.ndim != 4 or first.ndim != 4 or first.shape[0] != x.rows.shape[0]:
@@ -467,11 +468,9 @@ class _Rules:
             height, width = kernels[0].like.shape[-2:]
             if max(height, width) > KERNEL or 4 * height > x.rows.shape[2] or 4 * width > x.rows.shape[3]:
                 raise self.bad(f"a filter of {height}x{width} pixels, at most {KERNEL} and a quarter of the image are allowed")
-        rows = x.rows.flatten(1).amax(dim=1)
-        if ((x.rows != _spread(rows, x.rows)) & (x.rows != NONE)).any():
-            rows = torch.where(((x.rows != _spread(rows, x.rows)) & (x.rows != NONE)).flatten(1).any(dim=1), SEVERAL, rows)
+        rows = self.noted(self.over(x.rows, [1, 2, 3])).expand(first.shape)
         channels, places = self.laid_out(first)
-        found = Marks(self.noted(_spread(rows, first)), places, channels, first)
+        found = Marks(rows, places, channels, first)
         return [found, found] if isinstance(like, (list, tuple)) else found
 
     def product(self, args: list[Any], like: torch.Tensor) -> Marks:
@@ -482,14 +481,14 @@ class _Rules:
             if other.fixed is not None:
                 if max(other.like.shape[-2:]) > CHANNELS:
                     raise self.bad(f"a matrix {tuple(other.like.shape)} of constants, at most {CHANNELS} channels are taken")
-                if other.like.ndim == 3 and _varies(other.fixed, 0) and (_varies(each.rows, 0) or _tells_places(each, 0)):
+                if other.like.ndim == 3 and varies(other.fixed, 0) and (varies(each.rows, 0) or _tells_places(each, 0)):
                     raise self.bad("a matrix of constants that differs from image to image or place to place")
                 if _tells_places(each, dim % each.rows.ndim):
                     raise self.bad("a matrix of constants over the places of an image")
         live = [(each, dim) for each, dim in ((a, -1), (b, -2)) if each.fixed is None]
         if len(live) == 2 and (_tells_places(a, a.rows.ndim - 2) or _tells_places(b, b.rows.ndim - 1)):
             raise self.bad("a product of places of an image with others")
-        rows = self.together([self.over(each.rows, dim).expand(like.shape) for each, dim in ((a, -1), (b, -2))])
+        rows = self.together([self.over(each.rows, [dim]).expand(like.shape) for each, dim in ((a, -1), (b, -2))])
         each, dim = live[0]
         places = each.places.narrow(dim, 0, 1).expand(like.shape) if len(live) == 1 else torch.full(like.shape, NONE)
         channels = _along(torch.empty(like.shape, device="meta"), dim)
@@ -497,17 +496,19 @@ class _Rules:
             channels = _paired(channels, _folded(each.channels, dim).expand(like.shape))
         return Marks(rows, places, channels, like)
 
-    def over(self, rows: torch.Tensor, dim: int) -> torch.Tensor:
-        """The rows of a sum over a dimension, which is kept."""
-        most = rows.amax(dim=dim, keepdim=True)
-        mixed = ((rows != most) & (rows != NONE)).any(dim=dim, keepdim=True)
-        return torch.where(mixed, SEVERAL, most)
+    def over(self, rows: torch.Tensor, dims: list[int]) -> torch.Tensor:
+        """The rows of what is made of all along some dimensions, which are kept."""
+        if not dims:
+            return rows
+        most = rows.amax(dim=dims, keepdim=True)
+        mixed = ((rows != most) & (rows != NONE)).to(torch.int8).amax(dim=dims, keepdim=True)
+        return torch.where(mixed > 0, SEVERAL, most)
 
 
 # -------------------------------------------------------------------------------------------------------------- parts
 
 
-def _varies(values: torch.Tensor, dim: int) -> bool:
+def varies(values: torch.Tensor, dim: int) -> bool:
     """Whether values differ along a dimension; nan is nan."""
     if values.shape[dim] < 2 or not values.stride(dim):
         return False
@@ -535,7 +536,7 @@ def _paired(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     shape = one.shape
     if torch.equal(one, other) or other.min() == other.max():
         return one
-    flat = [dim for dim in range(one.ndim) if not _varies(one, dim) and not _varies(other, dim)]
+    flat = [dim for dim in range(one.ndim) if not varies(one, dim) and not varies(other, dim)]
     for dim in flat:  # what they differ along is enough
         one, other = one.narrow(dim, 0, 1), other.narrow(dim, 0, 1)
     (_, first), (values, second) = (marks.unique(return_inverse=True) for marks in (one, other))
@@ -545,7 +546,7 @@ def _paired(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 def _folded(marks: torch.Tensor, dim: int) -> torch.Tensor:
     """One mark for all along a dimension, which is kept: another one wherever one of them is."""
     lines = marks.movedim(dim, -1)
-    if not _varies(marks, dim):
+    if not varies(marks, dim):
         return marks.narrow(dim, 0, 1)
     found = lines.flatten(0, -2).unique(dim=0, return_inverse=True)[1] if marks.ndim > 1 else torch.zeros(1, dtype=torch.int64)
     return found.reshape(lines.shape[:-1]).unsqueeze(dim)
@@ -561,8 +562,7 @@ def _cut_along(step: Step) -> Any:
     """The dimension of an operation that cuts or puts together."""
     if step.name == "index":
         return next((dim for dim, index in enumerate(step.args[1]) if index is not None), None)
-    named = {**dict(zip([each.name for each in _schema(step).arguments], step.args, strict=False)), **step.kwargs}
-    return named.get("dim", 0)
+    return _named(step, step.args, step.kwargs).get("dim", 0)
 
 
 def _without_rows(step: Step, by_rows: bool) -> list[Any]:
@@ -588,23 +588,25 @@ def _spread(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return rows.reshape(-1, *[1] * (like.ndim - 1)).expand(like.shape) if like.ndim else rows.reshape(())
 
 
-def _schema(step: Step) -> Any:
+def _named(step: Step, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of an operation of torch by their names."""
     name, _, overload = step.op.partition(".")
-    return getattr(getattr(torch.ops.aten, name), overload)._schema
+    schema = getattr(getattr(torch.ops.aten, name), overload)._schema
+    return {**dict(zip([each.name for each in schema.arguments], args, strict=False)), **kwargs}
 
 
 def _flat(value: Any) -> list[Any]:
     return [each for part in value for each in _flat(part)] if isinstance(value, (list, tuple)) else [value]
 
 
-def _pick(value: Any, kind: str) -> Any:
-    """Arguments with one kind of marks in the place of tensors; indices stay numbers."""
+def _pick(value: Any, kind: str, index: bool = False) -> Any:
+    """Arguments with one kind of marks in the place of tensors; with index, constants of whole numbers stay as they are."""
     if isinstance(value, Marks):
-        index = value.fixed is not None and kind and not value.like.is_floating_point()
-        return value.fixed if index else getattr(value, kind).contiguous()
+        number = index and value.fixed is not None and not value.like.is_floating_point()
+        return value.fixed if number else getattr(value, kind).contiguous()
     if isinstance(value, (list, tuple)):
-        return [_pick(each, kind) for each in value]
-    return {key: _pick(each, kind) for key, each in value.items()} if isinstance(value, dict) else value
+        return [_pick(each, kind, index) for each in value]
+    return {key: _pick(each, kind, index) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def _like(value: Any) -> Any:
