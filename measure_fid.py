@@ -20,7 +20,7 @@ import PIL
 import torch
 
 from src.challenges import CHALLENGES, Challenge, add_challenge_flag, get_challenge
-from src.challenges._images import ImageChallenge, as_rgb, fid_mode
+from src.challenges.shared.images import ImageChallenge, as_rgb, fid_mode
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import resolve_device
 from src.common.files import check_output, save_json

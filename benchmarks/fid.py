@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks._peak import matrix_peak
+from benchmarks.shared.peak import matrix_peak
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import resolve_device
 from src.common.flops import flops_counted

@@ -9,7 +9,7 @@ from datetime import date
 
 import torch
 
-from benchmarks._peak import network_peak
+from benchmarks.shared.peak import network_peak
 from custom_model import create_custom_model
 from src.challenges import get_challenge
 from src.common.cli import Parser, number, run_script

@@ -25,9 +25,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks._peak import network_peak
+from benchmarks.shared.peak import network_peak
 from custom_model import create_custom_model
 from src.challenges import get_challenge
+from src.challenges.toon.drawing import toon_faces
 from src.common.cli import Parser, number, run_script
 from src.common.devices import (
     device_name,
@@ -38,7 +39,6 @@ from src.common.devices import (
     seed_everything,
     synchronize,
 )
-from src.datasets.toon import toon_faces
 from src.methods import Method
 from src.training.clock import Clock
 from src.training.config import TrainingConfig

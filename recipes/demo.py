@@ -20,7 +20,7 @@ from PIL import Image
 
 from custom_model import create_custom_model
 from src.challenges import find_challenge, get_challenge
-from src.challenges._images import ImageChallenge
+from src.challenges.shared.images import ImageChallenge
 from src.common.checkpoints import load_model
 from src.common.cli import Parser, number, run_script
 from src.common.devices import resolve_device, resolve_precision

@@ -18,13 +18,13 @@ from PIL import Image
 
 from recipes import toy2d
 from src.challenges import get_challenge
-from src.challenges._points import POINT_SETS
+from src.challenges.shared.points import POINT_SETS
 from src.common.cli import Parser, number, run_script
 from src.common.figures import Figure, as_picture, matplotlib
 from src.common.files import PROJECT_ROOT, write_whole
 from src.common.noise import image_seeds
 from src.methods import Method, method_names
-from src.methods._karras_path import KarrasPathScheduler
+from src.methods.shared.karras_path import KarrasPathScheduler
 
 NFE = get_challenge().nfe
 SEED, COUNT = 0, 160  # of the noises, the same in all pictures

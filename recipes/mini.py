@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from custom_model import create_custom_model
-from recipes import _compare as compare
-from recipes._bench import Bench, Entry, with_all_methods, with_options
+from recipes.shared import compare as compare
+from recipes.shared.bench import Bench, Entry, with_all_methods, with_options
 from src.challenges import get_challenge
 from src.common.checkpoints import load_model
 from src.common.cli import Parser, number, run_script

@@ -6,7 +6,7 @@ Interrupted, the same command goes on after the last 1,000 images.
 """
 
 from src.challenges import add_challenge_flag, get_challenge
-from src.challenges._images import ImageChallenge, as_rgb, fid_mode
+from src.challenges.shared.images import ImageChallenge, as_rgb, fid_mode
 from src.common.cli import Parser, UserError, run_script
 from src.common.devices import resolve_device
 from src.evaluation.features import cached_features, content_file

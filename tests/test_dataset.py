@@ -12,12 +12,13 @@ from PIL import Image
 
 import dataset
 from dataset import SimpsonsDataModule, SimpsonsDataset, get_data_iterator, load_split
-from src.challenges import _faces, get_challenge
+from src.challenges import get_challenge
 from src.challenges import toon as toon_file
-from src.challenges._faces import split_ids
+from src.challenges.shared import faces
+from src.challenges.shared.faces import split_ids
+from src.challenges.toon import drawing as toon
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
-from src.datasets import toon
 from tests.processes import python
 
 
@@ -30,7 +31,7 @@ def tiny_split(tmp_path, monkeypatch):
     for index in range(10):
         Image.new("RGB", (64, 64), (10 * index,) * 3).save(root / f"{index}.png")
     ids = {"train": [str(index) for index in range(7)], "val": ["9", "7", "8"]}
-    for module in (dataset, _faces):
+    for module in (dataset, faces):
         monkeypatch.setattr(module, "split_ids", ids.__getitem__)
     return root
 
@@ -149,7 +150,7 @@ def test_what_takes_seconds_to_import_is_imported_where_it_is_needed():
     code = """
 import sys
 torchvision, sys.modules["torchvision"], sys.modules["kagglehub"] = sys.modules["torchvision"], None, None
-import dataset, train, sampling, src.datasets.images, src.datasets.afhq
+import dataset, train, sampling, src.datasets.images, src.challenges.afhq.data
 sys.modules["torchvision"] = torchvision
 import measure_fid
 """

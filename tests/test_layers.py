@@ -16,10 +16,7 @@ SRC = PROJECT_ROOT / "src"
 SCRIPTS = {"train", "sampling", "measure_fid", "dataset"}
 CONTRACT = {"src.base_model", "src.network", "src.module", "src.utils"}
 COMMON = {"src.common", "src.runs"}
-SHARED = {
-    room: {f"src.{room}.shared", *(f"src.{room}.{path.stem}" for path in (SRC / room).glob("_[!_]*.py"))}
-    for room in ("methods", "challenges")
-}
+SHARED = {room: {f"src.{room}.shared"} for room in ("methods", "challenges")}
 DISTILLATION = ("prior", "lora", "checkpoint", "stable_diffusion", "loss", "losses", "sds", "vsd", "sdi", "optimize", "outputs")
 EVERYTHING = {"src", "custom_model"}
 RULES = {  # files -> what of ours they may import; a room's __main__.py is a command, and free as train.py is
@@ -32,14 +29,16 @@ RULES = {  # files -> what of ours they may import; a room's __main__.py is a co
     "src/methods/": CONTRACT | {"src.common"} | SHARED["methods"],
     "src/challenges/": CONTRACT | {"src.common", "src.datasets", "src.evaluation"} | SHARED["challenges"],
     "src/datasets/": CONTRACT | {"src.common", "src.datasets"},
-    "src/training/": CONTRACT | COMMON | {"src.methods._base", "src.training"},
+    "src/training/": CONTRACT | COMMON | {"src.methods.shared.method", "src.training"},
     "src/evaluation/": COMMON | {"src.evaluation"},
-    "src/distillation/": CONTRACT | COMMON | {"src.challenges", "src.distillation", "src.evaluation", "custom_model"},
-    **{f"src/distillation/{name}.py": CONTRACT | COMMON | {"src.distillation"} for name in DISTILLATION},
-    "src/report/": COMMON | {"src.challenges", "src.evaluation", "src.report", "custom_model"},
-    "src/demo/": COMMON | {"src.challenges", "src.demo", "src.distillation", "src.evaluation", "custom_model"},
+    "src/score_distillation/": CONTRACT
+    | COMMON
+    | {"src.challenges", "src.score_distillation", "src.evaluation", "custom_model"},
+    **{f"src/score_distillation/{name}.py": CONTRACT | COMMON | {"src.score_distillation"} for name in DISTILLATION},
+    "src/writeup/": COMMON | {"src.challenges", "src.evaluation", "src.writeup", "custom_model"},
+    "src/page/": COMMON | {"src.challenges", "src.page", "src.score_distillation", "src.evaluation", "custom_model"},
     "src/submission/": COMMON
-    | {"src.challenges", "src.distillation", "src.evaluation", "src.report", "src.submission", "custom_model"},
+    | {"src.challenges", "src.score_distillation", "src.evaluation", "src.writeup", "src.submission", "custom_model"},
     "sampling.py": COMMON | {"src.challenges", "custom_model"},
     "measure_fid.py": COMMON | {"src.challenges", "src.evaluation", "src.training.curves"},
     "dataset.py": COMMON | {"src.challenges"},
@@ -57,7 +56,7 @@ OUTSIDE = {  # packages each room may import; all others are free within require
     "src/network.py": {"torch"},
     "src/methods/": {"torch", "numpy"},
     "src/challenges/": {"torch", "numpy", "PIL", "kagglehub"},
-    "src/demo/": {"torch", "numpy", "PIL", "streamlit"},
+    "src/page/": {"torch", "numpy", "PIL", "streamlit"},
 }
 OURS = {"src", "custom_model", "recipes", "benchmarks", *SCRIPTS}
 FILES = [
@@ -109,6 +108,8 @@ def test_rooms(rule):
         if path.name == "__init__.py" and path.parent.name in SHARED:
             continue  # a registry: it imports all of its folder
         permitted = EVERYTHING if path.name == "__main__.py" else RULES[rule]
+        if rule == "src/challenges/" and path.parent != SRC / "challenges":  # a challenge's own folder
+            permitted = permitted | {f"src.challenges.{path.parent.name}"}
         wrong = {name for name in ours(path) if not allowed(name, permitted)}
         assert not wrong, f"{path.relative_to(PROJECT_ROOT)} imports {wrong}"
 
@@ -166,7 +167,7 @@ COURSE_NAMES = {
 }
 WEIGHTS = json.loads((PROJECT_ROOT / "tests/data/unet_state_dict.json").read_text())["conditional"]
 COURSE_ATTRIBUTES = {name.split(".")[0] for name in WEIGHTS} | set(dir(nn.Module())) | {"initialize"}
-OWN_NETWORKS = {SRC / "challenges" / f"{name}.py" for name in ("_unet", "labelled", "mnist", "toy2d")} | {
+OWN_NETWORKS = {SRC / "challenges" / f"{name}.py" for name in ("shared/unet", "labelled", "mnist/__init__", "toy2d")} | {
     *(SRC / "evaluation").rglob("*.py")  # whose networks give features
 }
 
@@ -265,7 +266,7 @@ def test_a_fact_stands_in_one_place(literal):
 
 def test_nothing_asks_which_challenge_it_is():
     """No comparison with a challenge's name outside of the challenges; dataset.py has the course's own names."""
-    names = {path.stem for path in (SRC / "challenges").glob("[!_]*.py") if not is_own(path)}
+    names = {path.stem for path in (SRC / "challenges").iterdir() if path.name[0] != "_" and not is_own(path)} - {"shared"}
     for path in FILES:
         if (SRC / "challenges") in path.parents or path.name == "dataset.py":
             continue

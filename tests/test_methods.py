@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from custom_model import create_custom_model
+from src.challenges.toon.drawing import reduced, toon_faces
 from src.common.checkpoints import save_model
-from src.datasets.toon import reduced, toon_faces
 from src.methods import get_method, method_names
 from src.methods.shared import AverageVelocityModel
 from src.network import UNet

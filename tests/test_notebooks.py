@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recipes.notebooks import FOLDER, execute
-from src.challenges._faces import split_ids
+from src.challenges.shared.faces import split_ids
 from src.datasets.images import ImageSource, cached_array
 from src.runs import Run, last_scores
 from tests import test_documents

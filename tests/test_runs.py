@@ -17,11 +17,11 @@ from src import runs
 from src.challenges import get_challenge
 from src.common.locks import owned
 from src.evaluation.trajectory import __main__ as trajectory
-from src.report import __main__ as report
-from src.report.run import earlier_runs
 from src.runs import Run, checkpoint_of, last_scores, nfe_folders, nfe_name, nfe_of
 from src.training.config import TrainingConfig
 from src.training.continuing import forbidden_changes
+from src.writeup import __main__ as report
+from src.writeup.run import earlier_runs
 from tests.helpers import call, fails
 
 POINTS = ["--challenge", "toy2d", "--hidden", 8, "--num_iterations", 2, "--batch_size", 8, "--log_interval", 1]

@@ -17,9 +17,9 @@ from PIL import Image
 
 from src.challenges import CHALLENGES, get_challenge
 from src.challenges import toon as toon_file
+from src.challenges.mnist import data as mnist
 from src.common.files import PROJECT_ROOT
-from src.datasets import mnist
-from src.demo import history
+from src.page import history
 from src.runs import Run, last_scores
 from tests.helpers import call, random_images
 from tests.processes import forked_python
@@ -117,7 +117,7 @@ def fill_in(text: str) -> str:
 
 def test_the_way_from_training_to_the_board(place, monkeypatch, capsys):
     """README's own order, on a challenge whose fixed network is small."""
-    pytest.importorskip("reportlab", reason="pip install -r requirements-report.txt")
+    pytest.importorskip("reportlab", reason="pip install -r requirements-writeup.txt")
     challenge = get_challenge("toon32")
     wanted = dict.fromkeys(challenge.nfe)
     named = ("train", "sampling", "grade")  # the others see it
@@ -191,7 +191,7 @@ def test_the_way_from_training_to_the_board(place, monkeypatch, capsys):
 )
 def test_the_way_with_classes(name, make, network, place, monkeypatch, capsys):
     """README's commands as far as these challenges have them; measure_fid.py is not told which challenge it is."""
-    pytest.importorskip("reportlab", reason="pip install -r requirements-report.txt")
+    pytest.importorskip("reportlab", reason="pip install -r requirements-writeup.txt")
     data, challenge = make(monkeypatch), get_challenge(name)
     flags = {"train": f"--challenge {name} {data} --class_conditional {network}", "measure_fid": data}
     walk = Walk(monkeypatch, capsys, flags)

@@ -10,7 +10,7 @@ import torch
 
 import train
 from src.challenges import toon as toon_file
-from src.challenges._images import ImageChallenge
+from src.challenges.shared.images import ImageChallenge
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.common.locks import owned

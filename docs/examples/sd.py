@@ -1,7 +1,7 @@
 """Score distillation from Stable Diffusion in one class: what a course asks for as guidance/sd.py.
 
 It needs torch, diffusers, transformers and, for VSD, peft. The equations are those of sds.py, vsd.py and sdi.py in
-src/distillation/, where they are explained:
+src/score_distillation/, where they are explained:
 
     SDS  Poole et al., DreamFusion, arXiv:2209.14988           get_sds_loss
     VSD  Wang et al., ProlificDreamer, arXiv:2305.16213        get_vsd_loss

@@ -1,6 +1,6 @@
 """Every challenge of the kit. A file put into this folder is found by itself; nothing else needs to know its name."""
 
-from src.challenges._base import (
+from src.challenges.shared.challenge import (
     CHALLENGES,
     CONDITION,
     DEFAULT,

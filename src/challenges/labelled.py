@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from src.challenges._base import register
-from src.challenges._images import ImageChallenge
-from src.challenges._unet import ClassUNet
+from src.challenges.shared.challenge import register
+from src.challenges.shared.images import ImageChallenge
+from src.challenges.shared.unet import ClassUNet
 
 if TYPE_CHECKING:
     from src.evaluation.statistics import Statistics
@@ -75,7 +75,7 @@ class LabelledChallenge(ImageChallenge):
 
 def load(split: str, root: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
     """The images of a split, uint8 (N, 3, S, S), and their labels 1..C, int64 (N,), or None. See src/datasets/labelled.py."""
-    from src.datasets import labelled  # here: a model is built and sampled without
+    from src.datasets import labelled
 
     return labelled.load_labelled(split, root)
 

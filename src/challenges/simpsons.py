@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from src.challenges._base import Published, register
-from src.challenges._faces import DEFAULT_ROOT, load_faces
-from src.challenges._images import ImageChallenge
+from src.challenges.shared.challenge import Published, register
+from src.challenges.shared.faces import DEFAULT_ROOT, load_faces
+from src.challenges.shared.images import ImageChallenge
 
 SIMPSONS = register(
     ImageChallenge(

@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from src.challenges._base import register
-from src.challenges._faces import DEFAULT_ROOT, load_faces
-from src.challenges._images import ImageChallenge
-from src.challenges._unet import ClassUNet
+from src.challenges.shared.challenge import register
+from src.challenges.shared.faces import DEFAULT_ROOT, load_faces
+from src.challenges.shared.images import ImageChallenge
+from src.challenges.shared.unet import ClassUNet
 
 SIMPSONS32 = register(
     ImageChallenge(

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from src.challenges._base import Challenge, Mark, register
-from src.challenges._points import POINT_SETS
+from src.challenges.shared.challenge import Challenge, Mark, register
+from src.challenges.shared.points import POINT_SETS
 from src.common.cli import UserError
 
 NUM_POINTS = 2048  # that are sampled, and compared with as many

@@ -18,7 +18,7 @@ import scipy
 import torch
 
 from src.challenges import Challenge, add_challenge_flag, get_challenge
-from src.challenges._images import ImageChallenge, as_rgb, fid_mode
+from src.challenges.shared.images import ImageChallenge, as_rgb, fid_mode
 from src.common.classes import LABELS
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import resolve_device

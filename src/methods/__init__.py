@@ -1,7 +1,7 @@
 """Every generative method of the kit. A file put into this folder is found by itself; nothing else needs to know its name."""
 
 from src.common.registry import import_all
-from src.methods._base import METHODS, Method, register
+from src.methods.shared.method import METHODS, Method, register
 
 import_all(__name__, __path__)
 

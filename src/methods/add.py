@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from src.common.guidance import with_labels
-from src.methods._base import register
-from src.methods._discriminators import hinge_discriminator, hinge_generator
-from src.methods._generator import AdversarialModel
+from src.methods.shared.discriminators import hinge_discriminator, hinge_generator
+from src.methods.shared.generator import AdversarialModel
+from src.methods.shared.method import register
 from src.utils import expand_t
 
 

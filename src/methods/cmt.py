@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from src.common.guidance import with_labels
-from src.methods._base import Method, register, split_batch
-from src.methods._consistency import ConsistencyModel
-from src.methods._distances import DISTANCES, distance, load_lpips
-from src.methods._karras_path import grid_of_calls
-from src.methods._solvers import ORDERS, solve
-from src.methods._student import Student
+from src.methods.shared.consistency_model import ConsistencyModel
+from src.methods.shared.distances import DISTANCES, distance, load_lpips
+from src.methods.shared.karras_path import grid_of_calls
+from src.methods.shared.method import Method, register, split_batch
+from src.methods.shared.solvers import ORDERS, solve
+from src.methods.shared.student import Student
 from src.utils import expand_t
 
 WEIGHTINGS = ("uniform", "edm")

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 
 from src.common.guidance import with_labels
-from src.methods._base import register
-from src.methods._consistency import ConsistencyModel, ConsistencyOptions, ConsistencyPathScheduler
-from src.methods._distances import HUBER_C, pseudo_huber
-from src.methods._karras_path import karras_grid
-from src.methods._solvers import heun_step
-from src.methods._student import Student, TeacherOptions
 from src.methods.shared.calls import Draws
+from src.methods.shared.consistency_model import ConsistencyModel, ConsistencyOptions, ConsistencyPathScheduler
+from src.methods.shared.distances import HUBER_C, pseudo_huber
+from src.methods.shared.karras_path import karras_grid
+from src.methods.shared.method import register
+from src.methods.shared.solvers import heun_step
+from src.methods.shared.student import Student, TeacherOptions
 
 
 class ConsistencyScheduler(ConsistencyPathScheduler):

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.methods._adversarial import DiscriminatorOptions, WithDiscriminator
-from src.methods._base import Method, register
-from src.methods._discriminators import hinge_discriminator, hinge_generator
-from src.methods._distances import DISTANCES, distance, load_lpips
-from src.methods._karras_path import (
+from src.methods.shared.adversarial import DiscriminatorOptions, WithDiscriminator
+from src.methods.shared.discriminators import hinge_discriminator, hinge_generator
+from src.methods.shared.distances import DISTANCES, distance, load_lpips
+from src.methods.shared.karras_path import (
     KARRAS_RHO,
     Denoiser,
     DenoiserOptions,
@@ -21,8 +20,9 @@ from src.methods._karras_path import (
     grid_of_calls,
     karras_grid,
 )
-from src.methods._solvers import euler_step, heun_step
-from src.methods._target import follow, frozen_copy
+from src.methods.shared.method import Method, register
+from src.methods.shared.solvers import euler_step, heun_step
+from src.methods.shared.target import follow, frozen_copy
 from src.utils import expand_t
 
 SOLVERS = {"heun": heun_step, "euler": euler_step}

@@ -9,8 +9,8 @@ import torch
 
 from src.common.devices import float64_device
 from src.common.guidance import with_labels
-from src.methods._base import register
-from src.methods._vp_path import DDIMModel
+from src.methods.shared.method import register
+from src.methods.shared.vp_path import DDIMModel
 from src.utils import expand_t
 
 

@@ -11,8 +11,8 @@ import torch
 from src.common.guidance import with_labels
 from src.common.noise import draw_noise
 from src.common.progress import tracked
-from src.methods._base import register
-from src.methods._karras_path import KARRAS_RHO, Denoiser, DenoiserOptions, KarrasPathScheduler, grid_of_calls
+from src.methods.shared.karras_path import KARRAS_RHO, Denoiser, DenoiserOptions, KarrasPathScheduler, grid_of_calls
+from src.methods.shared.method import register
 from src.utils import expand_t
 
 SOLVERS = ("euler", "heun")

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from src.common.guidance import with_labels
-from src.methods._base import register, split_batch
-from src.methods._straight_path import AverageVelocityModel
 from src.methods.shared.calls import held_fixed
+from src.methods.shared.method import register, split_batch
+from src.methods.shared.straight_path import AverageVelocityModel
 from src.utils import expand_t
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from src.common.guidance import with_labels
-from src.methods._base import register, split_batch
-from src.methods._discriminators import non_saturating_discriminator, non_saturating_generator
-from src.methods._generator import AdversarialModel
+from src.methods.shared.discriminators import non_saturating_discriminator, non_saturating_generator
+from src.methods.shared.generator import AdversarialModel
+from src.methods.shared.method import register, split_batch
 
 GENERATE, DENOISE = LATER_CALLS = ("generate", "denoise")
 

@@ -10,11 +10,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from src.common.noise import draw_noise
-from src.methods._base import Method, register
-from src.methods._distances import DISTANCES, distance, load_lpips
-from src.methods._karras_path import KARRAS_RHO, Denoiser, DenoiserOptions, KarrasPathScheduler, grid_of_calls
-from src.methods._solvers import ORDERS, solve
-from src.methods._student import Student
+from src.methods.shared.distances import DISTANCES, distance, load_lpips
+from src.methods.shared.karras_path import KARRAS_RHO, Denoiser, DenoiserOptions, KarrasPathScheduler, grid_of_calls
+from src.methods.shared.method import Method, register
+from src.methods.shared.solvers import ORDERS, solve
+from src.methods.shared.student import Student
 from src.utils import expand_t
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from src.common.guidance import with_labels
-from src.methods._base import Method, register, split_batch
-from src.methods._student import Student, TeacherOptions
-from src.methods._target import follow, frozen_copy
-from src.methods._vp_path import DDIMModel
+from src.methods.shared.method import Method, register, split_batch
+from src.methods.shared.student import Student, TeacherOptions
+from src.methods.shared.target import follow, frozen_copy
+from src.methods.shared.vp_path import DDIMModel
 from src.utils import expand_t
 
 PREDICTIONS, WEIGHTINGS = ("v", "x0"), ("truncated_snr", "snr_plus_1")

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from src.common.guidance import with_labels
-from src.methods._base import register
-from src.methods._straight_path import VelocityModel
+from src.methods.shared.method import register
+from src.methods.shared.straight_path import VelocityModel
 from src.utils import expand_t
 
 

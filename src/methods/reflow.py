@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from src.common.guidance import with_labels
-from src.methods._base import register
-from src.methods._distances import HUBER_C, pseudo_huber
-from src.methods._straight_path import TIME_DISTRIBUTIONS, VelocityModel
+from src.methods.shared.distances import HUBER_C, pseudo_huber
+from src.methods.shared.method import register
+from src.methods.shared.straight_path import TIME_DISTRIBUTIONS, VelocityModel
 
 LOSSES = ("huber", "l2")
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from src.common.guidance import with_labels
-from src.methods._base import register, split_batch
-from src.methods._straight_path import AverageVelocityModel
-from src.methods._target import follow, frozen_copy
+from src.methods.shared.method import register, split_batch
+from src.methods.shared.straight_path import AverageVelocityModel
+from src.methods.shared.target import follow, frozen_copy
 from src.utils import expand_t
 
 CLIP = 4.0  # bootstrap targets and the states they pass through stay in [-CLIP, CLIP], as in the authors' code

@@ -20,7 +20,6 @@ import numpy as np
 
 from src.challenges import Challenge, add_challenge_flag, get_challenge, graded_challenge
 from src.common.cli import Parser, UserError, number
-from src.report.check import check_writeup
 from src.runs import nfe_name
 from src.submission.archive import unpack
 from src.submission.broker import Broker, NoPlan
@@ -31,6 +30,7 @@ from src.submission.manifest import restore, states
 from src.submission.prepare import read_model
 from src.submission.sandbox import Limits, find_bubblewrap
 from src.submission.weights import Weights
+from src.writeup.check import check_writeup
 
 
 class NotPassed(Exception):
@@ -212,7 +212,7 @@ def writeup(submission: Submission) -> str:
     if len(files) != 1:
         raise NotPassed(
             f"expected one PDF at the top, found {', '.join(files) or 'none'}",
-            "python -m src.report RUN makes it; if it is handed in elsewhere, --no_writeup",
+            "python -m src.writeup RUN makes it; if it is handed in elsewhere, --no_writeup",
         )
     if problems := check_writeup(submission.folder / files[0], submission.task.nfe):
         raise NotPassed(f"{files[0]}: {'; '.join(problems)}", "edit writeup.md of the run and make the PDF again")

@@ -23,7 +23,7 @@ REQUIRED = (
     "src/utils.py",
 )
 # parts of the kit that neither training nor sampling uses; what of them the rest imports goes along
-OPTIONAL = ("src/distillation", "src/evaluation", "src/submission", "src/report", "src/demo")
+OPTIONAL = ("src/score_distillation", "src/evaluation", "src/submission", "src/writeup", "src/page")
 SCRIPTS = ("sampling.py", "measure_fid.py")  # the staff's own are put in place; they decide what else is needed
 SAMPLED = ("custom_model.py", "sampling.py")  # what runs where a submission is sampled
 MISSING = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}  # who catches one goes on without a package

@@ -74,7 +74,7 @@ def pack(
     if not (run.is_dir() and checkpoint.is_file()):
         raise UserError(f"{run} holds no {LAST} or {BEST}: give the folder of a finished run")
     if writeup is not None and not writeup.is_file():
-        raise UserError(f"no write-up at {writeup}: make it with python -m src.report {run}, or name yours with --writeup")
+        raise UserError(f"no write-up at {writeup}: make it with python -m src.writeup {run}, or name yours with --writeup")
     if not out.name.endswith(".zip"):
         raise UserError(f"--out {out}: expected a name that ends in .zip")
     check_output(out)

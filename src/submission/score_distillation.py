@@ -17,9 +17,9 @@ from typing import Any
 from src.common.cli import Parser, UserError
 from src.common.files import PROJECT_ROOT, check_output, load_json
 from src.common.images import read_picture
-from src.distillation.losses import LOSSES
-from src.distillation.outputs import EVAL, RUN_CONFIG
-from src.distillation.scores import MARKS, describe_marks
+from src.score_distillation.losses import LOSSES
+from src.score_distillation.outputs import EVAL, RUN_CONFIG
+from src.score_distillation.scores import MARKS, describe_marks
 from src.submission.archive import content_hash, unpack
 from src.submission.check import Note, NotPassed, Result
 from src.submission.contents import foreign_imports
@@ -49,7 +49,7 @@ def pack(outputs: Path, sd: Path, report: Path, out: Path) -> list[Packed]:
     """Write the zip `out` and return what is in it, in order.
 
     Args:
-        outputs: what python -m src.distillation.evaluate wrote: a folder for each loss, with eval.json.
+        outputs: what python -m src.score_distillation.evaluate wrote: a folder for each loss, with eval.json.
         sd: the class that goes in as guidance/sd.py.
         report: the PDF.
 
@@ -68,7 +68,7 @@ def pack(outputs: Path, sd: Path, report: Path, out: Path) -> list[Packed]:
                 raise UserError(f"{folder / EVAL} has a score of {name}, which is absent: evaluate anew")
     if not any(name.endswith(EVAL) for name in sources):
         places = ", ".join(f"{loss}/{EVAL}" for loss in LOSSES)
-        raise UserError(f"{outputs}: none of {places}; python -m src.distillation.evaluate makes them")
+        raise UserError(f"{outputs}: none of {places}; python -m src.score_distillation.evaluate makes them")
     check_output(out)
     packed = [Packed(name, path, path.stat().st_size, content_hash(path)) for name, path in sorted(sources.items())]
     write_zip(packed, out)
@@ -139,7 +139,7 @@ def of_the_kit(tree: ast.Module) -> Iterator[str]:
 
 def images(given: HandIn) -> str:
     if absent := [loss for loss in LOSSES if loss not in given.evaluated]:
-        raise NotPassed(f"no outputs/{absent[0]}/{EVAL}", f"python -m src.distillation.evaluate --loss_type {absent[0]}")
+        raise NotPassed(f"no outputs/{absent[0]}/{EVAL}", f"python -m src.score_distillation.evaluate --loss_type {absent[0]}")
     for loss, scores in given.evaluated.items():
         if len(scores) < PROMPTS:
             raise NotPassed(f"{loss}: {len(scores)} images, expected {PROMPTS}, one of each prompt", "evaluate all prompts")
@@ -196,7 +196,7 @@ def main(command: str, argv: list[str]) -> None:
     parser = Parser(prog=f"python -m src.submission {command}", description=__doc__.splitlines()[0])
     parser.add_argument("--challenge", "--data", choices=(NAME,), default=NAME, help="whose hand-in it is")
     if command == "pack":
-        parser.add_argument("outputs", type=Path, help="the --save_dir of python -m src.distillation.evaluate")
+        parser.add_argument("outputs", type=Path, help="the --save_dir of python -m src.score_distillation.evaluate")
         parser.add_argument("--student_id", required=True, help="letters and digits, which name the zip")
         parser.add_argument("--report", type=Path, required=True, help="the PDF")
         parser.add_argument("--sd", type=Path, default=EXAMPLE, help="what goes in as guidance/sd.py")

@@ -9,7 +9,7 @@ from torch import nn
 from src.common.checkpoints import load_model, plain_name, state_of, take_weights
 from src.common.cli import UserError
 from src.common.files import load_torch
-from src.methods._base import Method
+from src.methods.shared.method import Method
 from src.runs import Run, checkpoint_of
 
 

@@ -10,7 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from src.common.devices import autocast
 from src.common.flops import flops_counted
 from src.common.processes import Processes
-from src.methods._base import Method, with_labels
+from src.methods.shared.method import Method, with_labels
 from src.training.checkpoint import parameter_count
 from src.training.config import TrainingConfig, micro_batches
 

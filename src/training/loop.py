@@ -20,7 +20,7 @@ from src.common.files import CannotWrite, check_writable, remove_leftovers
 from src.common.noise import step_seed
 from src.common.processes import Processes
 from src.common.progress import Progress
-from src.methods._base import Method
+from src.methods.shared.method import Method
 from src.runs import LAST, RESUME, RESUME_PREVIOUS, Run
 from src.training.batches import Batches
 from src.training.checkpoint import parameter_count

@@ -4,7 +4,7 @@ import re
 import sys
 
 from src.common.files import PROJECT_ROOT
-from src.methods._base import METHODS, Method
+from src.methods.shared.method import METHODS, Method
 from src.runs import align
 
 DOCUMENT = PROJECT_ROOT / "docs" / "methods.md"

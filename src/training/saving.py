@@ -20,7 +20,7 @@ from src.common.cli import UserError
 from src.common.devices import autocast, device_name
 from src.common.files import save_json, write_whole
 from src.common.noise import image_seeds
-from src.methods._base import Method
+from src.methods.shared.method import Method
 from src.runs import LAST, ORIGINS, PREVIEW, PREVIEWS, RESUME, TRAINING_CONFIG, Run, checkpoint_of, refer_to
 from src.training.curves import draw_curves
 from src.training.ema import EMA, Name

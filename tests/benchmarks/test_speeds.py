@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from benchmarks import _peak, sampling, training
+from benchmarks import sampling, training
+from benchmarks.shared import peak
 from tests.helpers import BOTH_PRECISIONS, call, tiny_model
 
 NAMES = {"fp32": "float32", "bf16": "bfloat16"}
@@ -11,7 +12,7 @@ NAMES = {"fp32": "float32", "bf16": "bfloat16"}
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(_peak, "matrix_peak", lambda device, dtype: 1e9 if dtype == torch.float32 else 2e9)
+    monkeypatch.setattr(peak, "matrix_peak", lambda device, dtype: 1e9 if dtype == torch.float32 else 2e9)
     for module in (sampling, training):
         monkeypatch.setattr(module, "create_custom_model", lambda device: tiny_model())
 
@@ -44,11 +45,11 @@ def test_the_peak_of_float32_on_a_gpu_is_that_of_its_convolutions(monkeypatch):
     gpu, measured = torch.device("cuda"), []
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # packages of other tests switch it off
     precision = torch.get_float32_matmul_precision
-    monkeypatch.setattr(_peak, "matrix_peak", lambda device, dtype: measured.append(precision()) or 1.0)
+    monkeypatch.setattr(peak, "matrix_peak", lambda device, dtype: measured.append(precision()) or 1.0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    assert _peak.network_peak(gpu, torch.float32)[1] == "TF32"
-    assert _peak.network_peak(gpu, torch.bfloat16)[1] == "bfloat16"
+    assert peak.network_peak(gpu, torch.float32)[1] == "TF32"
+    assert peak.network_peak(gpu, torch.bfloat16)[1] == "bfloat16"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert _peak.network_peak(gpu, torch.float32)[1] == "float32"
-    assert _peak.network_peak(torch.device("cpu"), torch.float32)[1] == "float32"
+    assert peak.network_peak(gpu, torch.float32)[1] == "float32"
+    assert peak.network_peak(torch.device("cpu"), torch.float32)[1] == "float32"
     assert measured == ["high", "highest", "highest", "highest"]

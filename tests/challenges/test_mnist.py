@@ -17,8 +17,8 @@ import sampling
 import train
 from src.challenges import CHALLENGES, get_challenge
 from src.challenges.mnist import DigitsChallenge, GreyUNet
+from src.challenges.mnist import data as mnist
 from src.common.cli import UserError
-from src.datasets import mnist
 from src.methods import METHODS
 from src.submission import __main__ as submission
 from tests.helpers import call, fails

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from src.datasets import toon
-from src.datasets.toon import draw_face, toon_faces
+from src.challenges.toon import drawing as toon
+from src.challenges.toon.drawing import draw_face, toon_faces
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from src.challenges import get_challenge
-from src.challenges._images import ImageChallenge
+from src.challenges.shared.images import ImageChallenge
 from src.common.classes import LABELS, labels_table, write_labels
 from src.common.cli import UserError
 from src.evaluation import __main__ as suite

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.challenges._images import as_rgb
-from src.datasets import mnist
+from src.challenges.mnist import data as mnist
+from src.challenges.shared.images import as_rgb
 from src.evaluation import classifier as room
 from src.evaluation.classifier import (
     Classifier,

@@ -9,7 +9,7 @@ import pytest
 
 import measure_fid
 from src.challenges import get_challenge
-from src.challenges._images import ImageChallenge
+from src.challenges.shared.images import ImageChallenge
 from src.evaluation.inception import Inception
 from tests.conftest import PROJECT_ROOT
 from tests.evaluation.conftest import make_images, write_images

@@ -12,8 +12,8 @@ from PIL import Image
 
 import measure_fid
 from src.challenges import CHALLENGES, get_challenge
+from src.challenges.mnist import data as mnist
 from src.common.processes import Processes
-from src.datasets import mnist
 from src.evaluation import features
 from src.evaluation.features import extract_features, resumable_features, run_network
 from src.evaluation.fid import distance_from_statistics, frechet_distance

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from src.challenges import get_challenge
-from src.challenges._images import ImageChallenge
+from src.challenges.shared.images import ImageChallenge
 from src.evaluation import __main__ as suite
 from src.evaluation import features, second_opinion
 from src.evaluation.fid import frechet_distance

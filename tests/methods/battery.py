@@ -6,11 +6,12 @@ from contextlib import contextmanager
 import torch
 
 from src.challenges import get_challenge
-from src.challenges._unet import ClassUNet
+from src.challenges.shared.unet import ClassUNet
 from src.common.checkpoints import load_model, save_model
 from src.common.devices import PRECISIONS, autocast
 from src.common.networks import takes_condition
-from src.methods import Method, _discriminators
+from src.methods import Method
+from src.methods.shared import discriminators
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
 from src.training.saving import Previews
@@ -300,7 +301,7 @@ def check_labels(make_labelled: Make) -> None:
 def labelled_calls():
     """Record every call of a network with classes: which row of the patterns each image is, or None, and the labels told."""
     calls = []
-    forward, embed = ClassUNet.forward, _discriminators.embed
+    forward, embed = ClassUNet.forward, discriminators.embed
 
     def plain(value: torch.Tensor | None) -> torch.Tensor | None:
         while value is not None and torch._C._functorch.is_functorch_wrapped_tensor(value):
@@ -323,8 +324,8 @@ def labelled_calls():
         note([None] * len(timestep), labels)
         return embed(unet, timestep, condition, labels)
 
-    ClassUNet.forward, _discriminators.embed = forward_noted, embed_noted
+    ClassUNet.forward, discriminators.embed = forward_noted, embed_noted
     try:
         yield calls
     finally:
-        ClassUNet.forward, _discriminators.embed = forward, embed
+        ClassUNet.forward, discriminators.embed = forward, embed

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from src.methods._discriminators import hinge_discriminator
+from src.methods.shared.discriminators import hinge_discriminator
 from tests.helpers import SHAPE, tiny_model
 from tests.methods import eight_gaussians
 from tests.methods.oracles import GAUSSIAN, MIXTURE

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from src.methods import _augment
-from src.methods._augment import Augment, brightness, contrast, cut_out, saturation, translate
+from src.methods.shared import augment as augment_file
+from src.methods.shared.augment import Augment, brightness, contrast, cut_out, saturation, translate
 from src.training.random_draws import DrawAsOneBatch
 
 OPERATIONS = [brightness, saturation, contrast, translate, cut_out]
@@ -103,7 +103,7 @@ def test_it_is_differentiable(images):
 def test_each_operation_has_its_probability(monkeypatch, images):
     asked = []
     for operation in OPERATIONS:
-        monkeypatch.setattr(_augment, operation.__name__, lambda x, chosen: asked.append(chosen) or x)
+        monkeypatch.setattr(augment_file, operation.__name__, lambda x, chosen: asked.append(chosen) or x)
     augment = Augment("ada")
     augment.p.fill_(0.3)
     torch.manual_seed(0)

@@ -131,7 +131,7 @@ def test_gamma_sampling_has_the_distribution(gamma, monkeypatch):
         torch.testing.assert_close(last, GAUSSIAN.flow(first, 1.0, 80.0).float(), atol=1e-4, rtol=0)
         return
     doubled = lambda *args, draw=0: draw_noise(*args, draw=draw) * (2 if draw else 1)  # noqa: E731
-    monkeypatch.setattr("src.methods._base.draw_noise", doubled)
+    monkeypatch.setattr("src.methods.shared.method.draw_noise", doubled)
     assert moments(model, 4)[1] > STD + 0.05, "noise of twice the size is found"
 
 

@@ -47,7 +47,7 @@ def double_noise(monkeypatch):
     """Sampling starts from float64 noise and so stays in float64."""
     generator = torch.Generator().manual_seed(0)
     draw = lambda shape, *args, **kwargs: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
-    monkeypatch.setattr("src.methods._base.draw_noise", draw)
+    monkeypatch.setattr("src.methods.shared.method.draw_noise", draw)
 
 
 def ends(model):
@@ -229,7 +229,7 @@ def test_each_draw_of_a_sample_has_its_number(monkeypatch):
     """A step's noise is not that of the start or of another step (the last one's is not added); DDIM's steps draw none."""
     draws = []
     record = lambda *args, draw=0: draws.append(draw) or draw_noise(*args, draw=draw)  # noqa: E731
-    monkeypatch.setattr("src.methods._base.draw_noise", record)
+    monkeypatch.setattr("src.methods.shared.method.draw_noise", record)
     for eta, expected in ((1.0, [0, 1, 2, 3, 4]), (0.0, [0])):
         draws.clear()
         tiny_model("ddpm", eta=eta).sample((2, 3, 16, 16), 4, seeds=[1, 2])

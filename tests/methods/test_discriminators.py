@@ -8,7 +8,7 @@ import torch
 from src.challenges.toy2d import ToyMLP
 from src.common import efficientnet
 from src.methods import get_method
-from src.methods._discriminators import (
+from src.methods.shared.discriminators import (
     Head,
     gradient_penalty,
     hinge_discriminator,
@@ -236,7 +236,7 @@ def test_samples_of_one_class_are_not_judged_as_another(kind, levels, monkeypatc
     from tests.methods.test_labels import CLASSES, labelled_model
 
     if kind == "efficientnet":
-        monkeypatch.setattr("src.methods._discriminators.load_efficientnet", torch.nn.Identity)
+        monkeypatch.setattr("src.methods.shared.discriminators.load_efficientnet", torch.nn.Identity)
     discriminator = make_discriminator(kind, labelled_model("edm"), 0.2, 32, 8, levels).eval()
     channels = [head.layers[0].in_channels for head in discriminator.heads]
     torch.manual_seed(0)

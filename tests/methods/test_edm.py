@@ -7,7 +7,7 @@ import torch
 
 from src.common.noise import draw_noise
 from src.methods import get_method
-from src.methods._karras_path import karras_grid
+from src.methods.shared.karras_path import karras_grid
 from tests.helpers import tiny_model
 from tests.methods import battery
 from tests.methods.oracles import GAUSSIAN, MIXTURE, Gaussian

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.methods._straight_path import MIN_LEFT, as_velocity
+from src.methods.shared.straight_path import MIN_LEFT, as_velocity
 from tests.helpers import SHAPE, tiny_model
 from tests.methods import battery
 from tests.methods.oracles_flow import velocity

@@ -8,8 +8,8 @@ import torch
 from custom_model import create_custom_model
 from src.common.checkpoints import load_model, save_model
 from src.methods import get_method
-from src.methods._discriminators import non_saturating_discriminator
 from src.methods.gdd import block_convolutions
+from src.methods.shared.discriminators import non_saturating_discriminator
 from src.training.config import TrainingConfig
 from src.training.cost_estimate import estimate_step
 from src.training.loop import Trainer

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from custom_model import create_custom_model
-from src.challenges._unet import ClassUNet
+from src.challenges.shared.unet import ClassUNet
 from src.methods import METHODS, method_names
 from src.network import UNet
 from tests.helpers import TINY, fill_by_rule

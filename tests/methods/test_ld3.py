@@ -5,9 +5,9 @@ from functools import cache
 import pytest
 import torch
 
-from src.methods._base import uniform_grid
-from src.methods._karras_path import grid_of_calls
-from src.methods._solvers import ORDERS, solve
+from src.methods.shared.karras_path import grid_of_calls
+from src.methods.shared.method import uniform_grid
+from src.methods.shared.solvers import ORDERS, solve
 from tests.helpers import SHAPE, tiny_model
 from tests.methods import battery
 from tests.methods.oracles import Gaussian, Mixture

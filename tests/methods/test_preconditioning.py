@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.methods import METHODS
-from src.methods._karras_path import Denoiser
+from src.methods.shared.karras_path import Denoiser
 from src.utils import expand_t
 from tests.helpers import SHAPE, tiny_model
 

@@ -5,8 +5,8 @@ import torch
 
 from src.common.noise import draw_noise
 from src.methods import get_method
-from src.methods._base import uniform_grid
-from src.methods._straight_path import sample_unit_times
+from src.methods.shared.method import uniform_grid
+from src.methods.shared.straight_path import sample_unit_times
 from src.utils import expand_t
 from tests.helpers import SHAPE, tiny_model
 

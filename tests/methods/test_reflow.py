@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.methods import get_method
-from src.methods._straight_path import U_SHAPE, sample_unit_times
+from src.methods.shared.straight_path import U_SHAPE, sample_unit_times
 from src.utils import expand_t
 from tests.helpers import SHAPE, tiny_model
 

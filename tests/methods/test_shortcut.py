@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.methods import get_method
-from src.methods._base import split_batch
+from src.methods.shared.method import split_batch
 from tests.helpers import SHAPE, tiny_model
 from tests.methods import battery
 from tests.methods import oracles_flow as oracle

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from src.methods._distances import distance, load_lpips
-from src.methods._karras_path import grid_of_calls
-from src.methods._solvers import solve
+from src.methods.shared.distances import distance, load_lpips
+from src.methods.shared.karras_path import grid_of_calls
+from src.methods.shared.solvers import solve
 from tests.methods.oracles import GAUSSIAN, MIXTURE
 from tests.methods.oracles_solver import ExactTeacher, PerceptualStub, start
 

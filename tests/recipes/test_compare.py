@@ -2,8 +2,8 @@
 
 import pytest
 
-from recipes import _compare as compare
-from recipes._bench import TEACHER, Entry, with_all_methods, with_options
+from recipes.shared import compare as compare
+from recipes.shared.bench import TEACHER, Entry, with_all_methods, with_options
 from src.challenges import get_challenge
 from src.common.cli import UserError
 from src.common.files import save_json

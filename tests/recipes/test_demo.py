@@ -8,9 +8,9 @@ from PIL import Image
 
 from recipes import demo
 from src.challenges import toon
+from src.challenges.mnist import data as mnist
 from src.common.files import PROJECT_ROOT
 from src.common.images import contact_sheet
-from src.datasets import mnist
 from src.evaluation.weights import package_file
 from src.runs import CURVES, Run, last_scores
 from tests.helpers import call, random_images

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes import _compare as compare
 from recipes import digits
 from recipes.digits import ENTRIES, best_rows, nfes
+from recipes.shared import compare as compare
 from src.challenges import CHALLENGES
 from src.challenges.mnist import DigitsChallenge
 from src.methods import METHODS, method_names

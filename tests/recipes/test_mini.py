@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from recipes import _compare as compare
 from recipes import mini
-from recipes._bench import Bench, Entry
 from recipes.mini import ENTRIES
+from recipes.shared import compare as compare
+from recipes.shared.bench import Bench, Entry
 from src.challenges import CHALLENGES
-from src.challenges._images import ImageChallenge
+from src.challenges.shared.images import ImageChallenge
 from src.training.loop import Trainer
 from tests.helpers import BOTH_PRECISIONS, TINY, call, fails, random_images
 

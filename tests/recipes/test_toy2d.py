@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from recipes import _compare as compare
-from recipes import _toy2d_tables as tables
 from recipes import toy2d
+from recipes.shared import compare as compare
+from recipes.shared import toy2d_tables as tables
 from src.challenges import toy2d as challenge_file
 from src.common.checkpoints import save_model
 from src.common.devices import seed_everything
 from src.methods import METHODS, get_method, method_names, register
-from src.methods._student import Student
+from src.methods.shared.student import Student
 from tests.helpers import call, fails
 
 

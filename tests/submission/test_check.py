@@ -195,7 +195,7 @@ def test_command_line(honest, tmp_path, monkeypatch, capsys):
 def pdf(pages):
     """A PDF of empty pages."""
     canvas = pytest.importorskip(
-        "reportlab.pdfgen.canvas", reason="reportlab is not installed: pip install -r requirements-report.txt"
+        "reportlab.pdfgen.canvas", reason="reportlab is not installed: pip install -r requirements-writeup.txt"
     )
     file = io.BytesIO()
     sheet = canvas.Canvas(file)

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from src.challenges import get_challenge
+from src.challenges.toon.drawing import toon_faces
 from src.common.cli import UserError
 from src.common.images import to_uint8
 from src.common.sampling import generate
-from src.datasets.toon import toon_faces
 from src.evaluation.features import read_images
 from src.submission import audit, grade, grading
 from src.submission import job as job_file

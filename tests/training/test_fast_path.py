@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from src.challenges.toon.drawing import reduced, toon_faces
 from src.common.devices import seed_everything
 from src.common.noise import step_seed
-from src.datasets.toon import reduced, toon_faces
 from src.module import ResBlock
 from src.training.batches import Batches
 from src.training.config import TrainingConfig

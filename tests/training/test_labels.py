@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.challenges._unet import ClassUNet
+from src.challenges.shared.unet import ClassUNet
 from src.common.cli import UserError
 from src.methods import METHODS
 from src.training.config import TrainingConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from custom_model import create_custom_model
 from src.challenges import find_challenge
-from src.challenges._images import ImageChallenge
+from src.challenges.shared.images import ImageChallenge
 from src.common.checkpoints import load_model, read_model_config
 from src.common.classes import read_classes
 from src.common.cli import Parser, UserError, number, run_script

@@ -1,15 +1,15 @@
 """What several methods have in common, under the names that a method's file imports."""
 
-from src.methods._adversarial import WithDiscriminator
-from src.methods._base import Method, register, split_batch, uniform_grid
-from src.methods._consistency import ConsistencyModel, ConsistencyOptions, ConsistencyPathScheduler
-from src.methods._karras_path import Denoiser, DenoiserOptions, KarrasPathScheduler, karras_grid
-from src.methods._solvers import euler_step, heun_step, solve
-from src.methods._straight_path import AverageVelocityModel, LinearPathScheduler, VelocityModel
-from src.methods._student import Student, TeacherOptions
-from src.methods._target import follow, frozen_copy
-from src.methods._vp_path import DDIMModel, VPPathScheduler
+from src.methods.shared.adversarial import WithDiscriminator
 from src.methods.shared.calls import Draws, held_fixed
+from src.methods.shared.consistency_model import ConsistencyModel, ConsistencyOptions, ConsistencyPathScheduler
+from src.methods.shared.karras_path import Denoiser, DenoiserOptions, KarrasPathScheduler, karras_grid
+from src.methods.shared.method import Method, register, split_batch, uniform_grid
+from src.methods.shared.solvers import euler_step, heun_step, solve
+from src.methods.shared.straight_path import AverageVelocityModel, LinearPathScheduler, VelocityModel
+from src.methods.shared.student import Student, TeacherOptions
+from src.methods.shared.target import follow, frozen_copy
+from src.methods.shared.vp_path import DDIMModel, VPPathScheduler
 
 __all__ = [
     "AverageVelocityModel",

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from src.challenges.toon.drawing import toon_faces
 from src.common.checkpoints import save_model
 from src.common.files import PROJECT_ROOT
-from src.datasets.toon import toon_faces
 from src.submission.contents import CHECKPOINT, CONFIG, source_files
 from tests.helpers import TINY, tiny_model
 

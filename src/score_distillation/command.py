@@ -1,0 +1,122 @@
+"""What the commands of this room share: their flags, the prior that these name, and one run."""
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from custom_model import create_custom_model
+from src.challenges import find_challenge
+from src.challenges.shared.images import ImageChallenge
+from src.common.checkpoints import load_model, read_model_config
+from src.common.cli import Parser, UserError
+from src.common.devices import resolve_device, resolve_precision
+from src.common.files import file_sha256
+from src.common.guidance import scale_warning
+from src.common.options import Options, add_option_flags
+from src.runs import checkpoint_of
+from src.score_distillation.checkpoint import Checkpoint, describe_prior
+from src.score_distillation.losses import LOSSES, loss_fields, start
+from src.score_distillation.optimize import OptimizeOptions, optimize
+from src.score_distillation.outputs import RunFolder
+from src.score_distillation.prior import Prior
+from src.score_distillation.stable_diffusion import MODEL, StableDiffusion
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def add_flags(parser: Parser) -> None:
+    """Add the flags of a run, but for what it shows."""
+    prior = parser.add_argument_group("the frozen model")
+    prior.add_argument("--prior", type=Path, help="a run of this kit with classes, or a checkpoint; else Stable Diffusion")
+    prior.add_argument("--model", default=MODEL, help="a Stable Diffusion of Hugging Face, or a local folder of one")
+    negative_help = "what a text prompt's image is not to show"
+    prior.add_argument("--negative_prompt", default="low quality", help=negative_help)
+    prior.add_argument("--negative_class", default="", help="the same for --prior; by default no class")
+    prior.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
+    precision_help = "auto: of Stable Diffusion fp16 on a GPU, of --prior bf16 where the processor has it"
+    prior.add_argument("--precision", choices=("auto", *DTYPES), default="auto", help=precision_help)
+    run = parser.add_argument_group("the run")
+    run.add_argument("--loss_type", choices=tuple(LOSSES), default="sds", help="how the image is led")
+    run.add_argument("--save_dir", type=Path, default=Path("outputs"), help="a folder for each loss is made in it")
+    add_option_flags(run, fields(OptimizeOptions))
+    add_option_flags(parser.add_argument_group("the losses"), loss_fields())
+
+
+def options_of(kind: type[Options], args: argparse.Namespace) -> Any:
+    """The options of this kind, from flags of their names. Raises UserError for a value that is not allowed."""
+    try:
+        return kind(**{item.name: getattr(args, item.name) for item in fields(kind)})
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def open_prior(args: argparse.Namespace) -> Prior:
+    """The frozen model that the flags name; which one is printed.
+
+    Raises UserError where it cannot be had, or cannot be distilled; and, before it is loaded, for options out of range.
+    """
+    for kind in (OptimizeOptions, LOSSES[args.loss_type].Config):
+        options_of(kind, args)
+    if warning := scale_warning(args.guidance_scale, "the negative", "the negative alone"):
+        print(warning)
+    device = resolve_device(args.device)
+    if args.precision == "fp16" and device.type == "cpu":
+        raise UserError("--precision fp16: expected a GPU; on the CPU give bf16 or fp32")
+    if args.prior is None:
+        auto = torch.float32 if device.type == "cpu" else torch.float16
+        print(f"distils {args.model}")
+        return StableDiffusion.load(args.model, device, DTYPES.get(args.precision, auto))
+    file = checkpoint_of(args.prior)
+    model = load_model(file, create_custom_model, device)
+    challenge = image_challenge(args)
+    dtype = DTYPES.get(args.precision) or resolve_precision("auto", device)
+    prior = Checkpoint(model, (read_model_config(file) or {}).get("classes", ()), challenge.known_shape, dtype)
+    print(f"distils {describe_prior(file, model, dtype)}")
+    return prior
+
+
+def image_challenge(args: argparse.Namespace) -> ImageChallenge:
+    """The challenge of --prior. Raises UserError where its samples are no images."""
+    challenge = find_challenge(None, checkpoint_of(args.prior))
+    if not isinstance(challenge, ImageChallenge):
+        raise UserError(f"--prior {args.prior}: of challenge {challenge.name}, whose samples are no images")
+    return challenge
+
+
+def distil(prior: Prior, wanted: str, args: argparse.Namespace) -> list[Path]:
+    """Make the images of one prompt or class, and all else that outputs.py names; the files of the last images.
+
+    The guidance scale, which is the loss's own, is printed.
+
+    What is there already, of the same settings, stays as it is; what was begun is continued.
+    """
+    options, own = options_of(OptimizeOptions, args), options_of(LOSSES[args.loss_type].Config, args)
+    negative = args.negative_prompt if args.prior is None else args.negative_class
+    run = RunFolder(args.save_dir, args.loss_type, wanted, options.particles)
+    settings = settings_of(args, wanted)
+    if not run.begin(settings):
+        print(f"{run.images[0]}: there already, of these settings")
+        return run.images
+    print(f"{wanted}: {args.loss_type}, guidance scale {own.guidance_scale:g}")
+    loss = start(args.loss_type, prior, prior.encode_condition(wanted, negative), own, options.seed)
+
+    def report(step: int, value: float, latents: torch.Tensor) -> None:
+        run.report(step, value, prior.decode(latents))
+
+    title = f"{args.loss_type}, {wanted}"[:40]
+    run.finish(prior.decode(optimize(loss, options, run.resume, report, title)))
+    return run.images
+
+
+def settings_of(args: argparse.Namespace, wanted: str) -> dict[str, Any]:
+    """What run_config.json says: what is wanted, the prior and the hash of its file, and the options of run and loss."""
+    names = ["prior", "precision", "loss_type", *(item.name for item in fields(OptimizeOptions))]
+    names += ["model", "negative_prompt"] if args.prior is None else ["negative_class"]
+    names += [item.name for item in fields(LOSSES[args.loss_type].Config)]
+    told = {name: getattr(args, name) for name in names}
+    told = {name: str(value) if isinstance(value, Path) else value for name, value in told.items()}
+    weights = {} if args.prior is None else {"prior_sha256": file_sha256(checkpoint_of(args.prior))}
+    return {"prompt": wanted, **told, **weights}

@@ -1,0 +1,246 @@
+"""Whether a PDF is the write-up that a course asks for, whatever made it.
+
+It is read, not looked at: items are found by their headings, captions and words, as they stand before the heading
+"References". A text that has the words without the thing passes; a person reads it anyway.
+"""
+
+import importlib
+import logging
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from src.challenges import get_challenge
+from src.common.cli import UserError
+
+MAX_PAGES = 2  # before the references
+A4 = (595.3, 841.9)  # points
+MIN_SIZE = 9.0  # points; a little less is let pass, because TeX's points are smaller than PDF's
+SMALL_SHARE = 0.1  # of the characters that may be smaller: superscripts, labels in figures
+MOST_PAGES, MOST_BYTES = 30, 50_000_000  # beyond this a file is not read
+
+LINE = re.IGNORECASE | re.MULTILINE
+NUMBERING = r"^\s*(?:\d+(?:\.\d+)*\.?\s*|[IVX]+\.\s*|[A-Z]\.\s*)?"  # the space after it is lost in some PDFs
+REFERENCES = re.compile(
+    NUMBERING + r"(?:r ?eferences|b ?ibliography|c ?itations)\s*:?\s*$", LINE
+)  # small capitals: R EFERENCES
+CAPTION = r"\b(?:figure|fig\.?)\s*\d+\s*[:.|](?:(?!\b(?:figure|fig\.?|table)\s*\d+\s*[:.|]).){0,300}?"
+NUMBER = r"\d[\d.,]*\s*"
+ITEMS = {  # name -> the patterns of which one must be in the text, and what to do
+    "technical description": (
+        [NUMBERING + r"(?:(?:our |the |proposed )?(?:m ?ethod|a ?pproach)\w*|technical description)\b.{0,60}$"],
+        "a section 'Method' with a paragraph on it",
+    ),
+    "training details: batch size": ([r"\bbatch"], "say the batch size"),
+    "training details: number of steps": ([r"\b(?:iterations|steps|epochs)\b"], "say for how many steps it was trained"),
+    "training details: learning rate": ([r"\blearning\s+rate\b"], "say the learning rate"),
+    "total training time": (
+        [
+            rf"\btraining\s+time\b[^\d\[]{{0,40}}{NUMBER}(?:hours?|hrs?|h|minutes?|min|days?|d|seconds?|sec|s)\b",
+            rf"\btrained\s+(?:for|in)\b[^.]{{0,60}}?{NUMBER}(?:hours?|hrs?|h|minutes?|min|days?)\b",
+        ],
+        "write 'Total training time: ... hours'",
+    ),
+    "loss curves": ([CAPTION + r"(?:\bloss|training curve)"], "a figure whose caption names the loss"),
+    "samples from early training": (
+        [CAPTION + r"(?:\bearly\b|\bduring training\b|\bfirst (?:[\w,]+ )?(?:steps|iterations|epochs)\b)"],
+        "a figure of about 8 images whose caption says that they are early",
+    ),
+    "results: FID": ([r"\bFID\b"], "give the FID"),
+}
+PLACE = re.compile(r"\[\[.*?\]\]|\[\[", re.DOTALL)
+
+
+def need(module: str) -> Any:
+    """Import an optional package. Raises UserError that says how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"write-ups need {module.split('.')[0]}: pip install -r requirements-writeup.txt") from error
+
+
+def check_writeup(pdf: Path, nfes: Sequence[int] = get_challenge().nfe) -> list[str]:
+    """What is wrong with a write-up, a line each; empty where nothing is.
+
+    Looked at are: at most two A4 pages before the references, every item of ITEMS, results at every NFE of nfes, pictures,
+    references to papers and code, text that can be read out, embedded fonts, at most a tenth of the characters below 9 points,
+    no [[place]] left to fill in.
+
+    Raises UserError where there is no such file or pypdf is not installed.
+    """
+    pypdf = need("pypdf")
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what it thinks of odd bytes is none of the findings
+    if not pdf.is_file():
+        raise UserError(f"no file {pdf}")
+    if pdf.stat().st_size > MOST_BYTES:
+        return [f"size: {pdf.stat().st_size / 1e6:.0f} MB, expected at most {MOST_BYTES / 1e6:.0f}"]
+    try:
+        reader = pypdf.PdfReader(pdf)
+        if reader.is_encrypted:
+            return ["encrypted: expected a PDF that opens without a password"]
+        if len(reader.pages) > MOST_PAGES:
+            return [f"pages: {len(reader.pages)}, expected {MAX_PAGES} and references"]
+        pages = [read_page(page) for page in reader.pages]  # text, sizes, fonts that are used
+        pictures = [count_pictures(page) for page in reader.pages]
+        content, before, after = divide([text for text, _, _ in pages], pictures)
+        fonts = set().union(*(loose_fonts(page) & used for page, (_, _, used) in zip(reader.pages, pages, strict=True)))
+    except (pypdf.errors.PyPdfError, zlib.error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        return [f"unreadable: {' '.join(str(error).split()) or type(error).__name__}"[:200]]
+    boxes = [(float(page.mediabox.width), float(page.mediabox.height)) for page in reader.pages]
+    sizes = [size for _, chunks, _ in pages[:content] for size in chunks]
+    return [
+        *check_pages(boxes, content),
+        *check_text(before),
+        *check_items(before, nfes),
+        *([] if any(pictures[:content]) else ["pictures: none found; loss curves and samples must be shown"]),
+        *check_references(after),
+        *check_fonts(fonts, sizes),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- reading a page
+
+
+def read_page(page: Any) -> tuple[str, list[tuple[float, int]], set[str]]:
+    """The text of a page, the sizes of its pieces, (points, characters), and the names of their fonts.
+
+    Ligatures and styled letters of the text are plain ones, and words that a line's end divides are joined.
+    """
+    sizes: list[tuple[float, int]] = []
+    used = set()
+
+    def visit(text: str, cm: list[float], tm: list[float], font: Any, size: float) -> None:
+        count = len("".join(text.split()))
+        if count and size:
+            scale = abs((tm[0] * tm[3] - tm[1] * tm[2]) * (cm[0] * cm[3] - cm[1] * cm[2])) ** 0.5
+            sizes.append((abs(size) * scale, count))
+            used.add(font_name(font or {}))
+
+    text = unicodedata.normalize("NFKC", page.extract_text(visitor_text=visit))
+    return re.sub(r"(?<=[a-z])-\n(?=[a-z])", "", text), sizes, used
+
+
+def divide(texts: list[str], pictures: list[int]) -> tuple[int, str, str]:
+    """Pages before the references, the text before them, the text after; without that heading all is before.
+
+    A page that begins with the heading, but for a running title, is no page before them. pictures: their number on each page.
+    """
+    for number in reversed(range(len(texts))):
+        headings = list(REFERENCES.finditer(texts[number]))
+        if headings:
+            above, below = texts[number][: headings[-1].start()], texts[number][headings[-1].end() :]
+            content = number + (len(above.strip()) > 60 or pictures[number] > 0)
+            return content, "\n".join([*texts[:number], above]), "\n".join([below, *texts[number + 1 :]])
+    return len(texts), "\n".join(texts), ""
+
+
+def look_up(entries: Any, key: str) -> Any:
+    """The dictionary under this key, wherever in the file it stands; an empty one where there is none."""
+    try:
+        return entries[key]
+    except KeyError:
+        return {}
+
+
+def resources(page: Any, kind: str) -> Iterator[Any]:
+    """The resources of a page of this kind (/Font, /XObject), those of the forms drawn on it included, each form once."""
+    waiting, seen = [page], set()
+    while waiting:
+        own = look_up(waiting.pop(), "/Resources")
+        yield from (value.get_object() for value in look_up(own, kind).values())
+        for item in (value.get_object() for value in look_up(own, "/XObject").values()):
+            if item.get("/Subtype") == "/Form" and id(item) not in seen:
+                seen.add(id(item))
+                waiting.append(item)
+
+
+def font_name(font: Any) -> str:
+    return str(font.get("/BaseFont", "without a name")).lstrip("/")
+
+
+def loose_fonts(page: Any) -> set[str]:
+    """The names of fonts that the file does not hold, so that another machine shows another one."""
+    found = set()
+    for font in resources(page, "/Font"):
+        inner = font["/DescendantFonts"][0].get_object() if "/DescendantFonts" in font else font
+        descriptor = look_up(inner, "/FontDescriptor")
+        embedded = font.get("/Subtype") == "/Type3" or any(f"/FontFile{kind}" in descriptor for kind in ("", "2", "3"))
+        if not embedded:
+            found.add(font_name(font))
+    return found
+
+
+def count_pictures(page: Any) -> int:
+    """Images and forms (drawings) on a page."""
+    return sum(item.get("/Subtype") in ("/Image", "/Form") for item in resources(page, "/XObject"))
+
+
+# ------------------------------------------------------------------------------------------------------- the checks
+
+
+def check_pages(boxes: list[tuple[float, float]], content: int) -> list[str]:
+    problems = []
+    if content > MAX_PAGES:
+        problems.append(f"pages: {content} before the references, expected at most {MAX_PAGES}")
+    for number, box in enumerate(boxes, start=1):
+        if any(abs(mine - wanted) > 3 for mine, wanted in zip(box, A4, strict=True)):
+            problems.append(f"paper: page {number} is {box[0]:.0f}x{box[1]:.0f} points, expected A4, 595x842")
+    return problems
+
+
+def check_text(text: str) -> list[str]:
+    """Whether there is text at all, whether its characters are letters, and whether no place is left to fill in."""
+    problems = []
+    letters = "".join(text.split())
+    strange = sum(letter == "\ufffd" or "\ue000" <= letter <= "\uf8ff" or letter < " " for letter in letters)
+    if len(letters) < 500:
+        problems.append(f"text: only {len(letters)} characters can be read out (a scan, or nearly nothing written)")
+    elif strange > 0.05 * len(letters) or text.count("(cid:") > 20:
+        problems.append("text: its characters cannot be read out (fonts without a Unicode map)")
+    places = [" ".join(place.split()) for place in PLACE.findall(text)]
+    return problems + [f"not filled in: {place[:80]}" for place in places]
+
+
+def check_items(text: str, nfes: Sequence[int]) -> list[str]:
+    problems = [
+        f"{name}: not found; {what}"
+        for name, (patterns, what) in ITEMS.items()
+        if not any(re.search(pattern, text, LINE | re.DOTALL if pattern.startswith(CAPTION) else LINE) for pattern in patterns)
+    ]
+    wanted = " and ".join(filter(None, (", ".join(map(str, nfes[:-1])), str(nfes[-1]))))
+    missing = [nfe for nfe in nfes if str(nfe) not in told_nfes(text)]
+    return problems + [f"results: NFE {nfe} not found; give the FID at NFE {wanted}" for nfe in missing]
+
+
+def told_nfes(text: str) -> set[str]:
+    """The numbers that stand after NFE: `NFE 1`, `NFE = 2`, `NFE 1/2/4`, `NFE 1, 2 and 4`, `NFE in {1, 2, 4}`; also `1 NFE`."""
+    found = set(re.findall(r"\b(\d+)[- ](?:step )?NFEs?\b", text, re.IGNORECASE))
+    for match in re.finditer(
+        r"\bNFEs?\b[\s=:(\[{∈|]*(?:of |in |is )?[\s(\[{]*(\d+(?:(?:\s|,|/|and|&|\|)+\d+\b(?!\.\d))*)", text
+    ):
+        found |= set(re.findall(r"\d+", match[1]))
+    return found
+
+
+def check_references(text: str) -> list[str]:
+    if not text.strip():
+        return ["citations: no section 'References' at the end"]
+    problems = []
+    if not re.search(r"arxiv|doi|\b(?:19|20)\d\d\b", text, re.IGNORECASE):
+        problems.append("citations of papers: the references name none (no year, arXiv or doi)")
+    if not re.search(r"github|gitlab|huggingface|\bcode\b|\bsoftware\b|\brepository\b", text, re.IGNORECASE):
+        problems.append("citations of code: the references name none; say 'Code: ...', if only of the kit")
+    return problems + [f"not filled in: {' '.join(place.split())[:80]}" for place in PLACE.findall(text)]
+
+
+def check_fonts(loose: set[str], sizes: list[tuple[float, int]]) -> list[str]:
+    problems = [f"fonts: not embedded: {', '.join(sorted(loose))[:200]}"] if loose else []
+    small = sum(count for size, count in sizes if size < MIN_SIZE - 0.1)
+    share = small / max(sum(count for _, count in sizes), 1)
+    if share > SMALL_SHARE:
+        smallest = min(size for size, _ in sizes)
+        problems.append(f"fonts: {share:.0%} of the characters are below {MIN_SIZE:g} points, the smallest {smallest:.1f}")
+    return problems
