@@ -40,11 +40,11 @@ from src.common.devices import (
     synchronize,
 )
 from src.methods import Method
-from src.training.clock import Clock
 from src.training.config import TrainingConfig
-from src.training.cost_estimate import estimate_step
+from src.training.cost import estimate_step
 from src.training.loop import Trainer
-from src.training.saving import Previews
+from src.training.schedule import Clock
+from src.training.writing import Previews
 
 CHALLENGE = get_challenge()
 PHOTO_SIZE = 200  # of the published faces

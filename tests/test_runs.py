@@ -19,7 +19,7 @@ from src.common.locks import owned
 from src.evaluation.trajectory import __main__ as trajectory
 from src.runs import Run, checkpoint_of, last_scores, nfe_folders, nfe_name, nfe_of
 from src.training.config import TrainingConfig
-from src.training.continuing import forbidden_changes
+from src.training.starting import forbidden_changes
 from src.writeup import __main__ as report
 from src.writeup.run import earlier_runs
 from tests.helpers import call, fails

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 import torch
+from src.training.flags import describe_preset
+from src.training.presets import PRESETS
 
 import train
 from src.challenges import toon as toon_file
@@ -16,9 +18,7 @@ from src.common.files import PROJECT_ROOT
 from src.common.locks import owned
 from src.evaluation.weights import load_inception
 from src.methods import get_method, method_names
-from src.training.checkpoint import init_network
-from src.training.flags import describe_preset
-from src.training.presets import PRESETS
+from src.training.starting import init_network
 from tests import shipped
 from tests.helpers import BOTH_PRECISIONS, FACES_FLAGS, call, fails, slow_but, tiny_model
 from tests.processes import Python

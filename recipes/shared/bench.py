@@ -21,11 +21,11 @@ from src.common.networks import takes_condition
 from src.datasets.pairs import load_pairs
 from src.methods import get_method, method_names
 from src.runs import Run
-from src.training.checkpoint import init_network, load_teacher
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
 from src.training.resume import read_resume
-from src.training.saving import Previews
+from src.training.starting import init_network, load_teacher
+from src.training.writing import Previews
 
 TEACHER, PAIRS_TEACHER = "edm", "rectified_flow"  # of a method that has no entry of its own
 ENTRY = "entry.json"  # in an entry's folder: how it was trained

@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from src.common.output import lasting_output
@@ -21,10 +21,13 @@ class UserError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """The scripts' argument parser: flags in full only, defaults in the help, a mistake in one line and exit code 2."""
+    """The scripts' argument parser: flags in full only, defaults in the help, a mistake in one line and exit code 2.
 
-    def __init__(self, **kwargs: Any) -> None:
-        self.meant = ""
+    old: flags of earlier releases -> what is given instead. Whoever gives one is answered so.
+    """
+
+    def __init__(self, old: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        self.meant, self.old = "", {"--data": "--challenge", **(old or {})}
         super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **kwargs)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -44,7 +47,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments"):
-            message += self.meant
+            flag = message.split()[2].partition("=")[0]
+            message = f"{flag} is now {self.old[flag]}" if flag in self.old else message + self.meant
         self.exit(2, f"error: {message} (see --help)\n")
 
 

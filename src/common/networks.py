@@ -4,6 +4,7 @@ Nothing else of the course's network is relied on: a course puts its own files i
 """
 
 import contextlib
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -47,3 +48,11 @@ def embed(
     if labels is None:
         labels = torch.zeros(len(temb), dtype=torch.int64, device=temb.device)
     return temb + class_embedding(labels)
+
+
+def labels_reached(network: nn.Module, parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether the last backward pass came to the embedding of classes 1, 2 ...; True where that is none of these parameters."""
+    embedding = getattr(network, "class_embedding", None)
+    if embedding is None or not any(parameter is embedding.weight for parameter in parameters):
+        return True
+    return embedding.weight.grad is not None and bool(embedding.weight.grad[1:].any())

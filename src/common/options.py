@@ -6,15 +6,18 @@ An option is a field of a dataclass that extends Options. Its type follows from 
     minimum     the least value        above   a bound that the value must exceed
     maximum     the largest value      below   a bound that the value must stay under
     choices     all valid values       empty   whether a list may have no items as a flag
+    metavar     of the flag, in --help
+    words       the words of the flag -> fields and their values, where a flag sets several
+    of          the field whose flag sets this one
 
 For a list the others hold for each of its items. What relates two options is checked in the subclass's own __post_init__.
 """
 
 import argparse
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 from src.common.cli import number
 
@@ -29,6 +32,11 @@ BOUNDS: dict[str, Callable[[float, float], bool]] = {
 @dataclass
 class Options:
     """The base of all options. Raises ValueError for a value that its field's metadata does not allow."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The options of these values by name, which may be among others."""
+        return cls(**{item.name: values[item.name] for item in fields(cls)})
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -75,13 +83,40 @@ def default_of(item: Field) -> Any:
     return item.default if item.default is not MISSING else item.default_factory()
 
 
-def add_option_flags(group: argparse._ActionsContainer, items: Iterable[Field]) -> None:
-    """Add a flag for each option: by its type, default, help, choices and bounds."""
+class Words(argparse.Action):
+    """A flag whose words set several fields: const reads them, and raises ValueError where it cannot."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
+        try:
+            vars(namespace).update(self.const(values))
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise argparse.ArgumentError(self, str(error)) from error
+
+
+def in_turn(**kinds: Callable[[str], Any]) -> Callable[[Sequence[str]], dict[str, Any]]:
+    """For `words`: the first word is the first of these fields, the second the second; those that are left out stay."""
+
+    def read(words: Sequence[str]) -> dict[str, Any]:
+        if len(words) > len(kinds):
+            raise ValueError(f"expected at most {len(kinds)} values, got {' '.join(words)}")
+        return {name: kind(word) for (name, kind), word in zip(kinds.items(), words, strict=False)}
+
+    return read
+
+
+def add_option_flags(group: argparse._ActionsContainer, items: Iterable[Field], hidden: Collection[str] = ()) -> None:
+    """Add a flag for each option: by its type, default, help, choices and bounds. Those that are hidden are not in --help."""
     for item in items:
-        default = default_of(item)
-        flag: dict[str, Any] = {"default": default, "help": item.metadata.get("help", " ")}
+        default, words = default_of(item), item.metadata.get("words")
+        if "of" in item.metadata:
+            group.set_defaults(**{item.name: default})
+            continue
+        help_text = argparse.SUPPRESS if item.name in hidden else item.metadata.get("help", " ")
+        flag: dict[str, Any] = {"default": default, "help": help_text}
         minimum = max(item.metadata.get("minimum", -math.inf), item.metadata.get("above", -math.inf))
-        if isinstance(default, bool):
+        if words:
+            flag.update(action=Words, const=words, nargs="+")
+        elif isinstance(default, bool):
             flag["action"] = argparse.BooleanOptionalAction
         elif isinstance(default, (int, float)):
             flag["type"] = number(type(default), minimum)
@@ -90,4 +125,6 @@ def add_option_flags(group: argparse._ActionsContainer, items: Iterable[Field]) 
             flag["nargs"] = "*" if item.metadata.get("empty") else "+"
         else:
             flag["choices"] = item.metadata.get("choices")
+        if "metavar" in item.metadata:
+            flag["metavar"] = item.metadata["metavar"]
         group.add_argument(f"--{item.name}", **flag)

@@ -11,25 +11,6 @@ from src.common.images import from_uint8
 from src.common.noise import draw_noise
 
 AFFINE = (10.0, 0.07, 0.1)  # degrees, share of the size, share of the scale, at strength 1
-DEVELOPMENT_SEED = 2025  # one development split for all runs, whatever their seed
-
-
-def development_split(count: int, development: int) -> tuple[np.ndarray, np.ndarray]:
-    """Divide image numbers 0..count-1 at random into those to train on and `development` to judge on, each in order.
-
-    The division depends on the two numbers alone, and a larger development split contains a smaller one.
-    Raises UserError unless something is left to train on.
-    """
-    if development >= count:
-        raise UserError(f"--dev_images {development} leaves nothing to train on: there are {count} training images")
-    order = np.random.default_rng(DEVELOPMENT_SEED).permutation(count)
-    return np.sort(order[development:]), np.sort(order[:development])
-
-
-def first_of_each(labels: np.ndarray, count: int) -> np.ndarray:
-    """The rows of the first `count` images of each class, in order: labels (N,) -> int64 (M,)."""
-    rows = [np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]
-    return np.sort(np.concatenate(rows))
 
 
 class Batches:

@@ -32,7 +32,12 @@ def read_resume(run_dir: Path) -> dict[str, Any]:
         if not path.is_file():
             continue
         try:
-            return _read_checked(path)
+            saved = load_torch(path)
+            if not isinstance(saved, dict) or "sha256" not in saved:
+                raise UserError(f"{path}: damaged or not a file to resume from (no checksum)")
+            if saved.pop("sha256") != checksum(saved):
+                raise UserError(f"{path}: damaged (its checksum differs)")
+            return saved
         except UserError as error:
             reasons.append(str(error))
             print(f"warning: {error}")
@@ -49,16 +54,6 @@ def checksum(value: Any) -> str:
         else:
             sha.update(repr(leaf).encode())
     return sha.hexdigest()
-
-
-def _read_checked(path: Path) -> dict[str, Any]:
-    saved = load_torch(path)
-    if not isinstance(saved, dict) or "sha256" not in saved:
-        raise UserError(f"{path}: damaged or not a file to resume from (no checksum)")
-    expected = saved.pop("sha256")
-    if checksum(saved) != expected:
-        raise UserError(f"{path}: damaged (its checksum differs)")
-    return saved
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -18,7 +18,7 @@ COMMANDS = {
     "train.py": f"train.py {' '.join(FACES_FLAGS)} --ch 32 --challenge toon --batch_size 4 --num_iterations 2 --run_name r",
     "the course's sampling.py": "sampling.py --ckpt_path results/r/last.ckpt --num_samples 2 --nfe_list 2",
     "pairs": "-m src.datasets.pairs --teacher results/r --count 2 --steps 1 --out pairs --device cpu",
-    "averages": "-m src.training.ema results/r",
+    "averages": "-m src.training.averages results/r",
     "pack": "-m src.submission pack results/r --no_writeup --out mine.zip",
     "a recipe's plan": "-m recipes.step_seconds --challenge simpsons32 --methods edm --batch_size 1 --repeats 1 --json s.json",
     "a recipe": "-m recipes.toy2d --methods ddpm --sets circle --iterations 2 --seeds 1 --jobs 1 --out o --docs d",

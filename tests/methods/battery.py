@@ -14,7 +14,7 @@ from src.methods import Method
 from src.methods.shared import discriminators
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
-from src.training.saving import Previews
+from src.training.writing import Previews
 from tests.helpers import SHAPE, TINY, assert_images_agree, random_images
 
 Make = Callable[[], Method]

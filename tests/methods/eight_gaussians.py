@@ -10,7 +10,7 @@ from src.challenges import get_challenge
 from src.challenges.shared.points import MODE_STD, MODES, POINT_SETS, STD
 from src.common.devices import seed_everything
 from src.methods import Method, get_method
-from src.training.ema import EMA
+from src.training.averages import EMA
 
 SCALE = STD / math.sqrt(0.5 + MODE_STD**2)  # from the unit circle to the set
 ANGLES = 2 * math.pi / MODES * torch.arange(MODES)

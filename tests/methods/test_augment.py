@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from src.training.random_draws import DrawAsOneBatch
 
 from src.methods.shared import augment as augment_file
 from src.methods.shared.augment import Augment, brightness, contrast, cut_out, saturation, translate
-from src.training.random_draws import DrawAsOneBatch
 
 OPERATIONS = [brightness, saturation, contrast, translate, cut_out]
 COUNT = 200

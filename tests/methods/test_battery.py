@@ -7,7 +7,7 @@ import torch
 
 from src.methods import METHODS, register
 from src.methods.rectified_flow import RectifiedFlow
-from src.training.ema import EMA
+from src.training.averages import EMA
 from src.training.loop import Trainer
 from src.utils import expand_t
 from tests.helpers import tiny_model

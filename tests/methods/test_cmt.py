@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
 from src.training.random_draws import DrawAsOneBatch
+
 from tests.helpers import SHAPE, tiny_model
 from tests.methods.oracles import GAUSSIAN
 from tests.methods.oracles_solver import PerceptualStub, start, student

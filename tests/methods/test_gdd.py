@@ -11,7 +11,7 @@ from src.methods import get_method
 from src.methods.gdd import block_convolutions
 from src.methods.shared.discriminators import non_saturating_discriminator
 from src.training.config import TrainingConfig
-from src.training.cost_estimate import estimate_step
+from src.training.cost import estimate_step
 from src.training.loop import Trainer
 from tests.helpers import SHAPE, TINY, random_images, slow_but, tiny_model
 from tests.methods import battery, eight_gaussians

@@ -26,7 +26,7 @@ TOON = [*FACES_FLAGS, "--data", "toon", "--batch_size", 4, "--num_iterations", 0
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Runs without previews and curves, which take most of the time of a short one."""
-    monkeypatch.setattr("src.training.saving.draw_curves", lambda *args: None)
+    monkeypatch.setattr("src.training.writing.draw_curves", lambda *args: None)
 
 
 def exact_teacher(scale=1.0):

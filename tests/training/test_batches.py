@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Runs without previews and curves, which take most of the time of a short one."""
-    monkeypatch.setattr("src.training.saving.draw_curves", lambda *args: None)
+    monkeypatch.setattr("src.training.writing.draw_curves", lambda *args: None)
 
 
 def half_noise(count=10, shape=SHAPE):

@@ -10,13 +10,13 @@ from PIL import Image
 
 from src.common.cli import UserError
 from src.training import saving
+from src.training.averages import EMA
 from src.training.batches import Batches
 from src.training.config import TrainingConfig, learning_rate
 from src.training.curves import draw_curves
-from src.training.ema import EMA
 from src.training.loop import Trainer
 from src.training.resume import read_resume
-from src.training.saving import TrainingState
+from src.training.writing import TrainingState
 from tests.helpers import BOTH_PRECISIONS, random_images, tiny_model
 from tests.methods.battery import run_loop
 

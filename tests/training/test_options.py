@@ -11,11 +11,11 @@ from src.common.cli import UserError
 from src.common.figures import Figure
 from src.common.files import load_torch
 from src.runs import Run, note_sampling, sampled_from
+from src.training.averages import EMA, decay
+from src.training.averages import main as ema_command
 from src.training.batches import Batches, random_affine
 from src.training.config import TrainingConfig, learning_rate
 from src.training.curves import draw_curves
-from src.training.ema import EMA, decay
-from src.training.ema import main as ema_command
 from src.training.loop import Trainer
 from tests.helpers import random_images, tiny_model
 

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from src.training.random_draws import DrawAsOneBatch
 
 import measure_fid
 import sampling
@@ -14,7 +15,6 @@ from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.common.processes import Processes, join_processes
 from src.training.config import TrainingConfig, micro_batches
-from src.training.random_draws import DrawAsOneBatch
 from tests.challenges.test_mnist import write_idx
 from tests.evaluation.conftest import write_images
 from tests.helpers import (

@@ -20,11 +20,11 @@ from src.common.processes import Processes
 from src.runs import Run
 from src.training import clock as clock_file
 from src.training import loop, report, saving
+from src.training.averages import export
 from src.training.config import TrainingConfig, learning_rate
-from src.training.ema import export
 from src.training.loop import Trainer
 from src.training.resume import read_resume
-from src.training.saving import Saver
+from src.training.writing import Saver
 from tests.helpers import TINY, random_images, tiny_model
 from tests.methods.battery import run_loop
 from tests.processes import Python

@@ -305,9 +305,9 @@ def get_challenge(name: str | None = None) -> Challenge:
 
 
 def add_challenge_flag(parser: argparse.ArgumentParser | argparse._ArgumentGroup, default: str | None = DEFAULT) -> None:
-    """Add --challenge, also known as --data. A default of None stands for that of the run."""
+    """Add --challenge. A default of None stands for that of the run."""
     text = "the task: data, network, what is sampled and measured" + ("" if default else "; None: that of the run")
-    parser.add_argument("--challenge", "--data", choices=CHALLENGES.names(), default=default, help=text)
+    parser.add_argument("--challenge", choices=CHALLENGES.names(), default=default, help=text)
 
 
 def find_challenge(asked: str | None, checkpoint_path: str | Path, config_path: str | Path | None = None) -> Challenge:

@@ -29,7 +29,7 @@ from src.common.progress import Progress
 from src.datasets.pairs import ABOUT, IDENTITY, SHARD, describe_pairs, read_about, read_shard, shards
 from src.methods import Method
 from src.runs import TRAINING_CONFIG, Run, checkpoint_of
-from src.training.checkpoint import load_teacher
+from src.training.starting import load_teacher
 
 
 @torch.no_grad()

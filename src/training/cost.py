@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from src.common.devices import autocast
 from src.common.flops import flops_counted
 from src.common.processes import Processes
 from src.methods.shared.method import Method, with_labels
-from src.training.checkpoint import parameter_count
 from src.training.config import TrainingConfig, micro_batches
 
 PROBE = 2  # images of the pass whose FLOP and memory are counted
@@ -110,3 +110,7 @@ def describe_cost(
             f"hours for {config.num_iterations} steps",
         ]
     )
+
+
+def parameter_count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

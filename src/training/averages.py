@@ -1,7 +1,7 @@
 """Exponential moving averages of the weights: what is sampled, saved and handed in.
 
-python -m src.training.ema results/RUN                              lists the averages of a run
-python -m src.training.ema results/RUN --export 0.1                 writes one of them as results/RUN/ema_0.1/last.ckpt
+python -m src.training.averages results/RUN                              lists the averages of a run
+python -m src.training.averages results/RUN --export 0.1                 writes one of them as results/RUN/ema_0.1/last.ckpt
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from src.common.checkpoints import MODEL_CONFIG
 from src.common.cli import Parser, UserError, run_script
 from src.common.files import save_torch, write_whole
 from src.runs import LAST, Run
+from src.training.config import DECAY
 from src.training.resume import read_resume
 
-DECAY = "decay_"
 Name = float | str  # of an average: its half-life, or decay_D
 
 
@@ -90,10 +90,7 @@ def decay(name: Name, step: int) -> float:
 
 def average_name(text: str) -> Name:
     """The name of an average from its text: a number is a half-life."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    return text if text.startswith(DECAY) else float(text)
 
 
 def export(run_dir: Path, saved: dict[str, Any], half_life: str, folder: Path) -> None:
