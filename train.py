@@ -23,7 +23,7 @@ from src.common.devices import add_precision_flag, precision_name, resolve_preci
 from src.common.options import add_option_flags
 from src.common.processes import Processes, join_processes
 from src.methods import get_method, method_names
-from src.runs import LAST, Run
+from src.runs.folder import LAST, Run
 from src.training.config import OLD_FLAGS, PRESETS, TrainingConfig, describe_preset, micro_batches
 from src.training.cost import describe_cost, parameter_count
 from src.training.loop import Trainer

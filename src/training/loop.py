@@ -16,7 +16,8 @@ from src.common.files import CannotWrite, check_writable, remove_leftovers
 from src.common.processes import Processes
 from src.common.progress import Progress
 from src.methods.shared.method import Method
-from src.runs import LAST, Run
+from src.runs.folder import LAST, Run
+from src.runs.scores import scores_by_average
 from src.training.averages import EMA, Name
 from src.training.batches import Batches
 from src.training.config import TrainingConfig, learning_rate
@@ -222,8 +223,8 @@ class Trainer:
     def _choose_average(self) -> bool:
         """Measure each average, and save the best one as last.ckpt. False if the deadline came before that."""
         last = self.config.num_iterations
-        measured = Run(self.run_dir).scores(last) if self.processes.is_first else None  # by the run that this one continues
-        measured = self.processes.first_says(measured)
+        by_average = scores_by_average(Run(self.run_dir), last) if self.processes.is_first else None  # if it was continued
+        measured = self.processes.first_says(by_average)
         means = {}
         for average in self.state.ema.averages:
             late = average not in measured and not self.until.leaves(self.clock.longest("evaluate"))

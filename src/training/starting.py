@@ -20,7 +20,7 @@ from src.common.locks import describe_owner, owned, owner_of
 from src.common.networks import takes_condition
 from src.common.options import Options
 from src.methods.shared.method import METHODS, Method
-from src.runs import Run, checkpoint_of
+from src.runs.folder import Run, checkpoint_of
 from src.training.config import TrainingConfig
 
 # of training_config.json, beside training's own: flags that a continued run takes over

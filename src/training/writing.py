@@ -25,7 +25,8 @@ from src.common.devices import autocast, device_name
 from src.common.files import CannotWrite, append_json_line, load_json_lines, save_json, write_whole
 from src.common.noise import image_seeds
 from src.methods.shared.method import Method
-from src.runs import (
+from src.runs.curves import draw_curves
+from src.runs.folder import (
     LAST,
     LOG,
     ORIGINS,
@@ -40,7 +41,6 @@ from src.runs import (
     trained_seconds,
 )
 from src.training.averages import EMA, Name
-from src.training.curves import draw_curves
 from src.training.resume import write_resume
 
 

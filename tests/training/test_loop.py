@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from src.common.cli import UserError
+from src.runs.curves import draw_curves
 from src.training import saving
 from src.training.averages import EMA
 from src.training.batches import Batches
 from src.training.config import TrainingConfig, learning_rate
-from src.training.curves import draw_curves
 from src.training.loop import Trainer
 from src.training.resume import read_resume
 from src.training.writing import TrainingState
