@@ -42,7 +42,7 @@ from src.common.devices import (
 from src.methods import Method
 from src.training.config import TrainingConfig
 from src.training.cost import estimate_step
-from src.training.loop import Trainer
+from src.training.loop import Trainer, usual_layout
 from src.training.schedule import Clock
 from src.training.writing import Previews
 
@@ -134,14 +134,14 @@ def overheads(trainer: Trainer) -> dict[str, float]:
     defaults = TrainingConfig()
     return {
         "EMA": (time.perf_counter() - start) / 5,
-        "logging": float(np.median(trainer.clock.seconds["report"])) / defaults.log_interval,
+        "logging": float(np.median(trainer.clock.seconds["log"])) / defaults.log_interval,
         "checkpoint, curves and preview": sum(map(trainer.clock.longest, ("save", "preview"))) / defaults.save_interval,
     }
 
 
 def memory_of_batch(queue: Any, device: torch.device, batch_size: int, micro_batch: int, dtype: torch.dtype) -> None:
     """Put the bytes that two steps of this size need, or "out of memory", into the queue. For a process of its own."""
-    config = TrainingConfig(batch_size=batch_size, micro_batch=micro_batch, num_iterations=2, memory_format="channels_last")
+    config = TrainingConfig(batch_size=batch_size, micro_batch=micro_batch, num_iterations=2)
     try:
         start = peak_memory(device) if device.type == "cpu" else 0
         images = np.zeros((batch_size, *CHALLENGE.shape), dtype=np.uint8)
@@ -157,7 +157,7 @@ def memory_of_batch(queue: Any, device: torch.device, batch_size: int, micro_bat
 
 def print_memory(device: torch.device, batch_sizes: list[int], micro_batch: int, dtype: torch.dtype) -> None:
     context = multiprocessing.get_context("spawn")
-    how = f"{precision_name(dtype)}, channels_last"
+    how = f"{precision_name(dtype)}, {usual_layout(device, dtype)}"
     print(f"\nmemory of a training step of the full network, weights, optimizer and one EMA included, {how}")
     for batch_size in batch_sizes:
         for micro in (0, micro_batch):

@@ -39,7 +39,7 @@ TEACHER = "_teacher"  # how the names of those models end that need many calls
 TRAINING = ["--challenge", "mnist", "--preset", "small"]
 NEXT = (
     "python train.py --challenge mnist --preset laptop    # an hour on two cores: digits in 50 calls, FID about 6",
-    "python train.py --list_methods                       # every few-step method of the kit; --method NAME takes it",
+    "python train.py --method list                        # every few-step method of the kit; --method NAME takes it",
     "python train.py --preset single-gpu --dry_run        # the challenge itself, on a GPU: plan, memory and time",
 )
 

@@ -110,7 +110,7 @@ warmup=$(awk -v steps="$t_steps" -v batch="$t_batch" \
 average=(--ema_half_lives 0.05) # of shorter trainings, as EDM's ramp-up has it
 read -r longer decay < <(awk -v images="$t_images" -v half="$t_average" -v batch="$t_batch" \
   'BEGIN { printf "%d %.8f\n", (0.05 * images > half), 0.5 ^ (batch / (1e6 * half)) }')
-[ "$longer" = 0 ] || average=(--ema_decay "$decay")
+[ "$longer" = 0 ] || average=(--ema_half_lives "decay_$decay" 0.05)
 
 launch=("$python")
 [ "$gpus" = 1 ] || launch=("$python" -m torch.distributed.run --standalone --nproc_per_node "$gpus")

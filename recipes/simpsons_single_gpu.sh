@@ -47,14 +47,13 @@ flags_of() {
 
 if [ -n "$smoke" ]; then
   out=${out:-results/simpsons_smoke} batch=8 minutes=1
-  common=(--ch 8 --ch_mult 1 2 --attn 1 --num_res_blocks 1 --data toon --log_interval 5 --dev_images 16)
+  common=(--ch 8 --ch_mult 1 2 --attn 1 --num_res_blocks 1 --challenge toon --log_interval 5) dev_images=16
   measured=(--challenge simpsons32 --batch_size "$batch" --repeats 1)
 else
   out=${out:-results/simpsons} batch=128
-  common=(--precision auto --dev_images 500 --ema_half_lives 0.05 0.01 0.1 "${data[@]}")
+  common=(--precision auto --ema_half_lives 0.05 0.01 0.1 "${data[@]}") dev_images=500
   measured=(--challenge simpsons --batch_size "$batch" --repeats 5)
 fi
-[ -n "$fid" ] || common+=(--dev_images 0)
 
 # ------------------------------------------------------------------------------ the plan, kept once the first stage has begun
 
@@ -94,8 +93,8 @@ while read -r stage steps _ <&3; do
     continue
   fi
   echo "== $stage"
-  evaluate=()
-  [ -z "$fid" ] || evaluate=(--eval_interval "$((steps > 4 ? steps / 4 : 1))")
+  evaluate=(--dev_images 0)
+  [ -z "$fid" ] || evaluate=(--dev_images "$dev_images" "$((steps > 4 ? steps / 4 : 1))")
   # shellcheck disable=SC2046
   "$python" train.py $(flags_of "$stage") "${common[@]}" "${evaluate[@]}" --batch_size "$batch" --num_iterations "$steps" \
     --save_interval "$((steps > 8 ? steps / 8 : 1))" --save_dir "$out" --run_name "$stage" --auto_resume

@@ -13,7 +13,7 @@ from src.challenges import Challenge
 from src.challenges import toon as toon_file
 from src.evaluation import weights
 from src.runs.folder import CURVES
-from src.training import loop, saving
+from src.training import writing
 from tests.browser import Browser, find_chromium
 from tests.processes import forked_python, serve_workers
 
@@ -74,16 +74,10 @@ def pytest_make_collect_report(collector):
 
 
 @pytest.fixture(autouse=True)
-def no_layout_is_timed(monkeypatch):
-    """Trainings take the plain layout: to time both takes as long as the few steps of a test."""
-    monkeypatch.setattr(loop, "faster_layout", lambda *_: "contiguous")
-
-
-@pytest.fixture(autouse=True)
 def little_is_drawn(monkeypatch):
     """Previews have two images in a row, and the curves of a training are one pixel."""
     monkeypatch.setattr(Challenge, "preview_samples", 2)
-    monkeypatch.setattr(saving, "draw_curves", lambda run: Image.new("L", (1, 1)).save(run.folder / CURVES))
+    monkeypatch.setattr(writing, "draw_curves", lambda run: Image.new("L", (1, 1)).save(run.folder / CURVES))
 
 
 @pytest.fixture(scope="session")

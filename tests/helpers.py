@@ -5,6 +5,7 @@ import sys
 import zlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,16 @@ def draw_little(kit: Path) -> None:
         text, changes = re.subn(pattern, count, file.read_text())
         assert changes, f"{name} has no such numbers any more"
         file.write_text(text)
+
+
+def parsed(words: Iterable[str]) -> SimpleNamespace:
+    """What train.py makes of a command line: the values of all its parts by name."""
+    import train
+
+    command = train.parse([str(word) for word in words])
+    parts = [command, command.data, command.model, command.config, command.place]
+    values = {name: value for part in parts for name, value in vars(part).items()}
+    return SimpleNamespace(**{**values, **command.model.options, "method": command.model.name})
 
 
 def random_images(count: int, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:

@@ -22,7 +22,7 @@ from tests.challenges.test_mnist import write_folder, write_idx
 from tests.helpers import call, fill_by_rule
 
 TRAIN = ["--challenge", "mnist", "--device", "cpu", "--ch", "8", "--data_root", "digits", "--precision", "fp32"]
-SHORT = ["--batch_size", "8", "--num_iterations", "4", "--lr_warmup", "0", "--memory_format", "contiguous"]
+SHORT = ["--batch_size", "8", "--num_iterations", "4", "--lr_warmup", "0"]
 NAMES = ["cat", "wild dog", "3", "4"]
 
 

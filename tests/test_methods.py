@@ -78,7 +78,7 @@ def test_the_full_network(method, tmp_path):
         model.set_teacher(create_custom_model(method="edm"))
     learning = {id(parameter) for parameters in model.optim_groups().values() for parameter in parameters}
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    config = TrainingConfig(batch_size=2, num_iterations=4, lr_warmup=0, log_interval=2, memory_format="channels_last")
+    config = TrainingConfig(batch_size=2, num_iterations=4, lr_warmup=0, log_interval=2)
     faces = reduced(toon_faces(16, seed=1), 16)
     Trainer(model, faces, config, {"method": method}, tmp_path, torch.device("cpu"), previews=battery.PREVIEWS).run()
     for (name, new), old in zip(model.named_parameters(), before, strict=True):

@@ -19,7 +19,7 @@ from src.runs import __main__ as runs
 from src.runs.folder import Run, checkpoint_of, nfe_folders, nfe_name, nfe_of
 from src.runs.scores import add_to_run, last_scores, measured_scores, named_scores, samples_of
 from src.training.config import TrainingConfig
-from src.training.starting import forbidden_changes
+from src.training.starting import Settings
 from src.writeup import __main__ as report
 from src.writeup.run import earlier_runs
 from tests.helpers import add_measured, call, fails
@@ -81,7 +81,8 @@ def test_an_old_run_cannot_be_resumed_as_another_challenge(old_run):
     run, flags = Run(old_run), {item.name for item in fields(TrainingConfig)}
     config = TrainingConfig(**{name: value for name, value in run.training.items() if name in flags})
     for challenge, found in (("toon", []), ("simpsons32", ["--challenge toon there, simpsons32 here"])):
-        assert forbidden_changes(run, "auto", config, run.model, {"challenge": challenge, "trained_on": None}) == found
+        settings = Settings("auto", config, run.model, {"challenge": challenge, "trained_on": None})
+        assert settings.differences(run) == found
 
 
 @pytest.mark.parametrize(("challenge", "shape"), [("toy2d", "(2,)"), ("simpsons32", "(3, 32, 32)")])

@@ -24,7 +24,7 @@ def checkpoint(tmp_path):
 
 
 def test_train_then_sample(toon, tmp_path, monkeypatch, capsys):
-    flags = [*TINY_FLAGS, "--data", "toon", "--batch_size", 4, "--num_iterations", 2, "--save_dir", tmp_path / "results"]
+    flags = [*TINY_FLAGS, "--challenge", "toon", "--batch_size", 4, "--num_iterations", 2, "--save_dir", tmp_path / "results"]
     assert call(train, monkeypatch, *flags, "--time_distribution", "logit_normal", "--num_train_timesteps", 500) == 0
     (run,) = (tmp_path / "results").iterdir()
     config = json.loads((run / "model_config.json").read_text())
@@ -129,7 +129,7 @@ def test_exit_code_of_the_process():
 @pytest.mark.slow
 def test_the_full_network_end_to_end(toon, tmp_path, monkeypatch):
     monkeypatch.setattr(type(get_challenge("toon")), "preview_samples", 1)
-    flags = ["--data", "toon", "--num_iterations", 2, "--batch_size", 2, "--device", "cpu", "--save_dir", tmp_path]
+    flags = ["--challenge", "toon", "--num_iterations", 2, "--batch_size", 2, "--device", "cpu", "--save_dir", tmp_path]
     assert call(train, monkeypatch, *flags, "--run_name", "full") == 0
     run = tmp_path / "full"
     assert 234e6 < (run / "last.ckpt").stat().st_size < 236e6

@@ -23,7 +23,7 @@ from tests import shipped
 from tests.helpers import BOTH_PRECISIONS, FACES_FLAGS, call, fails, slow_but, tiny_model
 from tests.processes import Python
 
-TOON = [*FACES_FLAGS, "--data", "toon", "--batch_size", 4]
+TOON = [*FACES_FLAGS, "--challenge", "toon", "--batch_size", 4]
 
 
 def log_of(run):
@@ -61,7 +61,7 @@ def test_resume_continues_the_run(toon, tmp_path, monkeypatch, capsys):
 def test_a_continued_run_keeps_its_precision(toon, tmp_path, monkeypatch, capsys, precision, given):
     """Where auto means the other one the steps that are left are those of the uninterrupted run; it is refused by name."""
     run, other = tmp_path / "parts", {"fp32": "bf16", "bf16": "fp32"}[precision]
-    flags = [*TOON, "--memory_format", "contiguous", "--save_dir", tmp_path, "--num_iterations", 4, "--save_interval", 2]
+    flags = [*TOON, "--save_dir", tmp_path, "--num_iterations", 4, "--save_interval", 2]
     named = [*flags, "--precision", precision, "--run_name"]
     assert call(train, monkeypatch, *named, "whole") == 0
     stop_at_first_save(monkeypatch, *named, "parts")
@@ -105,14 +105,17 @@ def test_course_defaults():
         (["--lr", "nan"], "got 'nan'"),
         (["--time_distribution", "cosine"], "invalid choice: 'cosine'"),
         (["--preset", "huge"], "invalid choice: 'huge'"),
-        (["--data", "toon", "--attn", "7"], "attn [7]"),
-        (["--data", "toon", "--method", "rectified_flow", "--use_additional_condition"], "no use for the additional"),
-        (["--data", "toon", "--dev_images", "12"], "--dev_images 12 leaves nothing to train on: there are 12 training images"),
-        (["--data", "toon", "--dev_images", "1"], "FID needs at least two images"),
-        (["--data", "toon", "--eval_interval", "5"], "give --dev_images"),
-        (["--data", "toon", "--batch_size", "13"], "--batch_size 13 is larger than the data set of 12 images"),
-        (["--data", "toon", "--batch_size", "8", "--micro_batch", "3"], "--micro_batch 3 does not divide --batch_size 8"),
-        (["--data", "toon", "--resume", "nowhere"], "no file nowhere/training_config.json"),
+        (["--challenge", "toon", "--attn", "7"], "attn [7]"),
+        (["--challenge", "toon", "--method", "rectified_flow", "--use_additional_condition"], "no use for the additional"),
+        (
+            ["--challenge", "toon", "--dev_images", "12"],
+            "--dev_images 12 leaves nothing to train on: there are 12 training images",
+        ),
+        (["--challenge", "toon", "--dev_images", "1"], "FID needs at least two images"),
+        (["--challenge", "toon", "--eval_interval", "5"], "give --dev_images"),
+        (["--challenge", "toon", "--batch_size", "13"], "--batch_size 13 is larger than the data set of 12 images"),
+        (["--challenge", "toon", "--batch_size", "8", "--micro_batch", "3"], "--micro_batch 3 does not divide --batch_size 8"),
+        (["--challenge", "toon", "--resume", "nowhere"], "no file nowhere/training_config.json"),
     ],
 )
 def test_train_refuses(toon, tmp_path, monkeypatch, capsys, flags, message):

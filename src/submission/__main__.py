@@ -22,7 +22,7 @@ def main() -> None:
     if name not in COMMANDS:
         raise UserError(f"expected one of {', '.join(COMMANDS)}, got {name!r}: python -m src.submission {COMMANDS[0]} --help")
     first = Parser(add_help=False)
-    first.add_argument("--challenge", "--data")
+    first.add_argument("--challenge")
     asked = first.parse_known_args(rest)[0].challenge
     if asked in HAND_INS and name in ("pack", "check"):
         importlib.import_module(HAND_INS[asked]).main(name, rest)

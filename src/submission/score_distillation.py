@@ -194,7 +194,7 @@ def check(source: Path, folder: Path) -> Iterator[Result]:
 def main(command: str, argv: list[str]) -> None:
     """pack or check, with these arguments."""
     parser = Parser(prog=f"python -m src.submission {command}", description=__doc__.splitlines()[0])
-    parser.add_argument("--challenge", "--data", choices=(NAME,), default=NAME, help="whose hand-in it is")
+    parser.add_argument("--challenge", choices=(NAME,), default=NAME, help="whose hand-in it is")
     if command == "pack":
         parser.add_argument("outputs", type=Path, help="the --save_dir of python -m src.score_distillation.evaluate")
         parser.add_argument("--student_id", required=True, help="letters and digits, which name the zip")

@@ -1,4 +1,4 @@
-"""All methods at a glance: what `train.py --list_methods` prints."""
+"""All methods at a glance: what `train.py --method list` prints."""
 
 import re
 import sys

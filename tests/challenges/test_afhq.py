@@ -20,7 +20,7 @@ from src.challenges.afhq import data as dataset
 from src.common.cli import UserError
 from src.evaluation.stargan_inception import StarGANInception, load_stargan_inception
 from src.submission import __main__ as submission
-from tests.helpers import FACES_FLAGS, call, fails
+from tests.helpers import FACES_FLAGS, call, fails, parsed
 
 TRAIN = ["--challenge", "afhq", "--data_root", "animals", "--method", "ddpm", *FACES_FLAGS]
 COUNTS = {"train": 6, "val": 5}
@@ -136,7 +136,7 @@ def test_the_download(tmp_path, monkeypatch, capsys):
 
 
 def test_the_courses_settings():
-    args = train.parse(["--challenge", "afhq", "--method", "ddpm"])
+    args = parsed(["--challenge", "afhq", "--method", "ddpm"])
     assert (args.prediction, args.schedule, args.num_train_timesteps) == ("epsilon", "linear", 1000)
     assert (args.lr, args.lr_warmup, args.batch_size, args.num_iterations, args.seed) == (2e-4, 200, 16, 100000, 63)
     assert args.class_conditional and args.label_dropout == 0.1 and args.max_per_class == 3000

@@ -21,7 +21,7 @@ from src.challenges.mnist import data as mnist
 from src.common.cli import UserError
 from src.methods import METHODS
 from src.submission import __main__ as submission
-from tests.helpers import call, fails
+from tests.helpers import call, fails, parsed
 
 COUNTS = {"train": 30, "val": 12}
 SMALL = ["--ch", "8", "--device", "cpu"]
@@ -423,9 +423,9 @@ def test_options_of_the_sampler(run, tmp_path, monkeypatch, capsys):
 
 
 def test_presets_are_the_challenges_own(monkeypatch, capsys):
-    course, digits = (train.parse(["--challenge", name, "--preset", "laptop"]) for name in ("simpsons", "mnist"))
+    course, digits = (parsed(["--challenge", name, "--preset", "laptop"]) for name in ("simpsons", "mnist"))
     assert (course.ch_mult, course.num_iterations) == ([1, 2, 4, 4], 20000)
     assert digits.ch_mult != course.ch_mult and digits.auto_resume and not digits.flip
-    small = train.parse(["--challenge", "mnist", "--preset", "small"])
+    small = parsed(["--challenge", "mnist", "--preset", "small"])
     assert (digits.ch, small.ch) == (32, 16), "small is narrower than the challenge's network"
     assert "invalid choice: 'lapdog'" in fails(train, monkeypatch, capsys, "--challenge", "mnist", "--preset", "lapdog")

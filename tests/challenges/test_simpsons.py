@@ -10,8 +10,9 @@ import sampling
 import train
 from custom_model import create_custom_model
 from src.challenges import CHALLENGES, Challenge, get_challenge, graded_challenge
+from src.challenges.shared.training_data import TrainingData
 from src.common.cli import UserError
-from tests.helpers import TINY_FLAGS, call, fails
+from tests.helpers import TINY_FLAGS, call, fails, parsed
 
 
 def test_the_default_is_the_courses():
@@ -34,13 +35,12 @@ def test_every_challenge_says_all_of_itself():
         assert challenge.name == name and challenge.about and challenge.num_samples > 1 and challenge.nfe
         assert set(challenge.network_options) == {item.name for item in challenge.network_fields()}
         assert challenge.metric in challenge.metrics
-        args = train.parse(["--challenge", name])
+        args = parsed(["--challenge", name])
         assert all(getattr(args, flag) == value for flag, value in challenge.training.items())
 
 
-def test_data_is_another_name_for_challenge():
-    assert train.parse(["--data", "toon"]).challenge == train.parse(["--challenge", "toon"]).challenge == "toon"
-    assert train.parse([]).challenge == "simpsons"
+def test_simpsons_is_the_default():
+    assert parsed(["--challenge", "toon"]).challenge.name == "toon" and parsed([]).challenge.name == "simpsons"
 
 
 def test_the_small_one_is_small(simpsons_root):
@@ -61,7 +61,8 @@ def test_a_checkpoint_knows_its_challenge(toon, tmp_path, monkeypatch):
     assert call(train, monkeypatch, *flags, "--challenge", "toon") == 0
     config = json.loads((tmp_path / "toon" / "model_config.json").read_text())
     assert config["challenge"] == "toon"
-    assert "challenge" not in train.build_model(train.parse(TINY_FLAGS), get_challenge(), "cpu")[1]
+    faces = TrainingData(np.empty((1, 3, 64, 64)), np.empty((0, 3, 64, 64)))
+    assert faces.model_options(get_challenge()) == {}
     monkeypatch.setattr("sys.argv", ["sampling.py", "--ckpt_path", str(tmp_path / "toon" / "last.ckpt")])
     args, challenge = sampling.parse()
     assert challenge.name == args.challenge == "toon" and (args.num_samples, challenge.nfe) == (1000, (1, 2, 4))

@@ -96,7 +96,7 @@ def test_absent_reference_is_made_from_the_split(folders, run, monkeypatch):
     monkeypatch.setattr(ImageChallenge, "write_reference", write_reference)
     monkeypatch.setattr(ImageChallenge, "load_judge", lambda *arguments: Inception())
     monkeypatch.setattr(ImageChallenge, "measure", lambda *arguments, **words: {"fid_clean": 1.5})
-    code, out, _ = run("--generated_dir", "gen", "--data", "toon", "--data_root", "somewhere")
+    code, out, _ = run("--generated_dir", "gen", "--challenge", "toon", "--data_root", "somewhere")
     assert code == 0
     assert made == [("toon", "somewhere", "data/toon_64x64/val")]
     assert "FID clean-fid, 3 vs 4: 1.500" in out

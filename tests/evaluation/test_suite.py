@@ -214,7 +214,7 @@ def test_absent_reference_is_made(folders, monkeypatch):
         write_images(folder, make_images(3, 16))
 
     monkeypatch.setattr(ImageChallenge, "write_reference", write_reference)
-    assert call(suite, monkeypatch, "run/nfe=1", "--data", "toon", "--data_root", "somewhere", "--device", "cpu") == 0
+    assert call(suite, monkeypatch, "run/nfe=1", "--challenge", "toon", "--data_root", "somewhere", "--device", "cpu") == 0
     assert made == [("toon", "somewhere", "data/toon_64x64/val")]
 
 

@@ -95,7 +95,7 @@ def test_models_that_do_not_tell():
 
 @pytest.fixture
 def run(tmp_path):
-    config = TrainingConfig(batch_size=4, num_iterations=1, memory_format="contiguous")
+    config = TrainingConfig(batch_size=4, num_iterations=1)
     options = {"method": "custom", "challenge": "simpsons32", "ch": 8, "ch_mult": [1, 2], "attn": [1], "num_res_blocks": 1}
     images = random_images(8, shape=(3, 32, 32))
     Trainer(tiny_model(), images, config, options, tmp_path / "run", torch.device("cpu")).run()

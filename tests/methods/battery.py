@@ -205,7 +205,6 @@ def run_loop(model: Method, folder, steps: int = 4, precision: str = "fp32", res
             "lr_warmup": 0,
             "log_interval": 2,
             "save_interval": 100,
-            "memory_format": "contiguous",
             **config,
         }
     )

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from src.training.random_draws import DrawAsOneBatch
 
 from src.methods.shared import augment as augment_file
 from src.methods.shared.augment import Augment, brightness, contrast, cut_out, saturation, translate
@@ -113,15 +112,6 @@ def test_each_operation_has_its_probability(monkeypatch, images):
     assert (chosen.mean(dim=(0, 2)) - 0.3).abs().max() < 0.04
     together = torch.corrcoef(chosen.transpose(0, 1).flatten(1)) - torch.eye(len(OPERATIONS))
     assert together.abs().max() < 0.08, "operations are chosen together"
-
-
-def test_an_image_is_augmented_as_in_the_whole_batch(images):
-    augment = Augment("diffaug")
-    torch.manual_seed(0)
-    whole = augment(images[:8])
-    torch.manual_seed(0)
-    with DrawAsOneBatch(slice(2, 5), 8):
-        torch.testing.assert_close(augment(images[2:5]), whole[2:5])
 
 
 def logits(mean_sign: float) -> list[torch.Tensor]:

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from src.training.random_draws import DrawAsOneBatch
 
 from tests.helpers import SHAPE, tiny_model
 from tests.methods.oracles import GAUSSIAN
@@ -75,18 +74,6 @@ def test_what_the_teacher_is_asked(batch, trajectories):
     model.teacher.denoised = lambda x, sigma: asked.append(x.shape[0]) or denoised(x, sigma)
     xt, t, end, _ = model.trajectory_points(start((batch, 2)))
     assert asked == [trajectories] * 16 and len(xt) == len(t) == len(end) == batch
-
-
-def test_parts_of_a_batch_get_the_points_of_the_whole():
-    model, noise = student("cmt", nfe=4, points=4), start((16, 2))
-    torch.manual_seed(3)
-    whole = model.trajectory_points(noise)
-    for rows in (slice(0, 8), slice(8, 16)):
-        torch.manual_seed(3)
-        with DrawAsOneBatch(rows, 16):
-            part = model.trajectory_points(noise[rows])
-        for mine, all_rows in zip(part[:3], whole[:3], strict=True):
-            torch.testing.assert_close(mine, all_rows[rows])
 
 
 def test_edm_weighting_counts_errors_of_the_network():

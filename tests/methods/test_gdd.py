@@ -294,7 +294,6 @@ def test_a_resumed_run_is_the_uninterrupted_one(method, tmp_path):
             lr_warmup=0,
             log_interval=2,
             save_interval=100,
-            memory_format="contiguous",
         )
         Trainer(model, random_images(32), config, {"method": method, **TINY}, folder, CPU).run(resume)
         return torch.load(folder / "resume.pt", weights_only=True)
@@ -327,7 +326,6 @@ def test_the_same_discriminator_for_all_of_a_batch_s_parts(tmp_path):
             lr=1e-3,
             lr_warmup=0,
             grad_clip=0,
-            memory_format="contiguous",
         )
         trainer = Trainer(model, random_images(32), config, {"method": "gdd", **TINY}, tmp_path / str(micro_batch), CPU)
         trainer.begin()

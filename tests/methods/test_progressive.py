@@ -20,7 +20,7 @@ from tests.methods.battery import run_loop
 from tests.methods.oracles import GAUSSIAN
 
 CPU = torch.device("cpu")
-TOON = [*FACES_FLAGS, "--data", "toon", "--batch_size", 4, "--num_iterations", 0]
+TOON = [*FACES_FLAGS, "--challenge", "toon", "--batch_size", 4, "--num_iterations", 0]
 
 
 @pytest.fixture
@@ -258,7 +258,6 @@ def test_resumed_in_the_middle_of_a_round_and_milestones(tmp_path, no_pictures):
     run_loop(make(), tmp_path / "whole", steps=9)
     options = {"method": "progressive", **TINY, "start_steps": 8, "last_rounds": 1.0}
     settings = {"batch_size": 8, "num_iterations": 9, "lr": 1e-2, "lr_warmup": 0, "log_interval": 2, "save_interval": 4}
-    settings["memory_format"] = "contiguous"
 
     class Stopped(Exception):
         pass

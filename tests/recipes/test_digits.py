@@ -35,7 +35,7 @@ def bench(tmp_path, monkeypatch, python_forked):
     changes = {
         "load": lambda split, root: (rng.integers(0, 256, (24, 1, 28, 28), dtype=np.uint8), None),
         "network_defaults": {**TINY, "dropout": 0.0},
-        "training": {**digits.CHALLENGE.training, "batch_size": 8, "log_interval": 1, "memory_format": "contiguous"},
+        "training": {**digits.CHALLENGE.training, "batch_size": 8, "log_interval": 1},
         "nfe": (1,),
     }
     fields = {name: getattr(digits.CHALLENGE, name) for name in digits.CHALLENGE.__dataclass_fields__}

@@ -9,9 +9,9 @@ import pytest
 
 import measure_fid
 import sampling
-import train
 from src.challenges import get_challenge
 from src.common.files import PROJECT_ROOT
+from tests import helpers
 from tests.processes import forked_python
 
 RECIPE = PROJECT_ROOT / "recipes" / "gdd_benchmarks.sh"
@@ -59,7 +59,7 @@ def recipe(tmp_path):
 
 
 def parsed(words):
-    return train.parse(words[words.index("train.py") + 1 :])
+    return helpers.parsed(words[words.index("train.py") + 1 :])
 
 
 def scripts(calls):
@@ -108,7 +108,7 @@ def test_the_authors_settings(recipe, name):
     code, output, calls = recipe("--set", name, "--data_root", "x.zip", "--stats", "x.npz")
     assert code == 0, output
     teacher, student = map(parsed, calls[:2])
-    assert (teacher.method, student.method, student.challenge, student.data_root) == ("edm", "gdd", "labelled", "x.zip")
+    assert (teacher.method, student.method, student.challenge.name, student.data_root) == ("edm", "gdd", "labelled", "x.zip")
     told = (teacher.batch_size, teacher.num_iterations, teacher.lr, teacher.dropout, teacher.flip)
     told += (student.batch_size, student.num_iterations, student.lr, student.lr * student.d_lr_scale)
     *numbers, classes, published = AUTHORS[name]

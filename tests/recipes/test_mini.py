@@ -29,7 +29,7 @@ class Pixels(ImageChallenge):
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch, python_forked):
-    training = {**mini.CHALLENGE.training, "batch_size": 8, "lr_warmup": 0, "log_interval": 1, "memory_format": "contiguous"}
+    training = {**mini.CHALLENGE.training, "batch_size": 8, "lr_warmup": 0, "log_interval": 1}
     small = Pixels(
         name="simpsons32",
         about="random images and a tiny network",

@@ -9,15 +9,15 @@ import torch
 
 import train
 from src.challenges import get_challenge
+from src.challenges.shared.training_data import development_split
 from src.common.devices import PRECISIONS
 from src.common.noise import draw_noise, image_seeds
 from src.datasets.pairs import __main__ as making
-from src.training.batches import Batches, development_split
+from src.training.batches import Batches
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
-from tests.helpers import BOTH_PRECISIONS, FACES_FLAGS, SHAPE, assert_runs_agree, call, fails, tiny_model
-
-CPU = torch.device("cpu")
+from tests.helpers import BOTH_PRECISIONS, FACES_FLAGS, SHAPE, assert_runs_agree, call, fails, parsed, tiny_model
+from tests.training.runs import CPU, equal, weights
 
 
 @pytest.fixture(autouse=True)
@@ -61,12 +61,8 @@ def trainer(folder, seen=None, precision="fp32", **settings):
     if seen is not None:
         model.compute_loss = recording
     options = {"batch_size": 4, "num_iterations": 6, "lr": 1e-3, "lr_warmup": 0, "log_interval": 2, **settings}
-    config = TrainingConfig(**options, memory_format="contiguous")
+    config = TrainingConfig(**options)
     return Trainer(model, images, config, {}, folder, CPU, PRECISIONS[precision], noise_seeds=seeds)
-
-
-def weights(folder):
-    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
 
 
 @pytest.mark.slow
@@ -77,7 +73,7 @@ def test_the_loss_gets_the_pairs_and_a_resumed_run_the_same(tmp_path, precision)
     assert len(seen) == 6 and all(torch.allclose(data, noise / 2, atol=2e-3) for data, noise in seen)
     trainer(tmp_path / "parts", precision=precision, num_iterations=3).run()
     trainer(tmp_path / "parts", precision=precision).run(resume=True)
-    assert all(torch.equal(value, weights(tmp_path / "parts")[key]) for key, value in weights(tmp_path / "whole").items())
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
 @BOTH_PRECISIONS
@@ -100,7 +96,7 @@ def test_micro_batches_of_pairs_give_the_step_of_the_whole_batch(tmp_path, preci
 @pytest.fixture
 def made(toon, tmp_path, monkeypatch):
     """A rectified flow of toon faces, and twelve pairs of it."""
-    flags = [*FACES_FLAGS, "--data", "toon", "--batch_size", 4, "--num_iterations", 0, "--save_dir", tmp_path]
+    flags = [*FACES_FLAGS, "--challenge", "toon", "--batch_size", 4, "--num_iterations", 0, "--save_dir", tmp_path]
     assert call(train, monkeypatch, *flags, "--method", "rectified_flow", "--run_name", "teacher") == 0
     make = ["--teacher", tmp_path / "teacher", "--count", 12, "--steps", 1, "--device", "cpu"]
     assert call(making, monkeypatch, *make, "--out", tmp_path / "pairs") == 0
@@ -125,9 +121,9 @@ def test_reflow_through_train(made, monkeypatch, capsys):
     assert call(train, monkeypatch, "--resume", run, "--num_iterations", 3, "--device", "cpu") == 0
     assert torch.load(run / "resume.pt", weights_only=True)["step"] == 3
     capsys.readouterr()
-    line = fails(train, monkeypatch, capsys, "--resume", run, "--device", "cpu", "--drop_longest", 0.25)
+    line = fails(train, monkeypatch, capsys, "--resume", run, "--device", "cpu", "--pairs", made / "pairs", 0.25)
     assert "cannot be continued with other settings: trained on 12 pairs" in line and "longest 0.25 left out here" in line
-    assert call(train, monkeypatch, *flags, "--pairs", made / "pairs", "--drop_longest", 0.25, "--run_name", "s") == 0
+    assert call(train, monkeypatch, *flags, "--pairs", made / "pairs", 0.25, "--run_name", "s") == 0
     assert json.loads((made / "s" / "training_config.json").read_text())["num_training_images"] == 9
 
 
@@ -143,14 +139,12 @@ def test_pairs_that_are_not_there(made, monkeypatch, capsys):
     assert "holds 0 of its 12 pairs" in refused("--pairs", made / "pairs")
     (made / "pairs" / "pairs.json").write_text("{}")
     assert "is not of pairs" in refused("--pairs", made / "pairs")
-    line = fails(train, monkeypatch, capsys, *FACES_FLAGS, "--data", "toon", "--drop_longest", 0.1, "--save_dir", made / "r")
-    assert "--drop_longest 0.1 is about pairs" in line
     assert not (made / "r").exists()
 
 
 def test_development_images_are_real(made, monkeypatch, capsys):
-    args = train.parse([*map(str, REFLOW), "--pairs", str(made / "pairs"), "--data", "toon", "--dev_images", "5"])
-    data = train.load_training_data(args, get_challenge("toon"))
+    options = parsed([*REFLOW, "--pairs", made / "pairs", "--challenge", "toon", "--dev_images", 5]).data
+    data = options.load(get_challenge("toon"), 5)
     images, seeds, development = data.images, data.noise_seeds, data.development
     real = get_challenge("toon").load("train", "")[0]
     assert images.dtype == np.float16 and len(images) == len(seeds) == 12
@@ -159,5 +153,5 @@ def test_development_images_are_real(made, monkeypatch, capsys):
     (made / "teacher" / "training_config.json").unlink()
     assert call(making, monkeypatch, *make, "--out", made / "small") == 0
     capsys.readouterr()
-    flags = [*REFLOW, "--data", "toon", "--pairs", made / "small", "--dev_images", 5, "--save_dir", made / "r"]
+    flags = [*REFLOW, "--challenge", "toon", "--pairs", made / "small", "--dev_images", 5, "--save_dir", made / "r"]
     assert "images of shape (3, 16, 16); those of --dev_images are (3, 64, 64)" in fails(train, monkeypatch, capsys, *flags)

@@ -14,7 +14,8 @@ from src.common.noise import step_seed
 from src.module import ResBlock
 from src.training.batches import Batches
 from src.training.config import TrainingConfig
-from src.training.loop import NOISE_DRAWS, Trainer
+from src.training.loop import Trainer
+from src.training.step import NOISE_DRAWS
 from tests.helpers import fill_by_rule, tiny_model
 
 CPU = torch.device("cpu")
@@ -31,7 +32,6 @@ def test_loss_curves_of_the_fast_and_the_plain_path_agree(tmp_path):
         lr_warmup=20,
         log_interval=1,
         save_interval=1000,
-        memory_format="channels_last",
     )
     Trainer(tiny_model(), images, config, {}, tmp_path, CPU, torch.bfloat16).run()
     fast = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]

@@ -31,7 +31,7 @@ def labelled_model(**options):
 
 def trainer(folder, model=None, **options):
     images, labels = images_and_labels()
-    defaults = {"batch_size": 12, "num_iterations": 4, "lr_warmup": 0, "memory_format": "contiguous", "log_interval": 1}
+    defaults = {"batch_size": 12, "num_iterations": 4, "lr_warmup": 0, "log_interval": 1}
     config = TrainingConfig(**{**defaults, **options})
     return Trainer(model or labelled_model(), images, config, {"method": "rectified_flow"}, folder, CPU, labels=labels)
 
@@ -113,7 +113,7 @@ def test_the_loss_is_told_nothing_without_classes(tmp_path):
     model = METHODS.get("custom").from_options(fill_by_rule(ClassUNet(**TINY)))
     loss, keys = model.compute_loss, set()
     model.compute_loss = lambda data, noise, **kwargs: keys.update(kwargs) or loss(data, noise, **kwargs)
-    config = TrainingConfig(batch_size=4, num_iterations=2, memory_format="contiguous")
+    config = TrainingConfig(batch_size=4, num_iterations=2)
     Trainer(model, images_and_labels()[0], config, {"method": "custom"}, tmp_path, CPU).run()
     assert keys == {"step", "total_steps", "group"}
 
@@ -138,7 +138,7 @@ def test_it_learns_what_labels_mean(tmp_path):
     images = np.where(labels[:, None, None, None] == 1, 60, 190).astype(np.uint8) * np.ones((1, 3, 8, 8), np.uint8)
     network = ClassUNet(ch=16, ch_mult=(1,), attn=(), num_res_blocks=1, dropout=0.0, num_classes=2)
     model = METHODS.get("rectified_flow").from_options(network)
-    config = TrainingConfig(batch_size=16, num_iterations=120, lr=4e-3, lr_warmup=5, lr_decay=0.5, memory_format="contiguous")
+    config = TrainingConfig(batch_size=16, num_iterations=120, lr=4e-3, lr_warmup=5, lr_decay=0.5)
     Trainer(model, images, config, {"method": "rectified_flow"}, tmp_path, CPU, labels=labels).run()
     model.eval()
     means = [

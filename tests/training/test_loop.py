@@ -1,3 +1,5 @@
+"""The loop: what it leaves, logs and refuses; averages, learning rates, batches."""
+
 import json
 import math
 import shlex
@@ -10,7 +12,7 @@ from PIL import Image
 
 from src.common.cli import UserError
 from src.runs.curves import draw_curves
-from src.training import saving
+from src.training import writing
 from src.training.averages import EMA
 from src.training.batches import Batches
 from src.training.config import TrainingConfig, learning_rate
@@ -19,16 +21,11 @@ from src.training.resume import read_resume
 from src.training.writing import TrainingState
 from tests.helpers import BOTH_PRECISIONS, random_images, tiny_model
 from tests.methods.battery import run_loop
-
-CPU = torch.device("cpu")
-
-
-def weights(folder):
-    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+from tests.training.runs import CPU, equal, log_of, weights
 
 
 def test_a_run_leaves_everything(tmp_path, monkeypatch):
-    monkeypatch.setattr(saving, "draw_curves", draw_curves)
+    monkeypatch.setattr(writing, "draw_curves", draw_curves)
     run_loop(tiny_model(), tmp_path, steps=5, save_interval=2)
     names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert names == {
@@ -43,7 +40,7 @@ def test_a_run_leaves_everything(tmp_path, monkeypatch):
         "previews/step_0000004.png",
         "previews/step_0000005.png",
     }
-    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    rows = log_of(tmp_path)
     assert [(row["step"], row["images_seen"]) for row in rows] == [(2, 16), (4, 32), (5, 40)]
     assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 and row["images_per_second"] > 0 for row in rows)
     config = json.loads((tmp_path / "training_config.json").read_text())
@@ -57,14 +54,13 @@ def test_a_run_leaves_everything(tmp_path, monkeypatch):
 def test_early_previews(tmp_path, monkeypatch):
     """They are drawn at their steps until the first save, and change neither the weights nor what is measured."""
     for name, early in (("plain", {}), ("early", {1, 3, 4})):
-        monkeypatch.setattr("src.training.due.EARLY_PREVIEWS", early)
+        monkeypatch.setattr("src.training.schedule.EARLY_PREVIEWS", early)
         run_loop(tiny_model(), tmp_path / name, steps=4, save_interval=4)
         monkeypatch.undo()
     names = [path.name for path in sorted((tmp_path / "early" / "previews").iterdir())]
     assert names == ["step_0000001.png", "step_0000003.png", "step_0000004.png"]
-    plain, early = weights(tmp_path / "plain"), weights(tmp_path / "early")
-    assert all(torch.equal(plain[key], early[key]) for key in plain)
-    rows = [json.loads(line) for line in (tmp_path / "early" / "log.jsonl").read_text().splitlines()]
+    assert equal(weights(tmp_path / "plain"), weights(tmp_path / "early"))
+    rows = log_of(tmp_path / "early")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
 
 
@@ -74,7 +70,7 @@ def test_logged_loss_is_the_mean_of_the_losses(tmp_path):
     compute_loss = model.compute_loss
     model.compute_loss = lambda *args, **kwargs: losses.append(compute_loss(*args, **kwargs)) or losses[-1]
     run_loop(model, tmp_path, steps=4, log_interval=4)
-    (row,) = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    (row,) = log_of(tmp_path)
     assert row["loss"] == pytest.approx(torch.stack(losses).mean().item())
 
 
@@ -84,7 +80,7 @@ def test_it_learns(tmp_path):
     images = np.full((16, 3, 16, 16), 200, dtype=np.uint8)
     config = TrainingConfig(batch_size=8, num_iterations=80, lr=6e-3, lr_warmup=5, log_interval=10, save_interval=1000)
     Trainer(model, images, config, {}, tmp_path, CPU).run()
-    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    rows = log_of(tmp_path)
     assert rows[-1]["loss"] < 0.3 * rows[0]["loss"]
     model.eval()
     samples = model.sample((8, 3, 16, 16), num_inference_timesteps=4, seeds=range(8))
@@ -96,9 +92,8 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, precision):
     run_loop(tiny_model(), tmp_path / "whole", steps=7, precision=precision)
     run_loop(tiny_model(), tmp_path / "parts", steps=3, precision=precision)
     run_loop(tiny_model(), tmp_path / "parts", steps=7, precision=precision, resume=True)
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    steps = [row["step"] for row in log_of(tmp_path / "parts")]
     assert steps == [2, 3, 4, 6, 7]
 
 
@@ -139,7 +134,7 @@ def test_two_groups_have_their_own_losses_and_steps(tmp_path):
     assert [group for group, _, _ in seen] == ["network", "critic"] * 2
     assert torch.equal(seen[0][1], seen[1][1]) and not torch.equal(seen[0][2], seen[1][2])
     assert not torch.equal(seen[1][1], seen[2][1]) and torch.equal(seen[1][2], seen[2][2])
-    row = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    row = log_of(tmp_path)[-1]
     assert {"loss", "loss_critic", "grad_norm", "grad_norm_critic"} <= set(row)
     assert not any("critic" in name for name in weights(tmp_path))
     assert "critic" in torch.load(tmp_path / "resume.pt", weights_only=True)["train_only"]
@@ -158,13 +153,13 @@ def test_a_group_has_its_own_learning_rate_and_betas(tmp_path):
     assert steps == pytest.approx([1e-2, 0.25e-2], rel=1e-3)
     saved = read_resume(tmp_path)["optimizers"]
     assert [tuple(saved[name]["param_groups"][0]["betas"]) for name in ("network", "tail")] == [(0.9, 0.999), (0.0, 0.99)]
-    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["lr"] == 1e-2
+    assert log_of(tmp_path)[-1]["lr"] == 1e-2
 
 
 def test_zero_iterations_save_the_untrained_model(tmp_path):
     model = tiny_model()
     run_loop(model, tmp_path, steps=0)
-    assert all(torch.equal(weights(tmp_path)[name], value) for name, value in model.state_dict().items())
+    assert equal(weights(tmp_path), model.state_dict())
 
 
 def test_gradient_clipping(tmp_path):
@@ -176,13 +171,27 @@ def test_gradient_clipping(tmp_path):
     )
     run_loop(model, tmp_path, steps=2, grad_clip=0.01)
     assert all(norm == pytest.approx(0.01, rel=1e-3) for norm in norms)
-    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["grad_norm"] > 0.1
+    assert log_of(tmp_path)[-1]["grad_norm"] > 0.1
 
 
-def test_learning_rate_warms_up():
-    config = TrainingConfig(lr=2e-4, lr_warmup=4)
-    assert [learning_rate(step, config) for step in (1, 2, 4, 5, 1000)] == pytest.approx([5e-5, 1e-4, 2e-4, 2e-4, 2e-4])
-    assert learning_rate(1, TrainingConfig(lr=2e-4, lr_warmup=0)) == 2e-4
+@pytest.mark.parametrize(
+    ("settings", "steps", "expected"),
+    [
+        ({"lr_warmup": 4}, (1, 2, 4, 5, 1000), (0.25, 0.5, 1, 1, 1)),
+        ({"lr_warmup": 0}, (1,), (1,)),
+        ({"lr_warmup": 2, "lr_decay": 0.5, "num_iterations": 8}, range(1, 9), (0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25)),
+        (
+            {"lr_warmup": 0, "lr_schedule": "cosine"},
+            (1, 26, 51, 76, 100),
+            [0.5 + 0.5 * math.cos(math.pi * k / 4) for k in range(5)],
+        ),
+        ({"lr_warmup": 4, "lr_schedule": "cosine", "lr_decay": 0.5}, (1, 4, 51, 76), (0.25, 1, 1, 0.5)),
+    ],
+)
+def test_learning_rate(settings, steps, expected):
+    """It rises, stays, and falls in a line or in half a cosine."""
+    config = TrainingConfig(**{"lr": 1.0, "num_iterations": 100, **settings})
+    assert [learning_rate(step, config) for step in steps] == pytest.approx(list(expected), abs=1e-3)
 
 
 def test_ema_half_life():

@@ -1,4 +1,4 @@
-"""What the course of the digits uses: a plain EMA, AdamW, cosine annealing, affine maps, and scores beside the log."""
+"""What the course of the digits uses: a plain EMA, AdamW, affine maps, and scores beside the log."""
 
 import json
 import math
@@ -15,23 +15,10 @@ from src.runs.folder import Run, note_sampling, sampled_from
 from src.training.averages import EMA, decay
 from src.training.averages import main as ema_command
 from src.training.batches import Batches, random_affine
-from src.training.config import TrainingConfig, learning_rate
+from src.training.config import TrainingConfig
 from src.training.loop import Trainer
 from tests.helpers import add_measured, random_images, tiny_model
-
-CPU = torch.device("cpu")
-
-
-def test_cosine_annealing():
-    """Half a cosine over all steps, or over lr_decay of them; the warm-up before it."""
-    whole = TrainingConfig(lr=1.0, lr_warmup=0, num_iterations=100, lr_schedule="cosine")
-    for step in (1, 26, 51, 76, 100):
-        assert learning_rate(step, whole) == pytest.approx(0.5 * (1 + math.cos(math.pi * (step - 1) / 100)))
-    half = TrainingConfig(lr=1.0, lr_warmup=4, num_iterations=100, lr_schedule="cosine", lr_decay=0.5)
-    assert [learning_rate(step, half) for step in (1, 4, 51)] == pytest.approx([0.25, 1, 1])
-    assert learning_rate(76, half) == pytest.approx(0.5) and learning_rate(100, half) < 0.002
-    with pytest.raises(ValueError, match="unknown lr_schedule 'stairs'"):
-        TrainingConfig(lr_schedule="stairs")
+from tests.training.runs import CPU
 
 
 def test_plain_average():
@@ -53,7 +40,6 @@ def test_a_run_with_a_plain_average(tmp_path, monkeypatch, capsys):
         "batch_size": 4,
         "lr": 1e-2,
         "lr_warmup": 0,
-        "memory_format": "contiguous",
         "ema_decay": 0.5,
         "weight_decay": 0.1,
     }
@@ -90,7 +76,6 @@ def test_weight_decay_is_adamws(tmp_path):
             lr_warmup=0,
             weight_decay=amount,
             ema_half_lives=[0],
-            memory_format="contiguous",
         )
         Trainer(model, random_images(8), config, {}, tmp_path / str(amount), CPU).run()
         ends[amount] = load_torch(tmp_path / str(amount) / "last.ckpt")["state_dict"]["network.head.weight"]

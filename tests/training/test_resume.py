@@ -19,34 +19,24 @@ from src.common.files import PROJECT_ROOT
 from src.common.processes import Processes
 from src.runs.folder import Run
 from src.runs.scores import scores_by_average
-from src.training import clock as clock_file
-from src.training import loop, report, saving
+from src.training import loop, schedule, step, writing
 from src.training.averages import export
-from src.training.config import TrainingConfig, learning_rate
+from src.training.config import TrainingConfig
 from src.training.loop import Trainer
 from src.training.resume import read_resume
+from src.training.step import TrainingStep
 from src.training.writing import Saver
 from tests.helpers import TINY, random_images, tiny_model
 from tests.methods.battery import run_loop
 from tests.processes import Python
+from tests.training.runs import CPU, equal, log_of, weights
 
-CPU = torch.device("cpu")
 STEPS = 120
-
-
-def weights(folder, name="last.ckpt"):
-    return torch.load(folder / name, weights_only=True)["state_dict"]
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def run(folder, resume: bool, steps: int) -> bool:
     """A run that saves at every other step."""
-    config = TrainingConfig(
-        batch_size=4, num_iterations=steps, lr=1e-3, lr_warmup=5, log_interval=3, save_interval=2, memory_format="contiguous"
-    )
+    config = TrainingConfig(batch_size=4, num_iterations=steps, lr=1e-3, lr_warmup=5, log_interval=3, save_interval=2)
     options = {"method": "custom", **TINY, "dropout": 0.1}
     return Trainer(tiny_model(dropout=0.1), random_images(32), config, options, folder, CPU).run(resume)
 
@@ -54,7 +44,7 @@ def run(folder, resume: bool, steps: int) -> bool:
 def life(folder, resume: bool) -> None:
     """A run in a process of its own, which draws nothing, so that many kills hit the writing of a checkpoint."""
     torch.set_num_threads(1)
-    saving.draw_curves = lambda *args: None
+    writing.draw_curves = lambda *args: None
     run(folder, resume, STEPS)
 
 
@@ -162,7 +152,7 @@ def test_a_signal_after_the_last_step_says_how_to_go_on(at, tmp_path, monkeypatc
     def interrupt(*args):
         raise Interrupted(signal.SIGUSR1)
 
-    config = TrainingConfig(batch_size=8, num_iterations=3, memory_format="contiguous")
+    config = TrainingConfig(batch_size=8, num_iterations=3)
     evaluate = interrupt if at == "the scores" else None
     if not evaluate:
         monkeypatch.setattr(Saver, "save_preview", interrupt)
@@ -195,7 +185,7 @@ def test_a_lost_folder_loses_no_step(lost, tmp_path, monkeypatch):
 
     model.on_step_end = lose
     options = {"method": "custom", **TINY}
-    settings = {"batch_size": 8, "log_interval": 2, "save_interval": 2, "memory_format": "contiguous"}
+    settings = {"batch_size": 8, "log_interval": 2, "save_interval": 2}
     config = TrainingConfig(num_iterations=8, **settings)
     with pytest.raises(UserError, match=r"cannot write .*everything up to step 6 is saved") as caught:
         Trainer(model, random_images(32), config, options, folder, CPU).run()
@@ -247,7 +237,7 @@ class Clock:
         self.now = 0.0
         self.monotonic = self.perf_counter = lambda: self.now
         self.patch = monkeypatch.setattr
-        for module in (loop, report, clock_file):
+        for module in (loop, schedule, step):
             self.patch(module, "time", self)
 
     def slow_down(self, owner, name: str, seconds: float) -> None:
@@ -264,7 +254,7 @@ class Clock:
 def clock(monkeypatch) -> Clock:
     """On which a step takes 1 second, a save 2 and a preview 4."""
     clock = Clock(monkeypatch)
-    clock.slow_down(Trainer, "training_step", 1)
+    clock.slow_down(TrainingStep, "__call__", 1)
     clock.slow_down(Saver, "save_model", 2)
     clock.slow_down(Saver, "save_preview", 4)
     return clock
@@ -303,7 +293,7 @@ def test_max_minutes_stops_in_time_with_everything_saved(tmp_path, clock, interv
 def test_the_choice_among_averages_is_taken_up_where_it_was_left(tmp_path, clock):
     """The steps are saved before the last FIDs; a run that is continued measures what is missing alone."""
     settings = {"batch_size": 8, "num_iterations": 6, "lr": 1e-2, "lr_warmup": 0, "ema_half_lives": [0.5, 0.0, 0.2]}
-    config = TrainingConfig(**settings, eval_interval=3, save_interval=10**6, memory_format="contiguous")
+    config = TrainingConfig(**settings, eval_interval=3, save_interval=10**6)
     evaluate = SlowEvaluation(clock, [5.0, 9.0, 4.0, 16.0])  # at step 3, and of each average at the end
 
     def trainer(seconds: float) -> Trainer:
@@ -341,7 +331,7 @@ def test_the_last_line_of_a_killed_log_is_dropped(tmp_path):
         file.write('{"step": 3, "lo')
     run_again = TrainingConfig(batch_size=8, num_iterations=4, lr=1e-2, lr_warmup=0, log_interval=2)
     Trainer(tiny_model(), random_images(32), run_again, {}, tmp_path, CPU).run(resume=True)
-    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [2, 4]
+    assert [row["step"] for row in log_of(tmp_path)] == [2, 4]
 
 
 def test_a_run_that_is_done_says_so(tmp_path, capsys):
@@ -371,6 +361,12 @@ def test_averages_side_by_side_and_their_choice(tmp_path):
     assert equal(loaded, weights(tmp_path / "out"))
 
 
-def test_learning_rate_decays_to_zero():
-    config = TrainingConfig(lr=1.0, lr_warmup=2, lr_decay=0.5, num_iterations=8)
-    assert [learning_rate(step, config) for step in range(1, 9)] == pytest.approx([0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25])
+def test_a_continued_run_keeps_its_layout(tmp_path, monkeypatch):
+    """Of weights in memory, whatever would be chosen on the machine where it goes on."""
+    run(tmp_path, False, 2)
+    assert json.loads((tmp_path / "training_config.json").read_text())["layout"] == "contiguous"
+    monkeypatch.setattr(loop, "usual_layout", lambda *_: "channels_last")
+    run(tmp_path, True, 4)
+    assert json.loads((tmp_path / "training_config.json").read_text())["layout"] == "contiguous"
+    run(tmp_path / "new", False, 1)
+    assert json.loads((tmp_path / "new" / "training_config.json").read_text())["layout"] == "channels_last"

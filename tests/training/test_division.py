@@ -1,4 +1,4 @@
-"""A batch gives the same step however it is divided: into micro-batches, or over processes."""
+"""A batch divided into micro-batches, or over processes: the same gradients, and draws of its own for every part."""
 
 import json
 from functools import partial
@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from src.training.random_draws import DrawAsOneBatch
 
 import measure_fid
 import sampling
@@ -15,6 +14,7 @@ from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.common.processes import Processes, join_processes
 from src.training.config import TrainingConfig, micro_batches
+from src.training.loop import Trainer
 from tests.challenges.test_mnist import write_idx
 from tests.evaluation.conftest import write_images
 from tests.helpers import (
@@ -25,11 +25,11 @@ from tests.helpers import (
     bfloat16_error,
     call,
     random_images,
-    slow_but,
     tiny_model,
 )
 from tests.methods.battery import run_loop
 from tests.processes import several_pythons
+from tests.training.runs import CPU, log_of
 
 SCRIPTS = {"train.py": train, "sampling.py": sampling, "measure_fid.py": measure_fid}
 SMALL = f"--challenge labelled {' '.join(TINY_FLAGS)} --dropout 0.1 --lr 1e-3 --lr_warmup 0"
@@ -50,65 +50,70 @@ def run_script(script: str, flags: str, processes: int) -> None:
     several_pythons(processes, PROJECT_ROOT, script, *flags.split())
 
 
-def draws(rows: int) -> list[torch.Tensor]:
-    feature_map = torch.ones(rows, 8, 4, 4)
-    return [
-        torch.rand(rows),
-        torch.randn((rows, 2)),
-        torch.randn(size=(rows, 2)),
-        torch.randint(0, 10, (rows,)),
-        torch.randn_like(feature_map),
-        torch.empty(rows, 3).uniform_(),
-        torch.bernoulli(torch.full((rows, 4), 0.5)),
-        torch.nn.Dropout(0.3)(feature_map),
-        torch.nn.Dropout(0.3)(feature_map.to(memory_format=torch.channels_last)),
-    ]
-
-
-@pytest.mark.parametrize("rows", [slice(0, 2), slice(2, 4), slice(4, 8)])
-def test_draws_for_some_rows_are_those_of_the_whole_batch(rows):
-    torch.manual_seed(0)
-    whole = draws(8)
-    torch.manual_seed(0)
-    with DrawAsOneBatch(rows, 8):
-        part = draws(rows.stop - rows.start)
-    for expected, got in zip(whole, part, strict=True):
-        torch.testing.assert_close(got, expected[rows])
-    assert not torch.equal(whole[0][:2], whole[0][2:4])
+def fixed_loss(model):
+    """The model with a loss that draws nothing: at one time for each row of the noise."""
+    model.compute_loss = lambda data, noise, **_: (model.network(noise, noise[:, 0, 0, 0] * 100) - data).square().mean()
+    return model
 
 
 @BOTH_PRECISIONS
-@pytest.mark.parametrize("layout", slow_but(["channels_last"], ["contiguous", "channels_last"]))
-def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path, layout, precision, monkeypatch):
-    """With dropout, random times and an EMA: 10 steps. Adam enlarges rounding of small gradients: to a tenth of its step."""
-    settings = {"steps": 10, "lr": (lr := 1e-3), "memory_format": layout, "precision": precision}
+def test_micro_batches_add_up_to_the_whole_batch(tmp_path, precision):
+    """Ten steps, with an average. Adam enlarges rounding of small gradients: to a tenth of its step."""
+    settings = {"steps": 10, "lr": (lr := 1e-3), "precision": precision}
     for micro_batch in (0, 2, 1):
-        run_loop(tiny_model(dropout=0.1), tmp_path / str(micro_batch), micro_batch=micro_batch, **settings)
-    run_loop(tiny_model(dropout=0.1), tmp_path / "other", seed=1, **settings)
+        run_loop(fixed_loss(tiny_model(dropout=0.0)), tmp_path / str(micro_batch), micro_batch=micro_batch, **settings)
+    run_loop(fixed_loss(tiny_model(dropout=0.0)), tmp_path / "other", seed=1, **settings)
     if precision == "bf16":
-        run_loop(tiny_model(dropout=0.1), tmp_path / "exact", **{**settings, "precision": "fp32"})
+        run_loop(fixed_loss(tiny_model(dropout=0.0)), tmp_path / "exact", **{**settings, "precision": "fp32"})
     agree = partial(assert_runs_agree, tmp_path / "0", precision=precision, exact=tmp_path / "exact", fp32=lr / 10)
     agree(tmp_path / "2")
     agree(tmp_path / "1")
     with pytest.raises(AssertionError):
         agree(tmp_path / "other")
-    rows = [json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1]) for name in ("0", "2")]
-    square = 2 * bfloat16_error(tiny_model().network)  # a square is off by twice as much as its root
-    of_all, by_time = {"fp32": (1e-4, 1e-3), "bf16": (square, square)}[precision]
-    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=of_all)
-    losses = [[value or 0.0 for value in row["loss_by_time"]] for row in rows]
-    assert losses[0] == pytest.approx(losses[1], rel=by_time) and max(losses[0]) > 0
+    losses = [log_of(tmp_path / name)[-1]["loss"] for name in ("0", "2")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4 if precision == "fp32" else 2 * bfloat16_error(tiny_model().network))
+
+
+def drawn(folder, processes=None, **config):
+    """What the losses of three steps draw for their rows: (step, first number) of each call."""
+    model, seen = tiny_model(), []
+    compute_loss = model.compute_loss
+
+    def recording(data, noise, step, **kwargs):
+        seen.append((step, torch.rand(()).item()))
+        return compute_loss(data, noise, step=step, **kwargs)
+
+    model.compute_loss = recording
+    config = TrainingConfig(batch_size=8, num_iterations=3, **config)
+    Trainer(model, random_images(32), config, {}, folder, CPU, processes=processes or Processes()).run()
+    return seen
+
+
+class OneOfTwo(Processes):
+    """One of two processes, which hears nothing of the other."""
+
+    sum = wait = lambda self, *args: None
+    first_says = staticmethod(lambda value: value)
+
+
+def test_every_part_of_a_batch_has_draws_of_its_own(tmp_path):
+    """New at every step, the same in a repeated run; and those of a process are those of a micro-batch of its rows."""
+    whole, parts = drawn(tmp_path / "whole"), drawn(tmp_path / "parts", micro_batch=4)
+    assert len(parts) == len(set(parts)) == 6 and parts == drawn(tmp_path / "again", micro_batch=4)
+    assert parts[::2] == whole, "the first rows draw what the whole batch draws"
+    for rank in (0, 1):
+        assert drawn(tmp_path / str(rank), OneOfTwo(rank, 2)) == parts[rank::2]
 
 
 @BOTH_PRECISIONS
 def test_two_processes_train_and_sample_as_one(tmp_path, precision):
+    """One process with micro-batches of half the batch has the same draws."""
     write_images(tmp_path / "images", random_images(12))
     flags = f"{SMALL} --data_root {tmp_path}/images --num_iterations 20 --batch_size 4 --save_dir {tmp_path}"
-    flags += " --memory_format contiguous"
-    run_script("train.py", f"{flags} --precision {precision} --run_name one", 1)
+    run_script("train.py", f"{flags} --micro_batch 2 --precision {precision} --run_name one", 1)
     run_script("train.py", f"{flags} --precision {precision} --run_name two", 2)
     if precision == "bf16":
-        run_script("train.py", f"{flags} --precision fp32 --run_name exact", 1)
+        run_script("train.py", f"{flags} --micro_batch 2 --precision fp32 --run_name exact", 1)
     assert_runs_agree(tmp_path / "one", tmp_path / "two", precision, tmp_path / "exact", fp32=1e-5)
     assert json.loads((tmp_path / "two" / "training_config.json").read_text())["processes"] == 2
     sample = f"--ckpt_path {tmp_path}/one/last.ckpt --device cpu --precision {precision} --num_samples 5 --nfe_list 2"
@@ -120,15 +125,15 @@ def test_two_processes_train_and_sample_as_one(tmp_path, precision):
 
 
 @pytest.mark.slow
-def test_two_processes_are_told_the_labels_of_one(tmp_path):
+def test_two_processes_have_the_labels_of_one(tmp_path):
     rng = np.random.default_rng(0)
     write_idx(
         tmp_path / "digits", {"train": (rng.integers(0, 256, (40, 1, 28, 28), dtype=np.uint8), np.arange(40) % 10)}, False
     )
     flags = f"--challenge mnist --class_conditional --data_root {tmp_path}/digits --device cpu --ch 8 --dropout 0.1 --lr 1e-3"
-    flags += f" --num_iterations 12 --batch_size 8 --save_dir {tmp_path} --memory_format contiguous --precision fp32"
+    flags += f" --num_iterations 12 --batch_size 8 --save_dir {tmp_path} --precision fp32"
     for processes in (1, 2):
-        run_script("train.py", f"{flags} --run_name r{processes}", processes)
+        run_script("train.py", f"{flags} --micro_batch 4 --run_name r{processes}", processes)
     assert_runs_agree(tmp_path / "r1", tmp_path / "r2", "fp32", tmp_path, fp32=1e-5)
     sample = (
         f"--ckpt_path {tmp_path}/r1/last.ckpt --device cpu --precision fp32 --num_samples 5 --nfe_list 2 --guidance_scale 2"
