@@ -75,7 +75,7 @@ def parse(argv: Sequence[str] | None = None) -> Command:
     chosen, _ = first.parse_known_args(argv)
     if chosen.method == LIST:
         print(list_methods())
-        sys.exit()
+        sys.exit(0)
     saved = saved_flags(Run.of(chosen.resume)) if chosen.resume else {}
     name = chosen.method or saved.get("method", "custom")
     challenge, method = get_challenge(chosen.challenge or saved.get("challenge")), get_method(name)

@@ -2,13 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import sys
 
 import pytest
 import torch
-from src.training.flags import describe_preset
-from src.training.presets import PRESETS
 
 import train
 from src.challenges import toon as toon_file
@@ -18,16 +17,15 @@ from src.common.files import PROJECT_ROOT
 from src.common.locks import owned
 from src.evaluation.weights import load_inception
 from src.methods import get_method, method_names
+from src.training.config import PRESETS
 from src.training.starting import init_network
+from src.training.step import TrainingStep
 from tests import shipped
-from tests.helpers import BOTH_PRECISIONS, FACES_FLAGS, call, fails, slow_but, tiny_model
+from tests.helpers import BOTH_PRECISIONS, FACES_FLAGS, call, fails, parsed, slow_but, tiny_model
 from tests.processes import Python
+from tests.training.runs import equal, log_of
 
 TOON = [*FACES_FLAGS, "--challenge", "toon", "--batch_size", 4]
-
-
-def log_of(run):
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
 def stop_at_first_save(monkeypatch, *flags):
@@ -76,17 +74,16 @@ def test_a_continued_run_keeps_its_precision(toon, tmp_path, monkeypatch, capsys
     assert f"cpu, {name} -> {run} (continued)" in capsys.readouterr().out
     assert json.loads((run / "training_config.json").read_text())["precision"] == name
     whole, parts = (torch.load(tmp_path / folder / "resume.pt", weights_only=True) for folder in ("whole", "parts"))
-    assert parts["step"] == 4 and all(torch.equal(value, parts["model"][key]) for key, value in whole["model"].items())
+    assert parts["step"] == 4 and equal(whole["model"], parts["model"])
 
 
-def test_preset_is_a_default_that_flags_override(monkeypatch):
-    args = train.parse(["--preset", "small", "--ch", "24"])
-    assert args.ch == 24 and args.num_res_blocks == train.PRESETS["small"].flags["num_res_blocks"]
-    assert train.parse([]).ch == 128
+def test_preset_is_a_default_that_flags_override():
+    args = parsed(["--preset", "small", "--ch", "24"])
+    assert args.ch == 24 and args.num_res_blocks == PRESETS["small"].flags["num_res_blocks"] and parsed([]).ch == 128
 
 
 def test_course_defaults():
-    args = vars(train.parse([]))
+    args = vars(parsed([]))
     course = {"batch_size": 32, "num_iterations": 100000, "lr": 1e-4, "save_dir": "./results", "device": "cuda"}
     course |= {"log_interval": 100, "save_interval": 10000, "seed": 42, "num_train_timesteps": 1000}
     course |= {"use_additional_condition": False, "ch": 128, "ch_mult": [1, 2, 2, 2], "attn": [1], "dropout": 0.1}
@@ -112,7 +109,15 @@ def test_course_defaults():
             "--dev_images 12 leaves nothing to train on: there are 12 training images",
         ),
         (["--challenge", "toon", "--dev_images", "1"], "FID needs at least two images"),
-        (["--challenge", "toon", "--eval_interval", "5"], "give --dev_images"),
+        (["--dev_images", "5", "2", "1"], "argument --dev_images: expected at most 2 values, got 5 2 1"),
+        (["--lr_decay", "0.5", "stairs"], "unknown lr_schedule 'stairs'"),
+        (["--lr_decay", "-1"], "argument --lr_decay: expected a number of at least 0, got '-1'"),
+        (["--log_interval", "5", "tensorbord"], "expected the word tensorboard, got 'tensorbord'"),
+        (["--ema_half_lives", "decay_0.9", "decay_0.8"], "expected one decay_D at most"),
+        (["--method", "gdd"], "--method gdd learns from a teacher: name its run with --teacher"),
+        (["--lr_schedule", "cosine"], "error: --lr_schedule is now --lr_decay SHARE cosine"),
+        (["--eval_interval=5"], "error: --eval_interval is now --dev_images IMAGES STEPS"),
+        (["--data", "toon"], "error: --data is now --challenge"),
         (["--challenge", "toon", "--batch_size", "13"], "--batch_size 13 is larger than the data set of 12 images"),
         (["--challenge", "toon", "--batch_size", "8", "--micro_batch", "3"], "--micro_batch 3 does not divide --batch_size 8"),
         (["--challenge", "toon", "--resume", "nowhere"], "no file nowhere/training_config.json"),
@@ -121,12 +126,6 @@ def test_course_defaults():
 def test_train_refuses(toon, tmp_path, monkeypatch, capsys, flags, message):
     assert message in fails(train, monkeypatch, capsys, "--device", "cpu", *flags, "--save_dir", tmp_path / "r", "--ch", 8)
     assert not (tmp_path / "r").exists()
-
-
-def test_help_lists_the_options_of_the_method(monkeypatch, capsys):
-    assert call(train, monkeypatch, "--method", "rectified_flow", "--help") == 0
-    text = capsys.readouterr().out
-    assert "--time_scale" in text and "--ema_half_lives" in text and "default: 100000" in text
 
 
 def test_dry_run_tells_and_writes_nothing(toon, tmp_path, monkeypatch, capsys):
@@ -148,7 +147,7 @@ def test_dry_run_tells_and_writes_nothing(toon, tmp_path, monkeypatch, capsys):
 
 
 def test_all_methods_at_a_glance(monkeypatch, capsys):
-    assert call(train, monkeypatch, "--list_methods") == 0
+    assert call(train, monkeypatch, "--method", "list") == 0
     header, *rows = capsys.readouterr().out.splitlines()[:-2]
     assert [row.split()[0] for row in rows] == method_names()
     lines = dict(zip(method_names(), rows, strict=True))
@@ -179,11 +178,11 @@ def test_dry_run_of_every_method(method, toon, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_flags_and_are_printed(name, toon, tmp_path, monkeypatch, capsys):
     """Each with the tiny network, so that a dry run takes no time; every flag of the preset is in what it prints."""
-    flags = ["--preset", name, *TOON, "--micro_batch", 0, "--dev_images", 0, "--eval_interval", 0, "--dry_run"]
+    flags = ["--preset", name, *TOON, "--micro_batch", 0, "--dev_images", 0, 0, "--dry_run"]
     assert call(train, monkeypatch, *flags, "--save_dir", tmp_path / "r") == 0
     printed = capsys.readouterr().out.splitlines()[1]
-    assert all(f"--{flag}" in printed.split() for flag in PRESETS[name].flags)
-    assert vars(train.parse(["--preset", name])).items() >= PRESETS[name].flags.items()
+    assert all(f"--{flag}" in printed.split() for flag in PRESETS[name].flags if flag != "eval_interval")
+    assert vars(parsed(["--preset", name])).items() >= PRESETS[name].flags.items()
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys):
@@ -196,13 +195,44 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsy
 
 
 def test_a_presets_text_has_what_is_used():
-    args = train.parse(["--preset", "laptop", "--ch", "24", "--attn", "0", "1", "--no-auto_resume"])
-    about, used, given = describe_preset("laptop", PRESETS["laptop"], args).splitlines()
+    """As it is typed: with the second word of a flag that has one."""
+    about, used, given = parsed(["--preset", "laptop", "--ch", 24, "--attn", 0, 1, "--no-auto_resume"]).preset.splitlines()
     assert about == f"preset laptop: {PRESETS['laptop'].about}"
     assert used.startswith("  --ch 24 --ch_mult 1 2 4 4 --attn 0 1 ") and used.endswith(" --no-auto_resume")
-    assert given == "  given beside it, in the place of --ch 32 --attn 2 --auto_resume"
-    plain = describe_preset("laptop", PRESETS["laptop"], train.parse(["--preset", "laptop"]))
-    assert plain.count("\n") == 1 and "--ch 32 " in plain
+    assert given == "  given beside it, instead of --ch 32 --attn 2 --auto_resume"
+    plain = parsed(["--preset", "single-gpu", "--dev_images", 50]).preset
+    assert "--dev_images 50 10000 " in plain and plain.endswith("\n  given beside it, instead of --dev_images 500 10000")
+
+
+@pytest.mark.parametrize(
+    ("words", "fields"),
+    [
+        ("--lr_decay 0.3", {"lr_decay": 0.3, "lr_schedule": "linear"}),
+        ("--lr_decay 0.3 cosine", {"lr_decay": 0.3, "lr_schedule": "cosine"}),
+        ("--lr_decay cosine", {"lr_decay": 0.0, "lr_schedule": "cosine"}),
+        ("--dev_images 50", {"dev_images": 50, "eval_interval": 0}),
+        ("--dev_images 50 7", {"dev_images": 50, "eval_interval": 7}),
+        ("--log_interval 3 tensorboard", {"log_interval": 3, "tensorboard": True}),
+        ("--ema_half_lives decay_0.99 0.1 0", {"ema_decay": 0.99, "ema_half_lives": [0.1, 0.0]}),
+        ("--ema_half_lives decay_0.99", {"ema_decay": 0.99, "ema_half_lives": [0.05]}),
+        ("--pairs folder 0.25", {"pairs": "folder", "drop_longest": 0.25}),
+        ("--challenge mnist --lr_decay 0.1", {"lr_decay": 0.1, "flip": False}),
+    ],
+)
+def test_flags_of_several_words(words, fields):
+    assert vars(parsed(words.split())).items() >= fields.items()
+
+
+def test_help_has_what_does_something(monkeypatch, capsys):
+    """At most 40 flags for the course's own model; those of teachers, pairs and classes where there are some."""
+    pages = {}
+    for method, challenge in (("custom", "simpsons"), ("gdd", "mnist"), ("reflow", "toon")):
+        assert call(train, monkeypatch, "--method", method, "--challenge", challenge, "--help") == 0
+        pages[method] = set(re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE))
+    assert len(pages["custom"]) <= 40 and {"ema_half_lives", "time_scale"} <= pages["custom"]
+    special = {"teacher", "pairs", "class_conditional", "max_per_class", "label_dropout"}
+    shown = {method: special & flags for method, flags in pages.items()}
+    assert shown == {"custom": set(), "gdd": special - {"pairs"}, "reflow": {"pairs"}}
 
 
 def test_auto_resume(toon, tmp_path, monkeypatch, capsys):
@@ -290,7 +320,7 @@ def test_a_pipe_that_breaks_loses_no_work(tmp_path):
 def test_fid_on_the_development_split(toon, tmp_path, monkeypatch, package_file):
     monkeypatch.setattr(ImageChallenge, "load_judge", lambda challenge, device: load_inception(package_file, device))
     flags = [*TOON, "--num_iterations", 4, "--save_dir", tmp_path, "--run_name", "r"]
-    assert call(train, monkeypatch, *flags, "--dev_images", 5, "--eval_interval", 2, "--ema_half_lives", 0.1, 0.5) == 0
+    assert call(train, monkeypatch, *flags, "--dev_images", 5, 2, "--ema_half_lives", 0.1, 0.5) == 0
     rows = [row for row in log_of(tmp_path / "r") if "ema_half_life" in row]
     assert [(row["step"], row["ema_half_life"]) for row in rows] == [(2, 0.1), (4, 0.1), (4, 0.5)]
     assert all(row[f"fid_nfe{nfe}"] > 0 for row in rows for nfe in (1, 2, 4))
@@ -319,7 +349,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(toon, tmp_path, monkeypatch,
 
 def test_tensorboard_is_named_where_it_is_missing(toon, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
-    flags = [*TOON, "--num_iterations", 1, "--tensorboard", "--save_dir", tmp_path]
+    flags = [*TOON, "--num_iterations", 1, "--log_interval", 1, "tensorboard", "--save_dir", tmp_path]
     assert call(train, monkeypatch, *flags) == 2
     assert "pip install tensorboard" in capsys.readouterr().err
 
@@ -365,14 +395,14 @@ def test_init_from_what_sampling_takes(kind, tmp_path):
 )
 def test_a_stopped_training_ends_with_the_code_that_shells_expect(number, code, toon, tmp_path, monkeypatch, capsys):
     """With everything saved; a run that was over does not."""
-    step = train.Trainer.training_step
+    step = TrainingStep.__call__
 
-    def stopped(trainer, at):
-        step(trainer, at)
+    def stopped(steps, at):
+        step(steps, at)
         if at == 2:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(train.Trainer, "training_step", stopped)
+    monkeypatch.setattr(TrainingStep, "__call__", stopped)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup lets the tests ignore it
     flags = [*TOON, "--save_dir", tmp_path, "--run_name", "run"]
     assert call(train, monkeypatch, *flags, "--num_iterations", 9) == code
@@ -388,4 +418,4 @@ def test_a_damaged_log_stops_no_resume(toon, tmp_path, monkeypatch, capsys):
     log.write_bytes(lines[0] + b"\xff\xfe" + lines[1] + lines[2])
     assert call(train, monkeypatch, "--resume", tmp_path / "run", "--device", "cpu", "--num_iterations", 5) == 0
     assert "line 2 is damaged, and left out" in capsys.readouterr().out
-    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 3, 4, 5]
+    assert [row["step"] for row in log_of(tmp_path / "run")] == [1, 3, 4, 5]
