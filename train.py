@@ -135,9 +135,8 @@ def run(command: Command, processes: Processes, device: torch.device) -> None:
     shape = data.images.shape[1:]
     micro_batches(config, processes)  # raises UserError where the batch cannot be divided
     seed_everything(config.seed)
-    model, model_config, remark = command.model.build(create_custom_model, device, shape, data.model_options(challenge))
-    if remark:
-        processes.say(remark)
+    of_the_data = data.model_options(challenge)
+    model, model_config = command.model.build(create_custom_model, device, shape, of_the_data, processes.say)
     dtype = resolve_precision(command.precision, device)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
@@ -147,8 +146,8 @@ def run(command: Command, processes: Processes, device: torch.device) -> None:
         processes.say(describe_cost(model, config, processes, shape, dtype))
         return
 
-    entries = {"challenge": challenge.name, **command.data.entries(), **command.model.entries()}
-    entries |= {"num_training_images": len(data.images), "data_crc32": data.crc32()}
+    entries = {"challenge": challenge.name, **command.data.entries(), "num_training_images": len(data.images)}
+    entries |= {"data_crc32": data.crc32(), "init_from": command.model.init_from, "teacher": command.model.teacher}
     settings, new_name = Settings(command.precision, config, model_config, entries), get_current_time()
     with claim_run(command.place, new_name, settings) if processes.is_first else contextlib.nullcontext() as claimed:
         run_dir, resume = processes.first_says(claimed)

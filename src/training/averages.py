@@ -111,11 +111,11 @@ def main() -> None:
     run_dir = Run.of(args.run).folder
     saved = read_resume(run_dir)
     if args.export is not None:
-        wanted = str(average_name(args.export))
-        if wanted not in saved["ema"]:
-            raise UserError(f"{run_dir} keeps no average of half-life {wanted}, only {', '.join(saved['ema'])}")
-        folder = Path(args.output or run_dir / f"ema_{wanted}")
-        export(run_dir, saved, wanted, folder)
+        name = str(average_name(args.export))
+        if name not in saved["ema"]:
+            raise UserError(f"{run_dir} keeps no average of half-life {name}, only {', '.join(saved['ema'])}")
+        folder = Path(args.output or run_dir / f"ema_{name}")
+        export(run_dir, saved, name, folder)
         print(f"checkpoint: {folder / LAST}")
         return
     scores = scores_by_average(Run(run_dir))

@@ -20,13 +20,8 @@ TIMED_FLOP = 2e11  # of the pass that is timed: of a small network two images ta
 
 @dataclass
 class Estimate:
-    """Figures of one training step.
-
-    flop: floating-point operations, forward and backward, of the whole batch.
-    fixed_bytes: weights, gradients, two moments and the weight averages.
-    activation_bytes: what one pass of micro_batch images keeps for its backward pass.
-    seconds: time, measured on `timed` images.
-    """
+    """Figures of one training step: floating-point operations of the whole batch, bytes of what stays (weights, gradients, two
+    moments, averages), bytes that one pass of micro_batch images keeps, and seconds, measured on `timed` images."""
 
     flop: float
     fixed_bytes: int
@@ -43,7 +38,6 @@ def estimate_step(
     Changes no weight. Does not count the step of the optimizer, which is a small part of it.
     """
     device = model.device
-    groups = list(model.optim_groups())
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}  # storage -> bytes
     peak = 0
@@ -59,11 +53,11 @@ def estimate_step(
     def run_passes(count: int) -> None:
         nonlocal peak
         data, noise = torch.randn(2, count, *image_shape, device=device)
-        known = with_labels(torch.ones(count, dtype=torch.int64, device=device) if model.num_classes else None)
-        for group in groups:
+        labels = with_labels(torch.ones(count, dtype=torch.int64, device=device) if model.num_classes else None)
+        for group in model.optim_groups():
             kept.clear()
             with autocast(device, dtype):
-                loss = model.compute_loss(data, noise, step=1, total_steps=1, group=group, **known)
+                loss = model.compute_loss(data, noise, step=1, total_steps=1, group=group, **labels)
             peak = max(peak, sum(kept.values()))
             loss.backward()
             model.zero_grad(set_to_none=True)
@@ -81,13 +75,8 @@ def estimate_step(
     run_passes(timed)
     seconds = time.perf_counter() - start
     model.train(was_training)
-    return Estimate(
-        flop=flop_per_image * batch_size,
-        fixed_bytes=4 * (parameter_count(model) * (4 + averages) + sum(map(parameter_count, model.train_only.values()))),
-        activation_bytes=activation_bytes,
-        seconds=seconds * batch_size / timed,
-        timed=timed,
-    )
+    fixed = parameter_count(model) * (4 + averages) + sum(map(parameter_count, model.train_only.values()))
+    return Estimate(flop_per_image * batch_size, 4 * fixed, activation_bytes, seconds * batch_size / timed, timed)
 
 
 def describe_cost(

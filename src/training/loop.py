@@ -127,7 +127,7 @@ class Trainer:
         try:
             with stop_signals() as self.until.stopped:
                 finished = self._make_steps()
-                self.save(preview=False)  # whatever happens from here on, the steps are kept
+                self.save()  # whatever happens from here on, the steps are kept
                 self.processes.wait()  # torchrun ends the others where one has ended
                 self.stopped_by = 0 if finished else self.until.stopped()
             if finished:
@@ -161,18 +161,8 @@ class Trainer:
             "num_parameters": parameter_count(self.model),
         }
         self.log = RunLog(self.run_dir, self.state.step, config.tensorboard)
-        self.saver = Saver(
-            self.run_dir,
-            self.state,
-            self.log,
-            self.model_config,
-            entries,
-            self.dtype,
-            config.compile,
-            self.previews,
-            self.batches.sample_shape,
-            config.seed,
-        )
+        state, previews, shape = self.state, self.previews, self.batches.sample_shape
+        self.saver = Saver(self.run_dir, state, self.log, config, self.model_config, entries, self.dtype, previews, shape)
         self.saver.write_training_config()
         self.training_step.losses.seconds_before = self.log.seconds()
 
@@ -189,18 +179,18 @@ class Trainer:
                 now = time.perf_counter()
                 slowest, step_start = max(slowest, now - step_start), now
                 stop = step < config.num_iterations and self.until.stops(step, due, 2 * slowest)
-                if due.log or due.interrupts or stop:
+                if due or stop:
                     self.log_losses(step, progress)
-                if due.evaluate and not stop:
+                if "evaluate" in due and not stop:
                     self.evaluate_average(step)
-                if due.milestone and self.processes.is_first:
-                    self.saver.save_model(due.milestone)
-                if due.save and not stop:
+                if "milestone" in due and self.processes.is_first:
+                    self.saver.save_model(self.milestones[step])
+                if "save" in due and not stop:
                     self.save()
-                if due.preview and not stop:
+                if "preview" in due and not stop:
                     self.save_preview()
-                if due.interrupts:
-                    losses.restart_clock()
+                if due - {"log"}:
+                    losses.restart_clock()  # what came since the last step was no training
                     step_start = time.perf_counter()
                 if stop:
                     return False
@@ -237,6 +227,7 @@ class Trainer:
             self.saver.average = best
         self.processes.say(f"last.ckpt is the average of half-life {best}, the best on the development split")
         self.save()
+        self.save_preview()
         return True
 
     def _last_good(self) -> str:
@@ -265,14 +256,12 @@ class Trainer:
             self.log.write({"step": step, "images_seen": seen, "ema_half_life": average, **figures})
         return figures
 
-    def save(self, preview: bool = True) -> None:
-        """Write the checkpoint, the file to resume from, the curves and a preview."""
+    def save(self) -> None:
+        """Write the checkpoint, the file to resume from, and the curves."""
         if self.processes.is_first:
             with self.clock.timed("save"):
                 self.saver.save()
                 self.last_good = self.state.step
-        if preview:
-            self.save_preview()
 
     def save_preview(self) -> None:
         """Write a sheet of samples."""

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,37 +18,23 @@ EARLY_PREVIEWS = frozenset(2**k for k in range(5, 14))  # steps 32, 64 ... 8192:
 QUESTION_SECONDS = 5.0  # between which several processes ask whether one of them is to stop
 
 
-@dataclass(frozen=True)
-class Due:
-    """What is due after a step.
+def due_after(step: int, config: TrainingConfig, milestones: Collection[int], evaluates: bool) -> set[str]:
+    """What is due after step number `step` (from 1), beside the next one.
 
-    log: a line of the log. evaluate: the scores on the development split. milestone: the name under which the averaged model is
-    kept. save: checkpoint, resume.pt, curves and a preview. preview: a preview alone. After the last step, when everything is
-    saved and evaluated anyway, evaluate, save and preview are not due.
+    "log": a line of the log. "evaluate": the scores on the development split. "milestone": a checkpoint under its own name.
+    "save": checkpoint, resume.pt and curves. "preview": a sheet of samples. After the last step, when everything is saved and
+    evaluated anyway, the log and a milestone alone are due. evaluates: whether the run evaluates at all.
     """
-
-    log: bool
-    evaluate: bool
-    milestone: str | None
-    save: bool
-    preview: bool
-
-    @property
-    def interrupts(self) -> bool:
-        """Whether something takes time that is no training, so that speeds are measured anew from there."""
-        return bool(self.evaluate or self.milestone or self.save or self.preview)
-
-
-def due_after(step: int, config: TrainingConfig, milestones: Mapping[int, str], evaluates: bool) -> Due:
-    """What is due after step number `step` (from 1). evaluates: whether the run evaluates at all."""
     last = step == config.num_iterations
-    return Due(
-        log=last or step % config.log_interval == 0,
-        evaluate=evaluates and config.eval_interval > 0 and step % config.eval_interval == 0 and not last,
-        milestone=milestones.get(step),
-        save=step % config.save_interval == 0 and not last,
-        preview=step in EARLY_PREVIEWS and step < config.save_interval and not last,
-    )
+    saves = step % config.save_interval == 0
+    due = {
+        "log": last or step % config.log_interval == 0,
+        "milestone": step in milestones,
+        "evaluate": evaluates and not last and config.eval_interval > 0 and step % config.eval_interval == 0,
+        "save": saves and not last,
+        "preview": (saves or (step in EARLY_PREVIEWS and step < config.save_interval)) and not last,
+    }
+    return {name for name, is_due in due.items() if is_due}
 
 
 class Clock:
@@ -96,17 +82,16 @@ class Deadline:
         """Whether so many seconds and a last save end in time."""
         return time.monotonic() + seconds + (self.clock.longest("save") or self.first_save) <= self.at
 
-    def stops(self, step: int, due: Due, seconds: float) -> bool:
+    def stops(self, step: int, due: set[str], seconds: float) -> bool:
         """Whether a signal came, or the next step, of so many seconds, and what is due would not end in time.
 
         Several processes ask each other every few seconds, and where something is due.
         """
         several = self.processes.size > 1
-        if several and not (step >= self.next_question or due.log or due.evaluate or due.save or due.preview):
+        if several and step < self.next_question and not due:
             return False
-        seconds += self.clock.longest("evaluate") if due.evaluate else 0.0
-        seconds += self.clock.longest("save") if due.save or due.milestone else 0.0
-        seconds += self.clock.longest("preview") if due.save or due.preview else 0.0
+        tasks = {"save" if name == "milestone" else name for name in due - {"log"}}
+        seconds += sum(map(self.clock.longest, sorted(tasks)))
         stop = bool(self.stopped()) or not self.leaves(seconds)
         return self._any_stops(step, stop) if several else stop
 

@@ -64,12 +64,17 @@ class ModelChoice:
         return METHODS.get(self.name)
 
     def build(
-        self, create_model: Callable[..., Method], device: torch.device, shape: Sequence[int], of_the_data: dict[str, Any]
-    ) -> tuple[Method, dict[str, Any], str]:
-        """The model, the options that build it anew, and a line about its teacher, empty without one.
+        self,
+        create_model: Callable[..., Method],
+        device: torch.device,
+        shape: Sequence[int],
+        of_the_data: dict[str, Any],
+        say: Callable[[str], None] = print,
+    ) -> tuple[Method, dict[str, Any]]:
+        """The model, and the options that build it anew.
 
-        of_the_data: the options that follow from challenge and data. shape: of one sample. Raises UserError where the options
-        do not fit, or the runs that it begins from are not there or have another shape.
+        of_the_data: the options that follow from challenge and data. shape: of one sample. say: takes a line about the teacher.
+        Raises UserError where the options do not fit, or the runs that it begins from are not there or have another shape.
         """
         model_config = {"method": self.name, **of_the_data, **self.options}
         try:
@@ -77,14 +82,11 @@ class ModelChoice:
         except ValueError as error:
             raise UserError(str(error)) from error
         model_config["use_additional_condition"] = takes_condition(model.network)
-        remark = give_teacher(model, Path(self.teacher), shape, create_model) if self.teacher else ""
+        if self.teacher:
+            say(give_teacher(model, Path(self.teacher), shape, create_model))
         if self.init_from:
             init_network(model.network, Path(self.init_from))
-        return model, model_config, remark
-
-    def entries(self) -> dict[str, Any]:
-        """What training_config.json says of the runs that it begins from."""
-        return {"init_from": self.init_from, "teacher": self.teacher}
+        return model, model_config
 
 
 @dataclass

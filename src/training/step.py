@@ -19,6 +19,10 @@ from src.training.writing import TrainingState
 
 LABEL_DRAWS, NOISE_DRAWS = 10**6, 10**6 + 1  # stand where a loss's draws have the number of its parameter group
 TIME_BINS = 10
+LOST_LABELS = (
+    "{} loses the labels: compute_loss is given labels (B,) and has to hand them on to predict and the network, as "
+    "**with_labels(labels) does; or train with --no-class_conditional"
+)
 Clip = Callable[[Sequence[torch.nn.Parameter]], torch.Tensor]  # clips the gradients; their norm before that
 
 
@@ -122,6 +126,7 @@ class TrainingStep:
         """Make step number `step` (from 1). Nothing waits for the device."""
         config, state, model = self.config, self.state, self.state.model
         parts = self._batch(step)
+        first_labels = step == self.first and any(labels.any() for *_, kwargs in parts for labels in kwargs.values())
         for index, (name, optimizer) in enumerate(state.optimizers.items()):
             for other in state.optimizers.values():
                 other.zero_grad()
@@ -134,8 +139,8 @@ class TrainingStep:
                     loss = model.compute_loss(data, noise, **loss_kwargs)
                 (loss * share).backward()
                 total += loss.detach() * share
-            if self.batches.has_labels and step == self.first and any(kwargs["labels"].any() for *_, kwargs in parts):
-                self._check_labels(name)
+            if first_labels and not labels_reached(model.network, self.groups[name]):
+                raise UserError(LOST_LABELS.format(type(model).__name__))
             self.processes.sum_gradients(self.groups[name])
             norm = self.clip(self.groups[name])
             for options in optimizer.param_groups:
@@ -145,15 +150,6 @@ class TrainingStep:
         model.on_step_end(step, config.num_iterations)
         state.ema.update(step)
         state.step = step
-
-    def _check_labels(self, group: str) -> None:
-        """Raise UserError where labels do not reach the network of this group."""
-        model = self.state.model
-        if not labels_reached(model.network, self.groups[group]):
-            raise UserError(
-                f"{type(model).__name__} loses the labels: compute_loss is given labels (B,) and has to hand them on to "
-                "predict and the network, as **with_labels(labels) does; or train with --no-class_conditional"
-            )
 
     def _batch(self, step: int) -> list[tuple[slice, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
         """This process's micro-batches of the step: their rows of the whole batch, data and noise (rows, ...), and labels.

@@ -41,6 +41,7 @@ from src.runs.folder import (
     trained_seconds,
 )
 from src.training.averages import EMA, Name
+from src.training.config import TrainingConfig
 from src.training.resume import write_resume
 
 
@@ -169,13 +170,12 @@ class Saver:
     run_dir: Path
     state: TrainingState
     log: RunLog
+    config: TrainingConfig
     model_config: dict[str, Any]
     entries: dict[str, Any]
     dtype: torch.dtype
-    compiled: bool
     previews: Previews | None
     sample_shape: Sequence[int]
-    seed: int
     average: Name | None = None
 
     def save(self) -> None:
@@ -186,7 +186,7 @@ class Saver:
 
     def save_model(self, name: str) -> None:
         """Write the averaged model as name.ckpt."""
-        with self.state.as_sampled(self.average, self.dtype, self.compiled):
+        with self.state.as_sampled(self.average, self.dtype, self.config.compile):
             save_model(self.state.model, self.run_dir / f"{name}.ckpt", self.model_config, step=self.state.step)
 
     def save_preview(self) -> None:
@@ -194,8 +194,8 @@ class Saver:
         if self.previews is None:
             return
         path = self.run_dir / PREVIEWS / PREVIEW.format(step=self.state.step)
-        with self.state.as_sampled(self.average, self.dtype, self.compiled):
-            self.previews.write(self.state.model, self.sample_shape, path, self.seed)
+        with self.state.as_sampled(self.average, self.dtype, self.config.compile):
+            self.previews.write(self.state.model, self.sample_shape, path, self.config.seed)
 
     def write_training_config(self) -> None:
         """Write training_config.json: the command, the run's identity, the entries, and what it runs on.
