@@ -2,13 +2,10 @@
 
 import itertools
 import json
-import multiprocessing
 import os
-import random
 import shutil
 import signal
 import tempfile
-import time
 
 import pytest
 import torch
@@ -19,7 +16,7 @@ from src.common.files import PROJECT_ROOT
 from src.common.processes import Processes
 from src.runs.folder import Run
 from src.runs.scores import scores_by_average
-from src.training import loop, schedule, step, writing
+from src.training import loop, schedule, step
 from src.training.averages import export
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
@@ -31,21 +28,12 @@ from tests.methods.battery import run_loop
 from tests.processes import Python
 from tests.training.runs import CPU, equal, log_of, weights
 
-STEPS = 120
-
 
 def run(folder, resume: bool, steps: int) -> bool:
     """A run that saves at every other step."""
     config = TrainingConfig(batch_size=4, num_iterations=steps, lr=1e-3, lr_warmup=5, log_interval=3, save_interval=2)
     options = {"method": "custom", **TINY, "dropout": 0.1}
     return Trainer(tiny_model(dropout=0.1), random_images(32), config, options, folder, CPU).run(resume)
-
-
-def life(folder, resume: bool) -> None:
-    """A run in a process of its own, which draws nothing, so that many kills hit the writing of a checkpoint."""
-    torch.set_num_threads(1)
-    writing.draw_curves = lambda *args: None
-    run(folder, resume, STEPS)
 
 
 def assert_whole(folder) -> None:
@@ -98,44 +86,6 @@ def test_killed_where_a_file_takes_its_place_and_resumed_is_the_uninterrupted_ru
     assert equal(weights(uninterrupted), weights(tmp_path))
     assert equal(read_resume(uninterrupted)["model"], read_resume(tmp_path)["model"])
     assert not list(tmp_path.glob(".*.partial"))
-
-
-@pytest.mark.slow
-def test_killed_twenty_times_and_resumed_is_the_uninterrupted_run(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.test_resume", "torch._dynamo"])  # what every life would import
-    whole = context.Process(target=life, args=(tmp_path / "whole", False))
-    whole.start()
-    whole.join()
-    assert whole.exitcode == 0
-
-    folder, rng, kills = tmp_path / "killed", random.Random(0), 0
-    while kills < 20:
-        process = context.Process(target=life, args=(folder, Run(folder).can_resume))
-        process.start()
-        before = _last_save(folder)
-        while process.is_alive() and _last_save(folder) == before:  # let it begin, so that each life gets somewhere
-            time.sleep(0.005)
-        process.join(rng.uniform(0, 0.15))
-        if process.exitcode is not None:
-            break
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        kills += 1
-        assert_whole(folder)
-    assert kills == 20, "the run was over before it was killed often enough"
-    process = context.Process(target=life, args=(folder, True))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-    assert equal(weights(tmp_path / "whole"), weights(folder))
-    assert equal(read_resume(tmp_path / "whole")["model"], read_resume(folder)["model"])
-    assert not list(folder.glob(".*.partial"))
-
-
-def _last_save(folder) -> int:
-    """When last.ckpt was written, which is replaced in one step; 0 while there is nothing to continue from."""
-    return (folder / "last.ckpt").stat().st_mtime_ns if Run(folder).can_resume else 0
 
 
 def test_sigterm_saves_and_stops(tmp_path):
