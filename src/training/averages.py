@@ -32,15 +32,9 @@ class EMA:
     arXiv:2312.02696, sec. 3.1) in terms of a half-life. 0 keeps the latest weights.
 
     decay: above 0, the plain average too, whose old value counts decay at every step; it is called decay_D and is the first.
-
-    Raises ValueError without a half-life, for a negative one, or for a decay outside of 0 to below 1.
     """
 
     def __init__(self, model: nn.Module, half_lives: Sequence[float] = (0.05,), decay: float = 0.0):
-        if not half_lives or min(half_lives) < 0:
-            raise ValueError(f"expected half-lives of at least 0, got {list(half_lives)}")
-        if not 0 <= decay < 1:
-            raise ValueError(f"expected a decay from 0 to below 1, got {decay:g}")
         self.names = [name for name, _ in model.named_parameters()]
         self.parameters = list(model.parameters())
         kept: list[Name] = [*([f"{DECAY}{decay:g}"] if decay else []), *map(float, half_lives)]

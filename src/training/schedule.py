@@ -38,10 +38,7 @@ def due_after(step: int, config: TrainingConfig, milestones: Collection[int], ev
 
 
 class Clock:
-    """Measures what a run does beside its steps: "report", "save", "preview", "evaluate".
-
-    seconds: name -> how long each took, in order.
-    """
+    """Measures what a run does beside its steps: "log", "save", "preview", "evaluate". seconds: name -> of each time, in order."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)

@@ -16,7 +16,6 @@ from src.training import writing
 from src.training.averages import EMA
 from src.training.batches import Batches
 from src.training.config import TrainingConfig, learning_rate
-from src.training.loop import Trainer
 from src.training.resume import read_resume
 from src.training.writing import TrainingState
 from tests.helpers import BOTH_PRECISIONS, random_images, tiny_model
@@ -72,19 +71,6 @@ def test_logged_loss_is_the_mean_of_the_losses(tmp_path):
     run_loop(model, tmp_path, steps=4, log_interval=4)
     (row,) = log_of(tmp_path)
     assert row["loss"] == pytest.approx(torch.stack(losses).mean().item())
-
-
-def test_it_learns(tmp_path):
-    """Eighty steps on constant images bring the loss to a fraction, and the samples to the images' colour."""
-    model = tiny_model("rectified_flow")
-    images = np.full((16, 3, 16, 16), 200, dtype=np.uint8)
-    config = TrainingConfig(batch_size=8, num_iterations=80, lr=6e-3, lr_warmup=5, log_interval=10, save_interval=1000)
-    Trainer(model, images, config, {}, tmp_path, CPU).run()
-    rows = log_of(tmp_path)
-    assert rows[-1]["loss"] < 0.3 * rows[0]["loss"]
-    model.eval()
-    samples = model.sample((8, 3, 16, 16), num_inference_timesteps=4, seeds=range(8))
-    assert abs(samples.mean().item() - (200 / 127.5 - 1)) < 0.15
 
 
 @BOTH_PRECISIONS
@@ -211,8 +197,6 @@ def test_ema_half_life():
     model.weight.data.fill_(3.0)
     ema.update(1)
     assert ema.averages[0.0][0].item() == 3.0
-    with pytest.raises(ValueError, match="half-lives"):
-        EMA(model, [-1])
 
 
 def test_batches_show_every_image_once_an_epoch():

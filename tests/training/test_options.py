@@ -30,8 +30,10 @@ def test_plain_average():
     for step in range(1, 101):
         ema.update(step)
     assert ema.averages["decay_0.995"][0].item() == pytest.approx(0.995**100, rel=1e-4)
-    with pytest.raises(ValueError, match="expected a decay from 0 to below 1, got 1"):
-        EMA(model, [0.05], decay=1.0)
+    with pytest.raises(ValueError, match="expected ema_decay from 0 to below 1, got 1"):
+        TrainingConfig(ema_decay=1.0)
+    with pytest.raises(ValueError, match="expected ema_half_lives of at least 0, got -1"):
+        TrainingConfig(ema_half_lives=[-1])
 
 
 def test_a_run_with_a_plain_average(tmp_path, monkeypatch, capsys):

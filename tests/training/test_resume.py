@@ -88,15 +88,6 @@ def test_killed_where_a_file_takes_its_place_and_resumed_is_the_uninterrupted_ru
     assert not list(tmp_path.glob(".*.partial"))
 
 
-def test_sigterm_saves_and_stops(tmp_path):
-    model = tiny_model()
-    model.on_step_end = lambda step, total: os.kill(os.getpid(), signal.SIGTERM) if step == 5 else None
-    config = TrainingConfig(batch_size=8, num_iterations=100)
-    assert Trainer(model, random_images(32), config, {}, tmp_path, CPU).run() is False
-    assert read_resume(tmp_path)["step"] == 5 and (tmp_path / "last.ckpt").exists()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the handler is gone after the run"
-
-
 @pytest.mark.parametrize("at", ["the scores", "the preview"])
 def test_a_signal_after_the_last_step_says_how_to_go_on(at, tmp_path, monkeypatch, capsys):
     def interrupt(*args):
