@@ -407,10 +407,7 @@ def test_a_stopped_training_ends_with_the_code_that_shells_expect(number, code, 
     flags = [*TOON, "--save_dir", tmp_path, "--run_name", "run"]
     assert call(train, monkeypatch, *flags, "--num_iterations", 9) == code
     assert "everything saved: continue it with --resume" in capsys.readouterr().out
-    assert (
-        signal.getsignal(number) != signal.SIG_IGN
-        and torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["step"] == 2
-    )
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler), "the handler is gone after the run"
     assert call(train, monkeypatch, "--resume", tmp_path / "run", "--device", "cpu") == 0
 
 

@@ -38,7 +38,7 @@ def due_after(step: int, config: TrainingConfig, milestones: Collection[int], ev
 
 
 class Clock:
-    """Measures what a run does beside its steps: "log", "save", "preview", "evaluate". seconds: name -> of each time, in order."""
+    """Measures what a run does beside its steps: "log", "save", "preview", "evaluate". seconds: name -> of each time."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
