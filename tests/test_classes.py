@@ -273,7 +273,9 @@ def test_a_model_without_classes_cannot_be_asked_for_one(monkeypatch, capsys):
 
 
 def test_what_cannot_be_trained_is_one_line(toon, monkeypatch, capsys, digits, tmp_path):
-    error = refused(train, monkeypatch, capsys, *TRAIN, *SHORT, "--class_conditional", "--method", "ctm")
+    error = refused(
+        train, monkeypatch, capsys, *TRAIN, *SHORT, "--class_conditional", "--method", "ctm", "--teacher", "results/labelled"
+    )
     assert "method ctm takes no labels; those that do: " in error
     write_folder(tmp_path / "pictures", digits["train"][0])
     flags = [word.replace("digits", "pictures") for word in TRAIN]
