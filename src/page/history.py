@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from src.page.samples import Asked
+from src.page.samples import Request
 from src.page.sources import Loaded
 from src.runs import Run
 
@@ -31,14 +31,14 @@ def curves(run: Run) -> dict[str, list[Point]]:
     return {title: points for title, points in panels.items() if points}
 
 
-def _points(rows: list[dict[str, Any]], wanted: Callable[[str], bool]) -> list[Point]:
+def _points(rows: list[dict[str, Any]], counts: Callable[[str], bool]) -> list[Point]:
     found = []
     for row in rows:
         average = f", EMA {row['ema_half_life']}" if "ema_half_life" in row else ""
         found += [
             {SEEN: row["images_seen"], VALUE: value, CURVE: name + average}
             for name, value in row.items()
-            if wanted(name) and isinstance(value, float) and "images_seen" in row
+            if counts(name) and isinstance(value, float) and "images_seen" in row
         ]
     return found
 
@@ -106,15 +106,15 @@ def scores(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name not in empty} for line in table]
 
 
-def known_scores(loaded: Loaded, nfe: int, asked: Asked) -> dict[str, tuple[str, str]]:
+def known_scores(loaded: Loaded, nfe: int, request: Request) -> dict[str, tuple[str, str]]:
     """What was measured of samples that this checkpoint makes as it is asked to: title -> the score, and samples vs reference.
 
     The metric that ranks is first. Of several measurements of one score it is that of the most samples, the last one of these.
     Of some classes alone nothing is known.
     """
-    if asked.classes is not None:
+    if request.classes is not None:
         return {}
-    how, found = sampled_by({"guidance_scale": asked.scale}), {}
+    how, found = sampled_by({"guidance_scale": request.scale}), {}
     rows = [row for row in measured(loaded.run) if (row["nfe"], row.get("step"), sampled_by(row)) == (nfe, loaded.step, how)]
     for row in sorted(rows, key=lambda row: row.get("num_generated") or 0):
         found |= {

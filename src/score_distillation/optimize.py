@@ -1,4 +1,4 @@
-"""The loop that optimises images, without a word of which loss it is: seeded step by step, clipped, logged and resumable."""
+"""The loop that optimises images, which knows no loss by name: seeded step by step, clipped, logged and resumable."""
 
 import math
 from collections.abc import Callable
@@ -52,14 +52,19 @@ def optimize(
     generator = torch.Generator().manual_seed(step_seed(options.seed, 0))
     x = torch.randn(options.particles, *prior.shape, generator=generator).to(prior.device).requires_grad_()
     optimizer = torch.optim.AdamW([x], options.lr, weight_decay=0.0)
-    done = load_state(resume, x, optimizer, loss) if resume is not None and resume.is_file() else 0
+    done = 0
+    if resume is not None and resume.is_file():
+        saved = load_torch(resume)
+        done, x.data = saved["step"], saved["x"].to(x)
+        optimizer.load_state_dict(saved["optimizer"])
+        loss.load_state_dict(saved["loss"])
+        print(f"continued after step {done}")
     progress = Progress(options.steps, title, "step", done)
     for step in progress.each(range(done + 1, options.steps + 1)):
         generator.manual_seed(step_seed(options.seed, step))
         gradient = loss.gradient(x.detach(), step, options.steps, generator)
         x.grad = clip_each(gradient, CLIP)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, options)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, options)
         optimizer.step()
         if step % options.log_step == 0 or step == options.steps:
             value = gradient.square().mean().item() / 2
@@ -72,17 +77,6 @@ def optimize(
             if report is not None:
                 report(step, value, x.detach())
     return x.detach()
-
-
-def load_state(file: Path, x: torch.Tensor, optimizer: torch.optim.Optimizer, loss: Loss) -> int:
-    """Take up what optimize saved; the number of the step that was made last."""
-    saved = load_torch(file)
-    with torch.no_grad():
-        x.copy_(saved["x"])
-    optimizer.load_state_dict(saved["optimizer"])
-    loss.load_state_dict(saved["loss"])
-    print(f"continued after step {saved['step']}")
-    return saved["step"]
 
 
 def learning_rate(step: int, options: OptimizeOptions) -> float:
