@@ -117,11 +117,11 @@ def distil(prior: Prior, wanted: str, args: argparse.Namespace) -> list[Path]:
     condition = prior.encode_condition(wanted, args.negative_prompt if args.prior is None else args.negative_class)
     loss = LOSSES[args.loss_type](prior, condition, of_loss)
 
-    def report(step: int, value: float, latents: torch.Tensor) -> None:
+    def notice(step: int, value: float, latents: torch.Tensor) -> None:
         write_png(torch.cat(list(prior.decode(latents)), dim=-1), own / STEP.format(step=step))
         append_json_line({"step": step, "loss": value}, own / LOG)  # after the image, which a reader of the log looks for
 
-    last = prior.decode(optimize(loss, options, resume, report, f"{args.loss_type}, {wanted}"[:40]))
+    last = prior.decode(optimize(loss, options, resume, notice, f"{args.loss_type}, {wanted}"[:40]))
     for image, file in zip(last, images, strict=True):
         write_png(image, file)
     resume.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from src.score_distillation.loss import Loss
 WARMUP = 100  # steps
 DECAY_SHARE = 1.5  # the cosine of the learning rate ends after so many times the steps
 CLIP = 1.0  # the largest norm of an image's gradient
-Report = Callable[[int, float, torch.Tensor], None]
+Notice = Callable[[int, float, torch.Tensor], None]
 
 
 @dataclass
@@ -33,7 +33,7 @@ def optimize(
     loss: Loss,
     options: OptimizeOptions,
     resume: Path | None = None,
-    report: Report | None = None,
+    notice: Notice | None = None,
     title: str | None = None,
 ) -> torch.Tensor:
     """Optimise latents from standard normal noise; the last ones, float32 (particles, C, H, W).
@@ -42,7 +42,7 @@ def optimize(
 
     Args:
         resume: the file that the run is continued from where there is one, and that is written every log_step steps.
-        report: called every log_step steps with the step, the loss, which is half the mean square of the gradient, and the
+        notice: called every log_step steps with the step, the loss, which is half the mean square of the gradient, and the
             latents.
         title: of a progress bar; None shows none.
 
@@ -74,8 +74,8 @@ def optimize(
             if resume is not None:
                 state = {"step": step, "x": x.detach(), "optimizer": optimizer.state_dict(), "loss": loss.state_dict()}
                 save_torch(state, resume)
-            if report is not None:
-                report(step, value, x.detach())
+            if notice is not None:
+                notice(step, value, x.detach())
     return x.detach()
 
 

@@ -87,18 +87,7 @@ def check_writeup(pdf: Path, nfes: Sequence[int]) -> list[str]:
     except (pypdf.errors.PyPdfError, zlib.error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return [f"unreadable: {' '.join(str(error).split()) or type(error).__name__}"[:200]]
     content, before, after = divide(pages)
-    return [
-        *check_pages(pages, content),
-        *check_text(before),
-        *check_items(before, nfes),
-        *(
-            []
-            if any(page.pictures for page in pages[:content])
-            else ["pictures: none found; loss curves and samples must be shown"]
-        ),
-        *check_references(after),
-        *check_fonts(pages, content),
-    ]
+    return check_pages(pages, content) + check_text(before, nfes) + check_references(after)
 
 
 @dataclass
@@ -154,7 +143,7 @@ def divide(pages: list[Page]) -> tuple[int, str, str]:
 
 
 def look_up(entries: Any, key: str) -> Any:
-    """The dictionary under this key; an empty one where there is none. (get would not follow a reference into the file.)"""
+    """What stands under this key, wherever in the file that is (get follows no reference); an empty dictionary for nothing."""
     try:
         return entries[key]
     except KeyError:
@@ -184,17 +173,27 @@ def is_embedded(font: Any) -> bool:
 
 
 def check_pages(pages: list[Page], content: int) -> list[str]:
+    """How many pages there are before the references, how large all are, and whether there are pictures and fit letters."""
     problems = []
     if content > MAX_PAGES:
         problems.append(f"pages: {content} before the references, expected at most {MAX_PAGES}")
     for number, (width, height) in enumerate((page.box for page in pages), start=1):
         if max(abs(width - A4[0]), abs(height - A4[1])) > 3:
             problems.append(f"paper: page {number} is {width:.0f}x{height:.0f} points, expected A4, 595x842")
+    if not any(page.pictures for page in pages[:content]):
+        problems.append("pictures: none found; loss curves and samples must be shown")
+    if loose := sorted(set().union(*(page.loose_fonts for page in pages))):
+        problems.append(f"fonts: not embedded: {', '.join(loose)[:200]}")
+    sizes = [size for page in pages[:content] for size in page.sizes]
+    small = sum(count for size, count in sizes if size < MIN_SIZE - 0.1) / max(sum(count for _, count in sizes), 1)
+    if small > SMALL_SHARE:
+        smallest = min(size for size, _ in sizes)
+        problems.append(f"fonts: {small:.0%} of the characters are below {MIN_SIZE:g} points, the smallest {smallest:.1f}")
     return problems
 
 
-def check_text(text: str) -> list[str]:
-    """Whether there is text at all, whether its characters are letters, and whether no place is left to fill in."""
+def check_text(text: str, nfes: Sequence[int]) -> list[str]:
+    """Whether there is text at all, its characters are letters, every item is in it, and no place is left to fill in."""
     problems = []
     letters = "".join(text.split())
     strange = sum(letter == "\ufffd" or "\ue000" <= letter <= "\uf8ff" or letter < " " for letter in letters)
@@ -202,32 +201,24 @@ def check_text(text: str) -> list[str]:
         problems.append(f"text: only {len(letters)} characters can be read out (a scan, or nearly nothing written)")
     elif strange > 0.05 * len(letters) or text.count("(cid:") > 20:
         problems.append("text: its characters cannot be read out (fonts without a Unicode map)")
-    return problems + places_left(text)
+    problems += places_left(text)
+    for name, (patterns, what) in ITEMS.items():
+        if not any(re.search(pattern, text, LINE | re.DOTALL if pattern.startswith(CAPTION) else LINE) for pattern in patterns):
+            problems.append(f"{name}: not found; {what}")
+    all_nfes = " and ".join(filter(None, (", ".join(map(str, nfes[:-1])), str(nfes[-1]))))
+    missing = [nfe for nfe in nfes if str(nfe) not in nfes_in(text)]
+    return problems + [f"results: NFE {nfe} not found; give the FID at NFE {all_nfes}" for nfe in missing]
 
 
 def places_left(text: str) -> list[str]:
     return [f"not filled in: {' '.join(place.split())[:80]}" for place in PLACE.findall(text)]
 
 
-def check_items(text: str, nfes: Sequence[int]) -> list[str]:
-    problems = [
-        f"{name}: not found; {what}"
-        for name, (patterns, what) in ITEMS.items()
-        if not any(re.search(pattern, text, LINE | re.DOTALL if pattern.startswith(CAPTION) else LINE) for pattern in patterns)
-    ]
-    wanted = " and ".join(filter(None, (", ".join(map(str, nfes[:-1])), str(nfes[-1]))))
-    missing = [nfe for nfe in nfes if str(nfe) not in nfes_in(text)]
-    return problems + [f"results: NFE {nfe} not found; give the FID at NFE {wanted}" for nfe in missing]
-
-
 def nfes_in(text: str) -> set[str]:
     """The numbers that stand after NFE: `NFE 1`, `NFE = 2`, `NFE 1/2/4`, `NFE 1, 2 and 4`, `NFE in {1, 2, 4}`; also `1 NFE`."""
     found = set(re.findall(r"\b(\d+)[- ](?:step )?NFEs?\b", text, re.IGNORECASE))
-    for match in re.finditer(
-        r"\bNFEs?\b[\s=:(\[{∈|]*(?:of |in |is )?[\s(\[{]*(\d+(?:(?:\s|,|/|and|&|\|)+\d+\b(?!\.\d))*)", text
-    ):
-        found |= set(re.findall(r"\d+", match[1]))
-    return found
+    after = r"\bNFEs?\b[\s=:(\[{∈|]*(?:of |in |is )?[\s(\[{]*(\d+(?:(?:\s|,|/|and|&|\|)+\d+\b(?!\.\d))*)"
+    return found.union(*(re.findall(r"\d+", numbers) for numbers in re.findall(after, text)))
 
 
 def check_references(text: str) -> list[str]:
@@ -239,14 +230,3 @@ def check_references(text: str) -> list[str]:
     if not re.search(r"github|gitlab|huggingface|\bcode\b|\bsoftware\b|\brepository\b", text, re.IGNORECASE):
         problems.append("citations of code: the references name none; say 'Code: ...', if only of the kit")
     return problems + places_left(text)
-
-
-def check_fonts(pages: list[Page], content: int) -> list[str]:
-    loose = sorted(set().union(*(page.loose_fonts for page in pages)))
-    problems = [f"fonts: not embedded: {', '.join(loose)[:200]}"] if loose else []
-    sizes = [size for page in pages[:content] for size in page.sizes]
-    small = sum(count for size, count in sizes if size < MIN_SIZE - 0.1) / max(sum(count for _, count in sizes), 1)
-    if small > SMALL_SHARE:
-        smallest = min(size for size, _ in sizes)
-        problems.append(f"fonts: {small:.0%} of the characters are below {MIN_SIZE:g} points, the smallest {smallest:.1f}")
-    return problems
