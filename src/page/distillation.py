@@ -18,7 +18,7 @@ from src.common.distilled import STEP, file_stem
 from src.common.files import PROJECT_ROOT, load_json_lines
 from src.common.images import read_picture
 from src.page.sources import Loaded
-from src.runs import LOG
+from src.runs.folder import LOG
 
 STEPS, LR, PARTICLES = 200, 0.03, 4  # by default: fewer steps, and longer ones, than the command's, since somebody waits
 GUIDANCE_SCALE = 7.5  # the command's default

@@ -16,7 +16,7 @@ from src.common.cli import UserError
 from src.common.devices import precision_name, resolve_device, resolve_precision
 from src.common.distilled import METHODS, refusal
 from src.common.files import load_torch
-from src.runs import BEST, NOT_SAVED, Run, checkpoint_of, runs_in, saved_checkpoint
+from src.runs.folder import BEST, NOT_SAVED, Run, checkpoint_of, runs_in, saved_checkpoint
 
 PLANE = (2,)  # the shape of a sample that is a point
 alone = threading.Lock()  # two visitors share a model, and with it the count of its calls and the global generators

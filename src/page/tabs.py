@@ -47,7 +47,7 @@ def show_samples(page: Page) -> None:
     loaded, found = page.loaded, page.compute(samples.draw, page.nfe, page.request)
     array = loaded.challenge.to_array(found.samples)
     st.markdown(f"**{took(found)}**, on {loaded.model.device}")
-    if scores := history.known_scores(loaded, page.nfe, page.request):
+    if scores := history.scores_of_samples(loaded, page.nfe, page.request):
         shown = [f"{title} **{score}** ({counts})" for title, (score, counts) in scores.items()]
         st.markdown(f"Measured at NFE {page.nfe}: {', '.join(shown)}")
     if loaded.makes_images:
@@ -188,7 +188,7 @@ def show_plane(page: Page) -> None:
         paths = other.compute(samples.paths, other.nfe, other.request)
         data = other.loaded.challenge.load("val", other.loaded.data_root)[0]
         title = f"{run.method}, {other.loaded.data_root}, NFE {page.nfe}"
-        for name, (score, _) in list(history.known_scores(other.loaded, other.nfe, other.request).items())[:1]:
+        for name, (score, _) in list(history.scores_of_samples(other.loaded, other.nfe, other.request).items())[:1]:
             title += f"\n{name} {score}"
         shown.append(pictures.plane(paths.numpy(), data, title))
     if shown:

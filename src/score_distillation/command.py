@@ -17,7 +17,7 @@ from src.common.distilled import LOSS_TYPES, RUN_CONFIG, STEP, describe_prior, f
 from src.common.files import append_json_line, file_sha256, load_json, save_json
 from src.common.guidance import scale_warning
 from src.common.options import Options, add_option_flags
-from src.runs import LOG, RESUME, checkpoint_of
+from src.runs.folder import LOG, RESUME, checkpoint_of
 from src.score_distillation.checkpoint import Checkpoint
 from src.score_distillation.loss import Loss
 from src.score_distillation.optimize import OptimizeOptions, optimize

@@ -14,17 +14,8 @@ from src.common.checkpoints import MODEL_CONFIG
 from src.common.cli import UserError
 from src.common.files import load_json
 from src.common.images import read_picture
-from src.runs import (
-    ORIGINS,
-    PREVIEWS,
-    SCORES,
-    TRAINING_CONFIG,
-    Run,
-    nfe_folders,
-    nfe_of,
-    numbered,
-    scores_of,
-)
+from src.runs.folder import ORIGINS, PREVIEWS, SCORES, TRAINING_CONFIG, Run, nfe_folders, nfe_of, numbered
+from src.runs.scores import latest, samples_of
 
 EARLY_SHARE = 0.25  # of the steps: previews up to there show the early phases
 SHEET_SCALE = 2  # the enlargement of preview sheets
@@ -32,25 +23,17 @@ SHEET_SCALE = 2  # the enlargement of preview sheets
 
 @dataclass
 class Writeup:
-    """What a write-up says of a trained run. Parts that are absent are empty; the write-up names them.
-
-    challenge: what it was trained for. nfe: the numbers of network calls that are told of.
-    model, training: model_config.json and training_config.json.
-    log: the lines of log.jsonl.
-    previews: step -> sheet of samples. samples: NFE -> folder of PNG files.
-    fid: NFE -> figures by name: fid_score, of the metric that ranks, and where they were measured the challenge's other
-        metrics, kid, num_generated, num_reference, step.
-    """
+    """What a write-up says of a trained run. Parts that are absent are empty; the write-up names them."""
 
     folder: Path
     challenge: Challenge
-    nfe: tuple[int, ...]
-    model: dict[str, Any]
-    training: dict[str, Any]
+    nfe: tuple[int, ...]  # the numbers of network calls that it has results of
+    model: dict[str, Any]  # model_config.json
+    training: dict[str, Any]  # training_config.json
     log: list[dict[str, Any]]
-    previews: dict[int, Path]
-    samples: dict[int, Path]
-    fid: dict[int, dict[str, Any]]
+    previews: dict[int, Path]  # step -> sheet of samples
+    samples: dict[int, Path]  # NFE -> folder of PNG files
+    fid: dict[int, dict[str, Any]]  # NFE -> fid_score, of the metric that ranks, other metrics, kid, num_generated, step ...
 
     @property
     def steps(self) -> int:
@@ -91,7 +74,7 @@ def read_run(
     for path in filter(None, (samples, previews)):
         if not path.is_dir():
             raise UserError(f"no folder {path}")
-    found = nfe_folders(samples) if samples else run.samples()
+    found = nfe_folders(samples) if samples else samples_of(run)
     nfe = challenge.nfe
     if max(nfe) > FEW_CALLS:  # else all models are sampled alike, and none need be built to know it
         nfe = challenge.calls_of(find_method(folder / MODEL_CONFIG))
@@ -104,25 +87,24 @@ def read_run(
         run.log(),
         numbered(previews or folder / PREVIEWS, "step_", ".png"),
         found,
-        dict(sorted((read_fid(path) for path in metrics) if metrics else known_fid(run, found).items())),
+        dict(sorted((read_fid(path) for path in metrics) if metrics else measured_fid(run, found).items())),
     )
 
 
-def known_fid(run: Run, samples: dict[int, Path]) -> dict[int, dict[str, Any]]:
+def measured_fid(run: Run, samples: dict[int, Path]) -> dict[int, dict[str, Any]]:
     """NFE -> figures, as read_fid has them, of all that was measured of a run.
 
-    What measure_fid.py has added to the run counts most; of the same number of samples, evaluated beside it, KID is told too.
+    What measure_fid.py has added to the run counts most; of the same number of samples, evaluated beside it, KID is there too.
     """
     files = [file for folder in samples.values() if (file := folder / "metrics.json").is_file()]
     found = dict(read_fid(path) for path in (*files, *(run.folder / SCORES).glob("nfe=*.json")))
-    for (nfe, _), row in run.measured().items():
-        scores = scores_of(row)
-        counts = {key: row[key] for key in ("num_generated", "num_reference", "step") if key in row}
-        if "num_reference" not in counts and str(row.get("reference", "")).isdecimal():
-            counts["num_reference"] = int(row["reference"])  # as earlier releases noted it
-        same = found.get(nfe, {}).get("num_generated") == counts.get("num_generated")
-        beside = {"kid": found[nfe]["kid"]} if same and "kid" in found.get(nfe, {}) else {}
-        found[nfe] = {"fid_score": next(iter(scores.values())), **beside, **scores, **counts}
+    for (nfe, _), scores in latest(run).items():
+        first, beside = next(iter(scores.values())), found.get(nfe, {})
+        figures = {"num_generated": first.num_images, "step": first.step}
+        figures |= {"num_reference": int(first.reference)} if str(first.reference).isdecimal() else {}
+        figures |= {"kid": beside.get("kid")} if beside.get("num_generated") == first.num_images else {}
+        figures |= {"fid_score": first.value, **{metric: score.value for metric, score in scores.items()}}
+        found[nfe] = {name: value for name, value in figures.items() if value is not None}
     return found
 
 
@@ -157,12 +139,11 @@ def find_method(config: Path) -> type:
 
 def earlier_runs(run: Run) -> list[tuple[str, Path, float | None]]:
     """The runs that this one was built on, and those that they were, each once: (its role, its folder, seconds or None)."""
-    roles = dict(zip(ORIGINS, ("teacher", "first weights"), strict=True))
     found: dict[Path, tuple[str, Path, float | None]] = {}
     waiting = [run]
     while waiting:
         student = waiting.pop(0)
-        for key, role in roles.items():
+        for key, role in zip(ORIGINS, ("teacher", "first weights"), strict=True):
             checkpoint = student.origin(key)
             if checkpoint is None or checkpoint.parent.resolve() in found:
                 continue
@@ -171,9 +152,6 @@ def earlier_runs(run: Run) -> list[tuple[str, Path, float | None]]:
             if earlier.exists:
                 waiting.append(earlier)
     return list(found.values())
-
-
-# ----------------------------------------------------------------------------------------------------------- pictures
 
 
 def early_previews(run: Writeup, most: int = 8) -> dict[int, Path]:
@@ -190,7 +168,7 @@ def early_previews(run: Writeup, most: int = 8) -> dict[int, Path]:
 def cut_sheet(path: Path, height: int, width: int) -> np.ndarray:
     """The samples of a preview sheet, uint8 (rows, columns, H, W, 3): a row per NFE, the same noise in a column.
 
-    The labels on the left are narrower than an image of the sheet, which holds from 22 pixels per sample on.
+    The words on the left are narrower than an image of the sheet, which holds from 22 pixels per sample on.
 
     Raises UserError where the file is no sheet of samples of this size.
     """

@@ -20,9 +20,9 @@ from src.common.distilled import LOSS_TYPES, describe_prior
 from src.common.files import PROJECT_ROOT
 from src.page import distillation, history, pictures, samples, sources
 from src.page.samples import Request
-from src.runs import Run
+from src.runs.folder import Run
 from src.score_distillation import __main__ as distillation_command
-from tests.helpers import TINY, call, random_images, tiny_model
+from tests.helpers import TINY, add_measured, call, random_images, tiny_model
 from tests.test_layers import SRC, imports
 
 REQUEST = Request(seed=5, count=3)
@@ -344,7 +344,7 @@ def test_curves_and_scores_of_a_run(results, tmp_path):
 
 
 def measure(run: Run, **row) -> None:
-    run.add_metrics({"step": 4, "nfe": 2, "options": {}, "num_generated": 1000, "reference": "300", **row})
+    add_measured(run, {"step": 4, "nfe": 2, "options": {}, "num_generated": 1000, "reference": "300", **row})
 
 
 @pytest.fixture
@@ -368,7 +368,7 @@ def test_what_is_known_of_samples_is_of_that_checkpoint_sampled_so(classes_measu
     ):
         measure(run, **row)
     known = [
-        history.known_scores(classes_measured, nfe, replace(REQUEST, scale=scale))
+        history.scores_of_samples(classes_measured, nfe, replace(REQUEST, scale=scale))
         for nfe, scale in ((2, 0), (2, 2), (4, 0), (1, 0))
     ]
     title = classes_measured.challenge.metrics["fid_pytorch"]
@@ -378,17 +378,17 @@ def test_what_is_known_of_samples_is_of_that_checkpoint_sampled_so(classes_measu
         {title: ("6.00", "1,000 vs 300")},
         {},
     ]
-    assert history.known_scores(classes_measured, 2, replace(REQUEST, classes=(8,))) == {}
-    assert history.known_scores(replace(classes_measured, step=None), 2, REQUEST) == {}
+    assert history.scores_of_samples(classes_measured, 2, replace(REQUEST, classes=(8,))) == {}
+    assert history.scores_of_samples(replace(classes_measured, step=None), 2, REQUEST) == {}
 
 
 def test_the_distances_of_points_are_known_by_their_names(points, tmp_path):
     (tmp_path / "training_config.json").write_text("{}")
     loaded = replace(points, checkpoint=tmp_path / "last.ckpt")
-    assert points.step == loaded.step == 4 and history.known_scores(loaded, 2, REQUEST) == {}
+    assert points.step == loaded.step == 4 and history.scores_of_samples(loaded, 2, REQUEST) == {}
     measure(loaded.run, mmd=0.0144, sliced_w2=1e-05, chamfer=4567.891)
     counts = "1,000 vs 300"
-    assert history.known_scores(loaded, 2, REQUEST) == {
+    assert history.scores_of_samples(loaded, 2, REQUEST) == {
         "Chamfer distance": ("4,567.89", counts),
         "sliced Wasserstein-2 distance": ("1e-05", counts),
         "squared MMD": ("0.0144", counts),
