@@ -100,8 +100,9 @@ def measured_fid(run: Run, samples: dict[int, Path]) -> dict[int, dict[str, Any]
     found = dict(read_fid(path) for path in (*files, *(run.folder / SCORES).glob("nfe=*.json")))
     for (nfe, _), scores in latest(run).items():
         first, beside = next(iter(scores.values())), found.get(nfe, {})
+        reference = str(first.reference or first.sampling.get("num_reference"))  # as lines of earlier releases have it
         figures = {"num_generated": first.num_images, "step": first.step}
-        figures |= {"num_reference": int(first.reference)} if str(first.reference).isdecimal() else {}
+        figures |= {"num_reference": int(reference)} if reference.isdecimal() else {}
         figures |= {"kid": beside.get("kid")} if beside.get("num_generated") == first.num_images else {}
         figures |= {"fid_score": first.value, **{metric: score.value for metric, score in scores.items()}}
         found[nfe] = {name: value for name, value in figures.items() if value is not None}

@@ -47,7 +47,6 @@ TABS = [
         (["--results", "absent"], "--results absent: expected a folder, and there is no such folder"),
         (["--checkpoints", __file__], f"--checkpoints {__file__}: expected a folder, and that is a file"),
         (["--results=~/absent"], "--results HOME/absent: expected a folder, and there is no such folder"),
-        (["--results=~no_such_user/x"], "--results ~no_such_user/x: expected a folder, and there is no such folder"),
         (["--port", "70000"], "--port 70000: expected a number of at most 65535"),
         (["results/run"], "unrecognized arguments: results/run (see --help)"),
     ],
@@ -55,18 +54,6 @@ TABS = [
 def test_wrong_flags_are_one_line(flags, line, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert fails(starter, monkeypatch, capsys, *flags) == f"error: {line.replace('HOME', str(tmp_path))}"
-
-
-def test_the_home_folder_is_found(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    started = []
-    monkeypatch.setattr(starter.subprocess, "call", started.append)
-    monkeypatch.setattr(app, "need_streamlit", lambda: None)
-    (tmp_path / "runs").mkdir()
-    monkeypatch.setattr(sys, "argv", ["", "--results=~/runs"])
-    with pytest.raises(SystemExit):
-        starter.main()
-    assert str(tmp_path / "runs") in started[0]
 
 
 def test_without_streamlit_it_is_told_what_to_install(monkeypatch, capsys):
@@ -480,9 +467,8 @@ def test_in_a_browser(server, browser, tmp_path):
 
 @pytest.mark.slow
 @needs_streamlit
-def test_distillation_in_a_browser(server, browser, tmp_path):
-    """Images, step and loss are seen while it computes; then the slider shows the moments, and a GIF has them all."""
-    browser.download_to(tmp_path)
+def test_distillation_in_a_browser(server, browser):
+    """Images, step and loss are seen while it computes; then the slider shows the moments."""
     browser.width(1280)
     browser.open_url(server)
     open_tab(browser, TABS[-1])
@@ -494,15 +480,6 @@ def test_distillation_in_a_browser(server, browser, tmp_path):
     focus(browser, ".st-key-kept_distilled_step [role=slider], .st-key-kept_distilled_step [type=range]")
     browser.press("ArrowLeft")
     browser.wait_for(f"{TILES} !== {last!r} && {IDLE}")
-    browser.width(390)
-    browser.wait_for("document.documentElement.scrollWidth <= 390")
-    click(browser, "[class*=_gif] button")
-    end = time.monotonic() + 30
-    while not (files := list(tmp_path.glob("*.gif"))):
-        assert time.monotonic() < end, "no GIF came"
-        time.sleep(0.1)
-    with Image.open(files[0]) as gif:
-        assert 1 < gif.n_frames <= distillation.MOMENTS and gif.size == (8 + count * 84, 84)
 
 
 @pytest.mark.slow
