@@ -55,7 +55,7 @@ def read_run(
 
     metrics: results of measure_fid.py or src.evaluation; by default what measure_fid.py has added to the run's metrics.jsonl,
     else fid/nfe=K.json of the folder or metrics.json beside the samples.
-    samples: a folder of folders nfe=K, by default where the run's samples lie (Run.samples). previews: a folder of
+    samples: a folder of folders nfe=K, by default where samples_of finds the run's. previews: a folder of
     step_NNNNNNN.png, by default folder/previews.
 
     Raises UserError where there is no run, it has not saved yet, a file is malformed, its samples are no images, or a path
