@@ -134,9 +134,9 @@ def test_classes_are_named(of_classes, plain):
 
 
 def test_progress_is_told_and_the_model_left_as_it_was(of_classes):
-    told = []
-    samples.way(of_classes, 4, replace(REQUEST, classes=(3,), scale=2.0), told.append)
-    assert told == sorted(told) and len(told) == 8 and told[-1] == 1.0, "two steps and two predictions of two calls"
+    shares = []
+    samples.way(of_classes, 4, replace(REQUEST, classes=(3,), scale=2.0), shares.append)
+    assert shares == sorted(shares) and len(shares) == 8 and shares[-1] == 1.0, "two steps and two predictions of two calls"
 
     class ByTheUser(Exception):
         pass
@@ -355,12 +355,12 @@ def test_what_is_known_of_samples_is_of_that_checkpoint_sampled_so(classes_measu
         {"fid_pytorch": 2.0, "classes": ["7"], "num_generated": 9000},
     ):
         measure(run, **row)
-    known = [
+    found = [
         history.scores_of_samples(classes_measured, nfe, replace(REQUEST, scale=scale))
         for nfe, scale in ((2, 0), (2, 2), (4, 0), (1, 0))
     ]
     title = classes_measured.challenge.metrics["fid_pytorch"]
-    assert known == [
+    assert found == [
         {title: ("9.00", "5,000 vs 60,000")},
         {title: ("5.00", "1,000 vs 300")},
         {title: ("6.00", "1,000 vs 300")},

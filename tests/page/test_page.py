@@ -155,12 +155,12 @@ def test_every_tab_of_every_model(page, source, monkeypatch):
 
 @needs_streamlit
 def test_the_sampler_as_arithmetic(page, monkeypatch):
-    """Under the samples, where it is asked for; what no plan can hold is told in its place."""
-    asked = []
+    """Under the samples, where it is asked for; what no plan can hold is said instead."""
+    calls = []
 
     def arithmetic(checkpoint: str, nfe: int) -> list[str]:
-        asked.append((Path(checkpoint).parent.name, nfe))
-        if len(asked) == 2:
+        calls.append((Path(checkpoint).parent.name, nfe))
+        if len(calls) == 2:
             raise UserError("a value is asked for (custom_model.py, line 3)")
         return ["NFE 1: 1 network call", "images = y1"]
 
@@ -168,10 +168,10 @@ def test_the_sampler_as_arithmetic(page, monkeypatch):
     test = page()
     test.session_state["kept_count_mnist"], test.session_state["kept_arithmetic"] = 3, True
     test.run()
-    assert not test.exception and test.code[0].value == "images = y1" and asked[0][0] == "classes"
+    assert not test.exception and test.code[0].value == "images = y1" and calls[0][0] == "classes"
     nfe = test.radio[0]
     nfe.set_value(nfe.options[1]).run()
-    assert not test.exception and len(asked) == 2 and "line 3" in test.code[0].value
+    assert not test.exception and len(calls) == 2 and "line 3" in test.code[0].value
 
 
 OFFERED = {  # of the sidebar, beside the checkpoint, where the model has digits' classes
@@ -360,18 +360,18 @@ def server(shipped, results, tmp_path_factory):
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "src.page", "--port", port, "--checkpoints", shipped, "--results", results]
     command += ["--device", "cpu"]
-    told = tmp_path_factory.mktemp("server") / "told.txt"
-    with told.open("w") as output:
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    with log.open("w") as output:
         process = subprocess.Popen(
             list(map(str, command)),
-            cwd=told.parent,
+            cwd=log.parent,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "STREAMLIT_SERVER_HEADLESS": "true"},
         )
     try:
-        wait_for_server(f"http://localhost:{port}/_stcore/health", process, told)
+        wait_for_server(f"http://localhost:{port}/_stcore/health", process, log)
         yield f"http://localhost:{port}/"
     finally:
         if process.poll() is None:
@@ -379,14 +379,14 @@ def server(shipped, results, tmp_path_factory):
         process.wait()
 
 
-def wait_for_server(address: str, process: subprocess.Popen, told: Path) -> None:
+def wait_for_server(address: str, process: subprocess.Popen, log: Path) -> None:
     end = time.monotonic() + 60
     while True:
         try:
             with urllib.request.urlopen(address, timeout=5):
                 return
         except OSError:
-            assert process.poll() is None and time.monotonic() < end, told.read_text()
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.2)
 
 
@@ -457,10 +457,10 @@ def test_in_a_browser(server, browser, tmp_path):
     click(browser, ".st-key-kept_chosen button:nth-of-type(3)")
     browser.wait_for(f"{SEEN}.length === 2 && {TILES} !== {of_first!r} && document.body.innerText.includes('sample 3')")
 
-    told = [event for event in browser.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")]
-    assert not told
-    errors = [event for event in browser.events if event["method"] == "Runtime.consoleAPICalled"]
-    assert not [event for event in errors if event["params"]["type"] == "error"]
+    errors = [event for event in browser.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")]
+    assert not errors
+    lines = [event for event in browser.events if event["method"] == "Runtime.consoleAPICalled"]
+    assert not [event for event in lines if event["params"]["type"] == "error"]
     urls = [event["params"]["request"]["url"] for event in browser.events if event["method"] == "Network.requestWillBeSent"]
     assert urls and not [url for url in urls if not url.startswith((server, "data:", "blob:"))]
 
@@ -473,8 +473,8 @@ def test_distillation_in_a_browser(server, browser):
     browser.open_url(server)
     open_tab(browser, TABS[-1])
     click(browser, ".st-key-distil button")
-    told, count = f"/step [1-9][0-9]* of {distillation.STEPS}, loss [0-9.]+/", distillation.PARTICLES
-    browser.wait_for(f"{told}.test(document.body.innerText) && {SEEN}.length === {count}")
+    progress, count = f"/step [1-9][0-9]* of {distillation.STEPS}, loss [0-9.]+/", distillation.PARTICLES
+    browser.wait_for(f"{progress}.test(document.body.innerText) && {SEEN}.length === {count}")
     browser.wait_for(f"document.querySelector('.st-key-kept_distilled_step') && {IDLE} && {SEEN}.length === {count}")
     last = browser.evaluate(TILES)
     focus(browser, ".st-key-kept_distilled_step [role=slider], .st-key-kept_distilled_step [type=range]")

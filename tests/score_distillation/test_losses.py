@@ -191,13 +191,13 @@ def test_particles_of_vsd_keep_the_spread(mixture):
 
 
 def test_a_target_of_sdi_is_kept(mixture):
-    asked = []
+    times_asked = []
     loss = make("sdi", mixture, mixture.encode_condition("up"), sdi_update_interval=5)
     right = mixture.network_noise
-    mixture.network_noise = lambda *args: asked.append(args[1].max().item()) or right(*args)
+    mixture.network_noise = lambda *args: times_asked.append(args[1].max().item()) or right(*args)
     times = []
     for step in range(1, 12):
-        before = len(asked)
+        before = len(times_asked)
         loss.gradient(torch.zeros(1, 2), step, 11, generator())
-        times += [max(asked[before:])] if len(asked) > before else []
+        times += [max(times_asked[before:])] if len(times_asked) > before else []
     assert times == [980, round(980 - 960 * 5 / 11), round(980 - 960 * 10 / 11)]

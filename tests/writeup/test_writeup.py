@@ -185,7 +185,7 @@ def test_what_is_missing_is_named(run, edited, monkeypatch, capsys, fault):
 
 
 def test_a_write_up_saved_by_notepad(run, edited, monkeypatch, capsys):
-    """Its byte order mark and its line ends change nothing; UTF-16 is told."""
+    """Its byte order mark and its line ends change nothing; UTF-16 is refused."""
     assert call(writeup, monkeypatch, run) == 0
     text, before = edited.read_text(encoding="utf-8"), pypdf.PdfReader(run / "writeup.pdf").pages[0].extract_text()
     edited.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
@@ -335,11 +335,11 @@ def test_every_method_has_a_text_and_papers_with_names():
     elsewhere = [text for text, arxiv in references if arxiv is None]
     assert [word in text for word, text in zip(("KAIST", "Shao"), elsewhere, strict=True)] == [True, True]
     assert references[1][0] == "J. Ho, A. Jain, P. Abbeel. Denoising Diffusion Probabilistic Models. 2020. arXiv:2006.11239."
-    known = {arxiv for _, arxiv in references}
+    arxivs = {arxiv for _, arxiv in references}
     for name in shipped.METHODS:
         paper, text = own_text(get_method(name))
         assert "arXiv:" in paper and len(text) > 80 and "->" not in text and "\n" not in text
-        assert method_papers(get_method(name)) and set(method_papers(get_method(name))) <= known, name
+        assert method_papers(get_method(name)) and set(method_papers(get_method(name))) <= arxivs, name
         assert ("[[what your method does" in text) == (name == "custom")
 
 
@@ -387,7 +387,7 @@ def test_time_of_the_teacher_counts(run):
 
 
 def test_figures_of_the_evaluation(run):
-    """metrics.json beside the samples is read where measure_fid.py wrote nothing; its KID is told too."""
+    """metrics.json beside the samples is read where measure_fid.py wrote nothing; its KID is taken too."""
     shutil.rmtree(run / "fid")
     for nfe in (1, 2, 4):
         metrics = {"clean": {"fid": {"value": 7.0 * nfe}, "kid": {"value": 0.001}}, "pytorch": {"fid": {"value": 8.0}}}
@@ -398,7 +398,7 @@ def test_figures_of_the_evaluation(run):
 
 
 def test_what_measure_fid_has_added_to_the_run(run, monkeypatch, capsys):
-    """The last line of each NFE counts before files of results; a score of an earlier step is told, and an old line is read."""
+    """The last line of each NFE counts before files of results; a score of an earlier step is named; an old line is read."""
     row = {"step": STEPS, "fid_clean": 9.0, "fid_pytorch": 8.0, "num_generated": 7, "num_reference": 6}
     for score in (99.0, 9.0):
         add_measured(Run(run), {**row, "nfe": 1, "fid_clean": score, "reference": "6"})
@@ -448,7 +448,7 @@ def test_curves_are_of_one_average(run):
 
 
 def test_a_method_of_ones_own():
-    """What custom_model.py extends is told where it is a method; else its author tells all."""
+    """What custom_model.py extends is described where it is a method; else its author describes all."""
     assert own_text(custom_model.CustomGenerativeModel)[1].startswith("[[what your method does, in a paragraph; it extends Rec")
     own = type("Own", (Method,), {"__module__": "custom_model"})
     assert own_text(own) == ("[[the papers it follows]]", "[[what your method does, in a paragraph]]")
