@@ -35,7 +35,7 @@ class DataOptions(Options):
             "words": in_turn(pairs=str, drop_longest=number(float, 0)),
         },
     )
-    drop_longest: float = field(default=0.0, metadata={"minimum": 0, "of": "pairs"})
+    drop_longest: float = field(default=0.0, metadata={"minimum": 0, "below": 1, "of": "pairs"})
 
     def load(self, challenge: Challenge, dev_images: int) -> "TrainingData":
         """Read what these options name, and set dev_images of the challenge's training images aside.

@@ -45,7 +45,7 @@ def load_labelled_pairs(
     """
     folder = Path(folder)
     if not 0 <= drop_longest < 1:
-        raise UserError(f"--drop_longest {drop_longest:g}: expected a share from 0 to below 1")
+        raise UserError(f"drop_longest {drop_longest:g}: expected a share from 0 to below 1")
     about = read_about(folder)
     count = about["count"]
     images = np.empty((count, *about["image_shape"]), np.float16)
