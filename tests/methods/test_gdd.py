@@ -312,29 +312,6 @@ def test_a_resumed_run_is_the_uninterrupted_one(method, tmp_path):
     assert {"loss", "loss_discriminator"} <= set(json.loads((tmp_path / "parts" / "log.jsonl").read_text().splitlines()[-1]))
 
 
-def test_the_same_discriminator_for_all_of_a_batch_s_parts(tmp_path):
-    """Augmentation, levels and noise of a row are those it has in the whole batch; spectral norm takes no step here."""
-    gradients = []
-    for micro_batch in (8, 2):
-        torch.manual_seed(7)
-        model = tiny_model("gdd", augment="diffaug", r1_gamma=0.0)
-        model.train_only["discriminator"].eval()
-        config = TrainingConfig(
-            batch_size=8,
-            micro_batch=micro_batch,
-            num_iterations=1,
-            lr=1e-3,
-            lr_warmup=0,
-            grad_clip=0,
-        )
-        trainer = Trainer(model, random_images(32), config, {"method": "gdd", **TINY}, tmp_path / str(micro_batch), CPU)
-        trainer.begin()
-        trainer.training_step(1)
-        gradients.append([p.grad.clone() for p in model.train_only["discriminator"].parameters()])
-    for whole, parts in zip(*gradients, strict=True):
-        torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-3)
-
-
 @STUDENTS
 @pytest.mark.parametrize(
     ("options", "message"),
