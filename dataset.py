@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from src.challenges import get_challenge
-from src.challenges.shared.faces import DEFAULT_ROOT, split_ids
+from src.challenges.simpsons import DEFAULT_ROOT, split_ids
 from src.common.images import from_uint8
 
 

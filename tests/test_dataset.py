@@ -12,10 +12,9 @@ from PIL import Image
 
 import dataset
 from dataset import SimpsonsDataModule, SimpsonsDataset, get_data_iterator, load_split
-from src.challenges import get_challenge
+from src.challenges import get_challenge, simpsons
 from src.challenges import toon as toon_file
-from src.challenges.shared import faces
-from src.challenges.shared.faces import split_ids
+from src.challenges.simpsons import split_ids
 from src.challenges.toon import drawing as toon
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
@@ -31,7 +30,7 @@ def tiny_split(tmp_path, monkeypatch):
     for index in range(10):
         Image.new("RGB", (64, 64), (10 * index,) * 3).save(root / f"{index}.png")
     ids = {"train": [str(index) for index in range(7)], "val": ["9", "7", "8"]}
-    for module in (dataset, faces):
+    for module in (dataset, simpsons):
         monkeypatch.setattr(module, "split_ids", ids.__getitem__)
     return root
 

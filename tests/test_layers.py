@@ -55,7 +55,7 @@ OUTSIDE = {  # packages each room may import; all others are free within require
     "src/module.py": {"torch"},
     "src/network.py": {"torch"},
     "src/methods/": {"torch", "numpy"},
-    "src/challenges/": {"torch", "numpy", "PIL", "kagglehub"},
+    "src/challenges/": {"torch", "torchvision", "numpy", "PIL", "kagglehub"},
     "src/page/": {"torch", "numpy", "PIL", "streamlit"},
 }
 OURS = {"src", "custom_model", "recipes", "benchmarks", *SCRIPTS}
@@ -167,7 +167,9 @@ COURSE_NAMES = {
 }
 WEIGHTS = json.loads((PROJECT_ROOT / "tests/data/unet_state_dict.json").read_text())["conditional"]
 COURSE_ATTRIBUTES = {name.split(".")[0] for name in WEIGHTS} | set(dir(nn.Module())) | {"initialize"}
-OWN_NETWORKS = {SRC / "challenges" / f"{name}.py" for name in ("shared/unet", "labelled", "mnist/__init__", "toy2d")} | {
+OWN_NETWORKS = {
+    SRC / "challenges" / f"{name}.py" for name in ("shared/unet", "labelled", "mnist/__init__", "toy2d/__init__")
+} | {
     *(SRC / "evaluation").rglob("*.py")  # whose networks give features
 }
 

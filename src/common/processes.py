@@ -49,8 +49,7 @@ class Processes:
             return
         parameters = list(parameters)
         for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         self.sum(parameter.grad for parameter in parameters)
 
     def any(self, flag: bool, device: torch.device) -> bool:

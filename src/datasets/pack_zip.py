@@ -19,9 +19,9 @@ from PIL import Image
 
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.files import check_output, write_whole
-from src.common.images import Remarks
-from src.datasets.images import read_files
-from src.datasets.labelled import LARGEST, METADATA, SMALLEST, LabelledFiles, find_files, has_splits, open_picture
+from src.common.images import Remarks, say_left_out
+from src.datasets.images import read_pictures
+from src.datasets.labelled import LARGEST, METADATA, SMALLEST, LabelledFiles, find_files, has_splits
 
 BEGINNING = (1980, 1, 1, 0, 0, 0)  # of time in zip files: the date of all entries
 PERMISSIONS = 0o644 << 16
@@ -36,13 +36,6 @@ def square(picture: Image.Image, resolution: int | None) -> Image.Image:
     return middle if resolution is None else middle.resize((resolution, resolution), Image.Resampling.LANCZOS)
 
 
-def png_bytes(picture: Image.Image) -> bytes:
-    """A PNG file without compression."""
-    file = io.BytesIO()
-    picture.save(file, format="png", compress_level=0, optimize=False)
-    return file.getvalue()
-
-
 def entry_name(number: int) -> str:
     """The name of image `number` (from 0) in the zip file: NNNNN/imgNNNNNNNN.png, with the first five digits as its folder."""
     digits = f"{number:08d}"
@@ -50,7 +43,7 @@ def entry_name(number: int) -> str:
 
 
 def add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Add an entry, stored, whose header does not tell when and where it was made."""
+    """Add an entry, stored, whose header does not say when and where it was made."""
     info = zipfile.ZipInfo(name, BEGINNING)
     info.create_system, info.external_attr = UNIX, PERMISSIONS
     archive.writestr(info, data, zipfile.ZIP_STORED)
@@ -59,26 +52,26 @@ def add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 def pack(files: LabelledFiles, path: Path, resolution: int | None, labels: bool) -> tuple[int, int]:
     """Write the images, and with `labels` their classes from 0, into a zip file, whole or not at all.
 
-    Returns the side of all of them, and how many were smaller before, both in pixels.
+    Returns the side of all of them, and how many were smaller before, both in pixels. What is lost of the pictures is printed.
 
     Raises UserError where an image is unreadable, where without a resolution their middles are of several sizes or not of 16 to
-    128 pixels, or where the disk refuses. What is lost of the pictures is printed.
+    128 pixels, or where the disk refuses.
     """
     remarks = Remarks(files.root)
 
-    def convert(data: bytes, name: str) -> tuple[str, int, int, bytes]:
-        picture = open_picture(files.root, name, data, remarks)
-        made = square(picture, resolution)
+    def convert(picture: Image.Image, name: str) -> tuple[str, int, int, bytes]:
+        made, png = square(picture, resolution), io.BytesIO()
         if not SMALLEST <= made.width <= LARGEST:
             raise UserError(
                 f"{files.root}: the middle of {name} is {made.width}x{made.height}, expected {SMALLEST} to {LARGEST} pixels: "
                 "give --resolution"
             )
-        return name, min(picture.size), made.width, png_bytes(made)
+        made.save(png, format="png", compress_level=0, optimize=False)
+        return name, min(picture.size), made.width, png.getvalue()
 
     first, side, enlarged = "", 0, 0
     with write_whole(path) as partial, zipfile.ZipFile(partial, "w") as archive:
-        for i, (name, before, after, data) in enumerate(read_files(files.root, files.names, convert, "packing")):
+        for i, (name, before, after, data) in enumerate(read_pictures(files.root, files.names, convert, remarks, "packing")):
             first, side = (first, side) if i else (name, after)
             if after != side:
                 raise UserError(
@@ -121,14 +114,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = find_files("train", args.source)
     if args.labels and files.labels is None:
         raise UserError(f"--labels: {args.source} has no classes")
-    files.say_left_out()
+    say_left_out(files.root, files.left_out)
     labels = files.labels is not None if args.labels is None else args.labels
     side, enlarged = pack(files, args.out, args.resolution, labels)
     if enlarged:
         print(f"warning: {enlarged:,} images were smaller than {side}x{side}, and are blurred")
     names = ", ".join(f"{i} {name}" if name != str(i) else name for i, name in enumerate(files.classes))
-    told = textwrap.shorten(f"{len(files.classes)} classes: {names}", 400, placeholder=" ...") if labels else "no labels"
-    print(f"{args.out}: {len(files.names):,} images of {side}x{side}, {told}")
+    classes = textwrap.shorten(f"{len(files.classes)} classes: {names}", 400, placeholder=" ...") if labels else "no labels"
+    print(f"{args.out}: {len(files.names):,} images of {side}x{side}, {classes}")
 
 
 if __name__ == "__main__":

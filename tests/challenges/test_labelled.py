@@ -261,7 +261,7 @@ def test_edms_reference_file_is_read_as_it_is(tmp_path, monkeypatch):
         sha256 = source = "none"
 
     challenge = get_challenge("labelled")
-    monkeypatch.setattr(type(challenge), "load_judge", lambda *args: Judge())
+    monkeypatch.setattr(type(challenge), "load_feature_network", lambda *args: Judge())
     monkeypatch.setattr(
         type(challenge),
         "measure",

@@ -9,8 +9,8 @@ import measure_fid
 import sampling
 import train
 from src.challenges import CHALLENGES, Challenge, get_challenge, register
-from src.challenges.shared.points import MODE_STD, MODES, POINT_SETS, STD
 from src.challenges.toy2d import TOY2D, ToyMLP
+from src.challenges.toy2d.points import MODE_STD, MODES, POINT_SETS, STD
 from src.common.cli import UserError
 from src.evaluation import __main__ as suite
 from src.evaluation.points import chamfer
