@@ -1,4 +1,4 @@
-"""A sampler as arithmetic, as `python -m src.submission plan` prints it: by that command, in a process of its own."""
+"""A sampler as arithmetic, as `python -m src.submission plan` prints it: asked for by that command, in a process of its own."""
 
 import subprocess
 import sys

@@ -60,16 +60,14 @@ def labels_table(samples: Sequence[str], labels: Sequence[int], names: Sequence[
 
 
 def write_labels(table: str, place: Path, others: Sequence[Path]) -> None:
-    """Write the table as labels.csv beside folders of samples. others: of these folders those that are not sampled now.
+    """Write the table as labels.csv beside folders of samples. others: those of the folders that are not sampled now.
 
-    Raises UserError where there are some, and the table beside them says something else.
+    Raises UserError where there are some, and the table beside them is another.
     """
     file = place / LABELS
     if others and file.is_file() and file.read_text(encoding="utf-8") != table:
-        raise UserError(
-            f"{file} is of {others[0].name} too, whose images are of other classes or of another number: give another "
-            "--save_dir"
-        )
+        what = "whose images are of other classes or of another number"
+        raise UserError(f"{file} is of {others[0].name} too, {what}: give another --save_dir")
     with write_whole(file) as partial:
         partial.write_text(table, encoding="utf-8")
 
@@ -77,7 +75,7 @@ def write_labels(table: str, place: Path, others: Sequence[Path]) -> None:
 def draw_by_class(
     folder: Path, files: Sequence[str], labels: Sequence[int], names: Sequence[str], sheet: Path, columns: int = 10
 ) -> None:
-    """Draw the first images of each class that a folder of samples has, a row for each, as a picture: sheet."""
+    """Draw the first images of each class in a folder of samples, a row for each, as the picture `sheet`."""
     rows, captions = [], []
     for label in sorted(set(labels)):
         chosen = [file for file, own in zip(files, labels, strict=True) if own == label][:columns]

@@ -78,13 +78,13 @@ def kept_random_state(device: torch.device) -> Iterator[None]:
     """After the block torch's global generators of the CPU and of this device are as they were before it."""
     place = () if device.type == "mps" else (device,)  # it has one, which is not named
     module = None if device.type == "cpu" else torch.get_device_module(device)
-    states = torch.get_rng_state(), module and module.get_rng_state(*place)
+    cpu_state, state = torch.get_rng_state(), module and module.get_rng_state(*place)
     try:
         yield
     finally:
-        torch.set_rng_state(states[0])
+        torch.set_rng_state(cpu_state)
         if module:
-            module.set_rng_state(states[1], *place)
+            module.set_rng_state(state, *place)
 
 
 def float64_device(device: torch.device) -> torch.device:

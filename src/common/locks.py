@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,13 @@ def file_lock(path: Path, wait: bool = False) -> Iterator[int | None]:
     try:
         yield descriptor
     finally:
-        with contextlib.suppress(OSError):  # the folder is lost
-            path.unlink()
+        _remove(path.unlink)
         os.close(descriptor)
+
+
+def _remove(remove: Callable[[], None]) -> None:
+    with contextlib.suppress(OSError):  # something is in it, or it is lost
+        remove()
 
 
 def is_locked(path: Path) -> bool:
@@ -100,9 +104,16 @@ def owned(folder: Path, wait: bool = False, new: bool = False) -> Iterator[None]
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=not new)
-            stack.callback(_remove_empty, made)
+            for path in reversed(made):
+                stack.callback(_remove, path.rmdir)
             descriptor = stack.enter_context(file_lock(folder / LOCK, wait))
-            _say_no_locks() if descriptor is None else _write_owner(descriptor)
+            if descriptor is None:
+                _say_no_locks()
+            else:
+                since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+                owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "arguments": sys.argv[1:]}
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, json.dumps(owner).encode())
         except BlockingIOError as error:
             raise UserError(f"{folder} is in use by {describe_owner(folder)}; wait until it has ended, or end it") from error
         except OSError as error:
@@ -110,19 +121,6 @@ def owned(folder: Path, wait: bool = False, new: bool = False) -> Iterator[None]
                 raise
             raise UserError(f"cannot write in {folder}: {error.strerror or error}") from error
         yield
-
-
-def _remove_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        with contextlib.suppress(OSError):  # something is in it
-            folder.rmdir()
-
-
-def _write_owner(descriptor: int) -> None:
-    since = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "arguments": sys.argv[1:]}
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps(owner).encode())
 
 
 def owner_of(folder: Path) -> dict[str, Any]:

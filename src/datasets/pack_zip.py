@@ -42,13 +42,6 @@ def entry_name(number: int) -> str:
     return f"{digits[:5]}/img{digits}.png"
 
 
-def add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Add an entry, stored, whose header does not say when and where it was made."""
-    info = zipfile.ZipInfo(name, BEGINNING)
-    info.create_system, info.external_attr = UNIX, PERMISSIONS
-    archive.writestr(info, data, zipfile.ZIP_STORED)
-
-
 def pack(files: LabelledFiles, path: Path, resolution: int | None, labels: bool) -> tuple[int, int]:
     """Write the images, and with `labels` their classes from 0, into a zip file, whole or not at all.
 
@@ -69,6 +62,11 @@ def pack(files: LabelledFiles, path: Path, resolution: int | None, labels: bool)
         made.save(png, format="png", compress_level=0, optimize=False)
         return name, min(picture.size), made.width, png.getvalue()
 
+    def add(name: str, data: bytes) -> None:
+        info = zipfile.ZipInfo(name, BEGINNING)  # its header does not say when and where it was made
+        info.create_system, info.external_attr = UNIX, PERMISSIONS
+        archive.writestr(info, data, zipfile.ZIP_STORED)
+
     first, side, enlarged = "", 0, 0
     with write_whole(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         for i, (name, before, after, data) in enumerate(read_pictures(files.root, files.names, convert, remarks, "packing")):
@@ -79,14 +77,14 @@ def pack(files: LabelledFiles, path: Path, resolution: int | None, labels: bool)
                     "give --resolution"
                 )
             enlarged += before < after
-            add(archive, entry_name(i), data)
+            add(entry_name(i), data)
         classes = [[entry_name(i), int(label) - 1] for i, label in enumerate(files.labels)] if labels else None
-        add(archive, METADATA, json.dumps({"labels": classes}).encode())
+        add(METADATA, json.dumps({"labels": classes}).encode())
     remarks.say()
     return side, enlarged
 
 
-def make_parser() -> Parser:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m src.datasets.pack_zip", description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of images, or of class folders, or such a zip file")
     parser.add_argument("out", type=Path, metavar="OUT.zip", help="where to")
@@ -95,11 +93,7 @@ def make_parser() -> Parser:
     labels_help = "write the classes, or none; None: those that SOURCE has"
     parser.add_argument("--labels", action=argparse.BooleanOptionalAction, help=labels_help)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.zip if it exists")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = make_parser().parse_args(argv)
+    args = parser.parse_args(argv)
     if args.out.suffix.lower() != ".zip":
         raise UserError(f"{args.out}: expected a name that ends in .zip, by which EDM's programs know such a file")
     if args.out.exists() and not args.overwrite:

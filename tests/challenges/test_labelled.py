@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -81,8 +83,8 @@ def sample(monkeypatch, checkpoint, *flags):
 
 
 def test_a_run_knows_its_shape_and_classes(run, tmp_path, monkeypatch):
-    told = json.loads((run.folder / "model_config.json").read_text())
-    assert (told["challenge"], told["sample_shape"], told["classes"]) == ("labelled", [3, 24, 24], list(NAMES[::-1]))
+    config = json.loads((run.folder / "model_config.json").read_text())
+    assert (config["challenge"], config["sample_shape"], config["classes"]) == ("labelled", [3, 24, 24], list(NAMES[::-1]))
     assert run.sample_shape == (3, 24, 24)
     with Image.open(run.previews()[1]) as sheet:
         assert sheet.height == 3 * 2 * 24  # NFE 1, 2, 4, enlarged twice
@@ -255,27 +257,12 @@ def test_edms_reference_file_is_read_as_it_is(tmp_path, monkeypatch):
     (tmp_path / "made").mkdir()
     for i, image in enumerate(random_images(3)):
         Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / "made" / f"{i}.png")
-    seen = []
-
-    class Judge:
-        sha256 = source = "none"
-
-    challenge = get_challenge("labelled")
-    monkeypatch.setattr(type(challenge), "load_feature_network", lambda *args: Judge())
-    monkeypatch.setattr(
-        type(challenge),
-        "measure",
-        lambda self, samples, reference, judge, **asked: seen.append(reference) or {"fid_pytorch": 1.0},
-    )
+    challenge, measure = type(get_challenge("labelled")), Mock(return_value={"fid_pytorch": 1.0})
+    monkeypatch.setattr(challenge, "load_feature_network", lambda *args: SimpleNamespace(sha256="none", source="none"))
+    monkeypatch.setattr(challenge, "measure", measure)
+    base = ["--challenge", "labelled", "--generated_dir", "made", "--device", "cpu"]
     for flag, file in (("--stats", "edm.npz"), ("--reference_stats", "edm.npz"), ("--stats", "plain.npz")):
-        assert (
-            call(measure_fid, monkeypatch, "--challenge", "labelled", "--generated_dir", "made", flag, file, "--device", "cpu")
-            == 0
-        )
-    for statistics in seen:
-        assert (
-            np.array_equal(statistics.mu, mu)
-            and np.array_equal(statistics.sigma, sigma)
-            and statistics.sigma.dtype == np.float64
-        )
-    assert len(seen) == 3
+        assert call(measure_fid, monkeypatch, *base, flag, file) == 0
+        statistics = measure.call_args.args[1]
+        assert np.array_equal(statistics.mu, mu) and np.array_equal(statistics.sigma, sigma)
+        assert statistics.sigma.dtype == np.float64

