@@ -114,7 +114,7 @@ def describe_mismatch(state: dict[str, torch.Tensor], own: dict[str, torch.Tenso
 
 
 def take_weights(network: torch.nn.Module, given: dict[str, torch.Tensor]) -> None:
-    """Load another network's state_dict. Layers of the additional condition stay fresh, or are left out, where one has none.
+    """Load another network's state_dict; layers of the additional condition may be in one of them alone.
 
     Raises ValueError, naming a parameter, where the networks differ in anything else.
     """

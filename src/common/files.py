@@ -82,10 +82,7 @@ def _put_in_place(partial: Path, path: Path) -> None:
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:
-    """Delete what write_whole was writing in a folder, under this name or any, when its process was killed.
-
-    What a live process is writing stays, on whatever machine it runs.
-    """
+    """Delete what killed processes were writing in a folder by write_whole, under this name or any; of live ones nothing."""
     starts = (f".{name}.", f".old.{name}.") if name else (".",)
     names = {path.name.removesuffix(LOCK) for path in folder.iterdir() if path.name.endswith((PARTIAL, PARTIAL + LOCK))}
     for partial in (folder / found for found in names if found.startswith(starts)):
@@ -254,10 +251,7 @@ def append_json_line(row: dict[str, Any], path: str | Path) -> None:
 
 
 def load_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The objects of a file of one JSON object a line, as a log is; of an absent file none.
-
-    A last line that a killed run left unfinished is dropped. Other damaged lines are named, and left out.
-    """
+    """The objects of a file of one JSON object a line. A damaged last line is dropped, other damaged ones with a warning."""
     path = Path(path)
     lines = path.read_bytes().splitlines() if path.is_file() else []
     rows = []

@@ -68,11 +68,9 @@ def printable(name: str) -> str:
 
 
 class Remarks:
-    """What is lost of the pictures of a folder when they are read, counted, to be said in one line. Threads may share it.
+    """What is lost of the pictures of a folder or zip file when they are read, to be said in one line. Threads may share it.
 
-    Args:
-        folder: the folder or zip file that they are of.
-        counts: what was lost -> the number of pictures, and the first by name of them.
+    counts: what was lost -> the number of pictures, and the first by name of them.
     """
 
     def __init__(self, folder: str | Path, counts: Mapping[str, tuple[int, str]] | None = None):

@@ -14,13 +14,8 @@ Item = TypeVar("Item")
 class Progress:
     """Shows on standard error how much is done: a bar on a terminal or in a notebook, elsewhere a line at most every minute.
 
-    A context manager.
-
-    Args:
-        total: how much there is, in units.
-        title: of what; None shows nothing.
-        unit: one of them, such as "image".
-        done: how much was there before; it does not count for the time that is left.
+    A context manager. total: how many units there are; title: None shows nothing; unit: its name, such as "image"; done: units
+    that were there before, which do not count for the time that is left.
     """
 
     def __init__(self, total: int, title: str | None, unit: str, done: int = 0):

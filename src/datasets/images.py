@@ -27,9 +27,7 @@ MANY = 50_000  # files whose comparison with the cache has a progress bar
 
 
 def load_images(root: str | Path, ids: Sequence[str], size: int = 64) -> np.ndarray:
-    """The images of these ids as one read-only memory-mapped array (len(ids), 3, size, size), uint8, in their order.
-
-    They are decoded and resized at the first call, and cached by their content and the size.
+    """The images of these ids, resized, as one read-only memory-mapped array (len(ids), 3, size, size), uint8, in their order.
 
     Raises UserError as images_by_id does, where root lacks ids (count and first five), and for a corrupt image.
     """

@@ -42,10 +42,7 @@ class LabelledFiles:
 
 
 def load_labelled(split: str, root: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images of a split ("train" or "val") and their labels, int64 (N,), or None.
-
-    Images are a read-only memory map, uint8 (N, 3, S, S), decoded at the first call and kept in the project's cache. Grey ones
-    are read as RGB of three equal channels.
+    """The images of a split ("train" or "val"), uint8 (N, 3, S, S), kept in the cache, and their labels, int64 (N,), or None.
 
     Raises UserError where find_files does, where an image is unreadable or not square, where its side is not of 16 to 128
     pixels, or where images are of several sizes.
@@ -93,9 +90,8 @@ def find_files(split: str, root: str | Path) -> LabelledFiles:
     Class folders have labels 1, 2 ... by their sorted names, those of the training images in both splits. Class k of
     dataset.json has the label k + 1 and the name str(k).
 
-    Raises UserError where root is absent, no folder and no zip file, or has no such split; where it has no images, a class
-    folder without any, or images beside class folders; where validation images are of a class without training images; and
-    where dataset.json is malformed, names files that are absent, or leaves images out.
+    Raises UserError where root or the split is absent; where there are no images, a class folder without any, or images beside
+    class folders; where a class has validation images alone; and where dataset.json is malformed or does not fit the files.
     """
     root = Path(root)
     if not root.exists():
@@ -158,10 +154,7 @@ def find_unpacked(root: Path) -> LabelledFiles:
 
 
 def with_classes_of(train: LabelledFiles, files: LabelledFiles) -> LabelledFiles:
-    """The files with the labels that their classes have among the training images; without where those have none.
-
-    Raises UserError for a class that has no training images.
-    """
+    """The files with the labels of the training images' classes, where those have any. UserError for any other class."""
     if files.labels is None or train.labels is None:
         return replace(files, labels=None, classes=())
     if unknown := next((name for name in files.classes if name not in train.classes), None):
@@ -175,9 +168,8 @@ def with_classes_of(train: LabelledFiles, files: LabelledFiles) -> LabelledFiles
 def subfolders(folder: Path) -> dict[str, Path]:
     """Name -> folder, of the folders in a folder, sorted by name.
 
-    Names are composed, since macOS takes accents and syllables apart; what is not UTF-8 is escaped, so that it can be printed.
-
-    Raises UserError where the folder cannot be read, or two have the same name but for that.
+    Names are composed, since macOS takes accents and syllables apart; what is not UTF-8 is escaped. Raises UserError where the
+    folder cannot be read, or two names are then the same.
     """
     found: dict[str, Path] = {}
     for entry in scan(folder):
@@ -221,10 +213,7 @@ def find_metadata(names: Sequence[str]) -> str:
 
 
 def with_metadata(root: Path, files: Sequence[str], data: bytes, prefix: str = "") -> LabelledFiles:
-    """The files with the labels of a dataset.json, whose text is data. prefix: of all files' names, not of those in data.
-
-    Raises UserError where it is malformed, names files that are absent, or leaves images out.
-    """
+    """The files with the labels of a dataset.json, whose text is data. prefix: of all files' names, not of those in data."""
     if not files:
         raise UserError(f"{root}: no images ({', '.join(PICTURES)}) beside {METADATA}")
     class_of = read_metadata(root, data)
@@ -243,10 +232,7 @@ def with_metadata(root: Path, files: Sequence[str], data: bytes, prefix: str = "
 
 
 def read_metadata(root: Path, data: bytes) -> dict[str, int] | None:
-    """File -> class, from 0, as a dataset.json says; None where it says that there are none.
-
-    Raises UserError where it is malformed, or a class is no whole number from 0 to below MOST_CLASSES.
-    """
+    """File -> class, from 0, as a dataset.json says; None where it says that there are none."""
     try:
         metadata = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

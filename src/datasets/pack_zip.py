@@ -45,10 +45,9 @@ def entry_name(number: int) -> str:
 def pack(files: LabelledFiles, path: Path, resolution: int | None, labels: bool) -> tuple[int, int]:
     """Write the images, and with `labels` their classes from 0, into a zip file, whole or not at all.
 
-    Returns the side of all of them, and how many were smaller before, both in pixels. What is lost of the pictures is printed.
+    Returns the side of all of them in pixels, and how many were smaller before. What is lost of the pictures is printed.
 
-    Raises UserError where an image is unreadable, where without a resolution their middles are of several sizes or not of 16 to
-    128 pixels, or where the disk refuses.
+    Raises UserError where an image is unreadable, or their middles without a resolution are not of one size of 16 to 128.
     """
     remarks = Remarks(files.root)
 

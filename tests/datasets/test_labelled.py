@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from src.common.cli import UserError
-from src.common.files import PROJECT_ROOT
 from src.datasets import images
 from src.datasets.labelled import class_names, find_files, has_validation, load_labelled
 from tests.helpers import random_images
@@ -334,12 +333,3 @@ def test_large_photographs_are_refused_before_all_are_decoded(tmp_path, monkeypa
     with pytest.raises(UserError, match="200x200, expected a square of 16 to 128"):
         load_labelled("train", root)
     assert len(opened) == 1
-
-
-def test_real_photographs_in_afhqs_layout():
-    root = PROJECT_ROOT / "../shared/data/afhq_layout"
-    if not root.is_dir():
-        pytest.skip("there are no photographs in train/{cat,dog,wild} and val/ beside the project")
-    images, labels = load_labelled("train", root)
-    assert images.shape[1:] == (3, 32, 32) and class_names(root) == ("cat", "dog", "wild") and set(labels) == {1, 2, 3}
-    assert len(load_labelled("val", root)[0]) + len(images) == 1200

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.common.files import PROJECT_ROOT
 from src.datasets import pack_zip
 from src.datasets.labelled import load_labelled
 from tests.helpers import call, random_images
@@ -153,15 +152,3 @@ def test_what_is_refused(source, tmp_path, monkeypatch, capsys, words, expected)
     write_image(tmp_path / "large" / "a.png", 0, 300, 200)
     assert expected in fails(monkeypatch, capsys, *words)
     assert not (tmp_path / "f.zip").exists()
-
-
-def test_real_photographs(tmp_path, monkeypatch, capsys):
-    root = PROJECT_ROOT / "../shared/data/afhq_layout/val"
-    if not root.is_dir():
-        pytest.skip("there are no photographs in train/{cat,dog,wild} and val/ beside the project")
-    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
-    assert pack(monkeypatch, root, tmp_path / "f.zip") == 0
-    assert "3 classes: 0 cat, 1 dog, 2 wild" in capsys.readouterr().out
-    packed, labels = load_labelled("train", tmp_path / "f.zip")
-    images, theirs = load_labelled("train", root)
-    assert np.array_equal(packed, images) and np.array_equal(labels, theirs)

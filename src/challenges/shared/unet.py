@@ -76,16 +76,9 @@ class ResBlock(nn.Module):
 class ClassUNet(nn.Module):
     """The U-Net, with the embedding of a label added to that of the time. Without classes it computes what the course's does.
 
-    Args:
-        ch: channels of the first level.
-        ch_mult: channels of each level as a multiple of ch; between levels height and width halve.
-        attn: levels (from 0) whose blocks end in self-attention.
-        num_res_blocks: residual blocks a level on the way down; one more on the way up.
-        dropout: probability inside every residual block.
-        use_additional_condition: take a second scalar per image beside the time.
-        num_classes: labels are 1..num_classes, and 0 is "no class"; 0: the network takes no labels.
+    num_classes: labels are 1..num_classes, and 0 is "no class"; 0: the network takes no labels. All others as of src.network.
 
-    Raises ValueError where no level is named, or attention at one that is not there.
+    Raises ValueError where no level is named, or attention at an absent one.
     """
 
     def __init__(
@@ -151,13 +144,10 @@ class ClassUNet(nn.Module):
         condition: torch.Tensor | float | None = None,
         labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Predict a quantity of the shape of x, contiguous.
+        """Predict a quantity of the shape of x (B, C, H, W), contiguous; H and W are multiples of `multiple`.
 
-        Args:
-            x: (B, C, H, W), H and W multiples of `multiple`.
-            timestep: (B,), or one for all images: a number, or a tensor of one. Any real scale; see TimeEmbedding.
-            condition: the same, where the network was built with use_additional_condition; otherwise ignored with a warning.
-            labels: (B,), int64, where there are classes; without them no image has a class.
+        timestep is (B,), or one for all images, of any real scale, and so is the condition, which a network that was not built
+        with use_additional_condition ignores with a warning. labels: (B,), int64; without them no image has a class.
 
         Raises ValueError for a missing condition, labels without classes, a wrong size, and scalars that are not one per image.
         """
