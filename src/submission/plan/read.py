@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from .. import bounds
-from . import operations
-from .operations import ALLOWED, OWN, BadPlan, Plan, Step
-from .rules import check
+from src.submission import bounds
+from src.submission.plan import operations
+from src.submission.plan.operations import ALLOWED, OWN, BadPlan, Plan, Step
+from src.submission.plan.rules import check
 
 PRECISIONS = [{"dtype": name} for name in ("float32", "float16", "bfloat16")]
 CALL_OPTIONS = {"timestep", "condition", "labels", "precision"}

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .. import bounds
+from ..bounds import BATCH_COPIES, CONSTANT_VALUES
 from .arrays import Array, numpy_recorded, quiet
 from .operations import ALLOWED, OWN, Plan, Step
 from .replay import as_index, replay, stand_in
@@ -167,14 +167,14 @@ class Recorder(TorchDispatchMode):
         of the batch. Raises NotRecorded where more values are left than a plan may hold."""
         with quiet():
             values, copies, count = tensor.detach(), False, tensor.shape[0] if tensor.ndim else 0
-            if self.rows > 1 and count and count % self.rows == 0 and count <= bounds.BATCH_COPIES * self.rows:
+            if self.rows > 1 and count and count % self.rows == 0 and count <= BATCH_COPIES * self.rows:
                 parts = values.unflatten(0, (-1, self.rows))
                 copies = not varies(parts, 1)
                 values = parts if copies else values
             for dim in range(values.ndim):
                 values = values if varies(values, dim) or not values.shape[dim] else values.narrow(dim, 0, 1)
-            if values.numel() > bounds.CONSTANT_VALUES:
-                what = f"a constant of {values.numel():,} numbers, at most {bounds.CONSTANT_VALUES} can be held"
+            if values.numel() > CONSTANT_VALUES:
+                what = f"a constant of {values.numel():,} numbers, at most {CONSTANT_VALUES} can be held"
                 raise self.refuse(f"{what}: pictures, noise that is drawn past torch and NumPy, values read off a tensor")
             listed = [self.encode(value) for value in values.flatten().tolist()]
         sizes = {"shape": list(tensor.shape), "sizes": list(values.shape), "copies": copies}
@@ -401,8 +401,8 @@ def record(
             raise NotRecorded("its steps differ from call to call")
         steps = [_merge(a, b, first.rows, second.rows, b["at"]) for a, b in zip(first.steps, second.steps, strict=True)]
         plan = Plan(shape, batch, tuple(Step(**step) for step in steps), second.reference(images))
-        known = all(step.name in ALLOWED or step.op in OWN for step in plan.steps)  # others are refused by name
-        if known and not _repeats(plan, second.draws, images, labels_of(second.rows, classes)):
+        allowed = all(step.name in ALLOWED or step.op in OWN for step in plan.steps)  # others are refused by name
+        if allowed and not _repeats(plan, second.draws, images, labels_of(second.rows, classes)):
             raise NotRecorded("its plan does not give the images of sample() to the last bit")
         return {"plan": 1, "shape": list(shape), "batch": batch, "steps": steps, "result": plan.result}
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from .. import bounds
+from ..bounds import BATCH_COPIES, FILTER_PIXELS, MATRIX_CHANNELS, PLAN_OPERATIONS, RESULT_GROWTH
 from .operations import ALLOWED, CUTS, BadPlan, Plan, Step
 from .replay import Law, apply, arguments, as_index, overload_of, resolve
 from .replay import constant as constant_of
@@ -55,8 +55,8 @@ class _Proof:
     def __init__(self, plan: Plan, batch: int):
         self.plan, self.batch = plan, batch
         size = batch * math.prod(plan.shape)
-        self.most = bounds.RESULT_GROWTH * bounds.BATCH_COPIES * size
-        self.work, self.most_work = 0, bounds.PLAN_OPERATIONS * (plan.count("network") + 1) * size * (plan.batch or 1)
+        self.most = RESULT_GROWTH * BATCH_COPIES * size
+        self.work, self.most_work = 0, PLAN_OPERATIONS * (plan.count("network") + 1) * size * (plan.batch or 1)
         self.values: dict[int, list[Marks]] = {}
         self.draws: dict[int, int] = {}  # row -> how many so far
         self.mixed = self.where = ""  # where images were first mixed, and the step that is proved now
@@ -145,7 +145,7 @@ class _Proof:
         given = _marks_in(args, kwargs)
         self.refuse(all(each.fixed is not None for each in given), "computes with constants alone")
         parts = max(given[0].like.shape, default=0) if name in ("unbind", "split", "chunk") else 0
-        self.refuse(parts > self.most // bounds.BATCH_COPIES, "too many parts")
+        self.refuse(parts > self.most // BATCH_COPIES, "too many parts")
         likes = tree_leaves(apply(op, *_only(lambda each: each.like, args, kwargs)))
         for each in likes:
             self.worked(each)
@@ -165,7 +165,7 @@ class _Proof:
         return Marks(self.in_turn(like), places, channels, like)
 
     def are_batches(self, count: int) -> bool:
-        return count % self.batch == 0 and count <= bounds.BATCH_COPIES * self.batch
+        return count % self.batch == 0 and count <= BATCH_COPIES * self.batch
 
     def in_turn(self, like: torch.Tensor) -> torch.Tensor:
         """The rows of a tensor that has all images one after the other, as often as there are copies."""
@@ -178,7 +178,7 @@ class _Proof:
         size = like[0].numel() if len(like) else 0
         if not pixels:
             whole = size == math.prod(self.plan.shape)
-            pixels = math.prod(self.plan.shape[1:]) if whole else 1 if size <= bounds.MATRIX_CHANNELS else size
+            pixels = math.prod(self.plan.shape[1:]) if whole else 1 if size <= MATRIX_CHANNELS else size
         index = torch.arange(size)
         parts = [index // max(pixels, 1), torch.full_like(index, NONE) if pixels == 1 else index % max(pixels, 1)]
         return tuple(part.reshape(like.shape[1:]).expand(like.shape).contiguous() for part in parts)
@@ -303,7 +303,7 @@ class _Proof:
         return rows
 
     def move(self, step: Step, args: list[Any], kwargs: dict[str, Any], likes: list[torch.Tensor]) -> list[Marks]:
-        """What only brings values elsewhere: the marks go the same way."""
+        """What only brings values elsewhere: the marks go the same way. Refused is what tells places of an image apart."""
         by_index = step.name in ("index_select", "index")
         given = _marks_in(args, kwargs)
         if by_index:
@@ -316,21 +316,17 @@ class _Proof:
             self.whole_places(args[0], args[1])
         kwargs = {key: value for key, value in kwargs.items() if not isinstance(value, torch.dtype)}
         results = [Marks(*each) for each in zip(*_moved(step, args, kwargs), likes, strict=True)]
-        if step.name in JOINS:
-            self.cut(step, args, kwargs, results)
-        return results
-
-    def cut(self, step: Step, args: list[Any], kwargs: dict[str, Any], results: list[Marks]) -> None:
-        """Refuse what tells places of an image apart. Parts that were put side by side are other channels."""
-        dim, first = _cut_along(step), results[0]
-        joined = step.name in ("cat", "stack")
+        if step.name not in JOINS:
+            return results
+        first, joined = results[0], step.name in ("cat", "stack")
         subject = first if joined else args[0]
+        dim = _cut_along(step) % max(subject.rows.ndim, 1)
         whole = step.name == "stack" or (step.name == "slice" and first.like.shape == args[0].like.shape)
-        dim %= max(subject.rows.ndim, 1)
         self.refuse(not whole and _tells_places(subject, dim), "takes an image apart, or puts one together, by its places")
-        if joined:
+        if joined:  # parts that were put side by side are other channels
             along = torch.arange(first.like.shape[dim]).reshape(-1, *[1] * (first.like.ndim - dim - 1))
             first.channels = _paired(first.channels, along.expand(first.like.shape))
+        return results
 
     def put(self, step: Step, args: list[Any], kwargs: dict[str, Any], likes: list[torch.Tensor]) -> list[Marks]:
         base, content, index = args
@@ -380,7 +376,7 @@ class _Proof:
         self.image(x)
         self.laid_over(self.laid_out(x.like)[1], x.places)
         if name in ("reflection_pad2d", "replication_pad2d"):
-            sound = all(0 <= each <= bounds.FILTER_PIXELS for each in padding)
+            sound = all(0 <= each <= FILTER_PIXELS for each in padding)
             self.refuse(not sound, "a border that cuts, or is wider than a filter")
         elif name == "constant_pad_nd" or any(padding) or named.get("ceil_mode") or named.get("divisor_override"):
             raise self.bad(BORDER)
@@ -391,8 +387,8 @@ class _Proof:
             )
             self.refuse(not sound, "a filter that is not of numbers alone, side by side")
             height, width = kernels[0].like.shape[-2:]
-            if max(height, width) > bounds.FILTER_PIXELS or 4 * height > x.rows.shape[2] or 4 * width > x.rows.shape[3]:
-                most = f"at most {bounds.FILTER_PIXELS} and a quarter of the image are allowed"
+            if max(height, width) > FILTER_PIXELS or 4 * height > x.rows.shape[2] or 4 * width > x.rows.shape[3]:
+                most = f"at most {FILTER_PIXELS} and a quarter of the image are allowed"
                 raise self.bad(f"a filter of {height}x{width} pixels, {most}")
         rows, (channels, places) = self.over(x.rows, [1, 2, 3]).expand(first.shape), self.laid_out(first)
         return [Marks(rows, places, channels, first) for _ in likes]
@@ -403,7 +399,7 @@ class _Proof:
         for each, other, dim in ((a, b, -1), (b, a, -2)):
             if other.fixed is None:
                 continue
-            most, size = bounds.MATRIX_CHANNELS, tuple(other.like.shape)
+            most, size = MATRIX_CHANNELS, tuple(other.like.shape)
             self.refuse(max(size[-2:]) > most, f"a matrix {size} of constants, at most {most} channels are taken")
             differs = other.like.ndim == 3 and varies(other.fixed, 0) and (varies(each.rows, 0) or _tells_places(each, 0))
             self.refuse(differs, "a matrix of constants that differs from image to image or place to place")
