@@ -203,22 +203,8 @@ def test_pairs_have_the_class_that_they_were_made_for(labelled, monkeypatch, cap
     model = load_model(labelled, sampling.create_custom_model).eval()
     fill_by_rule(model.network)  # four steps have taught hardly a difference between classes
     torch.save({**torch.load(labelled), "state_dict": model.state_dict()}, labelled)
-    flags = [
-        "--teacher",
-        "results/labelled",
-        "--count",
-        23,
-        "--steps",
-        2,
-        "--out",
-        "pairs",
-        "--device",
-        "cpu",
-        "--batch_size",
-        5,
-        "--precision",
-        "fp32",
-    ]
+    flags = ["--teacher", "results/labelled", "--count", 23, "--steps", 2, "--out", "pairs", "--device", "cpu"]
+    flags += ["--batch_size", 5, "--precision", "fp32"]
     assert_runs(making, monkeypatch, *flags)
     images, seeds, labels, classes = load_labelled_pairs("pairs")
     assert labels.tolist() == [i % 10 + 1 for i in range(23)] and classes == tuple("0123456789")

@@ -197,18 +197,8 @@ def check_condition(make: Make) -> None:
 
 def run_loop(model: Method, folder, steps: int = 4, precision: str = "fp32", resume: bool = False, **config) -> None:
     """Train for a few steps on random images, in a layout that no measurement decides, so that two runs can be compared."""
-    settings = TrainingConfig(
-        **{
-            "batch_size": 8,
-            "num_iterations": steps,
-            "lr": 1e-2,
-            "lr_warmup": 0,
-            "log_interval": 2,
-            "save_interval": 100,
-            "memory_format": "contiguous",
-            **config,
-        }
-    )
+    short = {"batch_size": 8, "num_iterations": steps, "lr": 1e-2, "lr_warmup": 0, "log_interval": 2, "save_interval": 100}
+    settings = TrainingConfig(**{**short, "memory_format": "contiguous", **config})
     options, cpu = {"method": "custom", **TINY}, torch.device("cpu")
     Trainer(model, random_images(32), settings, options, folder, cpu, PRECISIONS[precision], previews=PREVIEWS).run(resume)
 

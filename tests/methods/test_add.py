@@ -102,9 +102,9 @@ def test_the_loss_is_hinge_and_distillation():
     for distill_weight in (0.0, 2.5):
         model = tiny_model("add", r1_gamma=0.0, distill_weight=distill_weight)
         discriminator = model.train_only["discriminator"]
-        discriminator.features = lambda x: [x]
-        discriminator.forward = lambda features, sigma: [a if torch.equal(features[0], data) else b]
-        model.distillation = lambda fake, noise, sigma: torch.tensor([0.2, 0.4])
+        discriminator.features = lambda x, labels=None: [x]
+        discriminator.forward = lambda features, sigma, labels=None: [a if torch.equal(features[0], data) else b]
+        model.distillation = lambda fake, noise, sigma, labels: torch.tensor([0.2, 0.4])
         got = model.compute_loss(data, noise, group="discriminator")
         torch.testing.assert_close(got, hinge_discriminator([a], [b]).mean())
         torch.testing.assert_close(got, torch.tensor((0.7 + 0.0 + 0.0 + 1.6) / 2))

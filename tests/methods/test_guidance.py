@@ -180,7 +180,7 @@ def test_times_stand_for_their_noise_levels(method, options):
 
 
 def test_autoguidance_steers_away_from_the_weaker_model():
-    """The weaker model knows one wide Gaussian in the place of both classes; it is asked for the same labels."""
+    """The weaker model knows one wide Gaussian instead of both classes; it is asked for the same labels."""
     model = exact_model("edm", {"sigma_data": SIGMA_DATA})
     weak = exact_model("edm", {"sigma_data": SIGMA_DATA})
     wide = Gaussian(0.0, 0.8)
