@@ -13,7 +13,7 @@ from src.common.cli import UserError
 from src.common.devices import precision_flag
 from src.common.locks import describe_owner, owned, owner_of
 from src.methods.shared.method import METHODS
-from src.runs import Run
+from src.runs.folder import Run
 from src.training.config import TrainingConfig
 
 # kept by a continued run, as training's own are

@@ -2,8 +2,8 @@
 
 import sys
 
+from src.common.cli import align
 from src.methods.shared.method import METHODS, Method
-from src.runs import align
 
 HEADER = ("--method", "learns from", "classes", "guidance", "cost", "paper")
 

@@ -40,7 +40,7 @@ class LinearPathScheduler(PathScheduler):
     def sample_timesteps(self, batch_size: int, device: torch.device | str) -> Tensor:
         """Times (B,) in (0, 1), float32.
 
-        "logit_normal" times are the sigmoid of a normal (Esser et al., arXiv:2403.03206): more of them in the middle of the path.
+        "logit_normal" times are the sigmoid of a normal (Esser et al., arXiv:2403.03206): more in the middle of the path.
         "u_shaped" ones are near its ends, with a density proportional to exp(a t) + exp(a (1 - t)) and a = 4 (Lee et al.,
         arXiv:2405.20320, sec. 4).
         """
