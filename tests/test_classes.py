@@ -161,8 +161,8 @@ def test_guidance_counts_both_calls(labelled, monkeypatch):
     sample(monkeypatch, labelled, "--guidance_scale", "0", "7.5", nfe=("4",), count=10)
     assert len(calls) == 8
     assert len(table("samples/scale=0")) == len(table("samples/scale=7.5")) == 10
-    told = told_in("samples/scale=7.5/sampling.json")["nfe=4"]
-    assert told["guidance_scale"] == 7.5 and told["guidance_interval"] == [0.0, None] and told["nfe"] == 4
+    given = told_in("samples/scale=7.5/sampling.json")["nfe=4"]
+    assert given["guidance_scale"] == 7.5 and given["guidance_interval"] == [0.0, None] and given["nfe"] == 4
     assert "guidance_scale" not in told_in("samples/scale=0/sampling.json")["nfe=4"]
     differ = np.abs(pictures("samples/scale=0/nfe=4").astype(int) - pictures("samples/scale=7.5/nfe=4"))
     assert differ.max() > 3

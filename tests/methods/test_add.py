@@ -51,10 +51,10 @@ def test_distillation_is_the_distance_to_the_best_denoiser(oracle):
     fake.requires_grad_()
     level = sigma[:, None, None, None]
     target = oracle.posterior_mean(fake.detach() + level * noise, 1, level)
-    wanted = weight(sigma) * (fake.detach() - target).square().flatten(1).mean(dim=1)
+    expected = weight(sigma) * (fake.detach() - target).square().flatten(1).mean(dim=1)
     for sign in (1, -1):
         losses = exact_model(oracle, sign).distillation(fake, noise, sigma)
-        assert torch.allclose(losses, wanted) == (sign == 1)
+        assert torch.allclose(losses, expected) == (sign == 1)
         (gradient,) = torch.autograd.grad(losses.sum(), fake)
         slope = 2 * weight(sigma)[:, None, None, None] * (fake.detach() - target) / math.prod(SHAPE)
         assert torch.allclose(gradient, slope) == (sign == 1)

@@ -45,7 +45,7 @@ def test_the_exact_map_is_a_semigroup(gamma):
 
 
 def test_the_wrong_intermediate_time_is_found(monkeypatch):
-    """Teachers that are told a time of the wrong sign give another target."""
+    """Teachers that are given a time of the wrong sign give another target."""
     model = oracle.exact_model("flow_map")
     teacher = model._teacher
     monkeypatch.setattr(model, "_teacher", lambda x, s, h: teacher(x, s, -h))

@@ -290,8 +290,8 @@ def test_teachers_that_cannot_teach(toon, tmp_path, monkeypatch, capsys, no_pict
     flags = [*TOON, "--save_dir", tmp_path]
     assert call(train, monkeypatch, *flags, "--method", "shortcut", "--run_name", "shortcut") == 0
     assert call(train, monkeypatch, *flags, "--method", "edm", "--run_name", "small") == 0
-    told = json.loads((tmp_path / "small" / "training_config.json").read_text())
-    (tmp_path / "small" / "training_config.json").write_text(json.dumps({**told, "image_shape": [3, 32, 32]}))
+    given = json.loads((tmp_path / "small" / "training_config.json").read_text())
+    (tmp_path / "small" / "training_config.json").write_text(json.dumps({**given, "image_shape": [3, 32, 32]}))
     capsys.readouterr()
 
     def line(*teacher):
