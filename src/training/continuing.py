@@ -12,6 +12,7 @@ from typing import Any
 from src.common.cli import UserError
 from src.common.devices import precision_flag
 from src.common.locks import describe_owner, owned, owner_of
+from src.methods.shared.method import METHODS
 from src.runs.folder import Run
 from src.training.config import TrainingConfig
 
@@ -25,7 +26,9 @@ def saved_flags(run: Run) -> dict[str, Any]:
     training = {name: value for name, value in run.training.items() if name in kept}
     training |= {"teacher": str(run.origin("teacher"))} if training.get("teacher") else {}
     training["class_conditional"] = bool(run.model.get("classes"))
-    return {**run.model, **training, "precision": precision_flag(run.training["precision"])}
+    renamed = METHODS.get(run.model.get("method", "custom")).renamed_options
+    model = {renamed.get(name, name): value for name, value in run.model.items()}
+    return {**model, **training, "precision": precision_flag(run.training["precision"])}
 
 
 def forbidden_changes(

@@ -5,7 +5,6 @@ import torch
 
 from src.methods.shared import augment as augment_file
 from src.methods.shared.augment import Augment, brightness, contrast, cut_out, saturation, translate
-from src.training.random_draws import DrawAsOneBatch
 
 OPERATIONS = [brightness, saturation, contrast, translate, cut_out]
 COUNT = 200
@@ -115,15 +114,6 @@ def test_each_operation_has_its_probability(monkeypatch, images):
     assert together.abs().max() < 0.08, "operations are chosen together"
 
 
-def test_an_image_is_augmented_as_in_the_whole_batch(images):
-    augment = Augment("diffaug")
-    torch.manual_seed(0)
-    whole = augment(images[:8])
-    torch.manual_seed(0)
-    with DrawAsOneBatch(slice(2, 5), 8):
-        torch.testing.assert_close(augment(images[2:5]), whole[2:5])
-
-
 def logits(mean_sign: float) -> list[torch.Tensor]:
     """Two scales of a batch of 100."""
     positive = round(50 * (1 + mean_sign))
@@ -163,8 +153,3 @@ def test_the_probability_is_saved():
     augment.observe(logits(1.0))
     other.load_state_dict(augment.state_dict())
     assert follow(other, 1.0, 1) == follow(augment, 1.0, 1) == pytest.approx(0.7)
-
-
-def test_unknown_kind():
-    with pytest.raises(ValueError, match="unknown augment 'flip'; expected one of none, diffaug, ada"):
-        Augment("flip")

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from src.training.random_draws import DrawAsOneBatch
 from tests.helpers import SHAPE, tiny_model
 from tests.methods.oracles import GAUSSIAN
 from tests.methods.oracles_solver import PerceptualStub, start, student
@@ -77,18 +76,6 @@ def test_what_the_teacher_is_asked(batch, trajectories):
     assert asked == [trajectories] * 16 and len(xt) == len(t) == len(end) == batch
 
 
-def test_parts_of_a_batch_get_the_points_of_the_whole():
-    model, noise = student("cmt", nfe=4, points=4), start((16, 2))
-    torch.manual_seed(3)
-    whole = model.trajectory_points(noise)
-    for rows in (slice(0, 8), slice(8, 16)):
-        torch.manual_seed(3)
-        with DrawAsOneBatch(rows, 16):
-            part = model.trajectory_points(noise[rows])
-        for mine, all_rows in zip(part[:3], whole[:3], strict=True):
-            torch.testing.assert_close(mine, all_rows[rows])
-
-
 def test_edm_weighting_counts_errors_of_the_network():
     """An error of c_out(sigma) at every level has the loss 1."""
     model = student("cmt", distance="l2", weighting="edm", points=1)
@@ -121,18 +108,3 @@ def test_lpips(monkeypatch):
     model.compute_loss(images, images).backward()
     assert all(p.grad is not None for p in model.network.parameters())
     assert model.train_only["lpips"].weight.grad is None and not any("lpips" in key for key in model.state_dict())
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"points": 17}, "points from 1 to nfe = 16, got 17"),
-        ({"solver": "heun"}, "unknown solver 'heun'; expected one of euler, dpmpp"),
-        ({"distance": "l1"}, "unknown distance 'l1'"),
-        ({"weighting": "snr"}, "unknown weighting 'snr'; expected one of uniform, edm"),
-        ({"distance": "lpips", "weighting": "edm"}, "lpips cannot judge"),
-    ],
-)
-def test_bad_options(options, message):
-    with pytest.raises(ValueError, match=message):
-        student("cmt", **options)
