@@ -24,12 +24,12 @@ import torch
 from benchmarks.fid import make_images, timed
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import resolve_device
-from src.evaluation import second_opinion
 from src.evaluation.confidence import HALVES, random_halves
 from src.evaluation.features import extract_features, read_images
 from src.evaluation.fid import frechet_distance
 from src.evaluation.metrics import MIN_IMAGES, feature_metrics, frechet
 from src.evaluation.neighbours import training_neighbours
+from src.evaluation.second_opinion import MODE, SecondOpinion, load_second_opinion
 from src.evaluation.weights import CLASSES, load_inception, package_file
 
 TRAINING_IMAGES = 8877
@@ -63,15 +63,15 @@ def main() -> None:
 
 def time_images(count: int, batch_size: int, device: torch.device, weights: Path) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds of reading and networks: for FID, and beside it. One batch is run first, which prepares the libraries."""
-    inception, efficientnet = load_inception(weights, device), second_opinion.load(device)
+    inception, efficientnet = load_inception(weights, device), load_second_opinion(device)
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_images(Path(scratch) / "generated", count, seed=1)
         images, reading = timed(lambda: read_images(folder))
     first = images[: min(batch_size, count)]
     extract_features(first, inception, batch_size=batch_size)
-    second_opinion.extract(first, efficientnet, batch_size)
+    extract_features(first, efficientnet, MODE, batch_size)
     _, network = timed(lambda: extract_features(images, inception, batch_size=batch_size))
-    _, second = timed(lambda: second_opinion.extract(images, efficientnet, batch_size))
+    _, second = timed(lambda: extract_features(images, efficientnet, MODE, batch_size))
     return {"reading": reading, "Inception": network}, {"EfficientNet": second}
 
 
@@ -82,7 +82,7 @@ def time_metrics(count: int) -> tuple[dict[str, float], dict[str, float]]:
         rng.exponential(0.3, (rows, 2048)).astype(np.float32) for rows in (count, count, TRAINING_IMAGES)
     )
     pixels = [rng.integers(0, 256, (rows, 3 * 64 * 64), dtype=np.uint8) for rows in (count, TRAINING_IMAGES, count)]
-    small = [rows[:, : second_opinion.FEATURES] for rows in (generated, reference)]
+    small = [rows[:, : SecondOpinion.columns] for rows in (generated, reference)]
     classifier = rng.normal(size=(CLASSES, 2048)).astype(np.float32)
     halves = random_halves(count, HALVES)
     fid = timed(lambda: frechet_distance(generated, reference))[1]

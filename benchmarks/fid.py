@@ -22,9 +22,9 @@ from benchmarks.shared.peak import matrix_peak
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import resolve_device
 from src.common.flops import flops_counted
-from src.evaluation.features import INPUT_SIZE, extract_features, read_images
+from src.evaluation.features import extract_features, read_images
 from src.evaluation.fid import frechet_distance
-from src.evaluation.inception import Inception
+from src.evaluation.inception import INPUT_SIZE, Inception
 from src.evaluation.weights import load_inception, package_file
 
 

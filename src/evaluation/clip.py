@@ -51,11 +51,11 @@ class Clip:
         step = min(batch_size, CPU_BATCH_SIZE) if self.device.type == "cpu" else batch_size
 
         def extract(mine: np.ndarray, _: Path) -> np.ndarray:
-            found = []
+            features = []
             for start in range(0, len(mine), step):
                 batch = [self.preprocess(Image.fromarray(image.transpose(1, 2, 0))) for image in mine[start : start + step]]
-                found.append(self.model.encode_image(torch.stack(batch).to(self.device)).float().cpu().numpy())
-            return np.concatenate(found)
+                features.append(self.model.encode_image(torch.stack(batch).to(self.device)).float().cpu().numpy())
+            return np.concatenate(features)
 
         return cached_by_content(images, f"clip {self.sha256}", extract)
 

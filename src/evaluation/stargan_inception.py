@@ -1,11 +1,10 @@
 """The feature network of StarGAN v2's evaluation (Choi et al., arXiv:1912.01865): torchvision's Inception v3, trained anew.
 
-A course on guidance judges animals by it (afhq_inception_v3.ckpt). It is not the network of 2015: their FIDs do not compare.
+A course on guidance measures animals by it (afhq_inception_v3.ckpt). It is not the network of 2015: their FIDs do not compare.
 """
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,19 +12,16 @@ from torchvision.models import inception_v3
 
 from src.common.cli import UserError
 from src.common.files import file_sha256, load_torch
-from src.common.processes import Processes
-from src.evaluation.features import cached_by_content, run_network
-from src.evaluation.inception import FEATURES
+from src.evaluation.feature_network import FeatureNetwork
 
+MODE = "stargan"
 SIZE = 256  # images are resized to this many pixels a side
 
 
-class StarGANInception(nn.Module):
-    """Pixels (B, 3, H, W) in 0..255 -> pooled features (B, 2048).
+class StarGANInception(FeatureNetwork):
+    """Pixels (B, 3, H, W) in 0..255, resized bilinearly to 256x256 and scaled to [-1, 1] -> pooled features (B, 2048)."""
 
-    Images are resized bilinearly to 256x256 and scaled to [-1, 1]. `source` says where the weights came from, `sha256` is the
-    hash of that file.
-    """
+    modes = (MODE,)
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,11 +32,13 @@ class StarGANInception(nn.Module):
             *(net.Mixed_5b, net.Mixed_5c, net.Mixed_5d, net.Mixed_6a, net.Mixed_6b, net.Mixed_6c, net.Mixed_6d, net.Mixed_6e)
         )
         self.block4 = nn.Sequential(net.Mixed_7a, net.Mixed_7b, net.Mixed_7c, nn.AdaptiveAvgPool2d(1))
-        self.source, self.sha256 = "none", ""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.interpolate(x, (SIZE, SIZE), mode="bilinear", align_corners=False) / 127.5 - 1
         return self.block4(self.block3(self.block2(self.block1(x)))).flatten(1)
+
+    def features(self, pixels: torch.Tensor, mode: str = MODE) -> torch.Tensor:
+        return self(pixels)
 
 
 def load_stargan_inception(file: str | Path, device: torch.device | str = "cpu") -> StarGANInception:
@@ -50,37 +48,20 @@ def load_stargan_inception(file: str | Path, device: torch.device | str = "cpu")
     """
     state = load_torch(file)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    network = StarGANInception()
-    own = network.state_dict()
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"--judge {file}: expected a state dict of StarGAN v2's Inception")
     state = {name.removeprefix("module."): value for name, value in state.items()}
     state = {name: value for name, value in state.items() if not name.startswith(("fc.", "AuxLogits."))}
-    counters = {name for name in own if name.endswith("num_batches_tracked")}
-    absent = sorted(set(own) - set(state) - counters)
-    strange = sorted(set(state) - set(own))
-    other = sorted(name for name in set(own) & set(state) if own[name].shape != state[name].shape)
-    if absent or strange or other:
+    network = StarGANInception()
+    own = network.state_dict()
+    absent = sorted(name for name in own.keys() - state if not name.endswith("num_batches_tracked"))
+    unknown = sorted(state.keys() - own)
+    other = sorted(name for name in own.keys() & state if own[name].shape != state[name].shape)
+    if wrong := absent + unknown + other:
         raise UserError(
-            f"--judge {file}: not StarGAN v2's Inception: {len(absent)} tensors absent, {len(strange)} unknown, {len(other)} "
-            f"of another shape, such as {(absent + strange + other)[0]}"
+            f"--judge {file}: not StarGAN v2's Inception: {len(absent)} tensors absent, {len(unknown)} unknown, {len(other)} "
+            f"of another shape, such as {wrong[0]}"
         )
     network.load_state_dict({**own, **state})
     network.source, network.sha256 = Path(file).name, file_sha256(file)
     return network.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)
-
-
-def stargan_features(
-    images: np.ndarray,
-    judge: StarGANInception,
-    batch_size: int = 64,
-    description: str | None = None,
-    processes: Processes | None = None,
-) -> np.ndarray:
-    """The judge's features of images, uint8 (N, 3, H, W) -> float32 (N, 2048), kept in the project's cache."""
-    device = next(judge.parameters()).device
-
-    def extract(mine: np.ndarray, parts: Path) -> np.ndarray:
-        return run_network(mine, judge, FEATURES, device, batch_size, description, parts)
-
-    return cached_by_content(images, f"stargan {judge.sha256}", extract, processes)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from src.evaluation.features import MODES, extract_features, read_images
+from src.evaluation.features import extract_features, read_images
 from src.evaluation.fid import frechet_distance
+from src.evaluation.inception import Inception
 from tests.evaluation.conftest import make_images, write_images
 from tests.helpers import slow_but
 
@@ -56,7 +57,7 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("clean-fid")
 
 
-@pytest.mark.parametrize("mode", slow_but(["clean"], MODES))
+@pytest.mark.parametrize("mode", slow_but(["clean"], Inception.modes))
 def test_features_and_fid_are_those_of_the_package(
     mode, image_folders, inception, feature_sets, package_file, published_state, scratch
 ):

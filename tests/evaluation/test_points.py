@@ -69,14 +69,3 @@ def test_order_and_sides_do_not_matter(metric):
     mixed = np.random.default_rng(2).permutation(len(a))
     assert metric(a[mixed], b) == pytest.approx(metric(a, b)) == pytest.approx(metric(b, a))
     assert metric(a, a) == pytest.approx(0, abs=1e-12)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_refusals(metric):
-    a = cloud(0)
-    with pytest.raises(ValueError, match="not finite"):
-        metric(a, np.where(a == a[3], np.nan, a))
-    with pytest.raises(ValueError, match="expected points"):
-        metric(a, a[:, :1])
-    with pytest.raises(ValueError, match="at least one point"):
-        metric(a, a[:0])

@@ -104,17 +104,3 @@ def test_identical_sets():
     found = prdc(rows, rows)
     assert found["precision"] == found["recall"] == found["coverage"] == 1
     assert found["density"] == pytest.approx(6 / 5)  # five neighbours' balls on average, and its own
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "words"),
-    [
-        (np.zeros((5, 3)), np.zeros((9, 3)), "at least 6 rows"),
-        (np.zeros((9, 3)), np.zeros((5, 3)), "at least 6 rows"),
-        (np.zeros((9, 3)), np.zeros((9, 4)), r"got \(9, 3\) and \(9, 4\)"),
-        (np.full((9, 3), np.inf), np.zeros((9, 3)), "not finite"),
-    ],
-)
-def test_refuses(a, b, words):
-    with pytest.raises(ValueError, match=words):
-        prdc(a, b)

@@ -12,11 +12,12 @@ from PIL import Image
 from src.challenges import get_challenge
 from src.challenges.shared.images import ImageChallenge
 from src.evaluation import __main__ as suite
-from src.evaluation import features, second_opinion
+from src.evaluation import features
 from src.evaluation.fid import frechet_distance
 from src.evaluation.inception import Inception
 from src.evaluation.kid import kid
 from src.evaluation.prdc import prdc
+from src.evaluation.second_opinion import MODE, SecondOpinion
 from src.evaluation.tables_and_plots import comparison, short_names
 from src.runs import nfe_of
 from tests.conftest import PROJECT_ROOT
@@ -39,7 +40,7 @@ def extracted(monkeypatch):
 
     def extract(images, inception, mode="clean", batch_size=64, description=None, parts=None):
         calls.append((mode, len(images)))
-        return colours(images) if mode == "clean" else 2 * colours(images)
+        return {"clean": 1, "pytorch": 2, MODE: 3}[mode] * colours(images)
 
     def load(file, device):
         inception = Inception()
@@ -148,8 +149,7 @@ def test_compare_and_plot(folders, monkeypatch, capsys):
 
 
 def test_second_opinion_clip_and_inception_score(folders, open_clip, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(second_opinion, "load", lambda device: torch.nn.Identity())
-    monkeypatch.setattr(second_opinion, "cached", lambda images, network, batch_size: 3 * colours(images))
+    monkeypatch.setattr(suite, "load_second_opinion", lambda device: SecondOpinion(torch.nn.Identity()))
     monkeypatch.setattr(suite, "read_classifier", lambda file: torch.eye(12))
     arguments = (*ARGUMENTS, "--second_opinion", "--clip", "tiny:good", "--clip_text", "a face", "--compare")
     assert call(suite, monkeypatch, *arguments) == 0

@@ -98,8 +98,9 @@ class AnimalsChallenge(ImageChallenge):
         verbose: bool = False,
     ) -> dict[str, float]:
         """FID by the judge that is given: "fid_stargan" by the course's, "fid_pytorch" by the Inception of 2015."""
+        from src.evaluation.features import cached_features
         from src.evaluation.fid import frechet_distance
-        from src.evaluation.stargan_inception import StarGANInception, stargan_features
+        from src.evaluation.stargan_inception import MODE, StarGANInception
 
         if not isinstance(judge, StarGANInception):
             more: dict[str, Any] = {"batch_size": batch_size, "processes": processes, "verbose": verbose}
@@ -107,8 +108,8 @@ class AnimalsChallenge(ImageChallenge):
         processes = processes or Processes()
         mine = as_rgb(samples)[processes.share(len(samples))]
         title = "images, StarGAN v2's Inception" if verbose and processes.is_first else None
-        real = stargan_features(as_rgb(reference), judge, batch_size, title and f"reference {title}", processes)
-        features = stargan_features(mine, judge, batch_size, title and f"generated {title}")
+        real = cached_features(as_rgb(reference), judge, MODE, batch_size, title and f"reference {title}", processes)
+        features = cached_features(mine, judge, MODE, batch_size, title and f"generated {title}")
         return {OWN_METRIC: frechet_distance(np.concatenate(processes.gather(features)), real)}
 
 
