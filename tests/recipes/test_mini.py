@@ -8,13 +8,12 @@ import torch
 from PIL import Image
 
 from recipes import mini
-from recipes.mini import ENTRIES
 from recipes.shared import compare as compare
 from recipes.shared.bench import Bench, Entry
 from src.challenges import CHALLENGES
 from src.challenges.shared.images import ImageChallenge
 from src.training.loop import Trainer
-from tests.helpers import BOTH_PRECISIONS, TINY, call, fails, random_images
+from tests.helpers import BOTH_PRECISIONS, TINY, call, random_images
 
 
 class Pixels(ImageChallenge):
@@ -128,13 +127,6 @@ def test_an_interrupted_row_goes_on(bench, tmp_path, monkeypatch, capsys, precis
     assert np.load(tmp_path / "out" / "rectified_flow" / "sheet.npy").shape == (3, mini.SHEET_COLUMNS, 3, 32, 32)
 
 
-def test_another_number_of_images_is_refused(bench, tmp_path, monkeypatch, capsys):
-    assert bench("--methods", "rectified_flow") == 0
-    capsys.readouterr()
-    files = ["--out", tmp_path / "out", "--docs", tmp_path / "docs", "--device", "cpu"]
-    assert "holds trainings of 64 images, not 128" in fails(mini, monkeypatch, capsys, "--images", 128, *files)
-
-
 def test_what_an_entry_needs_comes_first(tmp_path):
     chain = {
         "a": Entry(share=0.5),
@@ -147,9 +139,3 @@ def test_what_an_entry_needs_comes_first(tmp_path):
     assert chained.needed("c") == ["a", "b", "t"]
     assert chained.images_seen("c") == 700
     assert [chained.taught_by(name) for name in "abcd"] == ["-", "-", "t", "t"]
-
-
-def test_entries_are_sound():
-    for name, entry in ENTRIES.items():
-        for other in (entry.after, entry.teacher):
-            assert other is None or other in ENTRIES, f"{name} needs {other}, which is no entry"
