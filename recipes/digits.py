@@ -30,7 +30,7 @@ from src.common.devices import precision_name, resolve_device
 from src.common.files import load_json, save_json, write_whole
 from src.common.sampling import fitting_batch_size, generate
 from src.methods import METHODS
-from src.runs import LAST
+from src.runs.folder import LAST
 
 CHALLENGE = get_challenge("mnist")
 *FEW, MANY = CHALLENGE.nfe

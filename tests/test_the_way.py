@@ -20,7 +20,8 @@ from src.challenges import toon as toon_file
 from src.challenges.mnist import data as mnist
 from src.common.files import PROJECT_ROOT
 from src.page import history
-from src.runs import Run, last_scores
+from src.runs.folder import Run
+from src.runs.scores import last_scores, samples_of
 from tests.helpers import call, random_images
 from tests.processes import forked_python
 
@@ -142,7 +143,7 @@ def test_the_way_from_training_to_the_board(place, monkeypatch, capsys):
         told = walk(next_command("measure_fid"))
         assert f"added to {run_dir}/metrics.jsonl" in told.splitlines()
         wanted[nfe] = json.loads(Path("fid_results.json").read_text())["fid_score"]
-    assert last_scores(run) == wanted and run.samples().keys() == wanted.keys()
+    assert last_scores(run) == wanted and samples_of(run).keys() == wanted.keys()
 
     words = next_command("report")
     told = walk(words, code=2)

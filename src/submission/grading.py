@@ -27,7 +27,7 @@ from src.common.networks import takes_condition
 from src.common.noise import image_seeds
 from src.common.sampling import fitting_batch_size
 from src.evaluation.neighbours import nearest
-from src.runs import nfe_name
+from src.runs.folder import nfe_name
 from src.submission import audit
 from src.submission.broker import COURSE_SEED, Broker, Model, NoPlan, Plans, checked, run_plan
 from src.submission.draws import CourseDraws, draws_of
