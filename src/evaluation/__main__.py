@@ -35,7 +35,9 @@ from src.evaluation.reference import unused_flags
 from src.evaluation.second_opinion import MODE, load_second_opinion
 from src.evaluation.tables_and_plots import class_table, comparison, lines, plot_fid, plot_neighbours, short_names
 from src.evaluation.weights import load_inception, read_classifier
+from src.runs.curves import draw_curves
 from src.runs.folder import nfe_of
+from src.runs.scores import add_to_run
 from src.training.config import TrainingConfig
 
 
@@ -113,6 +115,12 @@ def main() -> None:
             print(f"warning: {folder}: {warning}")
         result, neighbours = suite.measure(folder, images, asked)
         save_json(result, folder / "metrics.json")
+        fids = {f"fid_{mode}": metrics["fid"]["value"] for mode, metrics in result["metrics"].items() if "fid" in metrics}
+        if args.reference_dir:
+            run, line = add_to_run(folder, challenge.name, fids, len(images), str(len(reference)))
+            if run:
+                draw_curves(run)
+                print(line)
         print("\n".join([f"{folder}: {len(images)} vs {len(reference)} images", *lines(result)]))
         if args.by_class:
             print("\n".join(class_table(result)))

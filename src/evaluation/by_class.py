@@ -92,23 +92,14 @@ def read_labels(file: Path, folder: Path, pictures: Sequence[str], names: Sequen
 
 @dataclass
 class ByClass:
-    """What is measured by class: accuracies by a classifier, and the numbers of each class against real images of it.
-
-    Args:
-        classifier: of these classes.
-        names: of the classes 1, 2 ...
-        real: validation images, uint8 (R, 3, H, W), of which the classifier's accuracy is said beside.
-        real_labels: of these, int64 (R,).
-        reference_labels: of what distances are measured against, int64 (M,); None where they are not known.
-        source: what the classifier was trained on, for metrics.json.
-    """
+    """What is measured by class: accuracies by a classifier, and the numbers of each class against real images of it."""
 
     classifier: Classifier
-    names: Sequence[str]
-    real: np.ndarray
-    real_labels: np.ndarray
-    reference_labels: np.ndarray | None
-    source: str
+    names: Sequence[str]  # of the classes 1, 2 ...
+    real: np.ndarray  # validation images, uint8 (R, 3, H, W), of which the classifier's accuracy is said beside
+    real_labels: np.ndarray  # of these, int64 (R,)
+    reference_labels: np.ndarray | None  # of what distances are measured against, int64 (M,); None where they are not known
+    source: str  # what the classifier was trained on, for metrics.json
 
     def __post_init__(self) -> None:
         self.real_hits = predict(self.classifier, self.real) == self.real_labels
@@ -139,22 +130,18 @@ class ByClass:
             mine = labels == label
             own = {"accuracy": hits[mine], "real_accuracy": self.real_hits[self.real_labels == label]}
             classes[name] = {"label": label, "num_generated": int(mine.sum()), **_shares(own)}
-            if why := self._too_few(label, mine):
-                left_out[name] = why
+            if self.reference_labels is None:
+                left_out[name] = "the reference is not the validation split, whose labels are known"
+                continue
+            theirs = self.reference_labels == label
+            if min(mine.sum(), theirs.sum()) < MIN_IMAGES:
+                counts = f"{mine.sum()} generated and {theirs.sum()} reference images"
+                left_out[name] = f"{counts}, expected at least {MIN_IMAGES} of both"
                 continue
             for mode, (generated, reference) in features.items():
-                classes[name][mode] = distances(generated[mine], reference[self.reference_labels == label], halves, seed)
+                classes[name][mode] = distances(generated[mine], reference[theirs], halves, seed)
         own = {"accuracy": hits[labels > 0], "real_accuracy": self.real_hits}
         return {**_shares(own), "no_class": int((labels == 0).sum()), "classes": classes, "left_out": left_out}
-
-    def _too_few(self, label: int, mine: np.ndarray) -> str:
-        """Why a class has no distances; empty where it has enough images on both sides."""
-        if self.reference_labels is None:
-            return "the reference is not the validation split, whose labels are known"
-        count, num_reference = int(mine.sum()), int((self.reference_labels == label).sum())
-        if min(count, num_reference) >= MIN_IMAGES:
-            return ""
-        return f"{count} generated and {num_reference} reference images, expected at least {MIN_IMAGES} of both"
 
 
 def distances(generated: np.ndarray, reference: np.ndarray, halves: int, seed: int) -> dict[str, Any]:

@@ -47,10 +47,7 @@ class ClassifierConfig:
 class Classifier(nn.Module):
     """Two convolutions a level, levels of half the size each, the mean over all positions, and one linear layer.
 
-    Args:
-        size: height and width of the images in pixels.
-        num_classes: labels are 1..num_classes.
-        width: as of ClassifierConfig.
+    size: height and width of the images in pixels. width: as of ClassifierConfig.
     """
 
     def __init__(self, size: tuple[int, int], num_classes: int, width: int):
@@ -90,9 +87,8 @@ def train_classifier(
     """Train a classifier on images, uint8 (N, 3, H, W), and their labels 1..num_classes, int64 (N,); in evaluation mode.
 
     The weights are those of the check at which most of the images set aside were right (of equal ones, at which their cross
-    entropy was least). description: the title of a progress bar, none without it. On one device with one number of threads the
-    same seed gives the same weights. The global generators stay as they are. Raises ValueError for other images or labels, or
-    where no class has two images.
+    entropy was least). The global generators stay as they are. Raises ValueError for other images or labels, or where no class
+    has two images.
     """
     check_labelled(images, labels, num_classes)
     config, device = config or ClassifierConfig(), torch.device(device)

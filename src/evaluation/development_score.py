@@ -13,27 +13,16 @@ from src.common.processes import Processes
 
 @dataclass
 class DevelopmentScore:
-    """Call it with a model: the score of as many samples as there are development samples, for each NFE.
+    """Call it with a model: the score of as many samples as there are development samples, for each NFE."""
 
-    Args:
-        images: the development split, (N, *shape), N at least 2.
-        nfe_list: the numbers of network calls.
-        to_array: samples (B, *shape) of a model -> as they are stored, like `images`.
-        measure: (samples, images) -> the score of the samples, such as FID; less is better.
-        name: of the score in the log, before _nfeK.
-        batch_size: samples at a time.
-        seed: fixes every sample's noise, so that models are compared on the same.
-        processes: make the samples together; each of them measures all.
-    """
-
-    images: np.ndarray
+    images: np.ndarray  # the development split, (N, *shape), N at least 2
     nfe_list: Sequence[int]
-    to_array: Callable[[torch.Tensor], np.ndarray]
-    measure: Callable[[np.ndarray, np.ndarray], float]
-    name: str = "fid"
+    to_array: Callable[[torch.Tensor], np.ndarray]  # samples (B, *shape) of a model -> as they are stored, like images
+    measure: Callable[[np.ndarray, np.ndarray], float]  # (samples, images) -> their score, such as FID; less is better
+    name: str = "fid"  # of the score in the log, before _nfeK
     batch_size: int = 32
-    seed: int = 0
-    processes: Processes | None = None
+    seed: int = 0  # fixes every sample's noise, so that models are compared on the same
+    processes: Processes | None = None  # make the samples together; each of them measures all
 
     @torch.no_grad()
     def __call__(self, model: torch.nn.Module) -> dict[str, float]:

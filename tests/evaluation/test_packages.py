@@ -11,20 +11,15 @@ from tests.evaluation.conftest import make_images, write_images
 from tests.helpers import slow_but
 
 
-def by_clean_fid(folder, package_file, scratch):
-    """clean-fid's features of a folder, by its own network, resizer and loader."""
-    fid = pytest.importorskip("cleanfid.fid", reason="clean-fid is not installed: pip install clean-fid")
-    from cleanfid.inception_torchscript import InceptionV3W
+def features_of_package(mode, folder, package_file, published_state, scratch):
+    """The package's features of a folder, by its own network, resizer and loader."""
+    if mode == "clean":
+        fid = pytest.importorskip("cleanfid.fid", reason="clean-fid is not installed: pip install clean-fid")
+        from cleanfid.inception_torchscript import InceptionV3W
 
-    file = scratch / "inception-2015-12-05.pt"  # the name clean-fid looks for
-    if not file.is_file():
-        torch.jit.save(torch.jit.load(package_file).net, file)
-    network = InceptionV3W(str(scratch), download=False).eval()
-    return fid.get_folder_features(str(folder), network, num_workers=0, batch_size=8, device="cpu", verbose=False)
-
-
-def by_pytorch_fid(folder, published_state):
-    """pytorch-fid's features of a folder, by its own network and loader."""
+        torch.jit.save(torch.jit.load(package_file).net, scratch / "inception-2015-12-05.pt")  # the name clean-fid looks for
+        network = InceptionV3W(str(scratch), download=False).eval()
+        return fid.get_folder_features(str(folder), network, num_workers=0, batch_size=8, device="cpu", verbose=False)
     from pytorch_fid import fid_score
     from pytorch_fid import inception as theirs
 
@@ -44,12 +39,6 @@ def distance_of_package(mode, a, b):
     from pytorch_fid.fid_score import calculate_frechet_distance
 
     return calculate_frechet_distance(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False))
-
-
-def features_of_package(mode, folder, package_file, published_state, scratch):
-    if mode == "clean":
-        return by_clean_fid(folder, package_file, scratch)
-    return by_pytorch_fid(folder, published_state)
 
 
 @pytest.fixture(scope="module")

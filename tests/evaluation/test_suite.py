@@ -18,7 +18,8 @@ from src.evaluation.kid import kid
 from src.evaluation.prdc import prdc
 from src.evaluation.second_opinion import MODE, SecondOpinion
 from src.evaluation.tables_and_plots import comparison, short_names
-from src.runs.folder import nfe_of
+from src.runs.folder import Run, nfe_of
+from src.runs.scores import measured_scores
 from tests.conftest import PROJECT_ROOT
 from tests.evaluation.conftest import make_images, write_images
 from tests.evaluation.test_clip import open_clip  # noqa: F401 - a fixture
@@ -95,7 +96,17 @@ def test_numbers_are_those_of_the_functions(folders, monkeypatch, capsys):
 
 
 def test_images_are_looked_at_once(folders, extracted, monkeypatch):
+    """And what is measured of a run's samples is added to it."""
+    for name, content in (
+        ("training_config.json", {}),
+        ("sampling.json", {"nfe=4": {"checkpoint": "last.ckpt", "num_samples": 20, "nfe": 4}}),
+    ):
+        (folders / "run" / name).write_text(json.dumps(content))
+    (folders / "run" / "last.ckpt").write_bytes(b"")
     assert call(suite, monkeypatch, *ARGUMENTS) == 0
+    (score,) = measured_scores(Run(folders / "run"))
+    fid = result(folders / "run/nfe=4")["metrics"]["clean"]["fid"]["value"]
+    assert (score.metric, score.value, score.nfe, score.num_images, score.reference) == ("fid_clean", fid, 4, 20, "16")
     assert sorted(extracted) == [("clean", 14), ("clean", 16), ("clean", 20)]
     first = result(folders / "run/nfe=1")
     assert call(suite, monkeypatch, *ARGUMENTS) == 0

@@ -1,7 +1,5 @@
 """The whole run as a script: its plan, its stages in order, what it skips and when it stops."""
 
-import pytest
-
 from src.common.files import PROJECT_ROOT
 
 RECIPE = PROJECT_ROOT / "recipes" / "simpsons_single_gpu.sh"
@@ -61,22 +59,3 @@ def test_flags_of_the_stages_are_train_pys(recipe):
     for words in calls[1:]:
         args = train.parse(words[1:])
         assert args.dev_images == 0 and args.challenge == "toon" and args.batch_size == 8
-
-
-@pytest.mark.parametrize(
-    "flags, words",
-    [
-        (["--budget", "soon"], "expected minutes or hours"),
-        (["--fast"], "unknown flag --fast"),
-        (["--smoke", "--out"], "error: --out expects a value; see --help"),
-    ],
-)
-def test_bad_flags(recipe, flags, words):
-    code, output, _ = recipe(*flags)
-    assert code == 2 and words in output
-
-
-def test_help_is_the_head_of_the_recipe(recipe):
-    code, output, calls = recipe("--help")
-    assert code == 0 and not calls
-    assert "--dry_run" in output and "set -euo" not in output and "#" not in output
