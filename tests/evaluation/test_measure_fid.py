@@ -74,24 +74,6 @@ def test_result_and_second_run_spare_the_reference(folders, run, monkeypatch, pa
     assert "fid_pytorch" not in again
 
 
-def test_absent_reference_is_made_from_the_split(folders, run, monkeypatch):
-    made = []
-
-    def write_reference(challenge, root, folder):
-        made.append((challenge.name, root, str(folder)))
-        write_images(folder, make_images(2, 4, (32, 32)))
-
-    monkeypatch.setattr(ImageChallenge, "write_reference", write_reference)
-    monkeypatch.setattr(ImageChallenge, "load_judge", lambda *arguments: Inception())
-    monkeypatch.setattr(ImageChallenge, "measure", lambda *arguments, **words: {"fid_clean": 1.5})
-    code, out, _ = run("--generated_dir", "gen", "--data", "toon", "--data_root", "somewhere")
-    assert code == 0
-    assert made == [("toon", "somewhere", "data/toon_64x64/val")]
-    assert "FID clean-fid, 3 vs 4: 1.500" in out
-    assert "generated images are 64x64, reference images 32x32" in out
-    assert json.loads((folders / "fid_results.json").read_text())["reference_dir"] == "./data/toon_64x64/val"
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

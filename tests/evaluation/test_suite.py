@@ -97,10 +97,8 @@ def test_numbers_are_those_of_the_functions(folders, monkeypatch, capsys):
 
 def test_images_are_looked_at_once(folders, extracted, monkeypatch):
     """And what is measured of a run's samples is added to it."""
-    for name, content in (
-        ("training_config.json", {}),
-        ("sampling.json", {"nfe=4": {"checkpoint": "last.ckpt", "num_samples": 20, "nfe": 4}}),
-    ):
+    sampled = {"nfe=4": {"checkpoint": "last.ckpt", "num_samples": 20, "nfe": 4}}
+    for name, content in {"training_config.json": {}, "model_config.json": {}, "sampling.json": sampled}.items():
         (folders / "run" / name).write_text(json.dumps(content))
     (folders / "run" / "last.ckpt").write_bytes(b"")
     assert call(suite, monkeypatch, *ARGUMENTS) == 0

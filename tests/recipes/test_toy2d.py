@@ -75,23 +75,19 @@ def test_run_is_stored_and_not_repeated(bench, tmp_path, capsys):
     assert lines(tmp_path) == [row]
 
 
-def test_seeds_and_sets_are_networks_of_their_own(bench, tmp_path):
+def test_a_run_follows_from_its_seeds(bench, tmp_path, monkeypatch):
+    """Each of seeds and sets is a network of its own; with other options it is another run."""
     assert bench("--seeds", "2", "--sets", "swiss_roll", "circle") == 0
-    figures = lines(tmp_path)[0]["figures"]
-    assert set(figures) == {"swiss_roll", "circle"}
-    for rows in (rows for by_nfe in figures.values() for rows in by_nfe.values()):
+    (first,) = lines(tmp_path)
+    assert set(first["figures"]) == {"swiss_roll", "circle"}
+    for rows in (rows for by_nfe in first["figures"].values() for rows in by_nfe.values()):
         assert len(rows) == 2 and rows[0] != rows[1]
     text = (tmp_path / "out" / "toy2d.md").read_text()
     assert "2 seeds ± their standard deviation" in text and "| circle | rectified_flow | " in text
-
-
-def test_a_run_follows_from_its_seeds(bench, tmp_path, monkeypatch):
-    assert bench() == 0
-    first = lines(tmp_path)[0]
     (tmp_path / "out" / "runs.jsonl").unlink()
-    assert bench() == 0
+    assert bench("--seeds", "2", "--sets", "swiss_roll", "circle") == 0
     assert lines(tmp_path)[0]["figures"] == first["figures"]
-    other = replace(toy2d.CHALLENGE, method_options={"rectified_flow": {"time_scale": 500.0}})  # another option: another run
+    other = replace(toy2d.CHALLENGE, method_options={"rectified_flow": {"time_scale": 500.0}})
     monkeypatch.setattr(toy2d, "CHALLENGE", other)
     assert bench() == 0
     assert len(lines(tmp_path)) == 2 and lines(tmp_path)[1]["key"] != first["key"]
