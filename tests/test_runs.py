@@ -17,7 +17,18 @@ from src.common.locks import owned
 from src.evaluation.trajectory import __main__ as trajectory
 from src.runs import __main__ as runs
 from src.runs.folder import Run, checkpoint_of, nfe_folders, nfe_name, nfe_of
-from src.runs.scores import add_to_run, last_scores, measured_scores, named_scores, samples_of
+from src.runs.scores import (
+    Score,
+    add_scores,
+    add_to_run,
+    development_scores,
+    last_scores,
+    latest,
+    measured_scores,
+    named_scores,
+    samples_of,
+    write_scores,
+)
 from src.training.config import TrainingConfig
 from src.training.continuing import forbidden_changes
 from src.writeup import __main__ as report
@@ -296,3 +307,61 @@ def test_runs_that_cannot_be_listed(old_run, tmp_path, monkeypatch, capsys):
     with owned(waiting):
         told = fails(report, monkeypatch, capsys, waiting)
     assert "not saved yet: a run saves every " in told and "wait, or end it" in told
+
+
+# ------------------------------------------------------------------------------------------------ one shape of all scores
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    run = Run(tmp_path)
+    details = {"nfe": 2, "guidance": 1.5, "step": 8, "images_seen": 64, "average": 0.05, "num_images": 12, "reference": "6"}
+    add_scores(
+        run, {"fid_clean": 3.0, "fid_pytorch": 4.0}, tmp_path / "samples" / "nfe=2", **details, seed=7, options={"eta": 1.0}
+    )
+    written = measured_scores(run)
+    assert [(score.metric, score.value) for score in written] == [("fid_clean", 3.0), ("fid_pytorch", 4.0)]
+    first = written[0]
+    assert {name: getattr(first, name) for name in details} == details and first.date and first.command
+    assert (
+        first.sampling == {"seed": 7, "options": {"eta": 1.0}, "samples": "samples/nfe=2"}
+        and first.how == "guidance scale 1.5, eta=1.0"
+    )
+    copy = Run(tmp_path / "copy")
+    copy.folder.mkdir()
+    write_scores(copy, written)
+    assert measured_scores(copy) == written
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert list(row)[:11] == [item.name for item in fields(Score)][:-1]
+
+
+def test_lines_of_earlier_releases_are_read(tmp_path):
+    """Several metrics a line, under other names; the development scores of a log."""
+    old = {
+        "nfe": 4,
+        "fid_clean": 9.0,
+        "fid_pytorch": 8.0,
+        "num_generated": 5,
+        "reference": "6",
+        "guidance_scale": 2.0,
+        "seed": 1,
+    }
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(old) + '\n{"metric": "kid", "value": "broken"}\n')
+    assert measured_scores(Run(tmp_path)) == [
+        Score(metric, value, nfe=4, guidance=2.0, num_images=5, reference="6", sampling={"seed": 1})
+        for metric, value in (("fid_clean", 9.0), ("fid_pytorch", 8.0))
+    ]
+    (tmp_path / "log.jsonl").write_text('{"step": 3, "images_seen": 6, "ema_half_life": 0.05, "fid_nfe2": 7.0, "loss": 1.0}\n')
+    assert development_scores(Run(tmp_path)) == [
+        Score("fid", 7.0, nfe=2, step=3, images_seen=6, average=0.05, reference="development split")
+    ]
+
+
+def test_scores_of_another_measurement_are_not_mixed_in(tmp_path):
+    """Of 12 images two metrics, later of 500 one: the other of 12 no longer stands beside it."""
+    run = Run(tmp_path)
+    add_scores(run, {"fid_clean": 9.0, "fid_pytorch": 8.0}, nfe=1, num_images=12, reference="6")
+    assert list(latest(run)[1, 0.0]) == ["fid_clean", "fid_pytorch"]
+    add_scores(run, {"fid_clean": 5.0}, nfe=1, num_images=500, reference="6")
+    assert {metric: score.value for metric, score in latest(run)[1, 0.0].items()} == {"fid_clean": 5.0}
+    add_scores(run, {"kid": 0.5}, nfe=1, num_images=500, reference="6")
+    assert list(latest(run)[1, 0.0]) == ["fid_clean", "kid"] and last_scores(run) == {1: 5.0}

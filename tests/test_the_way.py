@@ -145,7 +145,7 @@ def test_the_way_from_training_to_the_board(place, monkeypatch, capsys):
         wanted[nfe] = json.loads(Path("fid_results.json").read_text())["fid_score"]
     assert last_scores(run) == wanted and samples_of(run).keys() == wanted.keys()
 
-    words = next_command("report")
+    words = next_command("writeup")
     told = walk(words, code=2)
     problems = PLACE.sub("", told.splitlines()[-1].partition("to mend: ")[2]).split("; ")
     assert set(problems) == {"not filled in: "}, told
@@ -206,7 +206,7 @@ def test_the_way_with_classes(name, make, network, place, monkeypatch, capsys):
         assert f"added to {run_dir}/metrics.jsonl" in told.splitlines()
         wanted[nfe] = json.loads(Path("fid_results.json").read_text())["fid_score"]
 
-    told = walk(commands["report"], code=2)
+    told = walk(commands["writeup"], code=2)
     assert set(PLACE.sub("", told.splitlines()[-1].partition("to mend: ")[2]).split("; ")) == {"not filled in: "}, told
     (row,) = [line for line in walk(commands["runs"]).splitlines() if run_dir.name in line]
     assert row.endswith("fid_pytorch " + ", ".join(f"{nfe}: {score:.2f}" for nfe, score in wanted.items()))
