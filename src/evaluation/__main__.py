@@ -27,12 +27,12 @@ from src.evaluation.by_class import ByClass, read_labelled
 from src.evaluation.classifier import ClassifierConfig, cached_classifier
 from src.evaluation.clip import Clip, clip_scores
 from src.evaluation.confidence import HALVES, random_halves, with_interval
+from src.evaluation.feature_networks import EFFICIENTNET, load_second_opinion
 from src.evaluation.features import cached_features, read_images
 from src.evaluation.inception import Inception
 from src.evaluation.metrics import MIN_IMAGES, feature_metrics, frechet
 from src.evaluation.neighbours import Neighbours, training_neighbours
 from src.evaluation.reference import unused_flags
-from src.evaluation.second_opinion import MODE, load_second_opinion
 from src.evaluation.tables_and_plots import class_table, comparison, lines, plot_fid, plot_neighbours, short_names
 from src.evaluation.weights import load_inception, read_classifier
 from src.runs.curves import draw_curves
@@ -110,10 +110,10 @@ def main() -> None:
         source = f"{len(train)} training images of {args.data_root}"
         suite.by_class = ByClass(classifier, names, real, real_labels, reference_labels, source)
     short, results = short_names(args.folders), {}
-    for (folder, (images, asked)), name in zip(read.items(), short, strict=True):
+    for (folder, (images, image_labels)), name in zip(read.items(), short, strict=True):
         for warning in challenge.warnings(images, reference):
             print(f"warning: {folder}: {warning}")
-        result, neighbours = suite.measure(folder, images, asked)
+        result, neighbours = suite.measure(folder, images, image_labels)
         save_json(result, folder / "metrics.json")
         print("\n".join([f"{folder}: {len(images)} vs {len(reference)} images", *lines(result)]))
         if args.by_class:
@@ -201,7 +201,9 @@ class Suite:
         }
         networks = {"inception": self.inception}
         if self.efficientnet is not None:
-            pair = (cached_features(part, self.efficientnet, MODE, args.batch_size) for part in (images, self.reference))
+            pair = (
+                cached_features(part, self.efficientnet, EFFICIENTNET, args.batch_size) for part in (images, self.reference)
+            )
             metrics["efficientnet"] = {"frechet": frechet(*pair, halves)}
             networks["efficientnet"] = self.efficientnet
         if self.clip is not None:

@@ -17,7 +17,7 @@ from src.common.files import cache_dir, write_whole
 from src.common.images import PICTURES, Remarks, list_pictures, read_picture, say_left_out
 from src.common.processes import Processes
 from src.common.progress import Progress
-from src.evaluation.feature_network import FeatureNetwork
+from src.evaluation.feature_networks import FeatureNetwork
 
 PART = 1000  # images whose features are kept at a time, until all of them are there
 CPU_BATCH_SIZE = 8  # larger batches only cost the CPU memory, and a sixth of its time to have it cleared

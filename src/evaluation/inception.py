@@ -11,7 +11,7 @@ from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1,
 from torch import nn
 from torchvision.models.inception import BasicConv2d, InceptionB, InceptionD
 
-from src.evaluation.feature_network import FeatureNetwork, resize
+from src.evaluation.feature_networks import FeatureNetwork, resize
 
 FEATURES = 2048
 INPUT_SIZE = 299

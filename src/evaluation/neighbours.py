@@ -55,11 +55,11 @@ def training_neighbours(samples: np.ndarray, train: np.ndarray, validation: np.n
     index, distance, to_parts = np.zeros(len(samples), dtype=int), np.full(len(samples), np.inf), []
     for start in range(0, len(train), size):
         part = np.sort(order[start : start + size])
-        found, distances = nearest(samples, train, part)
+        rows, distances = nearest(samples, train, part)
         if len(part) == size:  # the remainder is smaller, so its distances compare with nothing
             to_parts.append(distances)
         closer = distances < distance
-        index[closer], distance[closer] = found[closer], distances[closer]
+        index[closer], distance[closer] = rows[closer], distances[closer]
     expected = len(train) / (len(train) + len(validation))
     return Neighbours(index, distance, nearest(samples, validation)[1], np.array(to_parts), expected)
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from src.evaluation import features, weights
-from src.evaluation.feature_network import FeatureNetwork
+from src.evaluation.feature_networks import FeatureNetwork
 from src.evaluation.features import extract_features, read_images
 
 COUNT = 12  # images in each of the two sets that the packages measure too

