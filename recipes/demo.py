@@ -97,9 +97,9 @@ def measure(shown: Shown, device: torch.device) -> None:
     """FID of the samples at each number of calls."""
     challenge = shown.challenge
     reference = challenge.read_reference(challenge.default_root, challenge.reference_dir())
-    network = challenge.load_judge(device)
+    feature_network = challenge.load_judge(device)
     for nfe, samples in shown.samples.items():
-        scores = challenge.measure(samples, reference, network, metrics=[challenge.metric], verbose=True)
+        scores = challenge.measure(samples, reference, feature_network, metrics=[challenge.metric], verbose=True)
         shown.fid[nfe] = scores[challenge.metric]
 
 

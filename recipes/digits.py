@@ -73,7 +73,7 @@ def nfes(name: str, entry: Entry) -> list[int]:
     return FEW if METHODS.get(entry.method or name).few_calls else [*FEW, MANY]
 
 
-def measure_row(bench: Bench, name: str, reference: Any, network: Any, count: int) -> None:
+def measure_row(bench: Bench, name: str, reference: Any, feature_network: Any, count: int) -> None:
     """FID of `count` samples at each NFE, in the precision of the training; NFEs that are measured already stay as they are."""
     file = bench.out / name / RESULT
     result = load_json(file) if file.is_file() else {}
@@ -89,7 +89,7 @@ def measure_row(bench: Bench, name: str, reference: Any, network: Any, count: in
         batch = fitting_batch_size(CHALLENGE.batch_size, bench.device, CHALLENGE.cpu_batch_size)
         parts = generate(model, CHALLENGE.shape, nfe, count, batch, SAMPLE_SEED, dtype)
         samples = np.concatenate([CHALLENGE.to_array(part) for part in parts])
-        score = CHALLENGE.measure(samples, reference, network, batch_size=64, verbose=True)[CHALLENGE.metric]
+        score = CHALLENGE.measure(samples, reference, feature_network, batch_size=64, verbose=True)[CHALLENGE.metric]
         save_array(samples[:SHEET_COLUMNS], bench.out / name / f"sheet_nfe{nfe}.npy")
         result[f"fid_nfe{nfe}"] = score
         save_json(result, file)
@@ -177,13 +177,13 @@ def main() -> None:
     args = parse()
     device = resolve_device(args.device)
     images = CHALLENGE.load("train", args.data_root)[0]
-    network = CHALLENGE.load_judge(device, args.inception)
+    feature_network = CHALLENGE.load_judge(device, args.inception)
     entries, names = with_options(ENTRIES, args.options, CHALLENGE, args.out)
     bench = Bench(CHALLENGE, entries, args.out, args.images, device, pairs=args.pairs, pair_steps=PAIR_STEPS)
     for name in [*args.methods, *names]:
         start = time.perf_counter()
         bench.train(name, images)
-        measure_row(bench, name, images, network, args.num_samples)
+        measure_row(bench, name, images, feature_network, args.num_samples)
         print(f"{name}: {(time.perf_counter() - start) / 60:.1f} minutes")
         write_report(bench, args)
     results = results_of(bench)
@@ -193,7 +193,7 @@ def main() -> None:
         for name in best_rows(results):
             other = seeded(bench, index)
             other.train(name, images)
-            measure_row(other, name, images, network, args.num_samples)
+            measure_row(other, name, images, feature_network, args.num_samples)
             write_report(bench, args)
 
 

@@ -26,13 +26,13 @@ def main() -> None:
     challenge = get_challenge(args.challenge)
     if not isinstance(challenge, ImageChallenge):
         raise UserError(f"--challenge {challenge.name}: its samples are no images")
-    network, mode = challenge.load_judge(resolve_device(args.device), args.inception), fid_mode(challenge.metric)
+    inception, mode = challenge.load_judge(resolve_device(args.device), args.inception), fid_mode(challenge.metric)
     images = as_rgb(challenge.read_reference(args.data_root or challenge.default_root, challenge.reference_dir()))
-    content = content_file(images, f"{mode} {network.sha256}", "_statistics.npz").stem
-    exact = cached_statistics(images, network, mode, description=f"reference images, {mode}")
+    content = content_file(images, f"{mode} {inception.sha256}", "_statistics.npz").stem
+    exact = cached_statistics(images, inception, mode, description=f"reference images, {mode}")
     file = SHIPPED / f"{challenge.name}.npz"
     write_shipped(exact, content, file)
-    rounded, probe = read_shipped(content), cached_features(images, network, mode)[:PROBE]
+    rounded, probe = read_shipped(content), cached_features(images, inception, mode)[:PROBE]
     fids = [distance_from_statistics(probe, each.mu, each.sigma) for each in (exact, rounded)]
     print(
         f"{file}: {len(images):,} images, {file.stat().st_size / 1e6:.1f} MB; FID of the first {len(probe):,} by the exact "
