@@ -121,9 +121,7 @@ class ByClass:
         """What metrics.json says by class of images, uint8 (N, 3, H, W), of labels (N,).
 
         features: mode -> Inception features of the images, (N, D), and of the reference, (M, D). halves: for the intervals,
-        0 for none. The result: {"accuracy", "real_accuracy", "no_class", "classes", "left_out": {name: why}}, where classes are
-        {name: {"label", "num_generated", "accuracy", "real_accuracy", mode: {"fid", "recall", "num_reference"}}}. Accuracies
-        are as of share_with_interval, absent where there are no such images. Images with label 0 count for no_class alone.
+        0 for none. Accuracies are absent where there are no such images. Images with label 0 count for no_class alone.
         """
         hits, classes, left_out = predict(self.classifier, images) == labels, {}, {}
         for label, name in enumerate(self.names, start=1):

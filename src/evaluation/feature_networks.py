@@ -36,10 +36,7 @@ class FeatureNetwork(nn.Module):
 
 
 def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
-    """Pixels (B, 3, H, W) in 0..255 resized to size x size by Pillow's bicubic filter in floating point, clipped, not rounded.
-
-    A resize is linear and separable: two matrix products with Pillow's own coefficients, the same up to float32 rounding.
-    """
+    """Pixels (B, 3, H, W) in 0..255 resized to size x size by Pillow's bicubic filter in floating point, clipped, unrounded."""
     rows, columns = (_bicubic_matrix(length, size).to(pixels.device) for length in pixels.shape[2:])
     return (rows @ pixels @ columns.T).clamp(0, 255)
 

@@ -21,12 +21,8 @@ class Neighbours:
     def figures(self, unit: float = 1.0) -> dict[str, Any]:
         """The numbers of metrics.json, distances in this unit; docs/evaluation.md says what they mean.
 
-        median, closest: of the distance to the nearest training image.
-        gap: mean distance to validation minus mean distance to a part of the training images; above 0 where samples are copies.
-        gap_spread: standard deviation of the mean distance between parts; None where there is one part.
-        from_train: the share of samples whose nearest image is a training image (of a tie, half); expected: without copying.
-        copied: (from_train - expected) / (1 - expected), 1 for a generator of copies; copied_spread: its standard deviation
-            without copying, were samples independent.
+        gap: above 0 where samples are copies; its spread is that between parts, None of one part. from_train: of a tie, half.
+        copied: 1 for a generator of copies; its spread is the standard deviation without copying, were samples independent.
         """
         means = self.to_parts.mean(axis=1)
         from_train = (self.distance < self.to_validation).mean() + (self.distance == self.to_validation).mean() / 2
