@@ -20,6 +20,7 @@ import numpy as np
 
 from src.challenges import Challenge, add_challenge_flag, get_challenge, graded_challenge
 from src.common.cli import Parser, UserError, number
+from src.common.commands import run_command
 from src.runs.folder import nfe_name
 from src.submission.archive import unpack
 from src.submission.broker import Broker, NoPlan
@@ -30,7 +31,6 @@ from src.submission.manifest import restore, states
 from src.submission.prepare import read_model
 from src.submission.sandbox import Limits, find_bubblewrap
 from src.submission.weights import Weights
-from src.writeup.check import check_writeup
 
 
 class NotPassed(Exception):
@@ -214,8 +214,12 @@ def writeup(submission: Submission) -> str:
             f"expected one PDF at the top, found {', '.join(files) or 'none'}",
             "python -m src.writeup RUN makes it; if it is handed in elsewhere, --no_writeup",
         )
-    if problems := check_writeup(submission.folder / files[0], submission.task.nfe):
-        raise NotPassed(f"{files[0]}: {'; '.join(problems)}", "edit writeup.md of the run and make the PDF again")
+    folder = submission.folder.resolve()
+    try:
+        run_command("src.writeup", "--check", folder / files[0], "--nfe_list", *submission.task.nfe)
+    except UserError as error:
+        problems = str(error).removeprefix(f"{folder}{os.sep}")
+        raise NotPassed(problems, "edit writeup.md of the run and make the PDF again") from error
     return f"{files[0]} has every item the course asks for"
 
 

@@ -39,7 +39,7 @@ def load_judge(
 ) -> Judge:
     """Read the reference once per process. Raises UserError where images or weights are absent."""
     reference = challenge.read(Path(reference_dir))
-    inception = challenge.load_judge(device, inception_file)
+    inception = challenge.load_feature_network(device, inception_file)
     return Judge(reference, cached_features(reference, inception, "clean", batch_size), inception, batch_size)
 
 

@@ -93,7 +93,7 @@ def test_result_and_second_run_spare_the_reference(folders, run, monkeypatch, pa
 )
 def test_mistakes_end_in_one_line_and_code_2(folders, run, monkeypatch, arguments, words):
     (folders / "empty").mkdir()
-    monkeypatch.setattr(ImageChallenge, "load_judge", lambda *given: pytest.fail("the weights were loaded first"))
+    monkeypatch.setattr(ImageChallenge, "load_feature_network", lambda *given: pytest.fail("the weights were loaded first"))
     code, _, err = run(*arguments)
     assert code == 2
     assert err.startswith("error: ") and err.count("\n") == 1 and words in err
