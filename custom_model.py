@@ -1,8 +1,7 @@
-"""Your model: what a student edits, and what the course's scripts load.
+"""Your model: what you edit, and what the course's scripts load.
 
-`CustomScheduler` and `CustomGenerativeModel` begin as rectified flow. Override what your method does differently; the
-formulas they begin with are in `src/methods/rectified_flow.py` and `_straight_path.py`, and `docs/write_a_method.md` has a
-worked example.
+`CustomScheduler` and `CustomGenerativeModel` begin as rectified flow, whose code is in `src/methods/rectified_flow.py` and
+`src/methods/shared/straight_path.py`. Override what your method does differently. `docs/write_a_method.md` has worked examples.
 """
 
 from collections.abc import Sequence
@@ -14,21 +13,24 @@ import torch
 from src.challenges import Challenge, get_challenge
 from src.methods import METHODS, Method, get_method, register
 from src.methods.rectified_flow import RectifiedFlow
-from src.methods.shared.straight_path import LinearPathScheduler
+from src.methods.shared import LinearPathScheduler
 
 MODEL_OPTIONS = ("use_additional_condition", "num_train_timesteps")  # of every model, beside its network's and its method's
 
 
 class CustomScheduler(LinearPathScheduler):
-    """How noise is added and removed. Override sample_timesteps, forward_process, reverse_process_step, get_target."""
+    """How noise is added and removed. Override sample_timesteps, forward_process, reverse_process_step, get_target.
+
+    `self.config` holds the options of CustomGenerativeModel.Config.
+    """
 
 
 @register("custom")
 class CustomGenerativeModel(RectifiedFlow):
-    """What is learned and how images are made. Override compute_loss, predict, sample.
+    """Override compute_loss (what is learned), predict (one call), sampling_step (one step of the sampler).
 
-    For the network's second scalar input, pass `condition=` (B,) to `self.network` in predict and set needs_condition = True
-    (or train with --use_additional_condition).
+    The network's second scalar input is `condition=` (B,) of `self.network`. To use it, pass it in predict and set
+    needs_condition = True, or train with --use_additional_condition.
     """
 
     Scheduler = CustomScheduler
@@ -36,7 +38,12 @@ class CustomGenerativeModel(RectifiedFlow):
 
     @dataclass
     class Config(RectifiedFlow.Config):
-        """Add your own options here: each field becomes a flag of train.py and is saved in model_config.json."""
+        """Add your own options here. Each field is a flag of train.py and is saved in model_config.json, for example
+
+        weight: float = option(2.0, "what it is, for --help", minimum=0)
+
+        with `option` from src.methods.shared. Read it as self.config.weight.
+        """
 
 
 def create_custom_model(
@@ -57,20 +64,21 @@ def create_custom_model(
             not use; a network that cannot take samples of the shape.
     """
     cls, task = get_method(method), get_challenge(challenge).with_shape(options.pop("sample_shape", None))
+    options = {cls.renamed_options.get(name, name): value for name, value in options.items()}
     network_options = [item.name for item in task.network_fields()]
     valid = [*network_options, *MODEL_OPTIONS, "classes", *(item.name for item in fields(cls.Config))]
     unknown = sorted(set(options) - set(valid))
     if unknown:
         raise ValueError(f"unknown options {', '.join(unknown)} for method {method}; valid are {', '.join(valid)}")
 
-    asked = options.pop("use_additional_condition", False)
-    if asked and cls.needs_condition is False:
+    condition = options.pop("use_additional_condition", False)
+    if condition and cls.needs_condition is False:
         raise ValueError(f"method {method} has no use for the additional condition: leave use_additional_condition out")
     classes = check_classes(options.pop("classes", ()), method, task)
     network = task.build_network(
         **({"num_classes": len(classes)} if classes else {}),
         **{name: options.pop(name) for name in network_options if name in options},
-        use_additional_condition=bool(asked or cls.needs_condition),
+        use_additional_condition=bool(condition or cls.needs_condition),
     )
     task.check_network(network)
     return cls.from_options(network, **options).to(device)

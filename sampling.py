@@ -23,10 +23,10 @@ from src.common.classes import draw_by_class, labels_in_turn, labels_table, read
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import add_precision_flag, precision_name, resolve_precision
 from src.common.files import load_torch, write_whole
-from src.common.guidance import Guidance, scale_warning
+from src.common.guidance import Guidance
 from src.common.processes import Processes, join_processes
 from src.common.progress import Progress
-from src.common.sampling import fitting_batch_size, generate
+from src.common.sampling import fitting_batch_size, generate, scale_warning
 from src.runs.folder import (
     BEST,
     Run,

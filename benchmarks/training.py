@@ -112,9 +112,9 @@ def shipped(device: torch.device, images: np.ndarray, config: TrainingConfig, dt
     """Train as train.py does, into a folder that is thrown away; the trainer afterwards."""
     seed_everything(config.seed)
     previews = Previews(CHALLENGE.nfe, CHALLENGE.to_array, CHALLENGE.picture, CHALLENGE.preview_samples)
-    more = {"previews": previews, "clock": DeviceClock(device)}
+    trainer_kwargs = {"previews": previews, "clock": DeviceClock(device)}
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(create_custom_model(device), images, config, {}, Path(folder), device, dtype, **more)
+        trainer = Trainer(create_custom_model(device), images, config, {}, Path(folder), device, dtype, **trainer_kwargs)
         trainer.run()
     return trainer
 

@@ -53,7 +53,7 @@ class Shown:
         checkpoint: its weights.
         samples: calls -> uint8 images (N, 3, H, W).
         fid: calls -> FID of these samples.
-        known: calls -> the FID that was measured of more samples when the model was made, where there is one.
+        shipped_fid: calls -> the FID that was measured of more samples when the model was made, where there is one.
     """
 
     name: str
@@ -61,13 +61,13 @@ class Shown:
     challenge: ImageChallenge
     samples: dict[int, np.ndarray] = field(default_factory=dict)
     fid: dict[int, float] = field(default_factory=dict)
-    known: dict[int, float] = field(default_factory=dict)
+    shipped_fid: dict[int, float] = field(default_factory=dict)
 
 
 def few_step_checkpoints() -> list[Path]:
     """The models of checkpoints/, without those that are there for students to learn from."""
-    found = sorted((PROJECT_ROOT / "checkpoints").glob(f"*/{BEST}"))
-    return [checkpoint for checkpoint in found if not checkpoint.parent.name.endswith(TEACHER)]
+    checkpoints = sorted((PROJECT_ROOT / "checkpoints").glob(f"*/{BEST}"))
+    return [checkpoint for checkpoint in checkpoints if not checkpoint.parent.name.endswith(TEACHER)]
 
 
 def draw_samples(name: str, checkpoint: Path, count: int, device: torch.device) -> list[Shown]:
@@ -75,7 +75,7 @@ def draw_samples(name: str, checkpoint: Path, count: int, device: torch.device) 
     challenge = find_challenge(None, checkpoint)
     model = load_model(checkpoint, create_custom_model, device).eval()
     dtype, batch = resolve_precision("auto", device), fitting_batch_size(250, device, challenge.cpu_batch_size)
-    shown = [Shown(name, checkpoint, challenge, known=last_scores(Run.of(checkpoint)))]
+    shown = [Shown(name, checkpoint, challenge, shipped_fid=last_scores(Run.of(checkpoint)))]
     ways: list[list[int] | None] = [None]
     if getattr(model, "num_classes", 0):
         shown.append(Shown(f"{name}{NO_CLASS}", checkpoint, challenge))
@@ -87,9 +87,9 @@ def draw_samples(name: str, checkpoint: Path, count: int, device: torch.device) 
     return shown
 
 
-def save_picture(rows: Sequence[np.ndarray], labels: Sequence[str], path: Path, scale: int = 2) -> None:
+def save_picture(rows: Sequence[np.ndarray], captions: Sequence[str], path: Path, scale: int = 2) -> None:
     with write_whole(path) as partial:
-        contact_sheet(rows, labels, scale).save(partial, format="png")
+        contact_sheet(rows, captions, scale).save(partial, format="png")
     print(f"   look at {path}", flush=True)
 
 
@@ -97,17 +97,17 @@ def measure(shown: Shown, device: torch.device) -> None:
     """FID of the samples at each number of calls."""
     challenge = shown.challenge
     reference = challenge.read_reference(challenge.default_root, challenge.reference_dir())
-    judge = challenge.load_feature_network(device)
+    feature_network = challenge.load_feature_network(device)
     for nfe, samples in shown.samples.items():
-        scores = challenge.measure(samples, reference, judge, metrics=[challenge.metric], verbose=True)
+        scores = challenge.measure(samples, reference, feature_network, metrics=[challenge.metric], verbose=True)
         shown.fid[nfe] = scores[challenge.metric]
 
 
-def train(out: Path, steps: int, more: Sequence[str]) -> Run:
+def train(out: Path, steps: int, flags: Sequence[str]) -> Run:
     """Train the small model by the script that everybody trains with, with a preview at each moment that is shown."""
     interval = max(steps // 2 ** (MOMENTS - 1), 1)
-    flags = [*TRAINING, "--num_iterations", steps, "--save_interval", interval, "--save_dir", out, "--run_name", "training"]
-    words = ["train.py", *map(str, flags), *more]
+    own = [*TRAINING, "--num_iterations", steps, "--save_interval", interval, "--save_dir", out, "--run_name", "training"]
+    words = ["train.py", *map(str, own), *flags]
     print(f"   python {shlex.join(words)}", flush=True)
     if code := subprocess.call([sys.executable, *words], cwd=PROJECT_ROOT):
         sys.exit(code)  # it has said why
@@ -123,7 +123,7 @@ def row_of_sheet(sheet: Image.Image, row: int, rows: int, columns: int) -> np.nd
 
 
 def learning(run: Run) -> tuple[list[np.ndarray], list[str]]:
-    """The same noise through a run's model as it learns, at the run's most few calls: rows of images, and their labels."""
+    """The same noise through a run's model as it learns, at the run's most few calls: rows of images, and their captions."""
     challenge = get_challenge(run.challenge)
     last = max(run.previews())
     moments = [step for step in run.previews() if step and last % step == 0 and (last // step).bit_count() == 1]
@@ -139,8 +139,8 @@ def table(models: Sequence[Shown], count: int) -> list[str]:
     for shown in models:
         metric = shown.challenge.metrics[shown.challenge.metric]
         lines.append(f"| {shown.name}, {count} images, {metric} | {' | '.join(f'{shown.fid[nfe]:.1f}' for nfe in FEW)} |")
-        if all(nfe in shown.known for nfe in FEW):
-            cells = " | ".join(f"{shown.known[nfe]:.1f}" for nfe in FEW)
+        if all(nfe in shown.shipped_fid for nfe in FEW):
+            cells = " | ".join(f"{shown.shipped_fid[nfe]:.1f}" for nfe in FEW)
             lines.append(f"| the same model, of more images: its metrics.jsonl | {cells} |")
     return lines
 
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--count", type=number(int, COLUMNS), default=128, help="images of each FID")
     parser.add_argument("--steps", type=number(int, 1), default=STEPS, help="of the small model's training")
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
-    parser.add_argument("--ch", type=number(int, 1), help="channels of the small model, in the place of the preset's")
+    parser.add_argument("--ch", type=number(int, 1), help="channels of the small model, instead of the preset's")
     args = parser.parse_args()
     start, device, out = time.perf_counter(), resolve_device(args.device), args.out
     shutil.rmtree(out, ignore_errors=True)

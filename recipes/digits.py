@@ -13,25 +13,21 @@ are trained with two more seeds.
 
 import argparse
 import math
-import platform
 import statistics
 import time
 from dataclasses import replace
-from datetime import date
 from typing import Any
 
 import numpy as np
-import torch
 
 from custom_model import create_custom_model
 from recipes.shared import compare as compare
-from recipes.shared.bench import Bench, Entry, with_all_methods, with_options
+from recipes.shared.bench import RESULT, Bench, Entry, machine, save_array, save_sheet, with_all_methods, with_options
 from src.challenges import get_challenge
 from src.common.checkpoints import load_model
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import precision_name, resolve_device
 from src.common.files import load_json, save_json, write_whole
-from src.common.images import contact_sheet
 from src.common.sampling import fitting_batch_size, generate
 from src.methods import METHODS
 from src.runs.folder import LAST
@@ -77,9 +73,9 @@ def nfes(name: str, entry: Entry) -> list[int]:
     return FEW if METHODS.get(entry.method or name).few_calls else [*FEW, MANY]
 
 
-def measure_row(bench: Bench, name: str, reference: Any, judge: Any, count: int) -> dict[str, Any]:
+def measure_row(bench: Bench, name: str, reference: Any, feature_network: Any, count: int) -> None:
     """FID of `count` samples at each NFE, in the precision of the training; NFEs that are measured already stay as they are."""
-    file = bench.out / name / "result.json"
+    file = bench.out / name / RESULT
     result = load_json(file) if file.is_file() else {}
     if result.get("num_samples", count) != count:
         raise UserError(f"{file} has FIDs of {result['num_samples']} samples, not {count}: give another --out")
@@ -93,24 +89,17 @@ def measure_row(bench: Bench, name: str, reference: Any, judge: Any, count: int)
         batch = fitting_batch_size(CHALLENGE.batch_size, bench.device, CHALLENGE.cpu_batch_size)
         parts = generate(model, CHALLENGE.shape, nfe, count, batch, SAMPLE_SEED, dtype)
         samples = np.concatenate([CHALLENGE.to_array(part) for part in parts])
-        score = CHALLENGE.measure(samples, reference, judge, batch_size=64, verbose=True)[CHALLENGE.metric]
-        with write_whole(bench.out / name / f"sheet_nfe{nfe}.npy") as partial, open(partial, "wb") as stream:
-            np.save(stream, samples[:SHEET_COLUMNS])
+        score = CHALLENGE.measure(samples, reference, feature_network, batch_size=64, verbose=True)[CHALLENGE.metric]
+        save_array(samples[:SHEET_COLUMNS], bench.out / name / f"sheet_nfe{nfe}.npy")
         result[f"fid_nfe{nfe}"] = score
         save_json(result, file)
         print(f"{name}, seed {bench.seed}, NFE {nfe}: FID {score:.2f}", flush=True)
-    return result
 
 
 def results_of(bench: Bench) -> dict[str, dict[str, Any]]:
     """Row -> its result, of the rows that are measured at all their NFEs."""
-    found = {}
-    for name in bench.rows:
-        file = bench.out / name / "result.json"
-        result = load_json(file) if file.is_file() else {}
-        if all(f"fid_nfe{nfe}" in result for nfe in nfes(name, bench.entries[name])):
-            found[name] = result
-    return found
+    complete = lambda name, result: all(f"fid_nfe{nfe}" in result for nfe in nfes(name, bench.entries[name]))  # noqa: E731
+    return {name: result for name, result in bench.results().items() if complete(name, result)}
 
 
 def best_rows(results: dict[str, dict[str, Any]]) -> list[str]:
@@ -123,61 +112,39 @@ def seeded(bench: Bench, index: int) -> Bench:
     return bench if index == 0 else replace(bench, out=bench.out / f"seed_{index}", seed=bench.seed + index, shared=bench.out)
 
 
-# ----------------------------------------------------------------------------------------------------------- the report
-
-
 def table(bench: Bench, args: argparse.Namespace) -> list[str]:
     """What digits.md says of the methods measured so far, and of those that docs/digits.md has beside them: lines."""
     results = results_of(bench)
     count = f"{args.num_samples:,} samples against the training images."
-    kept = compare.earlier_rows(compare.DOCS / "digits.md", count, results)
-    more = [results_of(seeded(bench, index)) for index in range(1, args.seeds)]
-    precision = " and ".join(sorted({result["precision"] for result in results.values()}))
-    threads = torch.get_num_threads()
-    machine = f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}, {precision}"
-    lines = [
-        f"`{args.command}`, {date.today()}, torch {torch.__version__}, {machine}. {args.images:,} images each, batch "
+    other_seeds = [results_of(seeded(bench, index)) for index in range(1, args.seeds)]
+    cells = {}
+    for name in results:
+        runs = [results[name], *(other[name] for other in other_seeds if name in other)]
+        cells[name] = []
+        for nfe in (*FEW, MANY):
+            values = [run[f"fid_nfe{nfe}"] for run in runs if f"fid_nfe{nfe}" in run]
+            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            cells[name].append(f"{statistics.mean(values):.2f}{spread}" if values else "-")
+        cells[name].append(str(len(runs)))
+    return [
+        f"`{args.command}`, {machine(results)}. {args.images:,} images each, batch "
         f"{CHALLENGE.training['batch_size']}; what a student's teacher saw is not counted with the student's. "
         f"{count} Where there is ±, it is the standard deviation over seeds "
         "of the student alone: its teacher is the same. Minutes are those of the clock while it trained, whatever else the "
         "machine did.",
         "",
-        f"| FID | {' | '.join(f'NFE {nfe}' for nfe in (*FEW, MANY))} | seeds | images | minutes | teacher | settings |",
-        "|---" * 10 + "|",
+        *bench.table(compare.DOCS / "digits.md", count, ["FID", *(f"NFE {nfe}" for nfe in (*FEW, MANY)), "seeds"], cells),
+        "",
+        "![samples: three rows per method, NFE 1, 2, 4; one seed per column](images/digits.png)",
     ]
-    rows = {name: line for name, (line, _) in kept.items()}
-    for name in results:
-        runs = [results[name], *(other[name] for other in more if name in other)]
-        cells = []
-        for nfe in (*FEW, MANY):
-            values = [run[f"fid_nfe{nfe}"] for run in runs if f"fid_nfe{nfe}" in run]
-            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.2f}{spread}" if values else "-")
-        cells += [
-            str(len(runs)),
-            f"{bench.images_seen(name):,}",
-            f"{bench.train_seconds(name) / 60:.1f}",
-            bench.taught_by(name),
-        ]
-        rows[name] = f"| `{name}` | {' | '.join(cells)} | {bench.settings(name)} |"
-    lines += sorted(rows.values(), key=compare.first_number)
-    lines += compare.tell_sources({name: source for name, (_, source) in kept.items()})
-    if missing := [name for name in bench.rows if name not in rows]:
-        lines += ["", f"Not measured yet: {', '.join(missing)}."]
-    return [*lines, "", "![samples: three rows per method, NFE 1, 2, 4; one seed per column](images/digits.png)"]
 
 
 def write_report(bench: Bench, args: argparse.Namespace) -> None:
-    """The table in digits.md, in the place of the one before, and images/digits.png, of the methods measured so far."""
+    """The table in digits.md, instead of the one before, and images/digits.png, of the methods measured so far."""
     if not (results := results_of(bench)):
         return
-    strips, labels = [], []
-    for name in results:
-        for nfe in FEW:
-            strips.append(np.load(bench.out / name / f"sheet_nfe{nfe}.npy"))
-            labels.append(f"{name} {nfe}")
-    with write_whole(args.docs / "images" / "digits.png") as partial:
-        contact_sheet(strips, labels, scale=1).save(partial, format="png")
+    sheets = {f"{name} {nfe}": bench.out / name / f"sheet_nfe{nfe}.npy" for name in results for nfe in FEW}
+    save_sheet({caption: np.load(file) for caption, file in sheets.items()}, args.docs / "images" / "digits.png")
     lines = table(bench, args)
     file = args.docs / "digits.md"
     text = file.read_text(encoding="utf-8") if file.is_file() else f"# Handwritten digits\n\n{BEGIN}\n{END}\n"
@@ -201,12 +168,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     parser.add_argument("--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given")
     args = compare.parse(parser, choices)
-    told = [
-        f"--{name} {getattr(args, name)}"
-        for name in ("images", "num_samples", "pairs")
-        if getattr(args, name) != parser.get_default(name)
-    ]
-    args.command = " ".join(["python -m recipes.digits", *told])
+    changed = [name for name in ("images", "num_samples", "pairs") if getattr(args, name) != parser.get_default(name)]
+    args.command = " ".join(["python -m recipes.digits", *(f"--{name} {getattr(args, name)}" for name in changed)])
     return args
 
 
@@ -214,13 +177,13 @@ def main() -> None:
     args = parse()
     device = resolve_device(args.device)
     images = CHALLENGE.load("train", args.data_root)[0]
-    judge = CHALLENGE.load_feature_network(device, args.inception)
+    feature_network = CHALLENGE.load_feature_network(device, args.inception)
     entries, names = with_options(ENTRIES, args.options, CHALLENGE, args.out)
     bench = Bench(CHALLENGE, entries, args.out, args.images, device, pairs=args.pairs, pair_steps=PAIR_STEPS)
     for name in [*args.methods, *names]:
         start = time.perf_counter()
         bench.train(name, images)
-        measure_row(bench, name, images, judge, args.num_samples)
+        measure_row(bench, name, images, feature_network, args.num_samples)
         print(f"{name}: {(time.perf_counter() - start) / 60:.1f} minutes")
         write_report(bench, args)
     results = results_of(bench)
@@ -230,7 +193,7 @@ def main() -> None:
         for name in best_rows(results):
             other = seeded(bench, index)
             other.train(name, images)
-            measure_row(other, name, images, judge, args.num_samples)
+            measure_row(other, name, images, feature_network, args.num_samples)
             write_report(bench, args)
 
 

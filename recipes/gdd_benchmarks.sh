@@ -10,7 +10,7 @@
 # --set        cifar10, cifar10_cond, ffhq, afhqv2, imagenet
 # --data_root  the training images: a zip file in EDM's format (docs/labelled.md), or class folders
 # --stats      reference statistics, such as EDM's npz; without it they are made here, of all training images
-# --teacher    a run to learn from in the place of a new teacher
+# --teacher    a run to learn from instead of a new teacher
 # --teacher_images, --student_images   millions of images seen, where the published numbers are too many
 # --discriminator   efficientnet, as near as this kit comes to the paper's, or unet, which needs no outside weights
 # --no_freeze  GDD; without the flag GDD-I, which leaves the convolutions of the residual blocks as they are

@@ -25,7 +25,7 @@ ENVIRONMENT = {
 def execute(path: Path, settings: str | None = None) -> Any:
     """The notebook (nbformat's) with the outputs of a run from top to bottom. The file stays as it is.
 
-    settings: stands in the place of the cell that is tagged so.
+    settings: the source of the cell that is tagged so, instead of its own.
 
     Raises UserError where nbclient or ipykernel is absent, or where a cell fails, with its error.
     """
@@ -42,8 +42,8 @@ def execute(path: Path, settings: str | None = None) -> Any:
         cell.source = settings
     places = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     environment = {**os.environ, **ENVIRONMENT, "PATH": os.pathsep.join(places)}
-    about = {"metadata": {"path": str(path.parent)}}
-    client = NotebookClient(notebook, resources=about, record_timing=False, coalesce_streams=True)
+    resources = {"metadata": {"path": str(path.parent)}}
+    client = NotebookClient(notebook, resources=resources, record_timing=False, coalesce_streams=True)
     try:
         client.execute(env=environment)
     except CellExecutionError as error:

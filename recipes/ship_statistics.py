@@ -26,13 +26,13 @@ def main() -> None:
     challenge = get_challenge(args.challenge)
     if not isinstance(challenge, ImageChallenge):
         raise UserError(f"--challenge {challenge.name}: its samples are no images")
-    judge, mode = challenge.load_feature_network(resolve_device(args.device), args.inception), fid_mode(challenge.metric)
+    inception, mode = challenge.load_feature_network(resolve_device(args.device), args.inception), fid_mode(challenge.metric)
     images = as_rgb(challenge.read_reference(args.data_root or challenge.default_root, challenge.reference_dir()))
-    content = content_file(images, f"{mode} {judge.sha256}", "_statistics.npz").stem
-    exact = cached_statistics(images, judge, mode, description=f"reference images, {mode}")
+    content = content_file(images, f"{mode} {inception.sha256}", "_statistics.npz").stem
+    exact = cached_statistics(images, inception, mode, description=f"reference images, {mode}")
     file = SHIPPED / f"{challenge.name}.npz"
     write_shipped(exact, content, file)
-    rounded, probe = read_shipped(content), cached_features(images, judge, mode)[:PROBE]
+    rounded, probe = read_shipped(content), cached_features(images, inception, mode)[:PROBE]
     fids = [distance_from_statistics(probe, each.mu, each.sigma) for each in (exact, rounded)]
     print(
         f"{file}: {len(images):,} images, {file.stat().st_size / 1e6:.1f} MB; FID of the first {len(probe):,} by the exact "

@@ -106,11 +106,11 @@ class Experiment:
         """Names the experiment and what its result depends on: two of one key are the same."""
         files = [inspect.getsourcefile(source) for source in (get_method(self.method), challenge_file, points_file)]
         source = b"".join(Path(file).read_bytes() for file in files)
-        about = {**self.run(), "steps": self.steps, "training": dict(CHALLENGE.training), "options": self.options()}
-        about["source"] = hashlib.sha256(source).hexdigest()[:12]
+        parts = {**self.run(), "steps": self.steps, "training": dict(CHALLENGE.training), "options": self.options()}
+        parts["source"] = hashlib.sha256(source).hexdigest()[:12]
         if self.teacher:
-            about["teacher"] = self.teacher.key()
-        return json.dumps(about, sort_keys=True)
+            parts["teacher"] = self.teacher.key()
+        return json.dumps(parts, sort_keys=True)
 
     def file(self, out: Path, kind: str) -> Path:
         return out / kind / f"{self.name}-{hashlib.sha256(self.key().encode()).hexdigest()[:12]}"
@@ -320,16 +320,16 @@ class Store:
         keys = {run.name: run.key() for run in experiments}
         return {name: self.rows[key] for name, key in keys.items() if key in self.rows}
 
-    def like(self, asked: Experiment) -> list[Experiment]:
+    def like(self, example: Experiment) -> list[Experiment]:
         """The experiments that are stored, and not stale, of the same sets, seeds and iterations as this one."""
-        found = []
+        experiments = []
         for key, row in self.rows.items():
             method = row["run"]["method"]
             given = {name: tuple(value) if isinstance(value, list) else value for name, value in row.get("given", {}).items()}
-            experiment = replace(asked, method=method, given=tuple(given.items()))
+            experiment = replace(example, method=method, given=tuple(given.items()))
             if method in method_names() and experiment.key() == key:
-                found.append(experiment)
-        return sorted(found, key=lambda experiment: experiment.name)
+                experiments.append(experiment)
+        return sorted(experiments, key=lambda experiment: experiment.name)
 
 
 def main() -> None:
@@ -338,21 +338,20 @@ def main() -> None:
     compare.add_flags(parser, every, "what is trained", "toy2d")
     parser.add_argument("--sets", nargs="+", choices=sets, default=sets, help="on which points")
     parser.add_argument("--seeds", type=number(int, 1), default=3, help="networks of each method on each set")
-    parser.add_argument(
-        "--iterations", type=number(int, 1), default=CHALLENGE.training["num_iterations"], help="training steps of a network"
-    )
+    iterations = CHALLENGE.training["num_iterations"]
+    parser.add_argument("--iterations", type=number(int, 1), default=iterations, help="training steps of a network")
     parser.add_argument("--jobs", type=number(int, 1), default=2, help="experiments at a time, one core each")
     parser.add_argument("--report_only", action="store_true", help="train nothing: table and figure of what is there")
     args = compare.parse(parser, every)
 
-    asked = [Experiment(method, tuple(args.sets), args.seeds, args.iterations) for method in args.methods]
+    requested = [Experiment(method, tuple(args.sets), args.seeds, args.iterations) for method in args.methods]
     for words in args.options:
         given = compare.read_options(words, words[0], every, CHALLENGE)
-        asked.append(Experiment(words[0], tuple(args.sets), args.seeds, args.iterations, tuple(given.items())))
+        requested.append(Experiment(words[0], tuple(args.sets), args.seeds, args.iterations, tuple(given.items())))
     store = Store(args.out)
-    done = store.of(asked)
-    to_do = [] if args.report_only else [one for one in asked if one.name not in done]
-    print(f"{len(asked)} experiments, {len(done)} of them there already, {len(to_do)} to do")
+    done = store.of(requested)
+    to_do = [] if args.report_only else [one for one in requested if one.name not in done]
+    print(f"{len(requested)} experiments, {len(done)} of them there already, {len(to_do)} to do")
     needed = {one.teacher for one in to_do if one.teacher}
     needed = {one for one in needed if one.name not in store.of([one]) or not one.file(args.out, "trained").is_dir()}
     first = list(dict.fromkeys([*needed, *(one for one in to_do if not one.teacher)]))
@@ -367,7 +366,7 @@ def main() -> None:
             store.add(row)
             print(f"{name}: {row['core_seconds']:.0f} core-seconds", flush=True)
 
-    shown = sorted({*asked, *store.like(asked[0])}, key=lambda experiment: experiment.name)
+    shown = sorted({*requested, *store.like(requested[0])}, key=lambda experiment: experiment.name)
     done = store.of(shown)
     command = shlex.join(["python", "-m", "recipes.toy2d", *(word for word in sys.argv[1:] if word != "--report_only")])
     training = (
@@ -378,12 +377,12 @@ def main() -> None:
     table, figure = args.docs / "toy2d.md", args.docs / "images" / "toy2d.png"
     options = {one.name: one.options() for one in shown if one.options()}
     teachers = {one.name: one.teacher and one.teacher.method for one in shown}
-    about = ([one.name for one in shown], args.sets, args.seeds, training, options, teachers, command)
-    text = tables.table(CHALLENGE, done, *about, tables.Earlier.read(compare.DOCS / "toy2d.md"))
+    earlier, names = tables.Earlier.read(compare.DOCS / "toy2d.md"), [one.name for one in shown]
+    text = tables.table(CHALLENGE, done, names, args.sets, args.seeds, training, options, teachers, command, earlier)
     with write_whole(table) as partial:
         partial.write_text(text, encoding="utf-8")
     points = {one.name: one.file(args.out, "points") for one in shown if one.name in done}
-    tables.figure(CHALLENGE, [one.name for one in shown], args.sets, points, figure)
+    tables.figure(CHALLENGE, names, args.sets, points, figure)
     print("\n".join([f"table: {table}", f"figure: {figure}", *tables.verdicts(CHALLENGE, done).values()]))
     if failed:
         raise UserError(f"{len(failed)} of {len(to_do)} experiments failed, see above: {', '.join(failed)}")

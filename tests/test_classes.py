@@ -161,8 +161,8 @@ def test_guidance_counts_both_calls(labelled, monkeypatch):
     sample(monkeypatch, labelled, "--guidance_scale", "0", "7.5", nfe=("4",), count=10)
     assert len(calls) == 8
     assert len(table("samples/scale=0")) == len(table("samples/scale=7.5")) == 10
-    told = told_in("samples/scale=7.5/sampling.json")["nfe=4"]
-    assert told["guidance_scale"] == 7.5 and told["guidance_interval"] == [0.0, None] and told["nfe"] == 4
+    given = told_in("samples/scale=7.5/sampling.json")["nfe=4"]
+    assert given["guidance_scale"] == 7.5 and given["guidance_interval"] == [0.0, None] and given["nfe"] == 4
     assert "guidance_scale" not in told_in("samples/scale=0/sampling.json")["nfe=4"]
     differ = np.abs(pictures("samples/scale=0/nfe=4").astype(int) - pictures("samples/scale=7.5/nfe=4"))
     assert differ.max() > 3
@@ -203,22 +203,8 @@ def test_pairs_have_the_class_that_they_were_made_for(labelled, monkeypatch, cap
     model = load_model(labelled, sampling.create_custom_model).eval()
     fill_by_rule(model.network)  # four steps have taught hardly a difference between classes
     torch.save({**torch.load(labelled), "state_dict": model.state_dict()}, labelled)
-    flags = [
-        "--teacher",
-        "results/labelled",
-        "--count",
-        23,
-        "--steps",
-        2,
-        "--out",
-        "pairs",
-        "--device",
-        "cpu",
-        "--batch_size",
-        5,
-        "--precision",
-        "fp32",
-    ]
+    flags = ["--teacher", "results/labelled", "--count", 23, "--steps", 2, "--out", "pairs", "--device", "cpu"]
+    flags += ["--batch_size", 5, "--precision", "fp32"]
     assert_runs(making, monkeypatch, *flags)
     images, seeds, labels, classes = load_labelled_pairs("pairs")
     assert labels.tolist() == [i % 10 + 1 for i in range(23)] and classes == tuple("0123456789")

@@ -1,10 +1,17 @@
-"""The rate of matrix products that a device reaches, which shares of peak are measured against."""
+"""What a benchmark is run on, and the rate of matrix products that it reaches, which shares of peak are measured against."""
 
+import platform
 import time
+from datetime import date
 
 import torch
 
 from src.common.devices import precision_name, synchronize
+
+
+def machine(device: torch.device) -> str:
+    """When and on what: the first line of a benchmark."""
+    return f"{date.today()}, torch {torch.__version__}, {device}, {platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def network_peak(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:

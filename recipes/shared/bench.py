@@ -1,9 +1,11 @@
 """What the benches of all methods share: entries that need each other, trained on the same number of images and resumable."""
 
+import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from recipes.shared import compare as compare
 from src.challenges import Challenge
 from src.common.cli import UserError
 from src.common.devices import precision_flag, precision_name, resolve_precision, seed_everything
-from src.common.files import PROJECT_ROOT, load_json, save_json
+from src.common.files import PROJECT_ROOT, load_json, save_json, write_whole
+from src.common.images import contact_sheet
 from src.common.locks import owned
 from src.common.networks import takes_condition
 from src.datasets.pairs import load_pairs
@@ -28,7 +31,7 @@ from src.training.starting import init_network, load_teacher
 from src.training.writing import Previews
 
 TEACHER, PAIRS_TEACHER = "edm", "rectified_flow"  # of a method that has no entry of its own
-ENTRY = "entry.json"  # in an entry's folder: how it was trained
+ENTRY, RESULT = "entry.json", "result.json"  # in an entry's folder: how it was trained, what was measured of it
 
 
 @dataclass
@@ -58,8 +61,8 @@ class Entry:
 
 def with_all_methods(entries: dict[str, Entry]) -> dict[str, Entry]:
     """These entries, and one for every other method, as it is, with the teacher that it needs."""
-    known = {entry.method or name for name, entry in entries.items() if entry.row}
-    others = {name: get_method(name) for name in method_names() if name not in known and name != "custom"}
+    present = {entry.method or name for name, entry in entries.items() if entry.row}
+    others = {name: get_method(name) for name in method_names() if name not in present and name != "custom"}
     return entries | {
         name: Entry(teacher=TEACHER if cls.needs_teacher else None, pairs=PAIRS_TEACHER if cls.needs_pairs else None)
         for name, cls in others.items()
@@ -74,18 +77,18 @@ def with_options(
     Raises UserError where --options names no row or no option of it.
     """
     rows = [name for name, entry in entries.items() if entry.row]
-    found, asked = dict(entries), []
+    extended, names = dict(entries), []
     for file in sorted(out.glob(f"*/{ENTRY}")):
         entry = Entry(**load_json(file))
         if file.parent.name not in entries and (entry.method or file.parent.name) in method_names():
-            found[file.parent.name] = entry
+            extended[file.parent.name] = entry
     for words in given:
         base = entries.get(words[0], Entry())
         method = base.method or words[0]
         options = compare.read_options(words, method, rows, challenge)
-        asked.append(compare.row_name(words[0], options))
-        found[asked[-1]] = replace(base, method=method, options={**base.options, **options})
-    return found, asked
+        names.append(compare.row_name(words[0], options))
+        extended[names[-1]] = replace(base, method=method, options={**base.options, **options})
+    return extended, names
 
 
 @dataclass
@@ -154,10 +157,10 @@ class Bench:
 
     def claim(self) -> None:
         """Make the folder this bench's own. Raises UserError where it holds trainings on another number of images."""
-        told = self.out / "images.json"
-        if told.is_file() and load_json(told) != self.images:
-            raise UserError(f"{self.out} holds trainings of {load_json(told)} images, not {self.images}: give another --out")
-        save_json(self.images, told)
+        file = self.out / "images.json"
+        if file.is_file() and load_json(file) != self.images:
+            raise UserError(f"{self.out} holds trainings of {load_json(file)} images, not {self.images}: give another --out")
+        save_json(self.images, file)
 
     def train(self, name: str, data: np.ndarray) -> None:
         """Train an entry on its share of the images, and before it what it needs, unless that is done."""
@@ -185,8 +188,8 @@ class Bench:
         model = create_custom_model(self.device, **model_config)
         model_config["use_additional_condition"] = takes_condition(model.network)
         resume = Run(folder).can_resume
-        if resume and (found := config.changes_from(read_resume(folder)["settings"])):
-            raise UserError(f"{folder} was made with other settings: {'; '.join(found)}; remove it, or give another --out")
+        if resume and (changes := config.changes_from(read_resume(folder)["settings"])):
+            raise UserError(f"{folder} was made with other settings: {'; '.join(changes)}; remove it, or give another --out")
         start, seeds = entry.after, None
         if entry.pairs:
             start = entry.pairs
@@ -204,9 +207,9 @@ class Bench:
         print(f"== {name}: {words}{' (continued)' if resume else ''}", flush=True)
         challenge = self.challenge
         previews = Previews(challenge.calls_of(model), challenge.to_array, challenge.picture, challenge.preview_samples)
-        more = {"noise_seeds": seeds, "previews": previews}
+        trainer_kwargs = {"noise_seeds": seeds, "previews": previews}
         with owned(folder):
-            finished = Trainer(model, data, config, model_config, folder, self.device, dtype, **more).run(resume)
+            finished = Trainer(model, data, config, model_config, folder, self.device, dtype, **trainer_kwargs).run(resume)
         if not finished:
             raise KeyboardInterrupt
         (folder / "done").touch()
@@ -222,3 +225,50 @@ class Bench:
         command = [sys.executable, "-m", "src.datasets.pairs", "--teacher", (self.out / teacher).resolve(), *flags]
         subprocess.run(list(map(str, command)), check=True, cwd=PROJECT_ROOT)
         return load_pairs(folder)
+
+    # ------------------------------------------------------------------------------------------------------- the report
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Row -> what result.json in its folder says, of the rows that have one."""
+        files = {name: self.out / name / RESULT for name in self.rows}
+        return {name: load_json(file) for name, file in files.items() if file.is_file()}
+
+    def table(self, file: Path, same: str, head: Sequence[str], cells: Mapping[str, Sequence[str]]) -> list[str]:
+        """The lines of a table, the best row first, and what stands under it.
+
+        Args:
+            file: the document whose rows stand beside those measured here, where it says `same`.
+            head: the titles of the first columns; images, minutes, teacher and settings follow.
+            cells: row -> its cells in these columns, but for its name.
+        """
+        kept = compare.earlier_rows(file, same, cells)
+        rows = {name: line for name, (line, _) in kept.items()}
+        for name, first in cells.items():
+            seen, minutes = f"{self.images_seen(name):,}", f"{self.train_seconds(name) / 60:.1f}"
+            rows[name] = f"| `{name}` | {' | '.join([*first, seen, minutes, self.taught_by(name), self.settings(name)])} |"
+        titles = [*head, "images", "minutes", "teacher", "settings"]
+        lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *sorted(rows.values(), key=compare.first_number)]
+        lines += compare.source_lines({name: source for name, (_, source) in kept.items()})
+        if missing := [name for name in self.rows if name not in rows]:
+            lines += ["", f"Not measured yet: {', '.join(missing)}."]
+        return lines
+
+
+def machine(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """When and on what these results were measured: "2026-01-31, torch 2.9.0, x86_64, 2 threads, float32"."""
+    precision = " and ".join(sorted({result["precision"] for result in results.values()}))
+    threads = torch.get_num_threads()
+    return (
+        f"{date.today()}, torch {torch.__version__}, {platform.machine()}, {threads} thread{'s' * (threads > 1)}, {precision}"
+    )
+
+
+def save_sheet(rows: Mapping[str, np.ndarray], path: Path, scale: int = 1) -> None:
+    """Write a picture of rows of images, caption -> uint8 (N, 3, H, W)."""
+    with write_whole(path) as partial:
+        contact_sheet(list(rows.values()), list(rows), scale=scale).save(partial, format="png")
+
+
+def save_array(array: np.ndarray, path: Path) -> None:
+    with write_whole(path) as partial, open(partial, "wb") as file:
+        np.save(file, array)

@@ -22,20 +22,12 @@ SWITCHES = {"true": "", "false": "no-"}
 def add_flags(parser: argparse.ArgumentParser, choices: Sequence[str], what: str, out: str) -> None:
     """--methods, --options, --out and --docs, as all these recipes have them; parse() reads them."""
     parser.add_argument("--methods", nargs="+", choices=choices, help=f"{what}; all of them if neither this nor --options")
-    parser.add_argument(
-        "--options",
-        nargs="+",
-        action="append",
-        default=[],
-        metavar=("METHOD", "KEY=VALUE"),
-        help="a row of its own: this method with these options, a list's values with commas; may be given again",
-    )
+    options_help = "a row of its own: this method with these options, a list's values with commas; may be given again"
+    metavar = ("METHOD", "KEY=VALUE")
+    parser.add_argument("--options", nargs="+", action="append", default=[], metavar=metavar, help=options_help)
     parser.add_argument("--out", type=Path, default=PROJECT_ROOT / "results" / out, help="where everything is kept")
-    parser.add_argument(
-        "--docs",
-        type=Path,
-        help="folder of the table and of images/, such as docs for the kit's own; that of --out if not given",
-    )
+    docs_help = "folder of the table and of images/, such as docs for the kit's own; that of --out if not given"
+    parser.add_argument("--docs", type=Path, help=docs_help)
 
 
 def parse(parser: argparse.ArgumentParser, choices: Sequence[str]) -> argparse.Namespace:
@@ -74,16 +66,13 @@ def read_options(words: Sequence[str], method: str, choices: Sequence[str], chal
         else:
             flags.append(f"--{key}={value}")
     given = vars(parser.parse_args(flags))
-    options = {key: tuple(given[key]) if isinstance(given[key], list) else given[key] for key in items if key in keys(pairs)}
+    named = {pair.partition("=")[0] for pair in pairs}
+    options = {key: tuple(given[key]) if isinstance(given[key], list) else given[key] for key in items if key in named}
     try:
         get_method(method).Config(**{**challenge.method_options.get(method, {}), **options})
     except ValueError as error:
         raise UserError(f"--options {name}: {error}") from error
     return options
-
-
-def keys(pairs: Iterable[str]) -> set[str]:
-    return {pair.partition("=")[0] for pair in pairs}
 
 
 def row_name(method: str, options: dict[str, Any]) -> str:
@@ -105,8 +94,8 @@ def earlier_rows(file: Path, same: str, done: Iterable[str]) -> dict[str, tuple[
     if same not in text:
         print(f"{file}: measured with other settings, so its rows are left out; they would be taken where it says: {same}")
         return {}
-    found = {match[1]: line for line in lines if (match := re.match(r"\| `([^`]+)` \|", line))}
-    return {name: (line, sources(lines).get(name, source)) for name, line in found.items() if name not in set(done)}
+    rows = {match[1]: line for line in lines if (match := re.match(r"\| `([^`]+)` \|", line))}
+    return {name: (line, sources(lines).get(name, source)) for name, line in rows.items() if name not in set(done)}
 
 
 def first_number(row: str) -> float:
@@ -120,7 +109,7 @@ def sources(lines: Iterable[str]) -> dict[str, str]:
     return {name: match[2] for match in matches for name in re.findall("`([^`]+)`", match[1])}
 
 
-def tell_sources(kept: dict[str, str]) -> list[str]:
+def source_lines(kept: dict[str, str]) -> list[str]:
     """The lines that sources() reads. kept: row's name -> how it was measured."""
     lines = []
     for source in dict.fromkeys(kept.values()):

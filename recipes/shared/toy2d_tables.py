@@ -33,11 +33,11 @@ OPTIONS = "Options that differ from the methods' defaults for images: "
 class Earlier:
     """A table that stands already, whose rows are kept where no stored experiment has their place.
 
-    about: its paragraph on data and training. rows: (heading, set or "", method) -> the row. remarks: method or mark -> its
+    paragraph: the one on data and training. rows: (heading, set or "", method) -> the row. remarks: method or mark -> its
     line. options: method -> those that the document tells, as JSON. sources: method -> how it was measured.
     """
 
-    about: str = ""
+    paragraph: str = ""
     rows: dict[tuple[str, str, str], str] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Earlier:
             if line.startswith("## "):
                 heading = line.removeprefix("## ")
             elif line.startswith("Every method learns"):
-                earlier.about = line
+                earlier.paragraph = line
             elif line.startswith(OPTIONS):
                 earlier.options = dict(re.findall(r"(\S+) (\{[^}]*\})", line.removeprefix(OPTIONS)))
             elif line.startswith("|") and heading in (DISTANCES, OTHERS) and cells[1] not in ("method", "---", "*real points*"):
@@ -63,20 +63,20 @@ class Earlier:
             elif match := re.match(r"- (?:`([^`]+)`|(.*?): [^:]*\*\*(?:pass|fail)\*\*$)", line):
                 earlier.remarks[match[1] or match[2]] = line
         source = next((line for line in lines if line.startswith(compare.SOURCE)), "")
-        known = compare.sources(lines)
-        earlier.sources = {name: known.get(name, source) for _, _, name in earlier.rows}
+        kept = compare.sources(lines)
+        earlier.sources = {name: kept.get(name, source) for _, _, name in earlier.rows}
         return earlier
 
-    def without(self, done: Lines, about: str) -> "Earlier":
+    def without(self, done: Lines, paragraph: str) -> "Earlier":
         """What of it stands beside these experiments: nothing where its data or training are others."""
-        if self.about != about:
-            if self.about:
+        if self.paragraph != paragraph:
+            if self.paragraph:
                 print("docs/toy2d.md was measured with other numbers of seeds or iterations: its rows are left out")
             return Earlier()
         rows = {key: row for key, row in self.rows.items() if key[2] not in done}
         sources = {name: self.sources[name] for _, _, name in rows}
         options = {name: text for name, text in self.options.items() if name in sources}
-        return Earlier(about, rows, self.remarks, options, sources)
+        return Earlier(paragraph, rows, self.remarks, options, sources)
 
     def mean(self, method: str, data: str, nfe: int, challenge: Challenge) -> float | None:
         """A mean of the table of distances."""
@@ -109,23 +109,23 @@ def short(value: float, digits: int = 3) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.{digits}g}"
 
 
-def cell(found: list[float | None], spread: bool = True) -> str:
+def cell(figures: list[float | None], spread: bool = True) -> str:
     """Mean and standard deviation over the seeds; "-" if there is none, "not finite" if one is not."""
-    if not found:
+    if not figures:
         return "-"
-    if None in found:
+    if None in figures:
         return "not finite"
-    return short(np.mean(found)) + (f" ± {short(np.std(found, ddof=1), 2)}" if spread and len(found) > 1 else "")
+    return short(np.mean(figures)) + (f" ± {short(np.std(figures, ddof=1), 2)}" if spread and len(figures) > 1 else "")
 
 
 def verdicts(challenge: Challenge, done: Lines) -> dict[str, str]:
     """Mark -> its line, of each mark of the challenge that a stored run speaks of: all its seeds have to reach it."""
     lines = {}
     for mark in challenge.marks:
-        found = values(done, mark.method, mark.root, mark.nfe, mark.metric)
-        if found:
-            passed = all(value is not None and mark.passes(value) for value in found)
-            lines[str(mark)] = f"- {mark}: {cell(found)}, **{'pass' if passed else 'fail'}**"
+        figures = values(done, mark.method, mark.root, mark.nfe, mark.metric)
+        if figures:
+            passed = all(value is not None and mark.passes(value) for value in figures)
+            lines[str(mark)] = f"- {mark}: {cell(figures)}, **{'pass' if passed else 'fail'}**"
     return lines
 
 
@@ -134,14 +134,14 @@ def mean(done: Lines, method: str, data: str, nfe: int = 1) -> float:
     return float(np.mean(values(done, method, data, nfe, "chamfer")))
 
 
-def remarks(done: Lines, methods: Sequence[str], sets: Sequence[str], known: Mapping[str, float | None]) -> dict[str, str]:
+def remarks(done: Lines, methods: Sequence[str], sets: Sequence[str], baseline: Mapping[str, float | None]) -> dict[str, str]:
     """Of each method that is done: how many times nearer than BASELINE it is at NFE 1, and where it is worse at NFE 4.
 
-    All in mean Chamfer distances; NFE 1 and 4 must be among the challenge's. known: those of BASELINE at NFE 1 by set, for sets
+    All in mean Chamfer distances; NFE 1 and 4 must be among the challenge's. baseline: those of BASELINE at NFE 1 by set,
     where it is not done.
     """
     lines = {}
-    first = {data: mean(done, BASELINE, data) if BASELINE in done else known.get(data) for data in sets}
+    first = {data: mean(done, BASELINE, data) if BASELINE in done else baseline.get(data) for data in sets}
     for method in methods:
         if method == BASELINE or method not in done:
             continue
@@ -198,12 +198,12 @@ def table(
     Rows of `earlier` stand where these experiments have none, if their data and training were the same.
     """
     spread = f"{seeds} seeds ± their standard deviation" if seeds > 1 else "1 seed"
-    about = (
+    paragraph = (
         f"Every method learns {challenge.about}, {training}. {challenge.num_samples} samples are compared with as many "
         f"held-out points. Figures are means over {spread}; less is better. *real points* are fresh draws against the same "
         f"held-out points ({len(FLOOR_SEEDS)} draws): what a perfect generator would reach."
     )
-    earlier = earlier.without(done, about)
+    earlier = earlier.without(done, paragraph)
     names = sorted({*methods, *earlier.sources})
     head = " | ".join(f"NFE {nfe}" for nfe in challenge.nfe)
     rule = "|---" * (2 + len(challenge.nfe)) + "|"
@@ -214,9 +214,11 @@ def table(
                 distances.append(earlier.rows[DISTANCES, data, method])
                 others.append(earlier.rows[OTHERS, data, method])
                 continue
-            found = {metric: [values(done, method, data, nfe, metric) for nfe in challenge.nfe] for metric in challenge.metrics}
-            distances.append(f"| {data} | {method} | " + " | ".join(map(cell, found["chamfer"])) + " |")
-            pairs = zip(found["sliced_w2"], found["mmd"], strict=True)
+            figures = {
+                metric: [values(done, method, data, nfe, metric) for nfe in challenge.nfe] for metric in challenge.metrics
+            }
+            distances.append(f"| {data} | {method} | " + " | ".join(map(cell, figures["chamfer"])) + " |")
+            pairs = zip(figures["sliced_w2"], figures["mmd"], strict=True)
             cells = [f"{cell(w2, spread=False)} / {cell(kernel, spread=False)}" for w2, kernel in pairs]
             others.append(f"| {data} | {method} | " + " | ".join(cells) + " |")
         real = floor(challenge, data)
@@ -233,8 +235,8 @@ def table(
         f"{torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}, {processor()}: {len(done)} methods"
         f"{f', {sum(seconds):.0f} core-seconds in all' if len(seconds) == len(done) else ''}.",
         "",
-        about,
-        *compare.tell_sources(earlier.sources),
+        paragraph,
+        *compare.source_lines(earlier.sources),
     ]
     if missing := [method for method in methods if method not in done and method not in earlier.sources]:
         lines += ["", f"**Missing: {', '.join(missing)}.**"]
@@ -242,10 +244,10 @@ def table(
     if given:
         lines += ["", OPTIONS + "; ".join(f"{name} {given[name]}" for name in sorted(given)) + "."]
     lines += ["", f"## {DISTANCES}", "", "Squared distances to the nearest neighbour, summed both ways.", "", *distances]
-    known = {data: earlier.mean(BASELINE, data, 1, challenge) for data in sets}
-    said = {**earlier.remarks, **verdicts(challenge, done), **remarks(done, methods, sets, known)}
-    if found := [said[name] for name in (*map(str, challenge.marks), *names) if name in said]:
-        lines += ["", *found]
+    baseline = {data: earlier.mean(BASELINE, data, 1, challenge) for data in sets}
+    said = {**earlier.remarks, **verdicts(challenge, done), **remarks(done, methods, sets, baseline)}
+    if sentences := [said[name] for name in (*map(str, challenge.marks), *names) if name in said]:
+        lines += ["", *sentences]
     lines += ["", f"## {OTHERS}", "", *others]
     spent = {name: row for (heading, _, name), row in earlier.rows.items() if heading == COST} | costs(done, teachers)
     if spent:

@@ -1,8 +1,8 @@
 """Options that check themselves, and the command-line flags that are made of them.
 
-An option is a field of a dataclass that extends Options. Its type follows from its default; its metadata may hold
+An option is a field of a dataclass that extends Options: `steps: int = option(8, "what it is", minimum=1)`. Its type follows
+from its default. Beside its help it may have
 
-    help        for --help
     minimum     the least value        above   a bound that the value must exceed
     maximum     the largest value      below   a bound that the value must stay under
     choices     all valid values       empty   whether a list may have no items as a flag
@@ -10,13 +10,13 @@ An option is a field of a dataclass that extends Options. Its type follows from 
     words       the words of the flag -> fields and their values, where a flag sets several
     of          the field whose flag sets this one
 
-For a list the others hold for each of its items. What relates two options is checked in the subclass's own __post_init__.
+For a list they hold for each of its items. What relates two options is checked by `validate`.
 """
 
 import argparse
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Self
 
 from src.common.cli import number
@@ -29,9 +29,18 @@ BOUNDS: dict[str, Callable[[float, float], bool]] = {
 }
 
 
+def option(default: Any, help: str, **metadata: Any) -> Any:
+    """A field of Options: its default, a text for --help, and the bounds or choices of its values."""
+    value = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
+    return field(**value, metadata={"help": help, **metadata})
+
+
 @dataclass
 class Options:
-    """The base of all options. Raises ValueError for a value that its field's metadata does not allow."""
+    """The base of all options. Raises ValueError for a value that its field's metadata does not allow.
+
+    A dataclass may extend several of them, in any order, as long as no two declare the same option.
+    """
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -43,6 +52,10 @@ class Options:
             value = getattr(self, item.name)
             for one in value if isinstance(value, (list, tuple)) else [value]:
                 check_option(item, one)
+        self.validate()
+
+    def validate(self) -> None:
+        """Raise ValueError where options do not fit each other. Every override calls super().validate() first."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """A small classifier of a data set's own classes, which says what class a generated image shows.
 
-It learns from the training images and their labels, in minutes on two CPU cores, and is kept in the project's cache. It is a
-measuring instrument like Inception, but one of this data set: its accuracy on real images that it never saw stands beside
-whatever it says of others.
+It learns from the training images and their labels, in minutes on two CPU cores. Its accuracy on real images that it never saw
+stands beside whatever it says of others.
 """
 
 import hashlib
@@ -17,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from src.common.cli import UserError
 from src.common.devices import kept_random_state
 from src.common.files import cache_dir, load_torch, save_torch
 from src.common.progress import Progress
+from src.evaluation.features import read_cached
 
 SMALLEST = 8  # pixels of the shorter side, at most, on the last level
 LARGEST = 32  # pixels of the shorter side, at most, on the first level
@@ -29,44 +28,26 @@ PREDICTED = 256  # images per call of the network when it does not learn
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """How a classifier is built and trained.
+    """How a classifier is built and trained; the learning rate follows one cycle (Smith and Topin, arXiv:1708.07120)."""
 
-    Args:
-        width: channels of the first level; each level has twice those of the one before.
-        images: training images that are seen at most, counted each time that they are.
-        epochs: how often each of them is seen at most.
-        batch_size: images per step.
-        lr: the highest learning rate of AdamW; it rises to it and falls in one cycle (Smith and Topin, arXiv:1708.07120).
-        weight_decay: of AdamW.
-        label_smoothing: share of the target that is spread over all classes (Szegedy et al., arXiv:1512.00567, section 7).
-        shift: how far training images are shifted at random, a share of each side; what comes in repeats the border.
-        flip: mirror training images at random.
-        development: share of each class that is set aside, for the choice of the weights.
-        checks: how often during the training the images set aside are looked at; the best weights are kept.
-        seed: fixes initial weights, the images set aside, order, shifts and mirroring.
-    """
-
-    width: int = 16
-    images: int = 150_000
-    epochs: int = 60
+    width: int = 16  # channels of the first level; each level has twice those of the one before
+    images: int = 150_000  # training images that are seen at most, counted each time that they are
+    epochs: int = 60  # how often each of them is seen at most
     batch_size: int = 64
-    lr: float = 4e-3
+    lr: float = 4e-3  # the highest of AdamW
     weight_decay: float = 0.02
     label_smoothing: float = 0.05
-    shift: float = 0.07
-    flip: bool = False
-    development: float = 0.1
-    checks: int = 12
-    seed: int = 0
+    shift: float = 0.07  # how far images are shifted at random, a share of each side; what comes in repeats the border
+    flip: bool = False  # mirror images at random
+    development: float = 0.1  # share of each class that is set aside, for the choice of the weights
+    checks: int = 12  # how often during the training these are looked at; the best weights are kept
+    seed: int = 0  # fixes initial weights, the images set aside, order, shifts and mirroring
 
 
 class Classifier(nn.Module):
     """Two convolutions a level, levels of half the size each, the mean over all positions, and one linear layer.
 
-    Args:
-        size: height and width of the images in pixels.
-        num_classes: labels are 1..num_classes.
-        width: as of ClassifierConfig.
+    size: height and width of the images in pixels. width: as of ClassifierConfig.
     """
 
     def __init__(self, size: tuple[int, int], num_classes: int, width: int):
@@ -74,12 +55,12 @@ class Classifier(nn.Module):
         side = min(size)
         stride = 1 if side <= LARGEST else 2
         levels = 1 + max(0, math.ceil(math.log2(side / stride / SMALLEST)))
-        layers: list[nn.Module] = [*convolution(3, width, stride)]
+        layers: list[nn.Module] = [*_convolution(3, width, stride)]
         for level in range(levels):
             channels = width * 2**level
             if level:
-                layers += [nn.MaxPool2d(2), *convolution(channels // 2, channels)]
-            layers += convolution(channels, channels)
+                layers += [nn.MaxPool2d(2), *_convolution(channels // 2, channels)]
+            layers += _convolution(channels, channels)
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(channels, num_classes)
         self.register_buffer("mean", torch.zeros(3, 1, 1))
@@ -91,8 +72,7 @@ class Classifier(nn.Module):
         return self.head(self.features(normal).mean(dim=(2, 3)))
 
 
-def convolution(before: int, after: int, stride: int = 1) -> tuple[nn.Module, ...]:
-    """A convolution of 3x3, batch normalisation and ReLU."""
+def _convolution(before: int, after: int, stride: int = 1) -> tuple[nn.Module, ...]:
     return nn.Conv2d(before, after, 3, stride, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
 
 
@@ -106,10 +86,9 @@ def train_classifier(
 ) -> Classifier:
     """Train a classifier on images, uint8 (N, 3, H, W), and their labels 1..num_classes, int64 (N,); in evaluation mode.
 
-    A share of each class is set aside; the weights are those of the check at which most of these images were right (of equal
-    ones, at which their cross entropy was least). description: the title of a progress bar, none without it. On one device
-    with one number of threads the same seed gives the same weights. The global generators stay as they are.
-    Raises ValueError for other images or labels, or where no class has two images.
+    The weights are those of the check at which most of the images set aside were right (of equal ones, at which their cross
+    entropy was least). The global generators stay as they are. Raises ValueError for other images or labels, or where no class
+    has two images.
     """
     check_labelled(images, labels, num_classes)
     config, device = config or ClassifierConfig(), torch.device(device)
@@ -164,8 +143,17 @@ def cached_classifier(
     """
     check_labelled(images, labels, num_classes)
     config = config or ClassifierConfig()
-    file = classifier_file(images, labels, num_classes, config)
-    classifier = read_classifier(file, Classifier(images.shape[2:], num_classes, config.width))
+    digest = hashlib.sha256(f"{json.dumps([asdict(config), num_classes, images.shape])}\n".encode())
+    digest.update(np.ascontiguousarray(images))
+    digest.update(np.ascontiguousarray(labels))
+    file = cache_dir() / "classifiers" / f"{digest.hexdigest()}.pt"
+
+    def read(file: Path) -> Classifier:
+        classifier = Classifier(images.shape[2:], num_classes, config.width)
+        classifier.load_state_dict(load_torch(file)["state_dict"])
+        return classifier
+
+    classifier = read_cached(file, read)
     if classifier is None:
         classifier = train_classifier(images, labels, num_classes, config, device, description)
         save_torch({"state_dict": classifier.state_dict()}, file)
@@ -174,22 +162,12 @@ def cached_classifier(
 
 def predict(classifier: Classifier, images: np.ndarray) -> np.ndarray:
     """The label 1, 2 ... that each of the images, uint8 (N, 3, H, W), most likely has: int64 (N,)."""
-    logits = all_logits(classifier, images)
-    return logits.argmax(dim=1).numpy() + 1
+    return all_logits(classifier, images).argmax(dim=1).numpy() + 1
 
 
 def accuracy(classifier: Classifier, images: np.ndarray, labels: np.ndarray) -> float:
     """The share of images, uint8 (N, 3, H, W), N at least 1, that are predicted to have their labels, int64 (N,)."""
     return float((predict(classifier, images) == labels).mean())
-
-
-def class_accuracy(classifier: Classifier, images: np.ndarray, labels: np.ndarray) -> dict[int, float]:
-    """accuracy of the images of each label that occurs, by label."""
-    right = predict(classifier, images) == labels
-    return {int(label): float(right[labels == label].mean()) for label in np.unique(labels)}
-
-
-# ------------------------------------------------------------------------------------------------------------ parts
 
 
 def check_labelled(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
@@ -238,9 +216,8 @@ def set_normalisation(classifier: Classifier, images: np.ndarray) -> None:
     """Keep in the classifier the mean and the deviation of each channel of images, uint8 (N, 3, H, W)."""
     levels = np.arange(256)
     for channel in range(3):
-        counts = np.zeros(256)
-        for start in range(0, len(images), 1000):
-            counts += np.bincount(images[start : start + 1000, channel].ravel(), minlength=256)
+        parts = (images[start : start + 1000, channel].ravel() for start in range(0, len(images), 1000))
+        counts = sum(np.bincount(part, minlength=256) for part in parts)
         mean = np.average(levels, weights=counts)
         classifier.mean[channel] = mean
         classifier.deviation[channel] = max(np.sqrt(np.average((levels - mean) ** 2, weights=counts)), 1.0)
@@ -263,24 +240,3 @@ def all_logits(classifier: Classifier, images: np.ndarray) -> torch.Tensor:
         parts.append(classifier(torch.from_numpy(pixels).to(device)).cpu())
     classifier.train(learns)
     return torch.cat(parts)
-
-
-def classifier_file(images: np.ndarray, labels: np.ndarray, num_classes: int, config: ClassifierConfig) -> Path:
-    """Where the project's cache keeps the classifier of these images, labels, classes and this config."""
-    words = json.dumps([asdict(config), num_classes, images.shape])
-    digest = hashlib.sha256(f"{words}\n".encode())
-    digest.update(np.ascontiguousarray(images))
-    digest.update(np.ascontiguousarray(labels))
-    return cache_dir() / "classifiers" / f"{digest.hexdigest()}.pt"
-
-
-def read_classifier(file: Path, classifier: Classifier) -> Classifier | None:
-    """The classifier with the weights of a file of the cache; None where there is none, or it is damaged, which is said."""
-    if not file.is_file():
-        return None
-    try:
-        classifier.load_state_dict(load_torch(file)["state_dict"])
-    except (UserError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        print(f"training the cached classifier {file} again: {str(error).splitlines()[0]}")
-        return None
-    return classifier

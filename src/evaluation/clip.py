@@ -16,8 +16,8 @@ from src.evaluation.features import CPU_BATCH_SIZE, cached_by_content
 class Clip:
     """A CLIP model of open_clip, given as MODEL:WEIGHTS, the weights a file or one of open_clip's names (which it downloads).
 
-    `sha256` is the hash of parameters and preprocessing, `source` what was given, `version` open_clip's. Raises
-    UserError where open_clip is not installed or gives no such model.
+    `sha256` is the hash of parameters and preprocessing. Raises UserError where open_clip is not installed or gives no such
+    model.
     """
 
     def __init__(self, given: str, device: str | torch.device = "cpu"):
@@ -44,18 +44,15 @@ class Clip:
 
     @torch.inference_mode()
     def features(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """The image embeddings, not normalised, of uint8 (N, 3, H, W): float32 (N, D), kept in the cache.
-
-        Images are resized and scaled by the model's own preprocessing.
-        """
+        """The image embeddings, not normalised, of uint8 (N, 3, H, W): float32 (N, D), kept in the cache."""
         step = min(batch_size, CPU_BATCH_SIZE) if self.device.type == "cpu" else batch_size
 
         def extract(mine: np.ndarray, _: Path) -> np.ndarray:
-            found = []
+            features = []
             for start in range(0, len(mine), step):
                 batch = [self.preprocess(Image.fromarray(image.transpose(1, 2, 0))) for image in mine[start : start + step]]
-                found.append(self.model.encode_image(torch.stack(batch).to(self.device)).float().cpu().numpy())
-            return np.concatenate(found)
+                features.append(self.model.encode_image(torch.stack(batch).to(self.device)).float().cpu().numpy())
+            return np.concatenate(features)
 
         return cached_by_content(images, f"clip {self.sha256}", extract)
 

@@ -1,9 +1,7 @@
 """How far a number would move with other generated images: standard errors from random halves of them, of shares by formula.
 
-A bootstrap draws N of N samples with replacement. FID of such a draw is biased upward: it holds about 0.63 N different images,
-and FID grows as their number falls, so that the bootstrap's values lie above the very number they are to bracket; those of
-recall and coverage lie below it. Halves drawn without replacement hold no image twice. Their values lie off as well, since
-N / 2 images are no N, but all by the same amount on average; only their spread is used.
+A bootstrap's draws hold images twice, which biases FID upward, and recall and coverage downward. Halves drawn without
+replacement hold none twice. Their values are biased too, as they are fewer, but all alike; only their spread is used.
 """
 
 from typing import Any
@@ -21,14 +19,11 @@ def random_halves(count: int, halves: int = HALVES, seed: int = 0) -> np.ndarray
 
 
 def standard_error(values: np.ndarray, count: int) -> float:
-    """The standard error of a statistic of `count` samples, from its values on random halves of them.
+    """The standard error of a statistic of `count` samples, from its values on two or more random halves of them.
 
     It is the jackknife that deletes half (Shao and Wu, Ann. Statist. 17 (1989)): the standard deviation over the halves
-    times (kept / deleted)^(1/2), which is 1 where count is even. It is right for means, and too large for statistics whose
-    variance falls faster than 1 / N. Raises ValueError for fewer than two values.
+    times (kept / deleted)^(1/2). It is right for means, and too large where the variance falls faster than 1 / N.
     """
-    if len(values) < 2:
-        raise ValueError(f"a standard error needs at least two halves, got {len(values)}")
     kept = count // 2
     return float(np.std(values, ddof=1) * np.sqrt(kept / (count - kept)))
 
@@ -36,21 +31,17 @@ def standard_error(values: np.ndarray, count: int) -> float:
 def with_interval(values: np.ndarray, count: int, bounds: tuple[float, float] = (-np.inf, np.inf)) -> dict[str, Any]:
     """A number with its uncertainty from its values on all `count` samples (first) and on random halves of them (the rest).
 
-    {"value", "standard_error", "interval_95"}, of which only the first is there if there are no halves. The interval is value
-    +- 1.96 standard errors, cut at the bounds: where the number of as many other images of the same generator lies on average,
-    the reference as it is.
+    {"value", "standard_error", "interval_95"}, of which only the first is there if there are no halves. The interval, value
+    +- 1.96 standard errors cut at the bounds, is that of other images of the same generator against the same reference.
     """
-    result: dict[str, Any] = {"value": float(values[0])}
-    if len(values) > 1:
-        result |= _interval(result["value"], standard_error(values[1:], count), bounds)
-    return result
+    value = float(values[0])
+    return {"value": value} | (_interval(value, standard_error(values[1:], count), bounds) if len(values) > 1 else {})
 
 
 def share_with_interval(hits: np.ndarray) -> dict[str, Any]:
-    """The share of hits, bool (N,), N at least 1, with its uncertainty: {"value", "standard_error", "interval_95", "count": N}.
+    """The share of hits, bool (N,), N at least 1, with a binomial's standard error, (p (1 - p) / N)^(1/2).
 
-    The standard error is that of a binomial, (p (1 - p) / N)^(1/2), 0 where all or none are hits; the interval is value +-
-    1.96 standard errors, cut at 0 and 1.
+    {"value", "standard_error", "interval_95", "count": N}; the interval is value +- 1.96 standard errors, cut at 0 and 1.
     """
     share = float(np.mean(hits))
     error = float(np.sqrt(share * (1 - share) / len(hits)))

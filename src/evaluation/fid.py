@@ -4,19 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from src.evaluation.arrays import float_rows
+
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """The squared Fréchet distance of the Gaussians fitted to the rows of a (N, D) and b (M, D), in float64.
 
         |mean_a - mean_b|^2 + tr S_a + tr S_b - 2 tr (S_a S_b)^(1/2)          (Heusel et al., arXiv:1706.08500, eq. 6)
 
-    On features of Inception this is FID. Covariances are those of N - 1. With the centred rows A, divided by
-    (N - 1)^(1/2), S_a is A^T A, and the last trace is the sum of the singular values of A B^T (Mathiasen and Hvilshøj,
-    arXiv:2009.14075): no matrix root, no complex numbers, exact also where N < D. The result may be below 0 by rounding.
+    On features of Inception this is FID. With the centred rows A, divided by (N - 1)^(1/2), S_a is A^T A, and the last trace
+    is the sum of the singular values of A B^T (Mathiasen and Hvilshøj, arXiv:2009.14075): exact also where N < D. The result
+    may be below 0 by rounding.
 
     Raises ValueError for fewer than two rows, different D or values that are not finite.
     """
-    a, b = _checked(a, b)
+    a, b = float_rows(a, b)
     difference = a.mean(axis=0) - b.mean(axis=0)
     root_a, root_b = _covariance_root(a), _covariance_root(b)
     trace = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
@@ -29,7 +31,7 @@ def distance_from_statistics(a: np.ndarray, mu: np.ndarray, sigma: np.ndarray) -
     tr (S_a sigma)^(1/2) is the sum of the roots of the eigenvalues of R sigma R^T with R^T R = S_a. It agrees with
     frechet_distance to about 1e-6 of the traces, as subset_distances does. Raises ValueError as frechet_distance does.
     """
-    a, _ = _checked(a, np.stack([mu, mu]))
+    a, _ = float_rows(a, np.stack([mu, mu]))
     if sigma.shape != (len(mu), len(mu)):
         raise ValueError(f"expected a covariance {(len(mu), len(mu))}, got {sigma.shape}")
     difference, root = a.mean(axis=0) - mu, _covariance_root(a)
@@ -41,12 +43,9 @@ def distance_from_statistics(a: np.ndarray, mu: np.ndarray, sigma: np.ndarray) -
 def subset_distances(a: np.ndarray, b: np.ndarray, subsets: Sequence[np.ndarray]) -> np.ndarray:
     """frechet_distance(a[rows], b) for each array of row numbers, in a fraction of the time: (subsets,).
 
-    The products of all rows of a with the root of b's covariance are made once. Singular values are roots of eigenvalues, so
-    that those below 1e-8 of the largest are lost: the results agree with frechet_distance to about 1e-6 of the traces.
+    Singular values are computed as roots of eigenvalues: results agree with frechet_distance to about 1e-6 of the traces.
     """
-    a, b = _checked(a, b)
-    if subsets and min(map(len, subsets)) < 2:
-        raise ValueError("a covariance needs at least two rows")
+    a, b = float_rows(a, b)
     root_b = _covariance_root(b)
     a = a - b.mean(axis=0)
     products, lengths, trace_b = a @ root_b.T, (a**2).sum(axis=1), (root_b**2).sum()
@@ -64,10 +63,9 @@ def subset_distances(a: np.ndarray, b: np.ndarray, subsets: Sequence[np.ndarray]
 def fid_infinity(a: np.ndarray, b: np.ndarray, parts: int = 4, seed: int = 0) -> float:
     """An estimate of the distance of b (M, D) to infinitely many rows like those of a (N, D), N at least 2 * parts.
 
-    FID of n samples is larger than that of endless ones, by a bias that falls nearly as 1 / n. The rows are shuffled and cut
-    into 1, 2, ... `parts` equal parts; the mean distances of the parts lie on a line over 1 / n, which is fitted by least
-    squares and read at 0 (Chong and Forsyth, arXiv:1911.07023; they draw subsets of 15 sizes, here all of them are disjoint).
-    The bias of b's own M rows stays. Where N is below D the line is a curve: an estimate, to compare at equal N only.
+    The bias of FID falls nearly as 1 / n. The shuffled rows are cut into 1, 2, ... `parts` equal parts; the line through the
+    mean distances over 1 / n is read at 0 (Chong and Forsyth, arXiv:1911.07023, whose subsets overlap). The bias of b's own
+    M rows stays. Where N is below D the line is a curve: compare estimates of equal N only.
     """
     if len(a) < 2 * parts:
         raise ValueError(f"{parts} parts need at least {2 * parts} rows, got {len(a)}")
@@ -76,21 +74,6 @@ def fid_infinity(a: np.ndarray, b: np.ndarray, parts: int = 4, seed: int = 0) ->
     distances = np.split(subset_distances(a, b, [rows for cut in cuts for rows in cut]), np.cumsum(range(1, parts)))
     inverse_sizes = [1 / cut.shape[1] for cut in cuts]
     return float(np.polynomial.Polynomial.fit(inverse_sizes, [values.mean() for values in distances], 1)(0))
-
-
-# ------------------------------------------------------------------------------------------------------------ parts
-
-
-def _checked(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in float64, if a distance between them is defined; else ValueError."""
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"expected features (N, D) and (M, D), got {a.shape} and {b.shape}")
-    if min(len(a), len(b)) < 2:
-        raise ValueError(f"a covariance needs at least two rows, got {len(a)} and {len(b)}")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("features hold values that are not finite")
-    return a, b
 
 
 def _covariance_root(features: np.ndarray) -> np.ndarray:

@@ -1,25 +1,30 @@
 """The Inception network of 2015 that FID is defined with (Heusel et al., arXiv:1706.08500).
 
-It is Inception v3 as TensorFlow published it on 2015-12-05; its pools differ from torchvision's, so the blocks are
-pytorch-fid's. Its weights are found by `src.evaluation.weights`.
+Its pools differ from torchvision's, so the blocks are pytorch-fid's. `src.evaluation.weights` finds the weights.
 """
 
 from collections import OrderedDict
 
 import torch
+import torch.nn.functional as F
 from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
 from torch import nn
 from torchvision.models.inception import BasicConv2d, InceptionB, InceptionD
+
+from src.evaluation.feature_networks import FeatureNetwork, resize
 
 FEATURES = 2048
 INPUT_SIZE = 299
 
 
-class Inception(nn.Module):
+class Inception(FeatureNetwork):
     """Images (B, 3, 299, 299) in [-1, 1] -> pooled features (B, 2048), not negative.
 
-    `source` says in words where the weights came from; `sha256` is the hash of the parameters, whatever file held them.
+    Two published ways of bringing an image to this size are followed, and differ by points of FID: `clean`, the default of
+    clean-fid (Parmar et al., arXiv:2104.11222), and `pytorch`, that of pytorch-fid.
     """
+
+    modes = ("clean", "pytorch")
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,11 +51,16 @@ class Inception(nn.Module):
                 avgpool=nn.AdaptiveAvgPool2d(1),
             )
         )
-        self.source = "none"
-        self.sha256 = ""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x).flatten(1)
+
+    def features(self, pixels: torch.Tensor, mode: str) -> torch.Tensor:
+        if mode == "clean":  # Pillow's bicubic filter, then about -1..1
+            images = (resize(pixels, INPUT_SIZE) - 128) / 128
+        else:  # torch's bilinear filter, then -1..1
+            images = 2 * F.interpolate(pixels / 255, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=False) - 1
+        return self(images.contiguous(memory_format=torch.channels_last))
 
     def fuse(self) -> "Inception":
         """Fold every batch norm into its convolution, for inference: same values up to rounding, fewer passes over memory."""

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from src.evaluation.arrays import float_rows
+
 BLOCK = 512  # rows of a kernel matrix held at a time
 
 
@@ -12,8 +14,8 @@ def kid(a: np.ndarray, b: np.ndarray) -> float:
 
         sum_{i != j} k(a_i, a_j) / (N (N - 1)) + sum_{i != j} k(b_i, b_j) / (M (M - 1)) - 2 mean k(a_i, b_j)
 
-    (Gretton et al., JMLR 13 (2012), eq. 3). Its expectation does not depend on N and M, unlike FID's.
-    Raises ValueError for fewer than two rows, different D or values that are not finite; so do the functions below.
+    (Gretton et al., JMLR 13 (2012), eq. 3). Its expectation does not depend on N and M, unlike FID's. Raises ValueError as
+    float_rows does; so do the functions below.
     """
     return float(subset_kids(a, b, [np.arange(len(a))])[0])
 
@@ -26,15 +28,11 @@ def subset_kids(a: np.ndarray, b: np.ndarray, subsets: Sequence[np.ndarray]) -> 
 def sampled_kids(a: np.ndarray, b: np.ndarray, subsets: int = 100, size: int = 1000, seed: int = 0) -> np.ndarray:
     """kid of random subsets of both sets, without replacement: (subsets,). clean-fid and torch-fidelity report their mean.
 
-    size is at most N and M. torch-fidelity reports the standard deviation over subsets beside the mean; it tells how much KID
-    of `size` images varies, is no standard error of the mean, and is 0 where the subsets hold everything.
+    size is at most N and M. Their standard deviation tells how much KID of `size` images varies: no standard error of the mean.
     """
     size, rng = min(size, len(a), len(b)), np.random.default_rng(seed)
     chosen_a, chosen_b = ([rng.permutation(len(rows))[:size] for _ in range(subsets)] for rows in (a, b))
     return _estimates(a, b, _indicators(chosen_a, len(a)), _indicators(chosen_b, len(b)))
-
-
-# ------------------------------------------------------------------------------------------------------------ parts
 
 
 def _indicators(subsets: Sequence[np.ndarray], count: int) -> np.ndarray:
@@ -47,14 +45,8 @@ def _indicators(subsets: Sequence[np.ndarray], count: int) -> np.ndarray:
 
 def _estimates(a: np.ndarray, b: np.ndarray, chosen_a: np.ndarray, chosen_b: np.ndarray) -> np.ndarray:
     """The unbiased estimate for each row of the indicators (S, N) and (S or 1, M): (S,)."""
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"expected features (N, D) and (M, D), got {a.shape} and {b.shape}")
+    a, b = float_rows(a, b)
     count_a, count_b = chosen_a.sum(axis=1), chosen_b.sum(axis=1)
-    if min(count_a.min(), count_b.min()) < 2:
-        raise ValueError(f"the kernel distance needs at least two rows, got {count_a.min():.0f} and {count_b.min():.0f}")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("features hold values that are not finite")
     within_a = (_kernel_sums(a, a, chosen_a, chosen_a) - chosen_a @ _own_kernel(a)) / (count_a * (count_a - 1))
     within_b = (_kernel_sums(b, b, chosen_b, chosen_b) - chosen_b @ _own_kernel(b)) / (count_b * (count_b - 1))
     between = _kernel_sums(a, b, chosen_a, chosen_b) / (count_a * count_b)

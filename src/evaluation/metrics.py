@@ -3,10 +3,10 @@
 from typing import Any
 
 import numpy as np
+from scipy.special import log_softmax, logsumexp
 
 from src.evaluation.confidence import with_interval
 from src.evaluation.fid import fid_infinity, frechet_distance, subset_distances
-from src.evaluation.inception_score import inception_score
 from src.evaluation.kid import sampled_kids, subset_kids
 from src.evaluation.prdc import DENSITY_NEIGHBOURS, NEIGHBOURS, subset_prdc
 
@@ -45,12 +45,30 @@ def feature_metrics(
         },
     }
     for name, values in subset_prdc(generated, reference, subsets).items():
-        bounds = (0, np.inf) if name == "density" else (0, 1)
-        result[name] = {
-            **with_interval(values, count, bounds),
-            "k": DENSITY_NEIGHBOURS if name in ("density", "coverage") else NEIGHBOURS,
-        }
+        bounds = (0, np.inf if name == "density" else 1)
+        k = DENSITY_NEIGHBOURS if name in ("density", "coverage") else NEIGHBOURS
+        result[name] = {**with_interval(values, count, bounds), "k": k}
     if classifier is not None:
         mean, deviation = inception_score(generated, classifier, seed=seed)
         result["inception_score"] = {"value": mean, "deviation": deviation, "splits": 10}
     return result
+
+
+def inception_score(features: np.ndarray, classifier: np.ndarray, splits: int = 10, seed: int = 0) -> tuple[float, float]:
+    """Mean and standard deviation over splits of exp(mean KL(p(class | image) || p(class))), each from 1 to the classes.
+
+    The Inception Score (Salimans et al., arXiv:1606.03498) of features (N, D) and the last layer's weights (classes, D),
+    without its bias, as in the authors' code. Images are shuffled by the seed before they are split. A split of fewer images
+    than there are classes scores lower: compare equal N only. Raises ValueError for fewer images than splits or another D.
+    """
+    if features.ndim != 2 or classifier.ndim != 2 or features.shape[1] != classifier.shape[1]:
+        raise ValueError(f"expected features (N, D) and weights (classes, D), got {features.shape} and {classifier.shape}")
+    if len(features) < splits:
+        raise ValueError(f"{splits} splits need at least as many images, got {len(features)}")
+    order = np.random.default_rng(seed).permutation(len(features))
+    log_p = log_softmax(features.astype(np.float64) @ classifier.T.astype(np.float64), axis=1)
+    scores = []
+    for part in np.array_split(log_p[order], splits):
+        log_mean = logsumexp(part, axis=0) - np.log(len(part))
+        scores.append(np.exp((np.exp(part) * (part - log_mean)).sum(axis=1).mean()))
+    return float(np.mean(scores)), float(np.std(scores))

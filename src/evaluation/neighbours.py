@@ -10,37 +10,19 @@ BLOCK = 1024  # rows of each set that are in memory as floats at a time
 
 @dataclass
 class Neighbours:
-    """What `training_neighbours` finds for N samples. Distances are Euclidean.
+    """What `training_neighbours` finds for N samples. Distances are Euclidean."""
 
-    Attributes:
-        index: (N,), the row of the nearest training image.
-        distance: (N,), how far it is.
-        to_validation: (N,), the distance to the nearest validation image.
-        to_parts: (P, N), the distance to the nearest image of each of P disjoint parts of the training images, as large
-            as the validation set.
-        expected: the share of training images among training and validation images.
-    """
-
-    index: np.ndarray
-    distance: np.ndarray
-    to_validation: np.ndarray
-    to_parts: np.ndarray
-    expected: float
+    index: np.ndarray  # (N,), the row of the nearest training image
+    distance: np.ndarray  # (N,), how far it is
+    to_validation: np.ndarray  # (N,), the distance to the nearest validation image
+    to_parts: np.ndarray  # (P, N), the same to P disjoint parts of the training images, each as large as the validation set
+    expected: float  # the share of training images among training and validation images
 
     def figures(self, unit: float = 1.0) -> dict[str, Any]:
-        """The numbers of metrics.json, distances in this unit.
+        """The numbers of metrics.json, distances in this unit; docs/evaluation.md says what they mean.
 
-        median, closest: of the distance to the nearest training image.
-        gap: mean distance to validation minus mean distance to a part of the training images of the same size. Near 0 for
-            a generator that knows the training images no better than others, above 0 for one that copies. A copy is near one
-            part alone: of P parts, copies of all samples make a gap of a P-th of the distance.
-        gap_spread: how much the mean distance varies between parts of the training set (standard deviation), so how far the
-            gap may be from 0 by chance; None where there is one part.
-        from_train: the share of samples whose nearest image of both sets is a training image (of a tie, half). Without copying
-            both sets are as good, however good the samples are, and the share is the expected one.
-        copied: the share of copies that explains from_train, (from_train - expected) / (1 - expected): 1 for a generator of
-            copies, 0 on average without copying.
-        copied_spread: the standard deviation of copied without copying, were samples independent of each other.
+        gap: above 0 where samples are copies; its spread is that between parts, None of one part. from_train: of a tie, half.
+        copied: 1 for a generator of copies; its spread is the standard deviation without copying, were samples independent.
         """
         means = self.to_parts.mean(axis=1)
         from_train = (self.distance < self.to_validation).mean() + (self.distance == self.to_validation).mean() / 2
@@ -60,9 +42,8 @@ class Neighbours:
 def training_neighbours(samples: np.ndarray, train: np.ndarray, validation: np.ndarray, seed: int = 0) -> Neighbours:
     """The nearest rows of train (T, D) and validation (M, D) to samples (N, D): pixels of images, or features.
 
-    The distance to the nearest of T images falls as T grows, so that a large training set is nearer than a small validation
-    set to any sample. Therefore the training set is dealt out at random into parts of M images too. Raises ValueError for
-    different D, an empty set or T < M.
+    A larger set is nearer to any sample, so the training set is also dealt out at random into parts of M images. Raises
+    ValueError for different D, an empty set or T < M.
     """
     if len(train) < len(validation):
         raise ValueError(f"{len(train)} training images are fewer than the {len(validation)} validation images")
@@ -70,11 +51,11 @@ def training_neighbours(samples: np.ndarray, train: np.ndarray, validation: np.n
     index, distance, to_parts = np.zeros(len(samples), dtype=int), np.full(len(samples), np.inf), []
     for start in range(0, len(train), size):
         part = np.sort(order[start : start + size])
-        found, distances = nearest(samples, train, part)
+        rows, distances = nearest(samples, train, part)
         if len(part) == size:  # the remainder is smaller, so its distances compare with nothing
             to_parts.append(distances)
         closer = distances < distance
-        index[closer], distance[closer] = found[closer], distances[closer]
+        index[closer], distance[closer] = rows[closer], distances[closer]
     expected = len(train) / (len(train) + len(validation))
     return Neighbours(index, distance, nearest(samples, validation)[1], np.array(to_parts), expected)
 
@@ -82,11 +63,9 @@ def training_neighbours(samples: np.ndarray, train: np.ndarray, validation: np.n
 def nearest(queries: np.ndarray, base: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The nearest row of base (M, D) to each of the queries (N, D), and its distance: (N,) and (N,).
 
-    rows: the numbers of the rows of base that count; all if not given. Found by float32 matrix products over blocks of
-    1,024 rows, whatever the type of the arrays; the distances are then computed in float64 from the differences. Rows whose
-    squared distances differ by less than about a millionth of the spread of the data may be taken for each other.
-
-    Raises ValueError for different D or an empty set.
+    rows: the numbers of the rows of base that count; all if not given. Found by float32 products, which may take rows at
+    nearly the same distance for each other; the distances are those of float64. Raises ValueError for different D or an empty
+    set.
     """
     rows = np.arange(len(base)) if rows is None else rows
     if queries.ndim != 2 or base.ndim != 2 or queries.shape[1] != base.shape[1] or not len(queries) or not len(rows):

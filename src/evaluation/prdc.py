@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from src.evaluation.arrays import float_rows
+
 NEIGHBOURS = 3  # of precision and recall (Kynkäänniemi et al., arXiv:1904.06991)
 DENSITY_NEIGHBOURS = 5  # of density and coverage (Naeem et al., arXiv:2002.09797)
 ROUNDING = 1e-12  # squared distances below this share of the squared lengths are 0
@@ -23,22 +25,13 @@ def subset_prdc(generated: np.ndarray, reference: np.ndarray, subsets: Sequence[
 
     - precision: the share of generated images in at least one reference ball (k = 3): are the images good?
     - recall: the share of reference images in at least one generated ball (k = 3): are all kinds of images there?
-    - density: the mean number of reference balls that a generated image lies in, divided by k = 5; may exceed 1. An outlier
-      among the reference images, whose ball is large, counts as one ball and no more.
+    - density: the mean number of reference balls that a generated image lies in, divided by k = 5; may exceed 1.
     - coverage: the share of reference balls (k = 5) that hold a generated image.
 
-    A point on the rim of a ball is in it. Distances are those of float64, and those below rounding are 0, so that copies of one
-    image have balls of radius 0. Two matrices of distances are held: 8 N (N + M) bytes.
-
-    Raises ValueError for 5 rows or fewer in a set or subset, different D or values that are not finite.
+    A point on the rim of a ball is in it. Distances below rounding are 0, so that copies of one image have balls of radius 0.
+    8 N (N + M) bytes are held. Raises ValueError as float_rows does, for 5 rows or fewer in a set too.
     """
-    generated, reference = np.asarray(generated, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    if generated.ndim != 2 or reference.ndim != 2 or generated.shape[1] != reference.shape[1]:
-        raise ValueError(f"expected features (N, D) and (M, D), got {generated.shape} and {reference.shape}")
-    if min(*map(len, subsets), len(reference)) <= DENSITY_NEIGHBOURS:
-        raise ValueError(f"{DENSITY_NEIGHBOURS} neighbours need at least {DENSITY_NEIGHBOURS + 1} rows in each set")
-    if not (np.isfinite(generated).all() and np.isfinite(reference).all()):
-        raise ValueError("features hold values that are not finite")
+    generated, reference = float_rows(generated, reference, DENSITY_NEIGHBOURS + 1)
     between, within = squared_distances(generated, reference), squared_distances(generated, generated)
     in_small, in_large = (between <= squared_radii(reference, k) for k in (NEIGHBOURS, DENSITY_NEIGHBOURS))
     is_good, balls = in_small.any(axis=1), in_large.sum(axis=1)

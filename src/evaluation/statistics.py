@@ -13,7 +13,7 @@ import numpy as np
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT, write_whole
 from src.common.processes import Processes
-from src.evaluation.features import cached_features, content_file
+from src.evaluation.features import cached_features, content_file, read_cached
 from src.evaluation.inception import FEATURES, Inception
 
 BLOCK = 8192  # rows that are centred at a time
@@ -46,36 +46,29 @@ def cached_statistics(
     description: str | None = None,
     processes: Processes | None = None,
 ) -> Statistics:
-    """The statistics of images, uint8 (N, 3, H, W): shipped, or kept in the cache as cached_features keeps their features.
-
-    Several processes share the work.
-    """
-    processes, kept = processes or Processes(), None
+    """The statistics of images, uint8 (N, 3, H, W): shipped, or kept in the cache as cached_features keeps their features."""
+    processes = processes or Processes()
     file = content_file(images, f"{mode} {inception.sha256}", "_statistics.npz")
     if (shipped := read_shipped(file.stem)) is not None:
         return shipped
-    if file.is_file():
-        try:
-            kept = read_statistics(file)
-        except UserError as error:
-            print(f"making cached statistics again: {error}")
+    kept = read_cached(file, read_statistics)
     if all(processes.gather(kept is not None)):
         return kept
     features = cached_features(images, inception, mode, batch_size, description, processes)
-    found = processes.first_says(statistics_of(features) if processes.is_first else None)
+    made = processes.first_says(statistics_of(features) if processes.is_first else None)
     if processes.is_first:
-        write_statistics(found, file)
-    return found
+        write_statistics(made, file)
+    return made
 
 
 def read_shipped(content: str) -> Statistics | None:
     """The statistics of this content that come with the kit; None where there are none."""
     for file in sorted(SHIPPED.glob("*.npz")):
-        with np.load(file, allow_pickle=False) as found:
-            if str(found["content"]) == content:
-                mu, triangle = found["mu"], np.triu_indices(len(found["mu"]))
+        with np.load(file, allow_pickle=False) as arrays:
+            if str(arrays["content"]) == content:
+                mu = arrays["mu"]
                 sigma = np.zeros((len(mu), len(mu)))
-                sigma[triangle] = found["upper_sigma"]
+                sigma[np.triu_indices(len(mu))] = arrays["upper_sigma"]
                 return Statistics(mu, sigma + np.triu(sigma, 1).T)
     return None
 
@@ -93,8 +86,8 @@ def write_statistics(statistics: Statistics, path: str | Path) -> None:
         np.savez(file, mu=statistics.mu, sigma=statistics.sigma)
 
 
-def read_statistics(path: str | Path, features: int = FEATURES) -> Statistics:
-    """What pytorch-fid's --save-stats or write_statistics wrote: mu (features,) and sigma (features, features).
+def read_statistics(path: str | Path) -> Statistics:
+    """What pytorch-fid's --save-stats or write_statistics wrote: mu (2048,) and sigma (2048, 2048).
 
     Raises UserError where the file is absent, no such npz, of another number of features, or not finite.
     """
@@ -103,17 +96,15 @@ def read_statistics(path: str | Path, features: int = FEATURES) -> Statistics:
         raise UserError(f"no statistics at {path}")
     try:
         with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in ("mu", "sigma") if name in getattr(file, "files", ())}
+            arrays = {name: file[name] for name in ("mu", "sigma") if name in getattr(file, "files", ())}
     except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a readable npz file ({error})") from error
-    if absent := [name for name in ("mu", "sigma") if name not in found]:
+    if absent := [name for name in ("mu", "sigma") if name not in arrays]:
         raise UserError(f"{path} has no {' and no '.join(absent)}: expected pytorch-fid's npz with mu and sigma")
-    shapes = {name: value.shape for name, value in found.items()}
-    if shapes != {"mu": (features,), "sigma": (features, features)}:
-        raise UserError(
-            f"{path}: mu is {shapes['mu']} and sigma {shapes['sigma']}, expected ({features},) and ({features}, {features}): "
-            "the statistics of Inception's last pool"
-        )
-    if not all(np.issubdtype(value.dtype, np.floating) and np.isfinite(value).all() for value in found.values()):
+    mu, sigma = arrays["mu"], arrays["sigma"]
+    if (mu.shape, sigma.shape) != ((FEATURES,), (FEATURES, FEATURES)):
+        expected = f"({FEATURES},) and ({FEATURES}, {FEATURES}): the statistics of Inception's last pool"
+        raise UserError(f"{path}: mu is {mu.shape} and sigma {sigma.shape}, expected {expected}")
+    if not all(np.issubdtype(each.dtype, np.floating) and np.isfinite(each).all() for each in (mu, sigma)):
         raise UserError(f"{path}: mu or sigma hold what is no finite number")
-    return Statistics(found["mu"].astype(np.float64), found["sigma"].astype(np.float64))
+    return Statistics(mu.astype(np.float64), sigma.astype(np.float64))

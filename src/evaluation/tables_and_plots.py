@@ -1,7 +1,7 @@
 """What metrics say, for people: lines, a table of folders side by side, FID against NFE, nearest training images."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +36,20 @@ NEAREST = {
 
 def cells(result: Result) -> dict[str, str]:
     """Every number of a result as words, by its name: "clean FID" -> "14.13 +- 1.12"; +- is half the 95% interval."""
-    found = {}
-    for features, metrics in result["metrics"].items():
-        for name, entry in metrics.items():
-            if "value" not in entry:
-                continue
-            found[f"{features} {TITLES.get(name, name)}"] = cell(name, entry)
-    told = result.get("by_class", {})
-    found |= {words: cell("accuracy", told[name]) for name, words in ACCURACIES.items() if name in told}
+    words = {
+        f"{features} {TITLES.get(name, name)}": cell(name, entry)
+        for features, metrics in result["metrics"].items()
+        for name, entry in metrics.items()
+        if "value" in entry
+    }
+    by_class = result.get("by_class", {})
+    words |= {title: cell("accuracy", by_class[name]) for name, title in ACCURACIES.items() if name in by_class}
     for kind, entry in result.get("nearest_train", {}).items():
-        for name, words in NEAREST.items():
+        for name, title in NEAREST.items():
             spread = entry.get(f"{name}_spread")
             by_chance = "" if spread is None else f" (without copying 0 +- {NORMAL_95 * spread:.2g})"
-            found[f"{kind}: {words}"] = f"{entry[name]:.3g}{by_chance}"
-    return found
+            words[f"{kind}: {title}"] = f"{entry[name]:.3g}{by_chance}"
+    return words
 
 
 def cell(name: str, entry: dict[str, Any]) -> str:
@@ -64,43 +64,42 @@ def cell(name: str, entry: dict[str, Any]) -> str:
 
 def lines(result: Result) -> list[str]:
     """The numbers of one folder, a line each."""
-    found = cells(result)
-    width = max(map(len, found))
-    return [f"  {name:<{width}}  {text}" for name, text in found.items()]
+    words = cells(result)
+    width = max(map(len, words))
+    return [f"  {name:<{width}}  {text}" for name, text in words.items()]
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    first, *others = ("|" + "|".join(f" {text} " if text else " " for text in row) + "|" for row in (head, *rows))
+    return [first, "|---" * len(head) + "|", *others]
 
 
 def comparison(results: dict[str, Result]) -> str:
     """A Markdown table: a column for each named result, a row for each number; "-" where a result lacks it."""
     columns = {name: cells(result) for name, result in results.items()}
-    rows = list(dict.fromkeys(row for column in columns.values() for row in column))
-    table = [
-        "| | " + " | ".join(columns) + " |",
-        "|---|" + "---|" * len(columns),
-        "| images | " + " | ".join(f"{each['num_generated']} vs {each['num_reference']}" for each in results.values()) + " |",
-    ]
-    table += [f"| {row} | " + " | ".join(column.get(row, "-") for column in columns.values()) + " |" for row in rows]
-    return "\n".join(table)
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    rows = [[name, *(column.get(name, "-") for column in columns.values())] for name in names]
+    counts = [f"{result['num_generated']} vs {result['num_reference']}" for result in results.values()]
+    return "\n".join(markdown(["", *columns], [["images", *counts], *rows]))
 
 
 def class_table(result: Result) -> list[str]:
     """What metrics.json says by class: a Markdown table, a row for each class, "-" for none; then what is left out."""
-    told, modes = result["by_class"], list(result["metrics"])
+    by_class, modes = result["by_class"], list(result["metrics"])
+    rows = []
+    for name, entry in by_class["classes"].items():
+        accuracies = [cell("accuracy", entry[key]) if key in entry else "-" for key in ACCURACIES]
+        distances = [cell(key, entry[mode][key]) if mode in entry else "-" for mode in modes for key in ("fid", "recall")]
+        rows.append([name, str(entry["num_generated"]), *accuracies, *distances])
     titles = [f"{mode} {name}" for mode in modes for name in ("FID", "recall")]
-    rows = [["class", "images", *ACCURACIES.values(), *titles]]
-    for name, entry in told["classes"].items():
-        row = [name, str(entry["num_generated"])]
-        row += [cell("accuracy", entry[key]) if key in entry else "-" for key in ACCURACIES]
-        for mode in modes:
-            row += [cell(key, entry[mode][key]) if mode in entry else "-" for key in ("fid", "recall")]
-        rows.append(row)
-    table = [f"| {' | '.join(row)} |" for row in rows]
-    why: dict[str, list[str]] = {}
-    for name, reason in told["left_out"].items():
-        why.setdefault(reason, []).append(name)
-    notes = [f"no FID and recall of {', '.join(names)}: {reason}" for reason, names in why.items()]
-    if told["no_class"]:
-        notes.append(f"{told['no_class']} images were asked for no class, and are left out here")
-    return [table[0], "|---" * len(rows[0]) + "|", *table[1:], *notes]
+    table = markdown(["class", "images", *ACCURACIES.values(), *titles], rows)
+    for reason in dict.fromkeys(by_class["left_out"].values()):
+        names = [name for name, why in by_class["left_out"].items() if why == reason]
+        table.append(f"no FID and recall of {', '.join(names)}: {reason}")
+    if by_class["no_class"]:
+        table.append(f"{by_class['no_class']} images were asked for no class, and are left out here")
+    return table
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
@@ -123,8 +122,7 @@ def plot_fid(results: dict[Path, Result], file: Path) -> None:
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
     for name, points in zip(short_names(list(series)), series.values(), strict=True):
-        x, y, error = zip(*sorted(points), strict=True)
-        axes.errorbar(x, y, error, marker="o", capsize=3, label=name)
+        axes.errorbar(*zip(*sorted(points), strict=True), marker="o", capsize=3, label=name)
     ticks = sorted({nfe for points in series.values() for nfe, _, _ in points})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [str(nfe) for nfe in ticks])
@@ -137,18 +135,18 @@ def plot_fid(results: dict[Path, Result], file: Path) -> None:
         figure.savefig(partial, format="png", dpi=150)
 
 
-def plot_neighbours(images: np.ndarray, train: np.ndarray, found: dict[str, Neighbours], file: Path) -> None:
+def plot_neighbours(images: np.ndarray, train: np.ndarray, neighbours: dict[str, Neighbours], file: Path) -> None:
     """The samples that lie closest to a training image, that image under each, closest first; a pair of rows for each kind.
 
     images, train: uint8 (N, 3, H, W) and (T, 3, H, W); where their sizes differ, training images are cut or filled up in black.
     """
-    rows, labels = [], []
-    for kind, each in found.items():
+    rows, captions = [], []
+    for kind, each in neighbours.items():
         closest = np.argsort(each.distance)[:SHEET_COLUMNS]
         copies = np.zeros_like(images[closest])
         height, width = (min(sizes) for sizes in zip(images.shape[2:], train.shape[2:], strict=True))
         copies[:, :, :height, :width] = train[each.index[closest]][:, :, :height, :width]
         rows += [images[closest], copies]
-        labels += ["samples", f"nearest in {kind}"]
+        captions += ["samples", f"nearest in {kind}"]
     with write_whole(file) as partial:
-        contact_sheet(rows, labels).save(partial, format="png")
+        contact_sheet(rows, captions).save(partial, format="png")

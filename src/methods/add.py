@@ -1,13 +1,14 @@
 """Adversarial Diffusion Distillation (ADD; Sauer, Lorenz, Blattmann and Rombach, 2023, arXiv:2311.17042)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from src.common.guidance import with_labels
+from src.common.options import option
+from src.methods.shared.adversarial import AdversarialModel
 from src.methods.shared.discriminators import hinge_discriminator, hinge_generator
-from src.methods.shared.generator import AdversarialModel
 from src.methods.shared.method import register
 from src.utils import expand_t
 
@@ -22,46 +23,35 @@ class ADD(AdversarialModel):
     paper's exponential weighting, c(t) = alpha_t, for data of this standard deviation.
     """
 
+    cost = 2.3
+
     @dataclass
     class Config(AdversarialModel.Config):
-        mid_share: float = field(
-            default=0.75, metadata={"help": "share of the batch at levels below sigma_max", "minimum": 0, "maximum": 1}
-        )
-        r1_gamma: float = field(default=1e-5, metadata={"help": "weight of R1 on the features of data; 0: none", "minimum": 0})
-        distill_weight: float = field(default=2.5, metadata={"help": "the paper's lambda: the teacher's part", "minimum": 0})
-        distill_mean: float = field(default=-0.2, metadata={"help": "mean of the logarithm of the teacher's noise levels"})
-        distill_std: float = field(default=1.2, metadata={"help": "standard deviation of that logarithm", "minimum": 0})
+        mid_share: float = option(0.75, "share of the batch at levels below sigma_max", minimum=0, maximum=1)
+        r1_gamma: float = option(1e-5, "weight of R1 on the features of data; 0: none", minimum=0)
+        distill_weight: float = option(2.5, "the paper's lambda: the teacher's part", minimum=0)
+        distill_mean: float = option(-0.2, "mean of the logarithm of the teacher's noise levels")
+        distill_std: float = option(1.2, "standard deviation of that logarithm", minimum=0)
 
     def compute_loss(
-        self,
-        data: torch.Tensor,
-        noise: torch.Tensor,
-        step: int = 1,
-        group: str = "network",
-        labels: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
+        self, data: Tensor, noise: Tensor, step: int = 1, group: str = "network", labels: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
         """The group's hinge loss, with the distillation for the network: data and noise (B, ...) -> scalar."""
         if group == "discriminator":
             return self.discriminator_loss(data, noise, step, hinge_discriminator, labels)
-        fake, sigma = self.generate(data, noise, **with_labels(labels))
-        losses = hinge_generator(self.judge(fake, sigma, **with_labels(labels)))
+        fake, sigma = self.generate(data, noise, labels)
+        losses = hinge_generator(self.critic_logits(fake, sigma, labels))
         if self.config.distill_weight > 0:
-            losses = losses + self.config.distill_weight * self.distillation(
-                fake, *self.teacher_draws(fake), **with_labels(labels)
-            )
-        self.report_losses(sigma, losses)
-        return losses.mean()
+            losses = losses + self.config.distill_weight * self.distillation(fake, *self.teacher_draws(fake), labels)
+        return self.report_losses(sigma, losses)
 
-    def teacher_draws(self, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def teacher_draws(self, fake: Tensor) -> tuple[Tensor, Tensor]:
         """New noise (B, ...) and log-normal levels (B,), which by default lie as equal steps of a variance-preserving path."""
         config = self.config
         levels = (config.distill_mean + config.distill_std * torch.randn(len(fake), device=fake.device)).exp()
         return torch.randn_like(fake), levels.clamp(config.sigma_min, config.sigma_max)
 
-    def distillation(
-        self, fake: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def distillation(self, fake: Tensor, noise: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """c(sigma) times the mean square of fake less what the teacher makes of fake + sigma noise: (B, ...) -> (B,)."""
         with torch.no_grad():
             target = self.taught(labels)(fake.detach() + expand_t(sigma, fake) * noise, sigma).to(fake.dtype)

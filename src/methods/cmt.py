@@ -1,70 +1,53 @@
 """Consistency mid-training (Hu, Lai, Mitsufuji, Ermon, ICLR 2026, arXiv:2509.24526)."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from src.common.guidance import with_labels
-from src.methods.shared.consistency_model import ConsistencyModel
-from src.methods.shared.distances import DISTANCES, distance, load_lpips
-from src.methods.shared.karras_path import grid_of_calls
-from src.methods.shared.method import Method, register, split_batch
-from src.methods.shared.solvers import ORDERS, solve
-from src.methods.shared.student import Student
+from src.common.options import option
+from src.methods.shared.karras_path import ConsistencyModel
+from src.methods.shared.method import register, split_batch
+from src.methods.shared.solvers import ORDERS, DistanceOptions, WithDistance, grid_of_calls, solve
 from src.utils import expand_t
 
 WEIGHTINGS = ("uniform", "edm")
 
 
 @register("cmt")
-class CMT(Student, ConsistencyModel):
+class CMT(WithDistance, ConsistencyModel):
     """Learn from a teacher's solved trajectories: every point of one is mapped to its end.
 
     It is plain regression, a stage between diffusion training and consistency training: the result is a consistency model,
     which `--method consistency --init_from` goes on with. Trajectories start from noise, so no data are used, and their number
     has no end. A batch is made of trajectories of `points` points each, in contiguous rows; where points does not divide the
-    batch, their greatest common divisor takes its place. The teacher solves nfe calls for batch / points noises: as much as one
+    batch, it is their greatest common divisor instead. The teacher solves nfe calls for batch / points noises: as much as one
     call for the batch where points = nfe.
     """
 
+    cost = 1.6
+
     @dataclass
-    class Config(ConsistencyModel.Config):
-        mid_sigma: float = field(default=0.77569, metadata={"help": "noise level of the second of two calls", "minimum": 0})
-        nfe: int = field(default=16, metadata={"help": "the teacher's calls, and points, of a trajectory", "minimum": 1})
-        solver: str = field(
-            default="dpmpp", metadata={"help": "the teacher's: dpmpp is of second order", "choices": tuple(ORDERS)}
-        )
-        points: int = field(
-            default=16, metadata={"help": "of a trajectory in a batch, whose size is a multiple of it", "minimum": 1}
-        )
-        distance: str = field(
-            default="huber", metadata={"help": "lpips, the authors', needs that package and 64x64", "choices": DISTANCES}
-        )
-        weighting: str = field(
-            default="uniform",
-            metadata={
-                "help": "edm counts errors in units of c_out(sigma), the size of the network's share",
-                "choices": WEIGHTINGS,
-            },
+    class Config(DistanceOptions, ConsistencyModel.Config):
+        mid_sigma: float = option(0.77569, "noise level of the second of two calls", minimum=0)
+        nfe: int = option(16, "the teacher's calls, and points, of a trajectory", minimum=1)
+        solver: str = option("dpmpp", "the teacher's: dpmpp is of second order", choices=tuple(ORDERS))
+        points: int = option(16, "of a trajectory in a batch, whose size is a multiple of it", minimum=1)
+        weighting: str = option(
+            "uniform", "edm counts errors in units of c_out(sigma), the size of the network's share", choices=WEIGHTINGS
         )
 
-        def __post_init__(self) -> None:
-            super().__post_init__()
+        def validate(self) -> None:
+            super().validate()
             if self.points > self.nfe:
                 raise ValueError(f"expected points from 1 to nfe = {self.nfe}, got {self.points}")
             if (self.distance, self.weighting) == ("lpips", "edm"):
-                raise ValueError("weighting edm divides images by a scale, which lpips cannot judge: take huber or l2")
+                raise ValueError("weighting edm divides images by a scale, of which lpips knows nothing: take huber or l2")
 
-    def set_teacher(self, teacher: Method) -> None:
-        super().set_teacher(teacher)
-        if self.config.distance == "lpips":
-            self.train_only["lpips"] = load_lpips(self.device)
-
-    def compute_loss(
-        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
-    ) -> torch.Tensor:
+    def compute_loss(self, data: Tensor, noise: Tensor, labels: Tensor | None = None, **kwargs: Any) -> Tensor:
         """The distance of f(x_i, sigma_i) and the trajectory's end, over the points i of trajectories (the paper's CMT loss).
 
         Of noise (B, ...), one row per trajectory is its start; of data only the shape counts. Returns a scalar.
@@ -74,14 +57,11 @@ class CMT(Student, ConsistencyModel):
         if self.config.weighting == "edm":
             scale = self.edm_weight(t).sqrt()
         scale = expand_t(scale, pred)
-        losses = distance(self.config.distance, scale * pred, scale * end, self.train_only.get("lpips"))
-        self.report_losses(t, losses)
-        return losses.mean()
+        losses = self.distance(scale * pred, scale * end)
+        return self.report_losses(t, losses)
 
     @torch.no_grad()
-    def trajectory_points(
-        self, noise: torch.Tensor, labels: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def trajectory_points(self, noise: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Points (B, ...) of the teacher's trajectories, their noise levels (B,), the trajectories' ends (B, ...) and labels.
 
         A trajectory has the label (B,) of the row that its noise is taken from. Points of one trajectory are spread evenly over

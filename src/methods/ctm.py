@@ -2,34 +2,26 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from src.common.options import option
 from src.methods.shared.adversarial import DiscriminatorOptions, WithDiscriminator
 from src.methods.shared.discriminators import hinge_discriminator, hinge_generator
-from src.methods.shared.distances import DISTANCES, distance, load_lpips
-from src.methods.shared.karras_path import (
-    KARRAS_RHO,
-    Denoiser,
-    DenoiserOptions,
-    KarrasPathScheduler,
-    denoise,
-    grid_of_calls,
-    karras_grid,
-)
-from src.methods.shared.method import Method, register
-from src.methods.shared.solvers import euler_step, heun_step
-from src.methods.shared.target import follow, frozen_copy
+from src.methods.shared.karras_path import KARRAS_RHO, Denoiser, KarrasPathScheduler
+from src.methods.shared.method import register
+from src.methods.shared.solvers import DistanceOptions, WithDistance, euler_step, grid_of_calls, heun_step, karras_grid
+from src.methods.shared.targets import follow, frozen_copy
 from src.utils import expand_t
 
 SOLVERS = {"heun": heun_step, "euler": euler_step}
 
 
 @register("ctm")
-class CTM(WithDiscriminator, Denoiser):
+class CTM(WithDistance, WithDiscriminator, Denoiser):
     """Learn jumps between any two noise levels t >= s of a teacher's flow: G(x, t, s) = s/t x + (1 - s/t) g(x, t, s).
 
     For s = 0 that is a consistency model, and g(x, t, t) is the denoised data. A jump from t to s shall end where the teacher's
@@ -38,38 +30,27 @@ class CTM(WithDiscriminator, Denoiser):
     g has EDM's preconditioning and s as the network's condition. A training step calls the teacher 2 solver_steps times with
     Heun's method, the student twice and the target three times; it holds one more network.
 
-    With lambda_GAN above 0 a discriminator judges the student's end beside. The authors let it join in when the rest has
+    With lambda_GAN above 0 a discriminator looks at the student's end as well. The authors let it join in when the rest has
     learned: as a second run, with --init_from the first. Its loss is weighted against the trajectory loss by their gradients
     in the network's last layer, for each part of a divided batch; the denoising loss, other than in the paper, is not.
     """
 
     needs_condition = True
+    cost = 6.5
 
     @dataclass
-    class Config(DiscriminatorOptions, DenoiserOptions, KarrasPathScheduler.Config):
-        N: int = field(default=18, metadata={"help": "noise levels of the training grid", "minimum": 2})
-        solver: str = field(default="heun", metadata={"help": "the teacher's", "choices": tuple(SOLVERS)})
-        solver_steps: int = field(
-            default=4, metadata={"help": "most steps of the grid that the teacher solves; N is the paper's", "minimum": 1}
-        )
-        mu: float = field(
-            default=0.999, metadata={"help": "what the target network keeps of itself at each step", "minimum": 0, "below": 1}
-        )
-        lambda_DSM: float = field(default=1.0, metadata={"help": "weight of the denoising loss on g(x, t, t)", "minimum": 0})
-        lambda_GAN: float = field(default=0.0, metadata={"help": "of the adversarial loss; the paper's is 1", "minimum": 0})
-        distance: str = field(
-            default="huber", metadata={"help": "lpips, the authors', needs that package and 64x64", "choices": DISTANCES}
-        )
-        gamma: float = field(
-            default=0.0,
-            metadata={"help": "sampling: 0 jumps from level to level, 1 to the data and back", "minimum": 0, "maximum": 1},
-        )
-        rho: float = field(
-            default=KARRAS_RHO, metadata={"help": "above 1, sampling has more of its levels near the data", "above": 0}
-        )
+    class Config(DiscriminatorOptions, DistanceOptions, KarrasPathScheduler.Config):
+        N: int = option(18, "noise levels of the training grid", minimum=2)
+        solver: str = option("heun", "the teacher's", choices=tuple(SOLVERS))
+        solver_steps: int = option(4, "most steps of the grid that the teacher solves; N is the paper's", minimum=1)
+        mu: float = option(0.999, "what the target network keeps of itself at each step", minimum=0, below=1)
+        lambda_DSM: float = option(1.0, "weight of the denoising loss on g(x, t, t)", minimum=0)
+        lambda_GAN: float = option(0.0, "of the adversarial loss; the paper's is 1", minimum=0)
+        gamma: float = option(0.0, "sampling: 0 jumps from level to level, 1 to the data and back", minimum=0, maximum=1)
+        rho: float = option(KARRAS_RHO, "above 1, sampling has more of its levels near the data", above=0)
 
-        def __post_init__(self) -> None:
-            super().__post_init__()
+        def validate(self) -> None:
+            super().validate()
             if self.solver_steps > self.N:
                 raise ValueError(f"expected solver_steps from 1 to N, and N from 2, got {self.solver_steps} and {self.N}")
 
@@ -81,48 +62,29 @@ class CTM(WithDiscriminator, Denoiser):
     def has_discriminator(self) -> bool:
         return self.config.lambda_GAN > 0
 
-    def set_teacher(self, teacher: Method) -> None:
-        super().set_teacher(teacher)
-        if self.config.distance == "lpips":
-            self.train_only["lpips"] = load_lpips(self.device)
-
     def on_step_end(self, step: int, total_steps: int) -> None:
         super().on_step_end(step, total_steps)
         follow(self.train_only["target"], self.network, self.config.mu)
 
     def predict(
-        self,
-        xt: torch.Tensor,
-        t: torch.Tensor,
-        s: torch.Tensor | None = None,
-        network: nn.Module | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
+        self, xt: Tensor, t: Tensor, s: Tensor | None = None, network: nn.Module | None = None, **kwargs: Any
+    ) -> Tensor:
         """g(xt, t, s), (B, ...), from xt at levels t (B,) towards s (B,); without s the denoised data g(xt, t, t).
 
-        The network is told 0 as sigma_min. network: another than the model's own.
+        The network's condition of 0 is that of sigma_min. network: another than the model's own.
         """
-        config, network = self.config, self.network if network is None else network
-        condition = config.time_scale * (t if s is None else s).clamp(min=config.sigma_min).log() / 4
-        return denoise(
-            lambda x, time: network(x, time, condition, **kwargs),
-            xt,
-            t,
-            config.sigma_data,
-            time_scale=config.time_scale,
-            preconditioning=config.preconditioning,
-        )
+        network = self.network if network is None else network
+        condition = self.config.time_scale * (t if s is None else s).clamp(min=self.config.sigma_min).log() / 4
+        return self.preconditioned(lambda x, time: network(x, time, condition, **kwargs), xt, t)
 
-    def jump(
-        self, xt: torch.Tensor, t: torch.Tensor, s: torch.Tensor, network: nn.Module | None = None, **kwargs: Any
-    ) -> torch.Tensor:
+    def jump(self, xt: Tensor, t: Tensor, s: Tensor, network: nn.Module | None = None, **kwargs: Any) -> Tensor:
         """G(xt, t, s): where xt (B, ...) at levels t (B,) comes to at s (B,), at most t. It stays where t is 0."""
         kept = expand_t(torch.where(t > 0, s / t, 1.0), xt)
         return kept * xt + (1 - kept) * self.predict(xt, t, s, network, **kwargs)
 
     def compute_loss(
-        self, data: torch.Tensor, noise: torch.Tensor, step: int | None = None, group: str = "network", **kwargs: Any
-    ) -> torch.Tensor:
+        self, data: Tensor, noise: Tensor, step: int | None = None, group: str = "network", **kwargs: Any
+    ) -> Tensor:
         """The trajectory loss, lambda_DSM times the denoising loss, and the adversarial one: data, noise (B, ...) -> scalar.
 
         For the group "discriminator" its hinge loss. Before step 1 the target becomes the network, so that weights loaded after
@@ -133,29 +95,27 @@ class CTM(WithDiscriminator, Denoiser):
         if step == 1:
             follow(self.train_only["target"], self.network, 0.0)
         t, here, there = self.trajectory_ends(data, noise)
-        losses = distance(self.config.distance, here, there, self.train_only.get("lpips"))
-        self.report_losses(t, losses)
-        trajectory = total = losses.mean()
+        trajectory = total = self.report_losses(t, self.distance(here, there))
         if self.config.lambda_DSM > 0:
             total = total + self.config.lambda_DSM * self.denoising_loss(data, noise)
         if self.config.lambda_GAN > 0:
-            adversarial = hinge_generator(self.judge(here.to(data.dtype))).mean()
+            adversarial = hinge_generator(self.critic_logits(here.to(data.dtype))).mean()
             total = total + self.config.lambda_GAN * self.adaptive_weight(trajectory, adversarial) * adversarial
         return total
 
-    def adaptive_weight(self, loss: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    def adaptive_weight(self, loss: Tensor, other: Tensor) -> Tensor:
         """How many times larger the gradient of loss is than that of other in the weights of the last layer; at most 10^4."""
         last = [parameter for parameter in self.network.parameters() if parameter.ndim > 1][-1]
         sizes = [torch.autograd.grad(scalar, last, retain_graph=True)[0].float().norm() for scalar in (loss, other)]
         return (sizes[0] / (sizes[1] + 1e-4)).clamp(max=1e4)
 
-    def generate(self, data: torch.Tensor, noise: torch.Tensor, labels: None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def generate(self, data: Tensor, noise: Tensor, labels: None = None) -> tuple[Tensor, Tensor]:
         """What the student's ends at 0 are, (B, ...), at random levels t (B,) and s, and these t."""
         levels, i, _, k = self.draw_levels(len(data), data.device)
         xt = self.scheduler.forward_process(data, noise, levels[i])
         return self.end(xt, levels[i], levels[k]).to(data.dtype), levels[i]
 
-    def draw_levels(self, batch: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+    def draw_levels(self, batch: int, device: torch.device) -> tuple[Tensor, ...]:
         """The training grid and places i < j <= k (B,) in it: of t, of u, where the teacher ends, and of s."""
         config = self.config
         levels = karras_grid(config.sigma_max, config.sigma_min, config.N, device)
@@ -164,11 +124,11 @@ class CTM(WithDiscriminator, Denoiser):
         j = torch.minimum(i + torch.randint(1, config.solver_steps + 1, (batch,), device=device), k)
         return levels, i, j, k
 
-    def end(self, xt: torch.Tensor, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    def end(self, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """The student's end G'(G(xt, t, s), s, 0), (B, ...), with G' the target's jump."""
         return self.jump(self.jump(xt, t, s), s, torch.zeros_like(s), self.train_only["target"])
 
-    def trajectory_ends(self, data: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def trajectory_ends(self, data: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
         """What the trajectory loss compares, at random t (B,) and s: t, and the ends at 0 of student and teacher (B, ...).
 
         The teacher's is G'(G'(solver(xt, t, u), u, s), s, 0).
@@ -181,7 +141,7 @@ class CTM(WithDiscriminator, Denoiser):
             there = self.jump(self.jump(self.solve(xt, levels, i, j), u, s, target), s, torch.zeros_like(s), target)
         return t, here, there
 
-    def solve(self, xt: torch.Tensor, levels: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+    def solve(self, xt: Tensor, levels: Tensor, i: Tensor, j: Tensor) -> Tensor:
         """Where the teacher's solver takes xt (B, ...) from levels[i] to levels[j], i < j (B,), in steps of the grid."""
         step, least = SOLVERS[self.config.solver], self.config.sigma_min
         for n in range(self.config.solver_steps):
@@ -190,20 +150,18 @@ class CTM(WithDiscriminator, Denoiser):
             xt = torch.where(expand_t(here < j, xt), moved, xt)
         return xt
 
-    def denoising_loss(self, data: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def denoising_loss(self, data: Tensor, noise: Tensor) -> Tensor:
         """EDM's weighted loss of g(xt, t, t) at levels of its log-normal distribution: a scalar."""
         t = self.scheduler.sample_timesteps(data.shape[0], data.device)
         errors = (self.predict(self.scheduler.forward_process(data, noise, t), t) - data).square().flatten(1).mean(dim=1)
         return (self.edm_weight(t) * errors).mean()
 
-    def time_grid(self, steps: int) -> torch.Tensor:
+    def time_grid(self, steps: int) -> Tensor:
         """EDM's levels for a sampler of one call per step, (steps + 1,). Raises ValueError for fewer than one step."""
         config = self.config
         return grid_of_calls(config.sigma_max, config.sigma_min, steps, self.device, config.rho)
 
-    def sampling_step(
-        self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
-    ) -> torch.Tensor:
+    def sampling_step(self, x: Tensor, t: Tensor, t_next: Tensor, noise: Callable[[], Tensor], **kwargs: Any) -> Tensor:
         """gamma-sampling: jump to sqrt(1 - gamma^2) of the next level, then add gamma of it as noise."""
         gamma = self.config.gamma
         x = self.jump(x, t, math.sqrt(1 - gamma**2) * t_next, **kwargs).to(x.dtype)

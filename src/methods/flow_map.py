@@ -1,14 +1,16 @@
 """How to build a consistency model: flow maps via self-distillation (Boffi et al., NeurIPS 2025, arXiv:2505.18825)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from src.common.guidance import with_labels
-from src.methods.shared.calls import held_fixed
+from src.common.options import option
 from src.methods.shared.method import register, split_batch
 from src.methods.shared.straight_path import AverageVelocityModel
+from src.methods.shared.targets import held_fixed
 from src.utils import expand_t
 
 
@@ -29,22 +31,15 @@ class FlowMap(AverageVelocityModel):
     """
 
     takes_labels = True
+    cost = 2.0
 
     @dataclass
     class Config(AverageVelocityModel.Config):
-        diagonal_share: float = field(
-            default=0.75, metadata={"help": "share of the batch with s = t, which is flow matching", "minimum": 0, "maximum": 1}
-        )
-        variant: str = field(
-            default="lagrangian", metadata={"help": "how the map learns from itself", "choices": ("lagrangian", "progressive")}
-        )
-        intermediate: str = field(
-            default="uniform", metadata={"help": "u between s and t, if progressive", "choices": ("uniform", "midpoint")}
-        )
+        diagonal_share: float = option(0.75, "share of the batch with s = t, which is flow matching", minimum=0, maximum=1)
+        variant: str = option("lagrangian", "how the map learns from itself", choices=("lagrangian", "progressive"))
+        intermediate: str = option("uniform", "u between s and t, if progressive", choices=("uniform", "midpoint"))
 
-    def compute_loss(
-        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
-    ) -> torch.Tensor:
+    def compute_loss(self, data: Tensor, noise: Tensor, labels: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Mean squared error of the velocity on diagonal_share of the batch and of LSD or PSD on the rest: a scalar."""
         scheduler, config = self.scheduler, self.config
         ends = torch.stack([scheduler.sample_timesteps(data.shape[0], data.device) for _ in range(2)])
@@ -58,31 +53,26 @@ class FlowMap(AverageVelocityModel):
             velocity = scheduler.get_target(data, noise, s)[diagonal]
             errors.append(self.predict(xs[diagonal], s[diagonal], **with_labels(labels, diagonal)).float() - velocity)
         if len(jump):
-            known = with_labels(labels, jump)
+            label_kwargs = with_labels(labels, jump)
             if config.variant == "lagrangian":
-                value, target = self.lagrangian(xs[jump], s[jump], t[jump], **known)
+                value, target = self.lagrangian(xs[jump], s[jump], t[jump], **label_kwargs)
             else:
-                value, target = self.progressive(xs[jump], s[jump], t[jump], gamma[jump], **known)
+                value, target = self.progressive(xs[jump], s[jump], t[jump], gamma[jump], **label_kwargs)
             errors.append(value.float() - target.float())
         losses = torch.cat(errors).square().flatten(1).mean(dim=1)
-        self.report_losses(s[torch.cat([diagonal, jump])], losses)
-        return losses.mean()
+        return self.report_losses(s[torch.cat([diagonal, jump])], losses)
 
-    def lagrangian(
-        self, xs: torch.Tensor, s: torch.Tensor, t: torch.Tensor, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def lagrangian(self, xs: Tensor, s: Tensor, t: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Both sides of the Lagrangian equation at xs (B, ...) and s < t (B,): d/dt X_{s,t}(xs), v_{t,t}(X_{s,t}(xs))."""
 
-        def flow_map(h: torch.Tensor) -> torch.Tensor:
+        def flow_map(h: Tensor) -> Tensor:
             return xs + expand_t(h, xs) * self.predict(xs, s, h, **kwargs)
 
         with torch.autocast(xs.device.type, enabled=False):
             xt, derivative = torch.func.jvp(flow_map, (t - s,), (torch.ones_like(t),))
         return derivative, self._teacher(xt.detach(), t, torch.zeros_like(t), **kwargs)
 
-    def progressive(
-        self, xs: torch.Tensor, s: torch.Tensor, t: torch.Tensor, gamma: torch.Tensor, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def progressive(self, xs: Tensor, s: Tensor, t: Tensor, gamma: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Both sides of the semigroup property at xs (B, ...), s < t and gamma in [0, 1], all (B,), over t - s and less xs.
 
         With u = s + gamma (t - s) that is v_{s,t}(xs) and gamma v_{s,u}(xs) + (1 - gamma) v_{u,t}(X_{s,u}(xs)).
@@ -93,7 +83,7 @@ class FlowMap(AverageVelocityModel):
         second = self._teacher(xs + expand_t(u - s, xs) * first, u, t - u, **kwargs)
         return value, weight * first + (1 - weight) * second
 
-    def _teacher(self, xs: torch.Tensor, s: torch.Tensor, interval: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def _teacher(self, xs: Tensor, s: Tensor, interval: Tensor, **kwargs: Any) -> Tensor:
         """predict as it is now: without gradients and without dropout."""
         with held_fixed(self.network):
             return self.predict(xs, s, interval, **kwargs).to(xs.dtype)

@@ -1,12 +1,14 @@
 """Mean Flows for One-step Generative Modeling (Geng, Deng, Bai, Kolter, He, NeurIPS 2025, arXiv:2505.13447)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from src.common.guidance import with_labels
+from src.common.options import option
 from src.methods.shared.method import register, split_batch
 from src.methods.shared.straight_path import AverageVelocityModel
 from src.utils import expand_t
@@ -31,23 +33,18 @@ class MeanFlow(AverageVelocityModel):
     """
 
     takes_labels = True
+    cost = 2.4
 
     @dataclass
     class Config(AverageVelocityModel.Config):
-        time_distribution: str = field(
-            default="logit_normal", metadata={"help": "how t and r are drawn", "choices": ("uniform", "logit_normal")}
-        )
-        logit_mean: float = field(default=2.0, metadata={"help": "mean of the logit-normal times; above 0 is nearer the data"})
-        logit_std: float = field(default=2.0, metadata={"help": "standard deviation of the logit-normal times"})
-        flow_share: float = field(
-            default=0.25, metadata={"help": "share of the batch with r = t, which is flow matching", "minimum": 0, "maximum": 1}
-        )
-        norm_p: float = field(default=0.75, metadata={"help": "power of the adaptive weight; 0 is none", "minimum": 0})
-        norm_eps: float = field(default=1e-3, metadata={"help": "added to the squared error in that weight", "above": 0})
+        time_distribution: str = option("logit_normal", "how t and r are drawn", choices=("uniform", "logit_normal"))
+        logit_mean: float = option(2.0, "mean of the logit-normal times; above 0 is nearer the data")
+        logit_std: float = option(2.0, "standard deviation of the logit-normal times")
+        flow_share: float = option(0.25, "share of the batch with r = t, which is flow matching", minimum=0, maximum=1)
+        norm_p: float = option(0.75, "power of the adaptive weight; 0 is none", minimum=0)
+        norm_eps: float = option(1e-3, "added to the squared error in that weight", above=0)
 
-    def compute_loss(
-        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
-    ) -> torch.Tensor:
+    def compute_loss(self, data: Tensor, noise: Tensor, labels: Tensor | None = None, **kwargs: Any) -> Tensor:
         """The adaptively weighted squared error w ||u - target||^2 (eq. 9 and 22): data and noise (B, ...) -> scalar.
 
         The squared error is summed over an image, w = 1 / (||u - target||^2 + norm_eps)^norm_p without gradients. What is
@@ -70,9 +67,7 @@ class MeanFlow(AverageVelocityModel):
         losses = squares.sum(dim=1)
         return (losses / (losses.detach() + config.norm_eps) ** config.norm_p).mean()
 
-    def average_and_target(
-        self, xt: torch.Tensor, t: torch.Tensor, r: torch.Tensor, velocity: torch.Tensor, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def average_and_target(self, xt: Tensor, t: Tensor, r: Tensor, velocity: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """u(xt, t, r) and the right-hand side of the identity, which carries no gradient: xt, velocity (B, ...); t, r (B,).
 
         Both come from one call, so that dropout is the same in the value and the derivative. Float32, whatever autocast says.

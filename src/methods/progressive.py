@@ -1,16 +1,17 @@
 """Progressive Distillation for Fast Sampling of Diffusion Models (Salimans and Ho, ICLR 2022, arXiv:2202.00512)."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from src.common.guidance import with_labels
+from src.common.options import option
 from src.methods.shared.method import Method, register, split_batch
 from src.methods.shared.student import Student, TeacherOptions
-from src.methods.shared.target import follow, frozen_copy
+from src.methods.shared.targets import follow, frozen_copy
 from src.methods.shared.vp_path import DDIMModel
 from src.utils import expand_t
 
@@ -44,8 +45,8 @@ class ProgressiveDistillation(Student, DDIMModel):
     model that gives denoised data; that of a later round is an average of the student's weights at the end of the round before.
     The student goes on from its own weights. Those of the DDPM family with v or x0 start from the teacher's.
 
-    One network serves NFE 4, 2 and 1 (serve_steps and below), although all of them begin at t = 1 and must differ there: their
-    times are told to the network with a shift of their own, of TAG units of the embedding for each halving below serve_steps,
+    One network serves NFE 4, 2 and 1 (serve_steps and below), although all of them begin at t = 1 and must differ there: the
+    network gets their times with a shift of their own, of TAG units of the embedding for each halving below serve_steps,
     less than a hundredth of the path. So it needs no second input, and starts as its teacher. In the rounds below serve_steps a
     share of the batch repeats what the round's teacher already knows at more steps. With serve_steps 1 it is the paper's
     method, whose last network makes single steps alone. Checkpoints nfe4, nfe2 and nfe1 are kept at the ends of their rounds.
@@ -53,28 +54,19 @@ class ProgressiveDistillation(Student, DDIMModel):
     """
 
     few_calls = True
+    cost = 1.8
 
     @dataclass
     class Config(TeacherOptions, DDIMModel.Config):
-        prediction: str = field(default="v", metadata={"help": "what the network learns to predict", "choices": PREDICTIONS})
-        start_steps: int = field(
-            default=32, metadata={"help": "steps of the first round's teacher, a power of 2", "minimum": 2}
-        )
-        serve_steps: int = field(
-            default=4, metadata={"help": "the final model is good for so many steps and fewer, a power of 2", "minimum": 1}
-        )
-        repeat_share: float = field(
-            default=0.25, metadata={"help": "share of the batch that repeats larger numbers of steps", "minimum": 0, "below": 1}
-        )
-        last_rounds: float = field(
-            default=2.0, metadata={"help": "how many times longer the rounds to 2 and 1 steps are", "above": 0}
-        )
-        weighting: str = field(
-            default="truncated_snr", metadata={"help": "of errors of the data: max(SNR, 1) or SNR + 1", "choices": WEIGHTINGS}
-        )
+        prediction: str = option("v", "what the network learns to predict", choices=PREDICTIONS)
+        start_steps: int = option(32, "steps of the first round's teacher, a power of 2", minimum=2)
+        serve_steps: int = option(4, "the final model is good for so many steps and fewer, a power of 2", minimum=1)
+        repeat_share: float = option(0.25, "share of the batch that repeats larger numbers of steps", minimum=0, below=1)
+        last_rounds: float = option(2.0, "how many times longer the rounds to 2 and 1 steps are", above=0)
+        weighting: str = option("truncated_snr", "of errors of the data: max(SNR, 1) or SNR + 1", choices=WEIGHTINGS)
 
-        def __post_init__(self) -> None:
-            super().__post_init__()
+        def validate(self) -> None:
+            super().validate()
             if self.eta != 0:
                 raise ValueError(f"progressive distillation is of DDIM: expected eta 0, got {self.eta:g}")
             for name, least in (("start_steps", 2), ("serve_steps", 1)):
@@ -84,17 +76,13 @@ class ProgressiveDistillation(Student, DDIMModel):
 
     def _setup(self, **kwargs: Any) -> None:
         super()._setup(**kwargs)
-        if self.config.start_steps > self.scheduler.num_train_timesteps:
-            raise ValueError(
-                f"expected start_steps of at most num_train_timesteps {self.scheduler.num_train_timesteps}, "
-                f"got {self.config.start_steps}"
-            )
+        steps, total = self.config.start_steps, self.scheduler.num_train_timesteps
+        if steps > total:
+            raise ValueError(f"expected start_steps of at most num_train_timesteps {total}, got {steps}")
 
     def set_teacher(self, teacher: Method) -> None:
         super().set_teacher(teacher)
         self.train_only["rounds"] = Rounds(self.network)
-
-    # ------------------------------------------------------------------------------------------------------- rounds
 
     def round_ends(self, total_steps: int) -> dict[int, int]:
         """{steps of the student: the training step after which its round is over}, in the order of the rounds."""
@@ -118,11 +106,7 @@ class ProgressiveDistillation(Student, DDIMModel):
             rounds.done += 1
             rounds.teacher.load_state_dict(rounds.average.state_dict())
 
-    # --------------------------------------------------------------------------------------------------------- loss
-
-    def compute_loss(
-        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
-    ) -> torch.Tensor:
+    def compute_loss(self, data: Tensor, noise: Tensor, labels: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Weighted squared error of the data (algorithm 2): data and noise (B, ...) -> scalar."""
         batch, device, config = data.shape[0], data.device, self.config
         new = config.start_steps // 2 ** (1 + self.train_only["rounds"].done)
@@ -137,7 +121,7 @@ class ProgressiveDistillation(Student, DDIMModel):
         xt = self.scheduler.forward_process(data, noise, t)
         target = torch.empty_like(xt)
         if len(repeated):
-            target[repeated] = self.known(xt[repeated], t[repeated], steps[repeated], **with_labels(labels, repeated))
+            target[repeated] = self.teacher_data(xt[repeated], t[repeated], steps[repeated], **with_labels(labels, repeated))
         if len(halved):
             target[halved] = self.target(xt[halved], index[halved], steps[halved], **with_labels(labels, halved))
         pred = self.predict(xt, t, steps, **with_labels(labels)).to(xt.dtype)
@@ -145,30 +129,27 @@ class ProgressiveDistillation(Student, DDIMModel):
         a, s = self.scheduler.signal_and_noise(t, t)
         snr = (a / s).square()
         losses = errors * (snr.clamp(min=1) if config.weighting == "truncated_snr" else snr + 1)
-        self.report_losses(t, losses)
-        return losses.mean()
+        return self.report_losses(t, losses)
 
     @torch.no_grad()
-    def target(
-        self, xt: torch.Tensor, index: torch.Tensor, steps: torch.Tensor, labels: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def target(self, xt: Tensor, index: Tensor, steps: Tensor, labels: Tensor | None = None) -> Tensor:
         """The data (B, ...) for which one of `steps` (B,) steps lands where two half steps of the teacher land.
 
         They begin at xt (B, ...), at time number index (B,) of the grid.
         """
         t, middle, end = (self.grid_time(2 * index - half, 2 * steps) for half in range(3))
-        z = self.ddim(xt, self.known(xt, t, 2 * steps, **with_labels(labels)), t, middle)
-        z = self.ddim(z, self.known(z, middle, 2 * steps, **with_labels(labels)), middle, end)
+        z = self.ddim(xt, self.teacher_data(xt, t, 2 * steps, **with_labels(labels)), t, middle)
+        z = self.ddim(z, self.teacher_data(z, middle, 2 * steps, **with_labels(labels)), middle, end)
         (a, s), (a_end, s_end) = self.scheduler.signal_and_noise(t, xt), self.scheduler.signal_and_noise(end, xt)
         return (z - s_end / s * xt) / (a_end - s_end / s * a)
 
-    def ddim(self, xt: torch.Tensor, data: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor) -> torch.Tensor:
+    def ddim(self, xt: Tensor, data: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
         """One DDIM step from xt (B, ...) at t (B,) to t_next, where the data are taken to be these."""
         (a, s), (a_next, s_next) = self.scheduler.signal_and_noise(t, xt), self.scheduler.signal_and_noise(t_next, xt)
         return a_next * data + s_next / s * (xt - a * data)
 
     @torch.no_grad()
-    def known(self, xt: torch.Tensor, t: torch.Tensor, steps: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+    def teacher_data(self, xt: Tensor, t: Tensor, steps: Tensor, labels: Tensor | None = None) -> Tensor:
         """The data (B, ...) that the round's teacher, a sampler of `steps` (B,) steps, names at xt, t and labels (B,).
 
         The first round's teacher may be guided; a later one has learned from it what guidance does.
@@ -182,16 +163,9 @@ class ProgressiveDistillation(Student, DDIMModel):
         denoised = self.taught(labels, self.config.teacher_guidance)
         return denoised(xt * expand_t(sigma / s, xt), sigma).to(xt.dtype)
 
-    # ----------------------------------------------------------------------------------------------------- sampling
-
     def predict(
-        self,
-        xt: torch.Tensor,
-        t: torch.Tensor,
-        steps: torch.Tensor | None = None,
-        network: nn.Module | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
+        self, xt: Tensor, t: Tensor, steps: Tensor | None = None, network: nn.Module | None = None, **kwargs: Any
+    ) -> Tensor:
         """The network's v or x0 (B, ...) at xt (B, ...) and t (B,) in [0, 1], of a sampler of `steps` (B,) steps.
 
         Without steps, of serve_steps. network: another than the model's own.

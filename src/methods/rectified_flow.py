@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from src.common.guidance import with_labels
 from src.methods.shared.method import register
@@ -15,19 +15,17 @@ class RectifiedFlow(VelocityModel):
     """Learn the velocity of the straight path from noise to data; follow it with Euler steps."""
 
     takes_labels = True
+    cost = 1.0
 
-    def compute_loss(
-        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
-    ) -> torch.Tensor:
+    def compute_loss(self, data: Tensor, noise: Tensor, labels: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Mean squared error of the velocity (eq. 1 of the paper): data and noise (B, 3, H, W) -> scalar."""
         t = self.scheduler.sample_timesteps(data.shape[0], data.device)
         xt = self.scheduler.forward_process(data, noise, t)
         pred = self.predict(xt, t, **with_labels(labels))
         losses = (pred.float() - self.scheduler.get_target(data, noise, t)).square().flatten(1).mean(dim=1)
-        self.report_losses(t, losses)
-        return losses.mean()
+        return self.report_losses(t, losses)
 
-    def denoised(self, x: torch.Tensor, sigma: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def denoised(self, x: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
         """x = data + sigma noise is xt / t at the time t where (1 - t) / t = sigma; the data are xt + (1 - t) velocity."""
         t = 1 / (1 + sigma)
         xt, left = expand_t(t, x) * x, expand_t(1 - t, x)

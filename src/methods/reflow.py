@@ -4,14 +4,15 @@ Reflow itself is of Flow Straight and Fast (Liu et al., ICLR 2023, arXiv:2209.03
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from src.common.guidance import with_labels
-from src.methods.shared.distances import HUBER_C, pseudo_huber
+from src.common.options import option
 from src.methods.shared.method import register
+from src.methods.shared.solvers import HUBER_C, pseudo_huber
 from src.methods.shared.straight_path import TIME_DISTRIBUTIONS, VelocityModel
 
 LOSSES = ("huber", "l2")
@@ -32,20 +33,15 @@ class ReFlow(VelocityModel):
     """
 
     takes_labels = needs_pairs = True
+    cost = 1.0
 
     @dataclass
     class Config(VelocityModel.Config):
-        time_distribution: str = field(
-            default="u_shaped", metadata={"help": "how training times are drawn", "choices": TIME_DISTRIBUTIONS}
-        )
-        loss: str = field(default="huber", metadata={"help": "huber: pseudo-Huber; l2: mean squared error", "choices": LOSSES})
-        huber_c: float = field(
-            default=-1.0, metadata={"help": f"pseudo-Huber constant; below 0: {HUBER_C} times the values of an image"}
-        )
+        time_distribution: str = option("u_shaped", "how training times are drawn", choices=TIME_DISTRIBUTIONS)
+        loss: str = option("huber", "huber: pseudo-Huber; l2: mean squared error", choices=LOSSES)
+        huber_c: float = option(-1.0, f"pseudo-Huber constant; below 0: {HUBER_C} times the values of an image")
 
-    def compute_loss(
-        self, data: torch.Tensor, noise: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
-    ) -> torch.Tensor:
+    def compute_loss(self, data: Tensor, noise: Tensor, labels: Tensor | None = None, **kwargs: Any) -> Tensor:
         """The distance of the velocity from data - noise (eq. 1 of Liu et al.): a pair's data and noise (B, ...) -> scalar.
 
         The pseudo-Huber distance sqrt(|error|^2 + c^2) - c is divided by the root of the number of values, so that it has the
@@ -59,5 +55,4 @@ class ReFlow(VelocityModel):
             size = data[0].numel()
             c = self.config.huber_c if self.config.huber_c >= 0 else HUBER_C * size
             losses = pseudo_huber(losses, c / math.sqrt(size))
-        self.report_losses(t, losses)
-        return losses.mean()
+        return self.report_losses(t, losses)

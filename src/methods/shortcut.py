@@ -1,15 +1,16 @@
 """One Step Diffusion via Shortcut Models (Frans, Hafner, Levine, Abbeel, ICLR 2025, arXiv:2410.12557)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from src.common.guidance import with_labels
+from src.common.options import option
 from src.methods.shared.method import register, split_batch
 from src.methods.shared.straight_path import AverageVelocityModel
-from src.methods.shared.target import follow, frozen_copy
+from src.methods.shared.targets import follow, frozen_copy
 from src.utils import expand_t
 
 CLIP = 4.0  # bootstrap targets and the states they pass through stay in [-CLIP, CLIP], as in the authors' code
@@ -25,22 +26,17 @@ class Shortcut(AverageVelocityModel):
     """
 
     takes_labels = True
+    cost = 1.1
 
     @dataclass
     class Config(AverageVelocityModel.Config):
-        time_scale: float = field(default=1000.0, metadata={"help": "the network sees time_scale * t and time_scale * d"})
-        finest_steps: int = field(
-            default=128, metadata={"help": "steps of the finest grid, the paper's M: a power of two", "minimum": 2}
-        )
-        bootstrap_share: float = field(
-            default=0.125, metadata={"help": "share of the batch that learns from two half steps", "minimum": 0, "maximum": 1}
-        )
-        target_decay: float = field(
-            default=0.999, metadata={"help": "what the target network keeps of itself at each step", "minimum": 0, "below": 1}
-        )
+        time_scale: float = option(1000.0, "the network sees time_scale * t and time_scale * d")
+        finest_steps: int = option(128, "steps of the finest grid, the paper's M: a power of two", minimum=2)
+        bootstrap_share: float = option(0.125, "share of the batch that learns from two half steps", minimum=0, maximum=1)
+        target_decay: float = option(0.999, "what the target network keeps of itself at each step", minimum=0, below=1)
 
-        def __post_init__(self) -> None:
-            super().__post_init__()
+        def validate(self) -> None:
+            super().validate()
             if self.finest_steps & (self.finest_steps - 1):
                 raise ValueError(f"expected finest_steps a power of two of at least 2, got {self.finest_steps}")
 
@@ -52,13 +48,8 @@ class Shortcut(AverageVelocityModel):
         follow(self.train_only["target"], self.network, self.config.target_decay)
 
     def compute_loss(
-        self,
-        data: torch.Tensor,
-        noise: torch.Tensor,
-        step: int | None = None,
-        labels: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
+        self, data: Tensor, noise: Tensor, step: int | None = None, labels: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
         """Flow matching, and self-consistency on bootstrap_share of the batch (eq. 5): data and noise (B, ...) -> scalar.
 
         Before step 1 the target becomes the network, so that a network loaded after the model was built is followed too.
@@ -78,14 +69,13 @@ class Shortcut(AverageVelocityModel):
         xt = self.scheduler.forward_process(data, noise, t)
         target = self.scheduler.get_target(data, noise, t)
         if len(bootstrap):
-            known = with_labels(labels, bootstrap)
-            target[bootstrap] = self.bootstrap_target(xt[bootstrap], t[bootstrap], d[bootstrap], **known).to(target.dtype)
+            halves = self.bootstrap_target(xt[bootstrap], t[bootstrap], d[bootstrap], **with_labels(labels, bootstrap))
+            target[bootstrap] = halves.to(target.dtype)
         losses = (self.predict(xt, t, d, **with_labels(labels)).float() - target).square().flatten(1).mean(dim=1)
-        self.report_losses(t, losses)
-        return losses.mean()
+        return self.report_losses(t, losses)
 
     @torch.no_grad()
-    def bootstrap_target(self, xt: torch.Tensor, t: torch.Tensor, d: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def bootstrap_target(self, xt: Tensor, t: Tensor, d: Tensor, **kwargs: Any) -> Tensor:
         """The mean direction of two half steps of the target network from xt (B, ...) at t (B,): what s(xt, t, d) should be.
 
         Eq. 4 with the paper's 2d as d. The target network has no dropout and gets no gradient. kwargs: for it, such as labels.
@@ -97,13 +87,8 @@ class Shortcut(AverageVelocityModel):
         return ((first + second) / 2).clamp(-CLIP, CLIP)
 
     def predict(
-        self,
-        xt: torch.Tensor,
-        t: torch.Tensor,
-        interval: torch.Tensor | None = None,
-        network: nn.Module | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
+        self, xt: Tensor, t: Tensor, interval: Tensor | None = None, network: nn.Module | None = None, **kwargs: Any
+    ) -> Tensor:
         """s(xt, t, d), the average velocity over a step: xt (B, ...) and t (B,) in [0, 1] -> (B, ...).
 
         interval (B,) is the step size d. The finest, 1 / finest_steps, and less are queried as 0, the instantaneous velocity,

@@ -15,8 +15,8 @@ from src.common.cli import Parser, UserError
 from src.common.devices import resolve_device, resolve_precision, seed_everything
 from src.common.distilled import LOSS_TYPES, RUN_CONFIG, STEP, describe_prior, file_stem
 from src.common.files import append_json_line, file_sha256, load_json, save_json
-from src.common.guidance import scale_warning
 from src.common.options import Options, add_option_flags
+from src.common.sampling import scale_warning
 from src.runs.folder import LOG, RESUME, checkpoint_of
 from src.score_distillation.checkpoint import Checkpoint
 from src.score_distillation.loss import Loss

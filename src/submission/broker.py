@@ -22,8 +22,9 @@ from src.common.classes import labels_in_turn
 from src.common.devices import autocast
 from src.common.guidance import with_labels
 from src.common.networks import takes_condition
+from src.submission.bounds import PLAN_BYTES
 from src.submission.failures import CODES, Failed, one_line, quoted
-from src.submission.plan.operations import BYTES, BadPlan, Plan
+from src.submission.plan.operations import BadPlan, Plan
 from src.submission.plan.read import read
 from src.submission.plan.replay import Law, OtherAnswer, replay
 from src.submission.plan.rules import check
@@ -176,7 +177,7 @@ class Broker:
         request = {"nfe": nfe, "shape": self.challenge.shape, "classes": self.model.num_classes}
         request["sizes"] = list(sizes)
         self._send({"kind": "record", "bfloat16": dtype == torch.bfloat16, **request})
-        header, payload = self._receive(BYTES * MOST_PLANS, ("plans", "unrecorded"))
+        header, payload = self._receive(PLAN_BYTES * MOST_PLANS, ("plans", "unrecorded"))
         if header["kind"] == "unrecorded":
             raise NoPlan(one_line(header.get("text", "")))
         texts = _tensors(header, payload, {str(number): ("uint8",) for number in range(MOST_PLANS)})

@@ -20,7 +20,7 @@ from pathlib import Path
 from src.common.cli import UserError
 from src.submission.failures import Failed, one_line
 
-WORKER, PLAN = (Path(__file__).with_name(name) for name in ("worker.py", "plan"))
+WORKER, BOUNDS, PLAN = (Path(__file__).with_name(name) for name in ("worker.py", "bounds.py", "plan"))
 POLL_SECONDS = 0.1
 PROCESSES = 8  # bubblewrap has two, the worker is one, and libraries ask small programs what machine this is
 ENDING_SECONDS = 5  # from the end of the pipe to that of the process
@@ -243,7 +243,7 @@ def _bubblewrap(program: str, libraries: list[Path], code: Path, disk: int) -> l
         command += ["--ro-bind", str(path), str(path)]
     command += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     command += ["--ro-bind", str(code), "/submission", "--ro-bind", str(WORKER), "/grader/worker.py"]
-    command += ["--ro-bind", str(PLAN), "/grader/sampler_plan"]
+    command += ["--ro-bind", str(BOUNDS), "/grader/sampler_plan/bounds.py", "--ro-bind", str(PLAN), "/grader/sampler_plan/plan"]
     return [*command, "--chdir", "/submission", "--remount-ro", "/"]
 
 

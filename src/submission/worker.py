@@ -3,7 +3,7 @@
 Nothing here is trusted: a submission shares the process and may do to it what it likes. It has no weights of the network, no
 data and no device. While a sampler is recorded the network's answers are stand-ins, and what comes out is a plan, which the
 grader reads strictly. A sampler that cannot be recorded runs by its own code: then its network's forward is a message to the
-grader, which computes the call and counts it. In the sandbox are this file and the folder plan/, and no other of the grader's.
+grader, which computes the call and counts it. Of the grader's files these are in the sandbox: this one, bounds.py and plan/.
 
 Messages, both ways: a byte count of a JSON header (4 bytes), one of the payload (8 bytes), both little-endian, then the two.
 """
@@ -272,7 +272,7 @@ def main() -> None:
     import torch
 
     sys.path.insert(0, config["plan"])
-    from sampler_plan import record as recording
+    from sampler_plan.plan import record as recording
 
     sys.path.remove(config["plan"])
     torch.set_num_threads(1)

@@ -121,8 +121,8 @@ class TrainingConfig(Options):
     compile: bool = field(default=False, metadata={"help": "torch.compile the network", **FREE})
     seed: int = field(default=42, metadata={"help": "fixes initial weights, data order and noise", "minimum": 0})
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def validate(self) -> None:
+        super().validate()
         if self.dev_images == 1:
             raise ValueError("--dev_images 1: FID needs at least two images")
 

@@ -129,7 +129,9 @@ def saved_flags(run: Run) -> dict[str, Any]:
     training = {name: value for name, value in run.training.items() if name in names}
     training |= {"teacher": str(run.origin("teacher"))} if training.get("teacher") else {}
     training["class_conditional"] = bool(run.model.get("classes"))
-    return {**run.model, **training, "precision": precision_flag(run.training["precision"])}
+    renamed = METHODS.get(run.model.get("method", "custom")).renamed_options
+    model = {renamed.get(name, name): value for name, value in run.model.items()}
+    return {**model, **training, "precision": precision_flag(run.training["precision"])}
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from src.challenges import CHALLENGES, get_challenge
 from src.challenges.afhq import CLASSES
 from src.challenges.afhq import data as dataset
 from src.common.cli import UserError
-from src.evaluation.stargan_inception import StarGANInception, load_stargan_inception
+from src.evaluation.feature_networks import StarGANInception, load_stargan_inception
 from src.submission import __main__ as submission
 from tests.helpers import FACES_FLAGS, call, fails, parsed
 

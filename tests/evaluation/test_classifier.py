@@ -15,7 +15,6 @@ from src.evaluation.classifier import (
     accuracy,
     augment,
     cached_classifier,
-    class_accuracy,
     predict,
     rows_aside,
     shuffled,
@@ -42,23 +41,9 @@ def test_it_tells_new_images_apart(trained):
     predicted = predict(trained, images)
     assert predicted.dtype == np.int64 and set(predicted) == {1, 2, 3}
     assert accuracy(trained, images, labels) == (predicted == labels).mean() >= 0.97
-    of_class = class_accuracy(trained, images, labels)
-    assert of_class == {label: (predicted[labels == label] == label).mean() for label in (1, 2, 3)}
-    assert class_accuracy(trained, images[labels == 2], labels[labels == 2]).keys() == {2}
-
-
-def test_swapped_labels_are_wrong(trained):
-    images, labels = make_patterns(1, 90)
     assert accuracy(trained, images, labels % 3 + 1) <= 0.03
-    swapped = np.where(labels == 3, 3, 3 - labels)  # 1 and 2 have changed places
-    assert accuracy(trained, images, swapped) == pytest.approx(1 / 3, abs=0.03)
-    assert class_accuracy(trained, images, swapped)[3] >= 0.9
-
-
-def test_pixels_may_be_read_only_and_few(trained):
-    images, _ = make_patterns(1, 3)
     images.setflags(write=False)
-    assert [int(predict(trained, images[i : i + 1])[0]) for i in range(3)] == predict(trained, images).tolist()
+    assert [int(predict(trained, images[i : i + 1])[0]) for i in range(3)] == predicted[:3].tolist()
     assert len(predict(trained, images[:0])) == 0
     assert not trained.training and not any(parameter.requires_grad for parameter in trained.parameters())
 
@@ -100,9 +85,6 @@ def test_what_is_set_aside_is_not_learned(monkeypatch):
     assert all(np.array_equal(rows, judged[0]) for rows in judged)
     assert not {bytes(images[row]) for row in judged[0]} & seen and len(seen) == 54
     assert np.bincount(labels[judged[0]]).tolist() == [0, 2, 2, 2]
-
-
-def test_shares_set_aside():
     labels = np.array([1] * 100 + [2] * 15 + [3] * 2 + [5])
     aside = rows_aside(labels, 0.1, np.random.default_rng(0))
     assert [int(aside[labels == label].sum()) for label in (1, 2, 3, 5)] == [10, 1, 1, 0]
@@ -167,30 +149,19 @@ def trainings(monkeypatch):
     return calls
 
 
-def test_it_is_trained_once(trainings, own_cache):
+def test_it_is_trained_once_for_the_same_data(trainings, own_cache):
     images, labels = make_patterns(0, 40)
     first = cached_classifier(images, labels, 3, BRIEF)
     again = cached_classifier(images.copy(), labels.copy(), 3, ClassifierConfig(epochs=1))
     assert len(trainings) == 1 and same_weights(first, again) and not again.training
-    assert np.array_equal(predict(first, images), predict(again, images))
-    assert [file.suffix for file in (own_cache / "classifiers").iterdir()] == [".pt"]
-
-
-@pytest.mark.parametrize("change", ["label", "pixel", "classes", "config"])
-def test_it_is_trained_again_for_other_data(trainings, own_cache, change):
-    images, labels = make_patterns(0, 40)
-    cached_classifier(images, labels, 3, BRIEF)
-    num_classes, config = 3, BRIEF
-    if change == "label":
-        labels[7] = labels[7] % 3 + 1
-    elif change == "pixel":
-        images[7, 0, 3, 3] ^= 1
-    elif change == "classes":
-        num_classes = 4
-    else:
-        config = replace(BRIEF, flip=True)
-    cached_classifier(images, labels, num_classes, config)
-    assert len(trainings) == 2 and len(list((own_cache / "classifiers").iterdir())) == 2
+    other_labels, other_images = labels.copy(), images.copy()
+    other_labels[7] = labels[7] % 3 + 1
+    other_images[7, 0, 3, 3] ^= 1
+    cached_classifier(images, other_labels, 3, BRIEF)
+    cached_classifier(other_images, labels, 3, BRIEF)
+    cached_classifier(images, labels, 4, BRIEF)
+    cached_classifier(images, labels, 3, replace(BRIEF, flip=True))
+    assert len(trainings) == 5 and len(list((own_cache / "classifiers").glob("*.pt"))) == 5
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", "list", "other network"])
@@ -203,7 +174,7 @@ def test_a_damaged_file_is_said_and_made_again(trainings, own_cache, capsys, con
     else:
         torch.save([1, 2] if content == "list" else {"state_dict": Classifier((16, 16), 5, 16).state_dict()}, file)
     assert same_weights(first, cached_classifier(images, labels, 3, BRIEF))
-    assert len(trainings) == 2 and f"training the cached classifier {file} again" in capsys.readouterr().out
+    assert len(trainings) == 2 and f"making the cached {file} again" in capsys.readouterr().out
     cached_classifier(images, labels, 3, BRIEF)
     assert len(trainings) == 2, "the mended file is used"
 
@@ -240,4 +211,5 @@ def test_it_reads_real_digits():
     (images, labels), (test_images, test_labels) = [(as_rgb(pixels), classes.astype(np.int64) + 1) for pixels, classes in sets]
     network = train_classifier(images, labels, 10)
     assert accuracy(network, test_images, test_labels) > 0.99
-    assert min(class_accuracy(network, test_images, test_labels).values()) > 0.97
+    of_class = [test_labels == label for label in range(1, 11)]
+    assert min(accuracy(network, test_images[rows], test_labels[rows]) for rows in of_class) > 0.97

@@ -32,8 +32,6 @@ def test_interval():
         "interval_95": [pytest.approx(0.6228, abs=1e-4), 1.0],
     }
     assert with_interval(np.array([0.9]), 10) == {"value": 0.9}
-    with pytest.raises(ValueError, match="at least two halves"):
-        standard_error(np.array([0.9]), 10)
 
 
 def test_a_share_has_the_error_of_a_binomial():

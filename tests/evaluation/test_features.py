@@ -6,10 +6,9 @@ import torch
 from PIL import Image
 
 from src.common.cli import UserError
-from src.evaluation import features
-from src.evaluation.features import cached_features, extract_features, read_images, run_network
+from src.evaluation.features import cached_features, comparability_warnings, extract_features, read_images
 from src.evaluation.inception import Inception
-from tests.evaluation.conftest import make_images, write_images
+from tests.evaluation.conftest import Colours, make_images, write_images
 
 
 def bicubic_by_pillow(image):
@@ -41,20 +40,6 @@ def test_reads_all_kinds_in_sorted_order_as_rgb(tmp_path, capsys):
     assert lost == f"{tmp_path}: read as RGB of 8 bits: {losses}; see docs/pictures.md"
 
 
-def test_a_messy_folder(tmp_path, capsys):
-    """Upper-case endings and links are read, what systems leave behind is passed over, and all else is said."""
-    Image.new("RGB", (5, 4), (1, 2, 3)).save(tmp_path / "A.PNG")
-    (tmp_path / "b.png").symlink_to(tmp_path / "A.PNG")
-    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._A.png"):
-        (tmp_path / name).write_bytes(b"x")
-    (tmp_path / "c.png").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "nfe=1").mkdir()
-    Image.new("RGB", (5, 4)).save(tmp_path / "nfe=1" / "0.png")
-    images = read_images(tmp_path)
-    assert images[:, :, 0, 0].tolist() == [[1, 2, 3]] * 2
-    assert capsys.readouterr().out.startswith(f"{tmp_path}: 2 files or folders are left out, such as c.png; pictures end in")
-
-
 def test_names_what_is_wrong_with_a_folder(tmp_path):
     with pytest.raises(UserError, match=r"no folder .*absent"):
         read_images(tmp_path / "absent")
@@ -66,34 +51,33 @@ def test_names_what_is_wrong_with_a_folder(tmp_path):
     Image.new("RGB", (32, 16)).save(tmp_path / "0001.png")
     with pytest.raises(UserError, match=r"0000\.png is 64x64, 0001\.png is 32x16"):
         read_images(tmp_path)
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"text, no image"])
-def test_names_an_unreadable_image(tmp_path, damage):
-    write_images(tmp_path, make_images(1, 3))
-    file = tmp_path / "0001.png"
-    file.write_bytes(damage(file.read_bytes()))
+    (tmp_path / "0001.png").write_bytes(b"text, no image")
     with pytest.raises(UserError, match=r"0001\.png: not a readable image"):
         read_images(tmp_path)
+
+
+def test_what_makes_scores_incomparable():
+    few, small = make_images(1, 3), make_images(1, 4, (32, 48))
+    assert comparability_warnings(few, few) == []
+    counts, sizes = comparability_warnings(few, small)
+    assert counts.startswith("3 generated and 4 reference images") and "images are 64x64, reference images 48x32" in sizes
 
 
 # ------------------------------------------------------------------------------------------------------ preparing
 
 
-@pytest.mark.parametrize("size", [(64, 64), (32, 48), (299, 299), (400, 299), (512, 310)])
-def test_clean_mode_resizes_as_pillow_does(size):
-    images = make_images(3, 2, size)
-    ours = features._prepare_clean(torch.from_numpy(images).float()) * 128 + 128
-    expected = np.stack([bicubic_by_pillow(image) for image in images])
+@pytest.mark.parametrize("size", [(64, 64), (32, 48), (299, 299), (512, 310)])
+def test_inputs_are_those_of_the_packages(size, monkeypatch):
+    """Of clean-fid Pillow's resize and clipping, to (-128..127) / 128; of pytorch-fid the range -1..1."""
+    monkeypatch.setattr(Inception, "forward", lambda self, x: x)
+    images = torch.from_numpy(make_images(3, 2, size)).float()
+    clean = Inception().features(images, "clean") * 128 + 128
+    expected = np.stack([bicubic_by_pillow(image) for image in images.numpy()])
     assert (expected == 0).any() and (expected == 255).any()  # clipping is part of it
-    np.testing.assert_allclose(ours.numpy(), expected, atol=2e-4)
-
-
-def test_pytorch_mode_is_in_the_networks_range():
-    prepared = features._prepare_pytorch(torch.tensor([0.0, 255.0]).reshape(2, 1, 1, 1).expand(2, 3, 8, 8))
-    assert prepared.shape == (2, 3, 299, 299)
-    torch.testing.assert_close(prepared[0], torch.full((3, 299, 299), -1.0))
-    torch.testing.assert_close(prepared[1], torch.full((3, 299, 299), 1.0))
+    np.testing.assert_allclose(clean.numpy(), expected, atol=2e-4)
+    black_and_white = torch.tensor([0.0, 255.0]).reshape(2, 1, 1, 1).expand(2, 3, *size)
+    prepared = Inception().features(black_and_white, "pytorch")
+    torch.testing.assert_close(prepared, (black_and_white / 127.5 - 1)[:, :, :1, :1].expand(2, 3, 299, 299))
 
 
 def test_refuses_other_arrays_and_modes():
@@ -108,81 +92,49 @@ def test_refuses_other_arrays_and_modes():
 @pytest.mark.filterwarnings("error")
 def test_read_only_images_and_any_network(tmp_path):
     """Memory-mapped images, as the data set gives them, and a network other than Inception."""
-    images = make_images(1, 11)
+    images, network = make_images(1, 11), Colours(columns=3)
     np.save(tmp_path / "images.npy", images)
-    seen = []
-
-    def brightness(batch):
-        seen.append(len(batch))
-        return batch.mean(dim=(2, 3))
-
-    found = run_network(np.load(tmp_path / "images.npy", mmap_mode="r"), brightness, 3, torch.device("cpu"))
+    found = extract_features(np.load(tmp_path / "images.npy", mmap_mode="r"), network)
     np.testing.assert_allclose(found, images.mean(axis=(2, 3)), rtol=1e-5)
-    assert seen == [8, 3]
+    assert network.seen == [8, 3]
 
 
-@pytest.mark.parametrize("mode", features.MODES)
+@pytest.mark.parametrize("mode", Inception.modes)
 def test_batch_size_changes_nothing(inception, mode):
     images = make_images(1, 5)
-    np.testing.assert_allclose(
-        extract_features(images, inception, mode, 2), extract_features(images, inception, mode, 5), atol=1e-4
-    )
+    of_two, of_five = (extract_features(images, inception, mode, size) for size in (2, 5))
+    np.testing.assert_allclose(of_two, of_five, atol=1e-4)
 
 
 # ---------------------------------------------------------------------------------------------------------- cache
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    """Stands in for the extraction: features made from the pixels, and a list of the sizes of all calls."""
-    calls = []
-
-    def extract(images, inception, mode, batch_size, description, parts=None):
-        calls.append(len(images))
-        means = images.reshape(len(images), -1).mean(axis=1, dtype=np.float32)
-        return np.repeat(means[:, None], features.FEATURES, axis=1)
-
-    monkeypatch.setattr(features, "extract_features", extract)
-    return calls
-
-
-def network(sha256="f" * 64):
-    net = torch.nn.Identity()
-    net.sha256 = sha256
-    return net
-
-
-def test_equal_content_is_computed_once(counted, own_cache):
-    images = make_images(1, 3)
-    first = cached_features(images, network())
-    second = cached_features(images.copy(), network())
-    assert counted == [3]
-    np.testing.assert_array_equal(first, second)
-    assert len(list((own_cache / "features").iterdir())) == 1
-
-
-def test_other_pixels_mode_shape_or_weights_are_computed_anew(counted):
-    images = make_images(1, 3)
-    cached_features(images, network())
+def test_equal_content_is_computed_once(own_cache):
+    """Other pixels, modes, shapes or weights are computed anew."""
+    images, network = make_images(1, 3), Colours()
+    first = cached_features(images, network)
+    np.testing.assert_array_equal(cached_features(images.copy(), network), first)
+    assert network.seen == [3] and len(list((own_cache / "features").iterdir())) == 1
     changed = images.copy()
     changed[2, 1, 5, 5] ^= 1
-    cached_features(changed, network())
-    cached_features(images, network(), mode="pytorch")
-    cached_features(images.reshape(3, 3, 128, 32), network())
-    cached_features(images, network("0" * 64))
-    assert counted == [3] * 5
+    cached_features(changed, network)
+    cached_features(images, network, mode="pytorch")
+    cached_features(images.reshape(3, 3, 128, 32), network)
+    network.sha256 = "0" * 64
+    cached_features(images, network)
+    assert network.seen == [3] * 5
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "shape", "nan"])
-def test_a_damaged_cache_file_is_said_and_made_again(counted, own_cache, capsys, damage):
-    images = make_images(1, 3)
-    expected = cached_features(images, network())
+def test_a_damaged_cache_file_is_said_and_made_again(own_cache, capsys, damage):
+    images, network = make_images(1, 3), Colours()
+    expected = cached_features(images, network)
     file = next((own_cache / "features").iterdir())
     if damage in ("shape", "nan"):
         np.save(file, expected[:2] if damage == "shape" else expected * np.float32(np.nan))
     else:
         file.write_bytes({"truncated": file.read_bytes()[:-9], "empty": b"", "foreign": b"text"}[damage])
-    np.testing.assert_array_equal(cached_features(images, network()), expected)
+    for _ in range(2):
+        np.testing.assert_array_equal(cached_features(images, network), expected)
     assert "again" in capsys.readouterr().out
-    np.testing.assert_array_equal(cached_features(images, network()), expected)
-    assert counted == [3, 3]
+    assert network.seen == [3, 3]

@@ -6,7 +6,7 @@ import torch
 
 from src.common.cli import UserError
 from src.evaluation import weights
-from src.evaluation.inception_score import inception_score
+from src.evaluation.metrics import inception_score
 from src.evaluation.weights import read_classifier
 
 

@@ -45,13 +45,6 @@ def test_a_generator_that_copies_nothing():
     assert abs(summary["copied"]) < 3 * summary["copied_spread"]
 
 
-def test_bad_samples_are_no_copies():
-    """Far from both sets: distances are large, copies still none."""
-    rng = np.random.default_rng(0)
-    summary = training_neighbours(1.5 * draw(rng, 800) + 0.5, draw(rng, 1000), draw(rng, 250)).figures()
-    assert summary["copied"] == pytest.approx(0, abs=0.25)
-
-
 def test_a_generator_that_copies_half():
     rng = np.random.default_rng(0)
     train, validation = draw(rng, 1000), draw(rng, 250)

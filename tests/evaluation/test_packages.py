@@ -4,26 +4,22 @@ import numpy as np
 import pytest
 import torch
 
-from src.evaluation.features import MODES, extract_features, read_images
+from src.evaluation.features import extract_features, read_images
 from src.evaluation.fid import frechet_distance
+from src.evaluation.inception import Inception
 from tests.evaluation.conftest import make_images, write_images
 from tests.helpers import slow_but
 
 
-def by_clean_fid(folder, package_file, scratch):
-    """clean-fid's features of a folder, by its own network, resizer and loader."""
-    fid = pytest.importorskip("cleanfid.fid", reason="clean-fid is not installed: pip install clean-fid")
-    from cleanfid.inception_torchscript import InceptionV3W
+def features_of_package(mode, folder, package_file, published_state, scratch):
+    """The package's features of a folder, by its own network, resizer and loader."""
+    if mode == "clean":
+        fid = pytest.importorskip("cleanfid.fid", reason="clean-fid is not installed: pip install clean-fid")
+        from cleanfid.inception_torchscript import InceptionV3W
 
-    file = scratch / "inception-2015-12-05.pt"  # the name clean-fid looks for
-    if not file.is_file():
-        torch.jit.save(torch.jit.load(package_file).net, file)
-    network = InceptionV3W(str(scratch), download=False).eval()
-    return fid.get_folder_features(str(folder), network, num_workers=0, batch_size=8, device="cpu", verbose=False)
-
-
-def by_pytorch_fid(folder, published_state):
-    """pytorch-fid's features of a folder, by its own network and loader."""
+        torch.jit.save(torch.jit.load(package_file).net, scratch / "inception-2015-12-05.pt")  # the name clean-fid looks for
+        network = InceptionV3W(str(scratch), download=False).eval()
+        return fid.get_folder_features(str(folder), network, num_workers=0, batch_size=8, device="cpu", verbose=False)
     from pytorch_fid import fid_score
     from pytorch_fid import inception as theirs
 
@@ -45,18 +41,12 @@ def distance_of_package(mode, a, b):
     return calculate_frechet_distance(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False))
 
 
-def features_of_package(mode, folder, package_file, published_state, scratch):
-    if mode == "clean":
-        return by_clean_fid(folder, package_file, scratch)
-    return by_pytorch_fid(folder, published_state)
-
-
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("clean-fid")
 
 
-@pytest.mark.parametrize("mode", slow_but(["clean"], MODES))
+@pytest.mark.parametrize("mode", slow_but(["clean"], Inception.modes))
 def test_features_and_fid_are_those_of_the_package(
     mode, image_folders, inception, feature_sets, package_file, published_state, scratch
 ):

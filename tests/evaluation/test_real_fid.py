@@ -1,4 +1,4 @@
-"""The judge's number: training images of the real data against the real validation images."""
+"""The FID of record: training images of the real data against the real validation images."""
 
 import io
 import zipfile

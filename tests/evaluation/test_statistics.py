@@ -15,9 +15,9 @@ from src.challenges import CHALLENGES, get_challenge
 from src.challenges.mnist import data as mnist
 from src.common.processes import Processes
 from src.evaluation import features
-from src.evaluation.features import extract_features, resumable_features, run_network
+from src.evaluation.features import extract_features, resumable_features
 from src.evaluation.fid import distance_from_statistics, frechet_distance
-from src.evaluation.inception import FEATURES, Inception
+from src.evaluation.inception import FEATURES
 from src.evaluation.statistics import (
     Statistics,
     cached_statistics,
@@ -36,9 +36,10 @@ def features_like(seed: int, count: int, columns: int = 96) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [400, 60])  # more rows than columns, and fewer
-def test_distance_from_statistics(count):
+def test_distance_from_statistics(count, monkeypatch):
     from pytorch_fid.fid_score import calculate_frechet_distance
 
+    monkeypatch.setattr("src.evaluation.statistics.BLOCK", 7)
     a, b = features_like(0, count), features_like(1, 500)
     statistics = statistics_of(b)
     np.testing.assert_allclose(statistics.mu, b.mean(axis=0, dtype=np.float64))
@@ -50,12 +51,6 @@ def test_distance_from_statistics(count):
     assert distance_from_statistics(b, statistics.mu, statistics.sigma) == pytest.approx(0, abs=1e-4)
     with pytest.raises(ValueError, match="expected a covariance"):
         distance_from_statistics(a, statistics.mu, np.eye(3))
-
-
-def test_statistics_of_blocks(monkeypatch):
-    whole = statistics_of(features_like(0, 300))
-    monkeypatch.setattr("src.evaluation.statistics.BLOCK", 7)
-    np.testing.assert_allclose(statistics_of(features_like(0, 300)).sigma, whole.sigma, rtol=1e-9, atol=1e-12)
 
 
 def test_files_are_pytorch_fids(tmp_path):
@@ -102,73 +97,40 @@ def test_stats_are_for_pytorch_fids_score(tmp_path, monkeypatch, capsys):
     assert "leave --stats out" in fails(measure_fid, monkeypatch, capsys, *flags)
 
 
-# ------------------------------------------------------------------------------------------------- kept while made
-
-
-@pytest.fixture
-def counted(monkeypatch):
-    """Features by a network of no weight, 10 images a part; the images that it saw; and how many it bears."""
-    seen, bears = [], [10**9]
-
-    def network(self, batch):
-        if sum(seen) + len(batch) > bears[0]:
-            raise KeyboardInterrupt
-        seen.append(len(batch))
-        return batch.mean(dim=(2, 3)).repeat(1, FEATURES // 3 + 1)[:, :FEATURES]
-
-    monkeypatch.setattr(Inception, "forward", network)
-    monkeypatch.setattr(features, "PART", 10)
-    monkeypatch.setattr(features, "_prepare_pytorch", lambda batch: batch)
-    network = Inception()
-    network.sha256 = "1" * 64
-    return network, seen, bears
-
-
 IMAGES = np.random.default_rng(0).integers(0, 256, (37, 3, 4, 4), dtype=np.uint8)
 
 
-def test_interrupted_extraction_goes_on(counted, own_cache):
-    network, seen, bears = counted
-    whole = resumable_features(IMAGES, network, "pytorch")
-    assert sum(seen) == 37 and not list((own_cache / "features").iterdir())
+@pytest.mark.parametrize("damage", [False, True])
+def test_interrupted_extraction_goes_on(counted, own_cache, capsys, monkeypatch, damage):
+    """From the parts that were finished; a damaged one is made again. The bar counts what was kept as no time."""
+    bars, progress = [], features.Progress
+    monkeypatch.setattr(features, "Progress", lambda *words: bars.append(progress(*words)) or bars[-1])
+    whole = resumable_features(IMAGES, counted, "pytorch")
+    assert sum(counted.seen) == 37 and not list(own_cache.rglob("*.npy"))
 
-    seen.clear()
-    bears[0] = 25
+    counted.bears = 37 + 25
     with pytest.raises(KeyboardInterrupt):
-        resumable_features(IMAGES, network, "pytorch")
-    bears[0] = 10**9
+        resumable_features(IMAGES, counted, "pytorch")
     (kept,) = (own_cache / "features").iterdir()
     assert sorted(file.name for file in kept.iterdir()) == ["00000000.npy", "00000010.npy"]
-    seen.clear()
-    assert np.array_equal(resumable_features(IMAGES, network, "pytorch"), whole)
-    assert sum(seen) == 17
-    assert not kept.exists()
-
-
-def test_a_damaged_part_is_made_again(counted, own_cache, capsys):
-    network, seen, bears = counted
-    whole = resumable_features(IMAGES, network, "pytorch")
-    bears[0] = 37 + 25
-    with pytest.raises(KeyboardInterrupt):
-        resumable_features(IMAGES, network, "pytorch")
-    (kept,) = (own_cache / "features").iterdir()
-    (kept / "00000010.npy").write_bytes(b"cut off")
-    bears[0] = 10**9
-    seen.clear()
-    assert np.array_equal(resumable_features(IMAGES, network, "pytorch"), whole)
-    assert sum(seen) == 27 and "computing the cached features" in capsys.readouterr().out
+    if damage:
+        (kept / "00000010.npy").write_bytes(b"cut off")
+    counted.bears, counted.seen = 10**9, []
+    assert np.array_equal(resumable_features(IMAGES, counted, "pytorch"), whole)
+    assert sum(counted.seen) == (27 if damage else 17) and not kept.exists()
+    assert (bars[2].before, bars[2].done) == (37 - sum(counted.seen), 37)
+    assert ("making the cached" in capsys.readouterr().out) == damage
 
 
 def test_statistics_are_computed_once(counted, own_cache, capsys):
-    network, seen, _ = counted
-    first = cached_statistics(IMAGES, network)
-    assert sum(seen) == 37
-    again = cached_statistics(IMAGES.copy(), network)
-    assert sum(seen) == 37 and np.array_equal(first.sigma, again.sigma)
+    first = cached_statistics(IMAGES, counted)
+    assert sum(counted.seen) == 37
+    again = cached_statistics(IMAGES.copy(), counted)
+    assert sum(counted.seen) == 37 and np.array_equal(first.sigma, again.sigma)
     (file,) = (own_cache / "features").glob("*_statistics.npz")
     file.write_bytes(b"cut off")
-    assert np.array_equal(cached_statistics(IMAGES, network).sigma, first.sigma)
-    assert sum(seen) == 37 and "making cached statistics again" in capsys.readouterr().out  # of the features in the cache
+    assert np.array_equal(cached_statistics(IMAGES, counted).sigma, first.sigma)
+    assert sum(counted.seen) == 37 and "making the cached" in capsys.readouterr().out  # of the features in the cache
 
 
 class Threads(Processes):
@@ -189,14 +151,13 @@ class Threads(Processes):
 
 
 def test_processes_share_the_reference_images(counted, own_cache):
-    network, seen, _ = counted
-    whole, meeting, left = statistics_of(extract_features(IMAGES, network, "pytorch")), threading.Barrier(2), {}
+    whole, meeting, left = statistics_of(extract_features(IMAGES, counted, "pytorch")), threading.Barrier(2), {}
     for total in (37, 0):  # shared out, and then from the cache
-        seen.clear()
+        counted.seen.clear()
         with ThreadPoolExecutor(2) as pool:
             ranks = [Threads(rank, meeting, left) for rank in range(2)]
-            each = list(pool.map(lambda rank: cached_statistics(IMAGES, network, processes=rank), ranks))
-        assert sum(seen) == total
+            each = list(pool.map(lambda rank: cached_statistics(IMAGES, counted, processes=rank), ranks))
+        assert sum(counted.seen) == total
         for found in each:
             np.testing.assert_allclose(found.sigma, whole.sigma, rtol=1e-4, atol=1e-6)
     assert sorted(file.suffix for file in (own_cache / "features").iterdir()) == [".npy", ".npz"], "and no parts"
@@ -204,33 +165,20 @@ def test_processes_share_the_reference_images(counted, own_cache):
 
 def test_statistics_that_come_with_the_kit(counted, tmp_path, monkeypatch):
     """They are taken for their images, and no others; of the covariance what float32 holds."""
-    network, seen, _ = counted
     monkeypatch.setattr("src.evaluation.statistics.SHIPPED", tmp_path / "shipped")
-    content = features.content_file(IMAGES, f"pytorch {network.sha256}", "_statistics.npz").stem
+    content = features.content_file(IMAGES, f"pytorch {counted.sha256}", "_statistics.npz").stem
     assert read_shipped(content) is None
     exact = statistics_of(features_like(3, 200))
     write_shipped(exact, content, tmp_path / "shipped" / "digits.npz")
-    found = cached_statistics(IMAGES, network)
-    assert not seen and np.array_equal(found.mu, exact.mu)
+    found = cached_statistics(IMAGES, counted)
+    assert not counted.seen and np.array_equal(found.mu, exact.mu)
     np.testing.assert_allclose(found.sigma, exact.sigma, rtol=2**-23)
     assert np.array_equal(found.sigma, found.sigma.T)
     a = features_like(4, 300)
     fids = [distance_from_statistics(a, each.mu, each.sigma) for each in (exact, found)]
     assert fids[0] == pytest.approx(fids[1], abs=1e-4)
-    cached_statistics(IMAGES[::-1], network)
-    assert sum(seen) == len(IMAGES)
-
-
-def test_the_bar_counts_what_was_kept_as_no_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "PART", 10)
-    bars = []
-    progress = features.Progress
-    monkeypatch.setattr(features, "Progress", lambda *words: bars.append(progress(*words)) or bars[-1])
-    device, mean = torch.device("cpu"), lambda batch: batch.mean(dim=(1, 2, 3))[:, None]
-    run_network(IMAGES, mean, 1, device, parts=tmp_path, description="x")
-    (tmp_path / "00000030.npy").unlink()
-    run_network(IMAGES, mean, 1, device, parts=tmp_path, description="x")
-    assert (bars[1].before, bars[1].done) == (30, 37)
+    cached_statistics(IMAGES[::-1], counted)
+    assert sum(counted.seen) == len(IMAGES)
 
 
 @pytest.mark.slow

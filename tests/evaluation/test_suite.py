@@ -10,15 +10,16 @@ import torch
 from PIL import Image
 
 from src.challenges import get_challenge
-from src.challenges.shared.images import ImageChallenge
 from src.evaluation import __main__ as suite
-from src.evaluation import features, second_opinion
+from src.evaluation import features
+from src.evaluation.feature_networks import EFFICIENTNET, SecondOpinion
 from src.evaluation.fid import frechet_distance
 from src.evaluation.inception import Inception
 from src.evaluation.kid import kid
 from src.evaluation.prdc import prdc
 from src.evaluation.tables_and_plots import comparison, short_names
-from src.runs.folder import nfe_of
+from src.runs.folder import Run, nfe_of
+from src.runs.scores import measured_scores
 from tests.conftest import PROJECT_ROOT
 from tests.evaluation.conftest import make_images, write_images
 from tests.evaluation.test_clip import open_clip  # noqa: F401 - a fixture
@@ -34,12 +35,12 @@ def colours(images):
 
 @pytest.fixture
 def extracted(monkeypatch):
-    """Puts colours in the place of networks, and lists the (mode, number of images) of all extractions."""
+    """Puts colours instead of networks, and lists the (mode, number of images) of all extractions."""
     calls = []
 
     def extract(images, inception, mode="clean", batch_size=64, description=None, parts=None):
         calls.append((mode, len(images)))
-        return colours(images) if mode == "clean" else 2 * colours(images)
+        return {"clean": 1, "pytorch": 2, EFFICIENTNET: 3}[mode] * colours(images)
 
     def load(file, device):
         inception = Inception()
@@ -88,35 +89,28 @@ def test_numbers_are_those_of_the_functions(folders, monkeypatch, capsys):
         assert (found["num_generated"], found["num_reference"]) == (count, 16)
         assert found["networks"]["inception"] == {"source": "made by hand", "sha256": "f" * 64}
         assert set(found["versions"]) == {"torch", "numpy", "scipy", "pillow"}
-        assert "nearest_train" not in found and "inception_score" not in metrics
+        assert not {"nearest_train", "by_class"} & found.keys() and "inception_score" not in metrics
     out = capsys.readouterr().out
     assert "warning: run/nfe=1: 14 generated and 16 reference images" in out
     assert "Inception Score left out" in out
 
 
 def test_images_are_looked_at_once(folders, extracted, monkeypatch):
+    """And what is measured of a run's samples is added to it."""
+    sampled = {"nfe=4": {"checkpoint": "last.ckpt", "num_samples": 20, "nfe": 4}}
+    for name, content in {"training_config.json": {}, "model_config.json": {}, "sampling.json": sampled}.items():
+        (folders / "run" / name).write_text(json.dumps(content))
+    (folders / "run" / "last.ckpt").write_bytes(b"")
     assert call(suite, monkeypatch, *ARGUMENTS) == 0
+    (score,) = measured_scores(Run(folders / "run"))
+    fid = result(folders / "run/nfe=4")["metrics"]["clean"]["fid"]["value"]
+    assert (score.metric, score.value, score.nfe, score.num_images, score.reference) == ("fid_clean", fid, 4, 20, "16")
     assert sorted(extracted) == [("clean", 14), ("clean", 16), ("clean", 20)]
     first = result(folders / "run/nfe=1")
     assert call(suite, monkeypatch, *ARGUMENTS) == 0
     assert len(extracted) == 3
     second = result(folders / "run/nfe=1")
     assert first["metrics"] == second["metrics"], "the same numbers to the last digit"
-
-
-def test_identical_folders_are_at_distance_zero(folders, monkeypatch):
-    assert call(suite, monkeypatch, "ref", "--reference_dir", "ref", "--device", "cpu", "--halves", 0) == 0
-    metrics = result(folders / "ref")["metrics"]["clean"]
-    assert abs(metrics["fid"]["value"]) < 1e-3 and metrics["precision"]["value"] == metrics["recall"]["value"] == 1
-    assert "interval_95" not in metrics["fid"]
-
-
-def test_order_of_files_changes_nothing(folders, monkeypatch):
-    write_images(folders / "turned", make_images(1, 14)[::-1])
-    assert call(suite, monkeypatch, "run/nfe=1", "turned", "--reference_dir", "ref", "--device", "cpu", "--halves", 0) == 0
-    one, other = (result(folders / name)["metrics"]["clean"] for name in ("run/nfe=1", "turned"))
-    for name in ("fid", "kid", "precision", "recall", "density", "coverage"):
-        assert one[name]["value"] == pytest.approx(other[name]["value"], rel=1e-6)
 
 
 def test_compare_and_plot(folders, monkeypatch, capsys):
@@ -148,8 +142,7 @@ def test_compare_and_plot(folders, monkeypatch, capsys):
 
 
 def test_second_opinion_clip_and_inception_score(folders, open_clip, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(second_opinion, "load", lambda device: torch.nn.Identity())
-    monkeypatch.setattr(second_opinion, "cached", lambda images, network, batch_size: 3 * colours(images))
+    monkeypatch.setattr(suite, "load_second_opinion", lambda device: SecondOpinion(torch.nn.Identity()))
     monkeypatch.setattr(suite, "read_classifier", lambda file: torch.eye(12))
     arguments = (*ARGUMENTS, "--second_opinion", "--clip", "tiny:good", "--clip_text", "a face", "--compare")
     assert call(suite, monkeypatch, *arguments) == 0
@@ -203,19 +196,8 @@ def test_grey_images_are_held_against_the_test_images(folders, monkeypatch):
     assert call(suite, monkeypatch, "made", *flags) == 0
     found = result(folders / "made")
     assert (found["num_reference"], found["num_train"], list(found["metrics"])) == (16, 40, ["pytorch"])
+    assert "interval_95" not in found["metrics"]["pytorch"]["fid"]
     assert found["nearest_train"]["pixels"]["closest"] == 0
-
-
-def test_absent_reference_is_made(folders, monkeypatch):
-    made = []
-
-    def write_reference(challenge, root, folder):
-        made.append((challenge.name, root, str(folder)))
-        write_images(folder, make_images(3, 16))
-
-    monkeypatch.setattr(ImageChallenge, "write_reference", write_reference)
-    assert call(suite, monkeypatch, "run/nfe=1", "--challenge", "toon", "--data_root", "somewhere", "--device", "cpu") == 0
-    assert made == [("toon", "somewhere", "data/toon_64x64/val")]
 
 
 def test_names(tmp_path):

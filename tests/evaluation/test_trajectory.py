@@ -1,19 +1,17 @@
 """The figure of samples on their way: of every method, states and denoised data."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from src.common.cli import UserError, run_script
+from src.common.cli import UserError
 from src.evaluation.trajectory import __main__ as command
 from src.evaluation.trajectory import equally_spaced, trajectory
 from src.methods import method_names
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
-from tests.helpers import SHAPE, random_images, tiny_model
+from tests.helpers import SHAPE, call, fails, random_images, tiny_model
 from tests.methods.test_labels import labelled_model
 
 SEEDS = [5, 6]
@@ -69,13 +67,6 @@ def test_classes_on_their_way(method, what):
         assert differ[0] < same and (differ[1] > 2 * differ[0] + 1e-3 or (what == "state" and column == 0))
 
 
-def test_equally_spaced():
-    assert equally_spaced(51, 8) == [0, 7, 14, 21, 29, 36, 43, 50]
-    assert equally_spaced(3, 3) == [0, 1, 2]
-    with pytest.raises(UserError, match="2 steps have 3 states, fewer than the 4"):
-        equally_spaced(3, 4)
-
-
 def test_models_that_do_not_tell():
     class Silent(torch.nn.Module):
         def sample(self, shape, num_inference_timesteps=20, return_traj=False, verbose=False):
@@ -102,24 +93,21 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-def ask(monkeypatch, *argv) -> int:
-    monkeypatch.setattr(sys, "argv", ["trajectory", *map(str, argv), "--device", "cpu"])
-    try:
-        run_script(command.main)
-    except SystemExit as end:
-        return end.code
-    return 0
-
-
 @pytest.mark.slow
 def test_command(run, tmp_path, monkeypatch, capsys):
     for what in ("state", "denoised"):
-        assert ask(monkeypatch, run, "--out", tmp_path / f"{what}.png", "--what", what, "--steps", 10) == 0
+        flags = ["--out", tmp_path / f"{what}.png", "--what", what, "--steps", 10, "--device", "cpu"]
+        assert call(command, monkeypatch, run, *flags) == 0
     with Image.open(tmp_path / "state.png") as figure:
         assert figure.width == 8 * 120 and 8 * 120 < figure.height < 9 * 120
         states = np.asarray(figure.convert("RGB"))
     assert not np.array_equal(states, np.asarray(Image.open(tmp_path / "denoised.png").convert("RGB")))
-    capsys.readouterr()
-    assert ask(monkeypatch, run, "--steps", 4) == 2
-    assert capsys.readouterr().err == "error: 4 steps have 5 states, fewer than the 8 to show: give more --steps\n"
-    assert ask(monkeypatch, tmp_path / "absent") == 2
+    line = fails(command, monkeypatch, capsys, run, "--steps", 4, "--device", "cpu")
+    assert line == "error: 4 steps have 5 states, fewer than the 8 to show: give more --steps"
+    assert fails(command, monkeypatch, capsys, tmp_path / "absent")
+
+
+def test_equally_spaced():
+    assert equally_spaced(51, 8) == [0, 7, 14, 21, 29, 36, 43, 50] and equally_spaced(3, 3) == [0, 1, 2]
+    with pytest.raises(UserError, match="2 steps have 3 states, fewer than the 4"):
+        equally_spaced(3, 4)

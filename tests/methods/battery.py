@@ -197,17 +197,8 @@ def check_condition(make: Make) -> None:
 
 def run_loop(model: Method, folder, steps: int = 4, precision: str = "fp32", resume: bool = False, **config) -> None:
     """Train for a few steps on random images, in a layout that no measurement decides, so that two runs can be compared."""
-    settings = TrainingConfig(
-        **{
-            "batch_size": 8,
-            "num_iterations": steps,
-            "lr": 1e-2,
-            "lr_warmup": 0,
-            "log_interval": 2,
-            "save_interval": 100,
-            **config,
-        }
-    )
+    short = {"batch_size": 8, "num_iterations": steps, "lr": 1e-2, "lr_warmup": 0, "log_interval": 2, "save_interval": 100}
+    settings = TrainingConfig(**{**short, **config})
     options, cpu = {"method": "custom", **TINY}, torch.device("cpu")
     Trainer(model, random_images(32), settings, options, folder, cpu, PRECISIONS[precision], previews=PREVIEWS).run(resume)
 
@@ -256,7 +247,7 @@ def check_checkpoint_is_average(make: Make, folder) -> None:
 
 
 def check_labels(make_labelled: Make) -> None:
-    """Of a method that takes labels: every call in training and sampling is told each image's own label, and heeds it.
+    """Of a method that takes labels: every call in training and sampling is given each image's own label, and heeds it.
 
     Data and noise of row i are a pattern of their own, by which a row is known wherever it goes.
     """
@@ -273,14 +264,14 @@ def check_labels(make_labelled: Make) -> None:
             with labelled_calls() as calls:
                 model.compute_loss(patterns, patterns, step=2, total_steps=10, group=group, labels=labels)
             assert calls, f"group {group}: the loss calls no network"
-            for rows, told in calls:
-                assert told is not None, f"group {group}: a call in training is told no labels"
-                if len(told) == count and set(rows) == {None}:
+            for rows, given in calls:
+                assert given is not None, f"group {group}: a call in training is given no labels"
+                if len(given) == count and set(rows) == {None}:
                     rows = range(count)  # no pattern any more, but the whole batch
                 wrong = [
-                    (row, label) for row, label in zip(rows, told, strict=True) if row is not None and label != labels[row]
+                    (row, label) for row, label in zip(rows, given, strict=True) if row is not None and label != labels[row]
                 ]
-                assert not wrong, f"group {group}: rows and the labels that they were told: {wrong}"
+                assert not wrong, f"group {group}: rows and the labels that they were given: {wrong}"
 
     for nfe in (1, 2, 4):
         asked = torch.arange(len(SEEDS)) % count + 1
@@ -289,7 +280,7 @@ def check_labels(make_labelled: Make) -> None:
             others = model.sample((len(SEEDS), *SHAPE), nfe, seeds=SEEDS, labels=asked % count + 1)
             none = model.sample((len(SEEDS), *SHAPE), nfe, seeds=SEEDS)
             zero = model.sample((len(SEEDS), *SHAPE), nfe, seeds=SEEDS, labels=torch.zeros_like(asked))
-        assert [told for _, told in calls[:nfe]] == [asked.tolist()] * nfe, f"NFE {nfe}: a call is not told the labels"
+        assert [given for _, given in calls[:nfe]] == [asked.tolist()] * nfe, f"NFE {nfe}: a call is not given the labels"
         for name, found in (("another label", others), ("no label", none)):
             differ = (found - images).abs().flatten(1).mean(dim=1).min().item()
             assert differ > 1e-3, f"NFE {nfe}: {name} changes an image by {differ:.1e} only"
@@ -298,7 +289,7 @@ def check_labels(make_labelled: Make) -> None:
 
 @contextmanager
 def labelled_calls():
-    """Record every call of a network with classes: which row of the patterns each image is, or None, and the labels told."""
+    """Record every call of a network with classes: which row of the patterns each image is, or None, and the labels given."""
     calls = []
     forward, embed = ClassUNet.forward, discriminators.embed
 

@@ -51,11 +51,11 @@ class Mixture:
 
     def flow(self, x, alpha, sigma, alpha_next=1.0, sigma_next=0.0) -> torch.Tensor:
         """Where the probability flow takes x from (alpha, sigma): in one dimension, to the point of equal probability below."""
-        wanted = self.cdf(x, alpha, sigma)
-        low, high = torch.full_like(wanted, -1e3), torch.full_like(wanted, 1e3)
+        expected = self.cdf(x, alpha, sigma)
+        low, high = torch.full_like(expected, -1e3), torch.full_like(expected, 1e3)
         for _ in range(70):
             middle = (low + high) / 2
-            below = self.cdf(middle, alpha_next, sigma_next) < wanted
+            below = self.cdf(middle, alpha_next, sigma_next) < expected
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return (low + high) / 2
 

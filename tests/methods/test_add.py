@@ -51,10 +51,10 @@ def test_distillation_is_the_distance_to_the_best_denoiser(oracle):
     fake.requires_grad_()
     level = sigma[:, None, None, None]
     target = oracle.posterior_mean(fake.detach() + level * noise, 1, level)
-    wanted = weight(sigma) * (fake.detach() - target).square().flatten(1).mean(dim=1)
+    expected = weight(sigma) * (fake.detach() - target).square().flatten(1).mean(dim=1)
     for sign in (1, -1):
         losses = exact_model(oracle, sign).distillation(fake, noise, sigma)
-        assert torch.allclose(losses, wanted) == (sign == 1)
+        assert torch.allclose(losses, expected) == (sign == 1)
         (gradient,) = torch.autograd.grad(losses.sum(), fake)
         slope = 2 * weight(sigma)[:, None, None, None] * (fake.detach() - target) / math.prod(SHAPE)
         assert torch.allclose(gradient, slope) == (sign == 1)
@@ -102,9 +102,9 @@ def test_the_loss_is_hinge_and_distillation():
     for distill_weight in (0.0, 2.5):
         model = tiny_model("add", r1_gamma=0.0, distill_weight=distill_weight)
         discriminator = model.train_only["discriminator"]
-        discriminator.features = lambda x: [x]
-        discriminator.forward = lambda features, sigma: [a if torch.equal(features[0], data) else b]
-        model.distillation = lambda fake, noise, sigma: torch.tensor([0.2, 0.4])
+        discriminator.features = lambda x, labels=None: [x]
+        discriminator.forward = lambda features, sigma, labels=None: [a if torch.equal(features[0], data) else b]
+        model.distillation = lambda fake, noise, sigma, labels: torch.tensor([0.2, 0.4])
         got = model.compute_loss(data, noise, group="discriminator")
         torch.testing.assert_close(got, hinge_discriminator([a], [b]).mean())
         torch.testing.assert_close(got, torch.tensor((0.7 + 0.0 + 0.0 + 1.6) / 2))

@@ -153,8 +153,3 @@ def test_the_probability_is_saved():
     augment.observe(logits(1.0))
     other.load_state_dict(augment.state_dict())
     assert follow(other, 1.0, 1) == follow(augment, 1.0, 1) == pytest.approx(0.7)
-
-
-def test_unknown_kind():
-    with pytest.raises(ValueError, match="unknown augment 'flip'; expected one of none, diffaug, ada"):
-        Augment("flip")

@@ -21,7 +21,7 @@ def exact_function(x, sigma, boundary, sign=1):
 
 def exact_model(sign=1, **options):
     model = get_method("consistency").from_options(torch.nn.Linear(1, 1), **options).double()
-    model.predict = lambda xt, t, **kwargs: exact_function(xt, t, model.scheduler.boundary, sign)
+    model.predict = lambda xt, t, **kwargs: exact_function(xt, t, model.boundary, sign)
     return model
 
 
@@ -55,7 +55,7 @@ def test_samples_of_the_exact_function_have_the_distribution(variant):
 def test_the_network_is_the_identity_at_the_boundary(variant):
     model = tiny_model("consistency", variant=variant)
     x = torch.randn(2, *SHAPE)
-    assert torch.equal(model.predict(x, torch.full((2,), model.scheduler.boundary)), x)
+    assert torch.equal(model.predict(x, torch.full((2,), model.boundary)), x)
     assert (model.predict(x, torch.full((2,), 0.5)) - x).abs().mean() > 0.05
 
 
@@ -109,23 +109,8 @@ def test_ict_levels_double_and_are_drawn_by_the_log_normal():
 
 def test_sampling_levels():
     model = tiny_model("consistency", mid_sigma=0.8, mid_span=2.0)
-    assert model.levels(1) == [80]
-    assert model.levels(2) == pytest.approx([80, 0.8])
-    assert model.levels(4) == pytest.approx([80, 1.6, 0.8, 0.4])
+    assert model.config.levels(1) == [80]
+    assert model.config.levels(2) == pytest.approx([80, 0.8])
+    assert model.config.levels(4) == pytest.approx([80, 1.6, 0.8, 0.4])
     with pytest.raises(ValueError, match="at least 1 step"):
-        model.levels(0)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"q": 1.0}, "q above 1, got 1"),
-        ({"s0": 2000}, "s0 of at most s1, got 2000 and 1280"),
-        ({"mid_sigma": 100.0}, r"within \[0.002, 80\], got 33.3333 and 300"),
-        ({"sigma_min": 0.0}, "0 < sigma_min < sigma_max, got 0 and 80"),
-        ({"sigma_data": 0.0}, "sigma_data above 0"),
-    ],
-)
-def test_bad_options(options, message):
-    with pytest.raises(ValueError, match=message):
-        tiny_model("consistency", **options)
+        model.config.levels(0)

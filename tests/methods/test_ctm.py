@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from src.common.noise import draw_noise
-from src.methods import ctm as ctm_file
+from src.methods.shared.solvers import karras_grid
 from tests.helpers import SHAPE, tiny_model
 from tests.methods.oracles import GAUSSIAN
-from tests.methods.oracles_flow import PointNetwork
 from tests.methods.oracles_solver import pairs, start, student
 
 MEAN, STD = 0.3, 0.4
@@ -52,7 +51,7 @@ def test_a_solver_that_stops_at_the_wrong_level_is_found(monkeypatch):
 
 def test_the_teacher_goes_from_t_to_u():
     model = student("ctm", N=200, solver_steps=30)
-    levels = ctm_file.karras_grid(80.0, 0.002, 200, "cpu")
+    levels = karras_grid(80.0, 0.002, 200, "cpu")
     i, j = torch.tensor([0, 0, 50, 120, 150, 199]), torch.tensor([30, 1, 70, 150, 180, 200])
     xt = MEAN + (STD**2 + levels[i, None].double() ** 2).sqrt() * start((6, 2))
     expected = GAUSSIAN.flow(xt, 1.0, levels[i, None], 1.0, levels[j, None])
@@ -173,8 +172,8 @@ def adversarial_parts(model, data, noise):
     last, losses = model.network.tail[-1].weight, []
     torch.manual_seed(0)
     _, here, there = model.trajectory_ends(data, noise)
-    losses.append(ctm_file.distance("huber", here, there, None).mean())
-    losses.append(-sum(logits.mean(dim=1) for logits in model.judge(here)).mean())
+    losses.append(model.distance(here, there).mean())
+    losses.append(-sum(logits.mean(dim=1) for logits in model.critic_logits(here)).mean())
     torch.manual_seed(0)
     losses.append(model.compute_loss(data, noise, step=2, total_steps=4))
     return [torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in losses]
@@ -186,8 +185,8 @@ def test_the_adversarial_loss_pulls_at_the_last_layer_as_hard_as_the_trajectory_
     for weight in (1.0, 0.25):
         model = tiny_model("ctm", lambda_GAN=weight, lambda_DSM=0.0, augment="none")
         model.train_only["discriminator"].eval()  # spectral norm takes no step
-        judge = model.judge
-        model.judge = lambda *arguments, judge=judge: [30 * logits for logits in judge(*arguments)]
+        logits = model.critic_logits
+        model.critic_logits = lambda *arguments, logits=logits: [30 * rows for rows in logits(*arguments)]
         trajectory, adversarial, both = adversarial_parts(model, data, noise)
         assert adversarial.norm() > 3 * trajectory.norm(), "as they are, the weight would do nothing"
         added = both - trajectory
@@ -212,13 +211,13 @@ def test_the_two_groups_of_the_adversarial_loss():
         assert all(p.grad is None for part in ("teacher", "target") for p in model.train_only[part].parameters())
 
 
-def test_the_discriminator_judges_the_students_ends():
+def test_the_discriminator_sees_the_students_ends():
     """Data against the same ends as the trajectory loss compares, by the hinge loss; the teacher's solver has no part in it."""
     model, seen = tiny_model("ctm", lambda_GAN=1.0, r1_gamma=0.0, augment="none"), []
     data, noise = torch.randn(2, 4, *SHAPE)
     discriminator = model.train_only["discriminator"]
-    discriminator.features = lambda x: seen.append(x) or [x]
-    discriminator.forward = lambda features, sigma: [features[0].flatten(1)[:, :3]]
+    discriminator.features = lambda x, labels=None: seen.append(x) or [x]
+    discriminator.forward = lambda features, sigma, labels=None: [features[0].flatten(1)[:, :3]]
     torch.manual_seed(3)
     t, here, _ = model.trajectory_ends(data, noise)
     model.solve = None
@@ -229,34 +228,3 @@ def test_the_discriminator_judges_the_students_ends():
     logits = [samples.flatten(1)[:, :3] for samples in (data, here.detach())]
     torch.testing.assert_close(loss, (1 - logits[0]).relu().mean() + (1 + logits[1]).relu().mean())
     assert len(t.unique()) > 1
-
-
-def test_points():
-    model = student("ctm").float()
-    model.network = PointNetwork()
-    model.train_only["target"] = PointNetwork()
-    for batch in (1, 7):
-        loss = model.compute_loss(torch.randn(batch, 2), torch.randn(batch, 2), step=1, total_steps=2)
-        loss.backward()
-        assert all(torch.isfinite(p.grad).all() for p in model.network.parameters())
-        assert model.sample((batch, 2), 2, seeds=range(batch)).shape == (batch, 2)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"solver_steps": 19}, "solver_steps from 1 to N, and N from 2, got 19 and 18"),
-        ({"N": 1}, "expected N of at least 2, got 1"),
-        ({"gamma": 1.5}, "gamma from 0 to 1, got 1.5"),
-        ({"mu": 1.0}, "mu from 0 to below 1, got 1"),
-        ({"rho": 0.0}, "expected rho above 0, got 0"),
-        ({"lambda_DSM": -1.0}, "expected lambda_DSM of at least 0, got -1"),
-        ({"lambda_GAN": -0.5}, "expected lambda_GAN of at least 0, got -0.5"),
-        ({"discriminator": "vgg"}, "unknown discriminator 'vgg'; expected one of unet, efficientnet"),
-        ({"solver": "dpmpp"}, "unknown solver 'dpmpp'; expected one of heun, euler"),
-        ({"distance": "l1"}, "unknown distance 'l1'"),
-    ],
-)
-def test_bad_options(options, message):
-    with pytest.raises(ValueError, match=message):
-        student("ctm", **options)

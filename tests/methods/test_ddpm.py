@@ -107,14 +107,6 @@ def create_table(schedule, steps, **options):
     return get_method("ddpm").Scheduler(steps, schedule=schedule, **options).log_alpha_bar
 
 
-def test_training_times_are_all_the_steps():
-    scheduler = get_method("ddpm").Scheduler(10)
-    torch.manual_seed(0)
-    times, counts = scheduler.sample_timesteps(20000, "cpu").unique(return_counts=True)
-    torch.testing.assert_close(times, torch.arange(1, 11) / 10)
-    assert (counts - 2000).abs().max() < 200
-
-
 # ---------------------------------------------------------------------------------------------------- what is learned
 
 
@@ -257,26 +249,3 @@ def test_grid_has_both_ends_and_falls(total):
     for steps in (0, total + 1):
         with pytest.raises(ValueError, match=f"from 1 to num_train_timesteps = {total} sampling steps, got {steps}"):
             model.sample((1, 3, 8, 8), steps)
-
-
-def test_the_network_sees_scaled_time():
-    model = tiny_model("ddpm", time_scale=250.0)
-    with battery.network_calls(model) as calls:
-        battery.sample(model, 4)
-    torch.testing.assert_close(torch.stack([call[1][0] for call in calls]), torch.tensor([250.0, 187.5, 125.0, 62.5]))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"eta": -0.1}, r"expected eta from 0 to 1, got -0.1"),
-        ({"eta": 1.5}, "expected eta from 0"),
-        ({"prediction": "noise"}, "unknown prediction 'noise'; expected one of epsilon, x0, v"),
-        ({"schedule": "sigmoid"}, "unknown schedule 'sigmoid'; expected one of linear, cosine"),
-        ({"shift": 0.0}, "expected shift above 0, got 0"),
-        ({"num_train_timesteps": 0}, "num_train_timesteps of at least 1, got 0"),
-    ],
-)
-def test_bad_options_say_what_is_valid(options, message):
-    with pytest.raises(ValueError, match=message):
-        tiny_model("ddpm", **options)

@@ -7,7 +7,6 @@ import torch
 
 from src.common.noise import draw_noise
 from src.methods import get_method
-from src.methods.shared.karras_path import karras_grid
 from tests.helpers import tiny_model
 from tests.methods import battery
 from tests.methods.oracles import GAUSSIAN, MIXTURE, Gaussian
@@ -57,7 +56,7 @@ def double_noise(monkeypatch):
     """Sampling starts from float64 noise and so stays in float64."""
     generator = torch.Generator().manual_seed(0)
     draw = lambda shape, *args, **kwargs: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
-    monkeypatch.setattr("src.methods.edm.draw_noise", draw)
+    monkeypatch.setattr("src.methods.shared.method.draw_noise", draw)
 
 
 def convergence(model, oracle, calls):
@@ -175,22 +174,6 @@ def test_every_call_is_counted(solver, calls):
     assert levels == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
-def test_grids():
-    assert karras_grid(80, 0.002, 1, "cpu").tolist() == [80, 0]
-    assert karras_grid(80, 0.002, 2, "cpu").tolist() == pytest.approx([80, 0.002, 0])
-    middle = lambda i, n: (80 ** (1 / 7) + i / n * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7  # noqa: E731
-    expected = [80, *(middle(i, 4) for i in (1, 2, 3)), 0.002, 0]
-    assert karras_grid(80, 0.002, 5, "cpu").tolist() == pytest.approx(expected)
-    model = tiny_model("edm", solver="euler")
-    assert model.time_grid(1).tolist() == [80, 0]
-    assert model.time_grid(2).tolist() == pytest.approx([80, middle(1, 2), 0])
-    assert model.time_grid(4).tolist() == pytest.approx([80, *(middle(i, 4) for i in (1, 2, 3)), 0])
-    assert tiny_model("edm", solver="euler", rho=1.0).time_grid(2)[1].item() == pytest.approx(40.001)
-    for solver in ("euler", "heun"):
-        with pytest.raises(ValueError, match="at least 1 sampling step, got 0"):
-            tiny_model("edm", solver=solver).sample((1, 3, 16, 16), 0)
-
-
 def test_churned_samples_have_the_distribution_of_the_data():
     torch.manual_seed(0)
     x = exact_model(MIXTURE, S_churn=40.0).sample((4000, 2), 99)
@@ -207,32 +190,12 @@ def test_churn_raises_the_level_by_the_noise_it_adds():
     assert exact_model(S_churn=100.0).churn(x, t, 4, x)[1].tolist() == pytest.approx((math.sqrt(2) * t).tolist())
 
 
-def test_churned_sampling_follows_seeds():
-    battery.check_seeds(lambda: tiny_model("edm", S_churn=2.0))
-    samples = [tiny_model("edm", S_churn=churn).sample((2, 3, 16, 16), 4, seeds=[1, 2]) for churn in (0.0, 2.0, 2.0)]
-    assert (samples[0] - samples[1]).abs().mean() > 1e-2 and torch.equal(samples[1], samples[2])
-
-
 def test_each_draw_of_a_sample_has_its_number(monkeypatch):
-    """A step's noise is not that of the start or of another step; the start has standard deviation sigma_max."""
+    """Seeds fix all. A step's noise is not that of the start or of another step; the start is of sigma_max."""
+    battery.check_seeds(lambda: tiny_model("edm", S_churn=2.0))
     draws = []
     record = lambda *args, draw=0: draws.append(draw) or draw_noise(*args, draw=draw)  # noqa: E731
-    monkeypatch.setattr("src.methods.edm.draw_noise", record)
+    monkeypatch.setattr("src.methods.shared.method.draw_noise", record)
     states = tiny_model("edm", S_churn=2.0, sigma_max=30.0).sample((4, 3, 16, 16), 5, return_traj=True, seeds=[1, 2, 3, 4])
     assert draws == [0, 1, 2, 3]
     torch.testing.assert_close(states[0], 30 * draw_noise((4, 3, 16, 16), torch.device("cpu"), [1, 2, 3, 4]))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"solver": "rk4"}, "unknown solver 'rk4'; expected one of euler, heun"),
-        ({"rho": 0.0}, "expected rho above 0, got 0"),
-        ({"S_churn": -1.0}, "expected S_churn of at least 0, got -1"),
-        ({"sigma_min": 90.0}, "expected 0 < sigma_min < sigma_max, got 90 and 80"),
-        ({"sigma_data": 0.0}, "expected sigma_data above 0, got 0"),
-    ],
-)
-def test_bad_options_say_what_is_valid(options, message):
-    with pytest.raises(ValueError, match=message):
-        tiny_model("edm", **options)

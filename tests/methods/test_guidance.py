@@ -99,8 +99,8 @@ def test_the_guided_score_has_its_closed_form(method, options, scale):
     data = (x + sigma**2 * score) / alpha  # Tweedie's formula
     noise = -sigma * score
     kind = {"rectified_flow": "velocity", "edm": "x0"}.get(method) or options["prediction"]
-    wanted = {"velocity": data - noise, "epsilon": noise, "x0": data, "v": alpha * noise - sigma * data}[kind]
-    torch.testing.assert_close(steered, wanted, atol=1e-4, rtol=1e-4)
+    expected = {"velocity": data - noise, "epsilon": noise, "x0": data, "v": alpha * noise - sigma * data}[kind]
+    torch.testing.assert_close(steered, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("method", "options"), CASES)
@@ -166,10 +166,10 @@ def test_an_interval_guides_between_its_noise_levels_only():
     levels = model.time_grid(10)
     low, high = levels[6].item(), levels[3].item()
     model.sample((2, 3), 10, seeds=range(2), labels=torch.tensor([1, 2]), guidance=Guidance(2.0, low, high))
-    wanted = []
+    expected = []
     for level in levels[:-1]:
-        wanted += [[1, 2], [0, 0]] if low <= level <= high else [[1, 2]]
-    assert model.network.labels == wanted and len(wanted) == 14
+        expected += [[1, 2], [0, 0]] if low <= level <= high else [[1, 2]]
+    assert model.network.labels == expected and len(expected) == 14
 
 
 @pytest.mark.parametrize(("method", "options"), CASES)
@@ -180,7 +180,7 @@ def test_times_stand_for_their_noise_levels(method, options):
 
 
 def test_autoguidance_steers_away_from_the_weaker_model():
-    """The weaker model knows one wide Gaussian in the place of both classes; it is asked for the same labels."""
+    """The weaker model knows one wide Gaussian instead of both classes; it is asked for the same labels."""
     model = exact_model("edm", {"sigma_data": SIGMA_DATA})
     weak = exact_model("edm", {"sigma_data": SIGMA_DATA})
     wide = Gaussian(0.0, 0.8)

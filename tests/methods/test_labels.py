@@ -56,15 +56,15 @@ def test_students_of_a_guided_teacher(scale):
     for method in ("progressive", "consistency"):
         model = labelled_model(method, teacher_guidance=scale)
         model.set_teacher(labelled_model("edm"))
-        told, denoised = [], model.teacher.denoised
-        model.train_only["teacher"].denoised = lambda x, sigma, labels, told=told, denoised=denoised: (
-            told.append(labels.tolist()) or denoised(x, sigma, labels=labels)
+        given, denoised = [], model.teacher.denoised
+        model.train_only["teacher"].denoised = lambda x, sigma, labels, given=given, denoised=denoised: (
+            given.append(labels.tolist()) or denoised(x, sigma, labels=labels)
         )
         labels = torch.tensor([1, 6, 0, 3])
         torch.manual_seed(0)
         model.compute_loss(torch.randn(4, *battery.SHAPE), torch.randn(4, *battery.SHAPE), step=1, labels=labels)
         expected = [labels.tolist(), [0] * 4] if scale else [labels.tolist()]
-        assert told == expected * 2, method
+        assert given == expected * 2, method
 
 
 def test_a_teacher_of_other_classes_is_refused():

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from src.methods import get_method
 from src.utils import expand_t
 from tests.methods import oracles_flow as oracle
 
@@ -115,16 +114,3 @@ def test_times_are_the_papers_seen_from_the_other_end():
     (flow_t, flow_h), (jump_t, jump_h) = seen
     assert len(flow_t) == 16 and (flow_h == 0).all()
     assert len(jump_t) == 48 and (jump_h > 0).all() and (jump_t + jump_h <= 1).all()
-
-
-@pytest.mark.parametrize(
-    "option, message",
-    [
-        ({"flow_share": 1.5}, "flow_share from 0 to 1, got 1.5"),
-        ({"norm_p": -1.0}, "norm_p of at least 0, got -1"),
-        ({"norm_eps": 0.0}, "norm_eps above 0, got 0"),
-    ],
-)
-def test_bad_options(option, message):
-    with pytest.raises(ValueError, match=message):
-        get_method("meanflow").from_options(oracle.ExactNetwork(), **option)

@@ -147,7 +147,7 @@ def test_loss_is_zero_at_the_target_and_weighs_by_the_signal_to_noise_ratio(weig
 def test_noise_beyond_the_teachers_levels_is_scaled_to_its_highest():
     model, asked = student(), []
     model.teacher.predict = lambda x, sigma: asked.append((x.std().item(), sigma.max().item())) or x
-    model.known(torch.randn(4, *SHAPE), torch.ones(4), torch.full((4,), 2))
+    model.teacher_data(torch.randn(4, *SHAPE), torch.ones(4), torch.full((4,), 2))
     assert asked[0][1] == SIGMA_MAX and asked[0][0] == pytest.approx(SIGMA_MAX, rel=0.1)
 
 
@@ -168,7 +168,7 @@ def test_each_served_number_of_steps_has_times_of_its_own():
 def test_the_last_rounds_repeat_what_their_teacher_knows():
     model = tiny_model("progressive", start_steps=16, repeat_share=0.5)
     asked = []
-    for name in ("known", "target"):
+    for name in ("teacher_data", "target"):
         method = getattr(model, name)
         setattr(model, name, lambda *args, name=name, method=method: asked.append((name, args[-1].unique())) or method(*args))
     data, noise = torch.randn(16, *SHAPE), torch.randn(16, *SHAPE)
@@ -179,10 +179,10 @@ def test_the_last_rounds_repeat_what_their_teacher_knows():
         torch.manual_seed(0)
         model.compute_loss(data, noise)
         found.append([(name, steps.tolist()) for name, steps in asked])
-    assert found[0] == [("target", [8]), ("known", [16]), ("known", [16])]
-    assert found[1] == [("target", [4]), ("known", [8]), ("known", [8])]
-    assert found[2] == [("known", [4]), ("target", [2]), ("known", [4]), ("known", [4])]
-    assert found[3] == [("known", [2, 4]), ("target", [1]), ("known", [2]), ("known", [2])]
+    assert found[0] == [("target", [8]), ("teacher_data", [16]), ("teacher_data", [16])]
+    assert found[1] == [("target", [4]), ("teacher_data", [8]), ("teacher_data", [8])]
+    assert found[2] == [("teacher_data", [4]), ("target", [2]), ("teacher_data", [4]), ("teacher_data", [4])]
+    assert found[3] == [("teacher_data", [2, 4]), ("target", [1]), ("teacher_data", [2]), ("teacher_data", [2])]
 
 
 def distances(serve_steps, iterations=240):
@@ -285,28 +285,12 @@ def test_resumed_in_the_middle_of_a_round_and_milestones(tmp_path, no_pictures):
 # ---------------------------------------------------------------------------------------------------- through train.py
 
 
-def test_what_is_handed_in_is_as_large_as_rectified_flow(toon, tmp_path, monkeypatch, capsys, no_pictures):
-    """The teacher's weights are those it starts from; none of its training's other networks is in the file."""
-    flags = [*TOON, "--save_dir", tmp_path]
-    for method in ("ddpm", "rectified_flow"):
-        assert call(train, monkeypatch, *flags, "--method", method, "--run_name", method) == 0
-    assert call(train, monkeypatch, *flags, "--method", "progressive", "--teacher", tmp_path / "ddpm", "--run_name", "p") == 0
-    assert "starts from the teacher's weights" in capsys.readouterr().out
-    size, base = ((tmp_path / run / "last.ckpt").stat().st_size for run in ("p", "rectified_flow"))
-    assert abs(size / base - 1) < 0.01
-    keys = torch.load(tmp_path / "p" / "last.ckpt", weights_only=True)["state_dict"].keys()
-    assert all(key.startswith("network.") for key in keys)
-    kept = torch.load(tmp_path / "p" / "resume.pt", weights_only=True)["train_only"]
-    assert set(kept) == {"teacher", "rounds"}
-    assert json.loads((tmp_path / "p" / "training_config.json").read_text())["teacher"] == str(tmp_path / "ddpm")
-
-
 def test_teachers_that_cannot_teach(toon, tmp_path, monkeypatch, capsys, no_pictures):
     flags = [*TOON, "--save_dir", tmp_path]
     assert call(train, monkeypatch, *flags, "--method", "shortcut", "--run_name", "shortcut") == 0
     assert call(train, monkeypatch, *flags, "--method", "edm", "--run_name", "small") == 0
-    told = json.loads((tmp_path / "small" / "training_config.json").read_text())
-    (tmp_path / "small" / "training_config.json").write_text(json.dumps({**told, "image_shape": [3, 32, 32]}))
+    given = json.loads((tmp_path / "small" / "training_config.json").read_text())
+    (tmp_path / "small" / "training_config.json").write_text(json.dumps({**given, "image_shape": [3, 32, 32]}))
     capsys.readouterr()
 
     def line(*teacher):
@@ -317,25 +301,6 @@ def test_teachers_that_cannot_teach(toon, tmp_path, monkeypatch, capsys, no_pict
     assert "method Shortcut cannot teach: its flow has no solver" in line("--teacher", tmp_path / "shortcut")
     assert "was trained on images of shape (3, 32, 32); here they are (3, 64, 64)" in line("--teacher", tmp_path / "small")
     assert "power of 2 of at least 2, got 12" in line("--teacher", tmp_path / "small", "--start_steps", 12)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"start_steps": 12}, "start_steps a power of 2 of at least 2, got 12"),
-        ({"start_steps": 1}, "at least 2, got 1"),
-        ({"serve_steps": 3}, "serve_steps a power of 2"),
-        ({"prediction": "epsilon"}, "unknown prediction 'epsilon'; expected one of v, x0"),
-        ({"weighting": "uniform"}, "expected one of truncated_snr, snr_plus_1"),
-        ({"eta": 0.5}, "expected eta 0, got 0.5"),
-        ({"repeat_share": 1.0}, "repeat_share from 0 to below 1"),
-        ({"last_rounds": 0.0}, "last_rounds above 0"),
-        ({"num_train_timesteps": 16}, "at most num_train_timesteps 16, got 32"),
-    ],
-)
-def test_bad_options(options, message):
-    with pytest.raises(ValueError, match=message):
-        tiny_model("progressive", **options)
 
 
 def test_a_ddpm_run_is_where_it_starts():

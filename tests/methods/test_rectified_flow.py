@@ -5,8 +5,7 @@ import torch
 
 from src.common.noise import draw_noise
 from src.methods import get_method
-from src.methods.shared.method import uniform_grid
-from src.methods.shared.straight_path import sample_unit_times
+from src.methods.shared.straight_path import LinearPathScheduler
 from src.utils import expand_t
 from tests.helpers import SHAPE, tiny_model
 
@@ -62,15 +61,6 @@ def test_the_exact_velocity_has_the_least_loss():
     assert losses[0.0] < losses[-0.3] - 0.05 and losses[0.0] < losses[0.3] - 0.05
 
 
-def test_the_network_sees_scaled_time():
-    model = tiny_model("rectified_flow", time_scale=250.0)
-    seen = []
-    forward = model.network.forward
-    model.network.forward = lambda x, t: seen.append(t) or forward(x, t)
-    model.sample((2, *SHAPE), 4)
-    torch.testing.assert_close(torch.stack(seen)[:, 0], torch.tensor([0.0, 62.5, 125.0, 187.5]))
-
-
 def test_path_and_velocity():
     scheduler = tiny_model("rectified_flow").scheduler
     data, noise = torch.full((2, 1, 1, 1), 3.0), torch.full((2, 1, 1, 1), -1.0)
@@ -81,19 +71,12 @@ def test_path_and_velocity():
 
 def test_logit_normal_times():
     torch.manual_seed(0)
-    t = sample_unit_times("logit_normal", 20000, "cpu", 0.5, 0.8)
+    t = LinearPathScheduler(time_distribution="logit_normal", logit_mean=0.5, logit_std=0.8).sample_timesteps(20000, "cpu")
     logits = torch.logit(t)
     assert abs(logits.mean() - 0.5) < 0.03 and abs(logits.std() - 0.8) < 0.03
-    assert abs(sample_unit_times("uniform", 20000, "cpu").std() - 12**-0.5) < 0.01
-    with pytest.raises(ValueError, match="unknown time distribution 'cosine'"):
-        sample_unit_times("cosine", 1, "cpu")
-
-
-def test_grid_has_both_ends():
-    assert uniform_grid(0, 1, 4, "cpu").tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert uniform_grid(1, 0, 1, "cpu").tolist() == [1, 0]
-    with pytest.raises(ValueError, match="at least 1 step"):
-        uniform_grid(0, 1, 0, "cpu")
+    assert abs(LinearPathScheduler().sample_timesteps(20000, "cpu").std() - 12**-0.5) < 0.01
+    with pytest.raises(ValueError, match="at least 1 step, got 0"):
+        exact_model().time_grid(0)
 
 
 def test_noise_is_standard_normal_and_follows_its_seed():

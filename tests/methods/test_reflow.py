@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.methods import get_method
-from src.methods.shared.straight_path import U_SHAPE, sample_unit_times
+from src.methods.shared.straight_path import U_SHAPE, LinearPathScheduler
 from src.utils import expand_t
 from tests.helpers import SHAPE, tiny_model
 
@@ -105,7 +105,7 @@ def test_pseudo_huber_is_the_papers_in_units_of_the_velocity():
 def test_u_shaped_times_have_their_density():
     """The distribution function of exp(a t) + exp(a (1 - t)), held against the share of draws below each t."""
     torch.manual_seed(0)
-    t = sample_unit_times("u_shaped", 100000, "cpu")
+    t = LinearPathScheduler(time_distribution="u_shaped").sample_timesteps(100000, "cpu")
     assert t.min() >= 0 and t.max() <= 1
     for edge in (0.05, 0.2, 0.5, 0.7, 0.95):
         grid = torch.linspace(0, 1, 100001, dtype=torch.float64)
@@ -120,18 +120,3 @@ def test_it_starts_from_rectified_flow_and_teaches_nobody():
     student = tiny_model("progressive")
     with pytest.raises(ValueError, match="method ReFlow cannot teach: its flow has no solver"):
         student.set_teacher(tiny_model("reflow"))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"loss": "lpips"}, "unknown loss 'lpips'; expected one of huber, l2"),
-        (
-            {"time_distribution": "cosine"},
-            "unknown time_distribution 'cosine'; expected one of uniform, logit_normal, u_shaped",
-        ),
-    ],
-)
-def test_bad_options(options, message):
-    with pytest.raises(ValueError, match=message):
-        tiny_model("reflow", **options)

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from src.methods import get_method
 from src.methods.shared.method import split_batch
 from tests.helpers import SHAPE, tiny_model
 from tests.methods import battery
@@ -130,22 +129,3 @@ def test_split_batch():
         assert len(chosen) == size * share and sorted([*chosen.tolist(), *rest.tolist()]) == list(range(size))
     counts = torch.tensor([len(split_batch(3, 0.25)[0]) for _ in range(4000)]).float()
     assert set(counts.tolist()) == {0.0, 1.0} and abs(counts.mean() - 0.75) < 0.03
-
-
-def test_points():
-    oracle.check_points("shortcut", bootstrap_share=0.5)
-
-
-@pytest.mark.parametrize(
-    "option, message",
-    [
-        ({"bootstrap_share": 2.0}, "bootstrap_share from 0 to 1, got 2"),
-        ({"finest_steps": 96}, "finest_steps a power of two of at least 2, got 96"),
-        ({"finest_steps": 1}, "expected finest_steps of at least 2, got 1"),
-        ({"target_decay": 1.0}, "target_decay from 0 to below 1, got 1"),
-        ({"target_decay": -0.1}, "target_decay from 0 to below 1, got -0.1"),
-    ],
-)
-def test_bad_options(option, message):
-    with pytest.raises(ValueError, match=message):
-        get_method("shortcut").from_options(oracle.ExactNetwork(), **option)

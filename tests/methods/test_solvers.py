@@ -7,9 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from src.methods.shared.distances import distance, load_lpips
-from src.methods.shared.karras_path import grid_of_calls
-from src.methods.shared.solvers import solve
+from src.methods.shared.solvers import distance, grid_of_calls, load_lpips, solve
 from tests.methods.oracles import GAUSSIAN, MIXTURE
 from tests.methods.oracles_solver import ExactTeacher, PerceptualStub, start
 

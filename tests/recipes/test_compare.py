@@ -65,7 +65,7 @@ def test_rows_of_a_table_that_stands(tmp_path, capsys):
     file.write_text(TABLE)
     found = compare.earlier_rows(file, "FID, 8 vs 8", ["c", "d"])
     assert {name: line for name, (line, _) in found.items()} == {"a": "| `a` | 3.5 |", "b": "| `b` | 12.5 |"}
-    said = compare.tell_sources({name: source for name, (_, source) in found.items()})
+    said = compare.source_lines({name: source for name, (_, source) in found.items()})
     assert said[1] == "Measured before, `a`: `python -m recipes.mini`, once. 64 images."
     assert compare.sources(said) == {
         "a": "`python -m recipes.mini`, once. 64 images.",

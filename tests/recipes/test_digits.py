@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from recipes import digits
-from recipes.digits import ENTRIES, best_rows, nfes
+from recipes.digits import ENTRIES, nfes
 from recipes.shared import compare as compare
 from src.challenges import CHALLENGES
 from src.challenges.mnist import DigitsChallenge
@@ -122,10 +122,3 @@ def test_entries_are_sound():
         assert bool(entry.pairs) == method.needs_pairs, name
         assert nfes(name, entry) in ([1, 2, 4], [1, 2, 4, 50])
     assert {entry.method or name for name, entry in ENTRIES.items()} == set(method_names()) - {"custom"}
-
-
-def test_best_rows():
-    results = {
-        name: {f"fid_nfe{nfe}": value for nfe in (1, 2, 4)} for name, value in zip("abcde", (5, 3, 9, 1, 7), strict=True)
-    }
-    assert best_rows(results) == ["d", "b", "a"]

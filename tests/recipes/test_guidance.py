@@ -51,9 +51,3 @@ def test_in_small(pictures, tmp_path, package_file):
     assert "accuracy" in (tmp_path / "out" / "comparison.txt").read_text()
     code, words = run(*flags, **cache)
     assert code == 0 and "has made its 3 steps already" in words and "NFE=2" not in words
-
-
-def test_what_it_asks_for():
-    assert "--data_root: name a folder" in run()[1] and run()[0] == 2
-    assert "unknown flag --scale" in run("--data_root", "x", "--scale", "2")[1]
-    assert "What guidance does" in run("--help")[1] and run("--help")[0] == 0

@@ -9,12 +9,13 @@ from src.challenges import CHALLENGES, get_challenge
 from src.evaluation import features
 from src.evaluation.inception import FEATURES
 from src.evaluation.statistics import read_shipped
-from tests.evaluation.test_statistics import IMAGES, counted  # noqa: F401 - a fixture
+from tests.evaluation.conftest import Colours
+from tests.evaluation.test_statistics import IMAGES
 from tests.helpers import call, fails
 
 
-def test_what_it_writes_is_found(counted, tmp_path, monkeypatch, capsys):  # noqa: F811
-    network, _, _ = counted
+def test_what_it_writes_is_found(tmp_path, monkeypatch, capsys):
+    network = Colours()
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
     changed = dataclasses.replace(get_challenge("mnist"), load=lambda split, root: (IMAGES[:, :1], None))
     monkeypatch.setitem(CHALLENGES._items, "mnist", changed)

@@ -1,49 +1,9 @@
-"""The whole run as a script: its plan, its stages in order, what it skips and when it stops. train.py is stood in for."""
-
-import json
-import os
-import subprocess
-import sys
-
-import pytest
+"""The whole run as a script: its plan, its stages in order, what it skips and when it stops."""
 
 from src.common.files import PROJECT_ROOT
 from tests.helpers import parsed
 
 RECIPE = PROJECT_ROOT / "recipes" / "simpsons_single_gpu.sh"
-STAND_IN = """#!{python}
-import json, os, pathlib, subprocess, sys
-words = sys.argv[1:]
-value = lambda flag: words[words.index(flag) + 1]
-if words[0] == "-":
-    sys.exit(subprocess.run([{python!r}, *words]).returncode)
-with open({calls!r}, "a") as file:
-    file.write(json.dumps(words) + "\\n")
-if "recipes.step_seconds" in words:
-    seconds = dict.fromkeys(words[words.index("--methods") + 1 : words.index("--json")], 0.5)
-    pathlib.Path(value("--json")).write_text(json.dumps(seconds))
-else:
-    run = pathlib.Path(value("--save_dir")) / value("--run_name")
-    run.mkdir(parents=True, exist_ok=True)
-    steps = 1 if os.environ.get("STOP_IN") == run.name else int(value("--num_iterations"))
-    (run / "log.jsonl").write_text(json.dumps({{"step": steps, "loss": 1.0}}) + "\\n")
-"""
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    """Runs the recipe with a stand-in for Python; gives its exit code, its output and the commands it gave."""
-    python, calls = tmp_path / "python", tmp_path / "calls"
-    python.write_text(STAND_IN.format(python=sys.executable, calls=str(calls)))
-    python.chmod(0o755)
-
-    def run(*flags, **environment):
-        calls.write_text("")
-        command = [RECIPE, "--python", python, "--out", tmp_path / "out", *flags]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
-        return done.returncode, done.stdout + done.stderr, [json.loads(line) for line in calls.read_text().splitlines()]
-
-    return run
 
 
 def stages(calls):
@@ -99,22 +59,3 @@ def test_flags_of_the_stages_are_train_pys(recipe):
     for words in calls[1:]:
         args = parsed(words[1:])
         assert args.dev_images == 0 and args.challenge.name == "toon" and args.batch_size == 8
-
-
-@pytest.mark.parametrize(
-    "flags, words",
-    [
-        (["--budget", "soon"], "expected minutes or hours"),
-        (["--fast"], "unknown flag --fast"),
-        (["--smoke", "--out"], "error: --out expects a value; see --help"),
-    ],
-)
-def test_bad_flags(recipe, flags, words):
-    code, output, _ = recipe(*flags)
-    assert code == 2 and words in output
-
-
-def test_help_is_the_head_of_the_recipe(recipe):
-    code, output, calls = recipe("--help")
-    assert code == 0 and not calls
-    assert "--dry_run" in output and "set -euo" not in output and "#" not in output

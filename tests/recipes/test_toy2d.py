@@ -18,7 +18,7 @@ from src.common.checkpoints import save_model
 from src.common.devices import seed_everything
 from src.methods import METHODS, get_method, method_names, register
 from src.methods.shared.student import Student
-from tests.helpers import call, fails
+from tests.helpers import call
 
 
 @pytest.fixture
@@ -64,53 +64,33 @@ def test_run_is_stored_and_not_repeated(bench, tmp_path, capsys):
     assert bench() == 0
     assert "1 of them there already, 0 to do" in capsys.readouterr().out
     assert lines(tmp_path) == [row]
-
-
-def test_seeds_and_sets_are_networks_of_their_own(bench, tmp_path):
-    assert bench("--seeds", "2", "--sets", "swiss_roll", "circle") == 0
-    figures = lines(tmp_path)[0]["figures"]
-    assert set(figures) == {"swiss_roll", "circle"}
-    for rows in (rows for by_nfe in figures.values() for rows in by_nfe.values()):
-        assert len(rows) == 2 and rows[0] != rows[1]
+    with open(tmp_path / "out" / "runs.jsonl", "a") as file:
+        file.write('{"run": {"meth')  # a line that was left unfinished is dropped
+    marks = [replace(toy2d.CHALLENGE.marks[0], method="rectified_flow", nfe=4, below=below) for below in (1e9, 1e-9)]
+    bench.monkeypatch.setattr(toy2d, "CHALLENGE", replace(toy2d.CHALLENGE, marks=tuple(marks)))
+    assert bench("--report_only", "--methods", "rectified_flow", "edm") == 0
     text = (tmp_path / "out" / "toy2d.md").read_text()
-    assert "2 seeds ± their standard deviation" in text and "| circle | rectified_flow | " in text
+    assert "**Missing: edm.**" in text and "| swiss_roll | edm | - | - |" in text
+    assert text.count("**pass**") == text.count("**fail**") == 1
+    assert lines(tmp_path) == [row]
 
 
 def test_a_run_follows_from_its_seeds(bench, tmp_path, monkeypatch):
-    assert bench() == 0
-    first = lines(tmp_path)[0]
+    """Each of seeds and sets is a network of its own; with other options it is another run."""
+    assert bench("--seeds", "2", "--sets", "swiss_roll", "circle") == 0
+    (first,) = lines(tmp_path)
+    assert set(first["figures"]) == {"swiss_roll", "circle"}
+    for rows in (rows for by_nfe in first["figures"].values() for rows in by_nfe.values()):
+        assert len(rows) == 2 and rows[0] != rows[1]
+    text = (tmp_path / "out" / "toy2d.md").read_text()
+    assert "2 seeds ± their standard deviation" in text and "| circle | rectified_flow | " in text
     (tmp_path / "out" / "runs.jsonl").unlink()
-    assert bench() == 0
+    assert bench("--seeds", "2", "--sets", "swiss_roll", "circle") == 0
     assert lines(tmp_path)[0]["figures"] == first["figures"]
-    other = replace(toy2d.CHALLENGE, method_options={"rectified_flow": {"time_scale": 500.0}})  # another option: another run
+    other = replace(toy2d.CHALLENGE, method_options={"rectified_flow": {"time_scale": 500.0}})
     monkeypatch.setattr(toy2d, "CHALLENGE", other)
     assert bench() == 0
     assert len(lines(tmp_path)) == 2 and lines(tmp_path)[1]["key"] != first["key"]
-
-
-def test_unfinished_line_is_dropped(bench, tmp_path):
-    assert bench() == 0
-    with open(tmp_path / "out" / "runs.jsonl", "a") as file:
-        file.write('{"run": {"meth')
-    assert bench("--seeds", "2") == 0
-    assert [row["run"]["seeds"] for row in lines(tmp_path)] == [1, 2]
-
-
-def test_report_of_a_part_says_what_is_missing(bench, tmp_path):
-    assert bench() == 0
-    assert bench("--report_only", "--methods", "rectified_flow", "edm") == 0
-    text = (tmp_path / "out" / "toy2d.md").read_text()
-    assert "**Missing: edm.**" in text
-    assert "| swiss_roll | edm | - | - |" in text
-    assert len(lines(tmp_path)) == 1
-
-
-def test_requirement_in_the_table(bench, tmp_path, monkeypatch):
-    easy, hard = (replace(toy2d.CHALLENGE.marks[0], method="rectified_flow", nfe=4, below=below) for below in (1e9, 1e-9))
-    monkeypatch.setattr(toy2d, "CHALLENGE", replace(toy2d.CHALLENGE, marks=(easy, hard)))
-    assert bench() == 0
-    text = (tmp_path / "out" / "toy2d.md").read_text()
-    assert text.count("**pass**") == text.count("**fail**") == 1
 
 
 def test_one_row_is_added_to_the_table_that_stands(bench, tmp_path, capsys):
@@ -213,45 +193,6 @@ def test_student_learns_from_the_stored_teacher(bench, tmp_path, monkeypatch):
     assert len(lines(tmp_path)) == 4
 
 
-def test_hooks_are_called(tmp_path):
-    """Two parameter groups are stepped in turn, each at its pace, and the end of every step is told."""
-    calls = []
-
-    class Hooked(get_method("rectified_flow")):
-        def optim_groups(self):
-            first, *rest = self.network.parameters()
-            return {"network": rest, "first": [first]}
-
-        def compute_loss(self, data, noise, *, step, total_steps, group):
-            calls.append((step, group))
-            return super().compute_loss(data, noise)
-
-        def on_step_end(self, step, total_steps):
-            calls.append((step, total_steps))
-
-        def lr_scale(self, group):
-            return 0.0 if group == "first" else 1.0
-
-        def betas(self, group):
-            asked.append(group)
-            return 0.5, 0.99
-
-    asked = []
-    try:
-        register("hooked")(Hooked)
-        model = toy2d.train(toy2d.Experiment("hooked", ("moons",), 1, 2), slice(0, 1), tmp_path).model
-    finally:
-        METHODS.remove("hooked")
-    assert calls == [(1, "network"), (1, "first"), (1, 2), (2, "network"), (2, "first"), (2, 2)]
-    assert asked == ["network", "first"]
-    torch.manual_seed(0)
-    untrained = toy2d.CHALLENGE.network()
-    assert [torch.equal(a, b) for a, b in zip(model.network.parameters(), untrained.parameters(), strict=True)][:2] == [
-        True,
-        False,
-    ]
-
-
 @pytest.mark.parametrize("method", [name for name in method_names() if name != "custom" and get_method(name).independent_rows])
 def test_networks_share_nothing(method, tmp_path):
     """Another batch for one network leaves the gradients of the others as they are.
@@ -317,7 +258,3 @@ def test_gradients_are_clipped_network_by_network():
     toy2d.clip_members(parameters, 2)
     norms = [sum(p.grad[i].square().sum() for p in parameters).sqrt().item() for i in range(2)]
     assert norms == pytest.approx([1.0, 2 * 0.1 * 7**0.5])
-
-
-def test_unknown_method_is_refused(monkeypatch, capsys):
-    assert "invalid choice" in fails(toy2d, monkeypatch, capsys, "--methods", "custom")

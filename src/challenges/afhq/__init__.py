@@ -23,8 +23,8 @@ from src.common.processes import Processes
 
 # What measuring needs is imported by the functions that measure: a model is built and sampled without.
 if TYPE_CHECKING:
+    from src.evaluation.feature_networks import StarGANInception
     from src.evaluation.inception import Inception
-    from src.evaluation.stargan_inception import StarGANInception
 
 SCALES = (0.0, 7.5)
 HANDED_IN, ON_SHEET = 32, 8  # images of each scale
@@ -76,7 +76,7 @@ class AnimalsChallenge(ImageChallenge):
 
     def load_own_feature_network(self, device: torch.device, file: str) -> "StarGANInception":
         """The course's feature network. Raises UserError where the file is absent or of another network."""
-        from src.evaluation.stargan_inception import load_stargan_inception
+        from src.evaluation.feature_networks import load_stargan_inception
 
         return load_stargan_inception(file, device)
 
@@ -92,8 +92,9 @@ class AnimalsChallenge(ImageChallenge):
         verbose: bool = False,
     ) -> dict[str, float]:
         """FID by the network that is given: "fid_stargan" by the course's, "fid_pytorch" by the Inception of 2015."""
+        from src.evaluation.feature_networks import STARGAN, StarGANInception
+        from src.evaluation.features import cached_features
         from src.evaluation.fid import frechet_distance
-        from src.evaluation.stargan_inception import StarGANInception, stargan_features
 
         if not isinstance(feature_network, StarGANInception):
             settings: dict[str, Any] = {"batch_size": batch_size, "processes": processes, "verbose": verbose}
@@ -101,8 +102,10 @@ class AnimalsChallenge(ImageChallenge):
         processes = processes or Processes()
         mine = as_rgb(samples)[processes.share(len(samples))]
         title = "images, StarGAN v2's Inception" if verbose and processes.is_first else None
-        real = stargan_features(as_rgb(reference), feature_network, batch_size, title and f"reference {title}", processes)
-        features = stargan_features(mine, feature_network, batch_size, title and f"generated {title}")
+        real = cached_features(
+            as_rgb(reference), feature_network, STARGAN, batch_size, title and f"reference {title}", processes
+        )
+        features = cached_features(mine, feature_network, STARGAN, batch_size, title and f"generated {title}")
         return {OWN_METRIC: frechet_distance(np.concatenate(processes.gather(features)), real)}
 
 

@@ -39,7 +39,7 @@ METHOD_OPTIONS: dict[str, dict[str, Any]] = {  # methods' own defaults are made 
     "ctm": {**SLOW_TIME, "sigma_data": 2.0, "P_mean": 0.2, "mu": 0.99},
     "gdd": {**SLOW_TIME, **ADVERSARIAL},
     "add": {**SLOW_TIME, **ADVERSARIAL, "distill_weight": 0.16, "distill_mean": 1.2},
-    "ld3": {**SLOW_TIME, "sigma_data": 2.0, "lr_scale": 5.0},  # at ten times the usual learning rate
+    "ld3": {**SLOW_TIME, "sigma_data": 2.0, "parameter_scale": 5.0},  # at ten times the usual learning rate
 }
 MLP_OPTIONS = {
     "hidden": {"help": "widths of the hidden layers", "minimum": 1},

@@ -6,7 +6,7 @@ image is 1 (DiffAugment) or a probability that follows the discriminator (ADA, K
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 AUGMENTATIONS = ("none", "diffaug", "ada")
 SHIFT = 1 / 8  # largest translation, as a share of height and width
@@ -17,26 +17,17 @@ ADA_INTERVAL = 4  # steps between changes of the probability
 class Augment(nn.Module):
     """Images (B, 3, H, W) in [-1, 1] -> the same, each operation applied to each image with probability p.
 
-    Every call draws anew. Samples that are no images stay as they are.
-    p is 0 for "none", 1 for "diffaug", and begins as 0 for "ada".
-
-    Args:
-        kind: one of AUGMENTATIONS.
-        target: what ADA keeps the mean sign of the real images' logits at.
-        images: number of real images seen over which ADA's p can go from 0 to 1.
-
-    Raises ValueError for another kind.
+    Samples that are no images stay as they are. p is 0 for "none", 1 for "diffaug", and begins as 0 for "ada", which keeps the
+    mean sign of the real images' logits at `target`. Over so many `images` it can go from 0 to 1.
     """
 
     def __init__(self, kind: str, target: float = 0.6, images: float = 500_000):
         super().__init__()
-        if kind not in AUGMENTATIONS:
-            raise ValueError(f"unknown augment {kind!r}; expected one of {', '.join(AUGMENTATIONS)}")
         self.kind, self.target, self.images = kind, target, images
         self.register_buffer("p", torch.tensor(float(kind == "diffaug")))
         self.register_buffer("seen", torch.zeros(2))  # since p last changed: sum of signs, number of real images
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if self.kind == "none" or x.ndim != 4:
             return x
         for operation in (brightness, saturation, contrast, translate, cut_out):
@@ -44,10 +35,9 @@ class Augment(nn.Module):
         return x
 
     @torch.no_grad()
-    def observe(self, logits: list[torch.Tensor]) -> None:
+    def observe(self, logits: list[Tensor]) -> None:
         """Take note of the real images' logits, (B, patches) of each scale."""
-        signs = torch.stack([rows.sign().mean() for rows in logits]).mean()
-        count = len(logits[0])
+        signs, count = torch.stack([rows.sign().mean() for rows in logits]).mean(), len(logits[0])
         self.seen += torch.stack([signs * count, torch.full_like(signs, count)])
 
     @torch.no_grad()
@@ -59,37 +49,41 @@ class Augment(nn.Module):
         self.seen.zero_()
 
 
-def brightness(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Add from -0.5 to 0.5 to the chosen images; `chosen` (B,) is boolean, here and below."""
-    return x + _draw(chosen, x, 0.5)
+def draw(chosen: Tensor, x: Tensor, largest: float) -> Tensor:
+    """One number per image, (B, 1, 1, 1): uniform from -largest to largest where it is chosen, (B,) boolean, else 0."""
+    drawn = largest * (2 * torch.rand(len(x), device=x.device) - 1)
+    return (drawn * chosen)[:, None, None, None].to(x.dtype)
 
 
-def saturation(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+def brightness(x: Tensor, chosen: Tensor) -> Tensor:
+    """Add from -0.5 to 0.5 to the chosen images."""
+    return x + draw(chosen, x, 0.5)
+
+
+def saturation(x: Tensor, chosen: Tensor) -> Tensor:
     """Multiply the distances of the channels from their mean by 0 to 2."""
-    grey = x.mean(dim=1, keepdim=True)
-    return x + (x - grey) * _draw(chosen, x, 1.0)
+    return x + (x - x.mean(dim=1, keepdim=True)) * draw(chosen, x, 1.0)
 
 
-def contrast(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+def contrast(x: Tensor, chosen: Tensor) -> Tensor:
     """Multiply the distances from the image's mean by 0.5 to 1.5."""
-    mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    return x + (x - mean) * _draw(chosen, x, 0.5)
+    return x + (x - x.mean(dim=(1, 2, 3), keepdim=True)) * draw(chosen, x, 0.5)
 
 
-def translate(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+def translate(x: Tensor, chosen: Tensor) -> Tensor:
     """Move by up to SHIFT of height and of width, in whole pixels; 0, a middle grey, moves in."""
     batch, _, height, width = x.shape
     high, wide = round(height * SHIFT), round(width * SHIFT)
     padded = F.pad(x, (wide, wide, high, high))
     top = torch.where(chosen, torch.randint(0, 2 * high + 1, (batch,), device=x.device), high)
     left = torch.where(chosen, torch.randint(0, 2 * wide + 1, (batch,), device=x.device), wide)
-    rows = top[:, None] + torch.arange(height, device=x.device)
-    columns = left[:, None] + torch.arange(width, device=x.device)
+    rows = top[:, None, None] + torch.arange(height, device=x.device)[:, None]
+    columns = left[:, None, None] + torch.arange(width, device=x.device)
     images = torch.arange(batch, device=x.device)[:, None, None]
-    return padded.movedim(1, -1)[images, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+    return padded.movedim(1, -1)[images, rows, columns].movedim(-1, 1)
 
 
-def cut_out(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+def cut_out(x: Tensor, chosen: Tensor) -> Tensor:
     """Set a square with sides of CUTOUT of the image's to 0; its centre is anywhere, so that a part may lie outside."""
     inside = chosen[:, None, None]
     for axis, size in ((2, x.shape[2]), (1, x.shape[3])):
@@ -98,9 +92,3 @@ def cut_out(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         position = torch.arange(size, device=x.device) - first[:, None]
         inside = inside & ((position >= 0) & (position < side)).unsqueeze(axis)
     return x * ~inside[:, None]
-
-
-def _draw(chosen: torch.Tensor, x: torch.Tensor, largest: float) -> torch.Tensor:
-    """One number per image, (B, 1, 1, 1): uniform from -largest to largest where it was chosen, else 0."""
-    drawn = largest * (2 * torch.rand(len(x), device=x.device) - 1)
-    return (drawn * chosen)[:, None, None, None].to(x.dtype)

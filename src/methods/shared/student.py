@@ -1,25 +1,20 @@
 """What all methods share that learn from a trained model, their teacher."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
-import torch
+from torch import Tensor
 
 from src.common.checkpoints import take_weights
 from src.common.guidance import guided_denoised
-from src.common.options import Options
+from src.common.options import Options, option
 from src.methods.shared.method import METHODS, Method
-from src.methods.shared.solvers import Denoised
 
 
 @dataclass
 class TeacherOptions(Options):
-    """Of a student that may learn from a guided teacher; a Config lists this class before its scheduler's Config."""
-
-    teacher_guidance: float = field(
-        default=0.0,
-        metadata={"help": "guidance scale of the teacher, where it has classes; 0 and 1: none; more goes beyond", "minimum": 0},
-    )
+    teacher_guidance: float = option(0.0, "guidance scale of a teacher with classes; 0 and 1 mean none", minimum=0)
 
 
 class Student(Method):
@@ -33,15 +28,13 @@ class Student(Method):
         Raises ValueError where the teacher's method gives no denoised data to solve its flow with, or its classes are others.
         """
         if type(teacher).denoised is Method.denoised:
-            raise ValueError(
-                f"a model of method {type(teacher).__name__} cannot teach: its flow has no solver; teachers are "
-                f"{', '.join(name for name, cls in METHODS.items() if cls.denoised is not Method.denoised)}"
-            )
+            able = ", ".join(name for name, cls in METHODS.items() if cls.denoised is not Method.denoised)
+            name = type(teacher).__name__
+            raise ValueError(f"a model of method {name} cannot teach: its flow has no solver; teachers are {able}")
         if teacher.num_classes != self.num_classes:
-            raise ValueError(
-                f"a model of {teacher.num_classes or 'no'} classes cannot teach one of {self.num_classes or 'none'}: both are "
-                "trained with --class_conditional, or neither"
-            )
+            theirs, ours = teacher.num_classes or "no", self.num_classes or "none"
+            both = "both are trained with --class_conditional, or neither"
+            raise ValueError(f"a model of {theirs} classes cannot teach one of {ours}: {both}")
         self.train_only["teacher"] = teacher.eval().requires_grad_(False)
 
     def start_from(self, teacher: Method) -> bool:
@@ -56,12 +49,11 @@ class Student(Method):
 
     @property
     def teacher(self) -> Method:
-        """What set_teacher was given, or a module that a subclass keeps under this name; ValueError if there is neither."""
-        kept = self._modules.get("teacher", self.train_only.get("teacher"))
-        if kept is None:
+        """What set_teacher was given; ValueError if there is none."""
+        if "teacher" not in self.train_only:
             raise ValueError(f"{type(self).__name__} learns from a teacher: name its run with --teacher")
-        return kept
+        return self.train_only["teacher"]
 
-    def taught(self, labels: torch.Tensor | None, scale: float = 0.0) -> Denoised:
+    def taught(self, labels: Tensor | None, scale: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
         """The teacher's denoised data for these labels (B,), with guidance of this scale, as a function of x and sigma."""
         return partial(guided_denoised, self.teacher, labels=labels, scale=scale)

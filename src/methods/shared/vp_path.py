@@ -4,18 +4,16 @@ With the cosine schedule of improved DDPM (arXiv:2102.09672) and v-prediction (a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from src.base_model import BaseScheduler
-from src.common.options import Options
-from src.methods.shared.method import Method
+from src.common.options import Options, option
+from src.methods.shared.method import Method, PathScheduler
 from src.utils import expand_t
-
-Number = TypeVar("Number", int, torch.Tensor)
 
 PREDICTIONS = ("epsilon", "x0", "v")
 SCHEDULES = ("linear", "cosine")
@@ -40,7 +38,7 @@ def log_alpha_bar_table(schedule: str, steps: int, shift: float = 1.0) -> np.nda
     return -np.log1p(shift**2 * np.expm1(-table))
 
 
-class VPPathScheduler(BaseScheduler):
+class VPPathScheduler(PathScheduler):
     """The variance-preserving path xt = sqrt(alpha_bar) data + sqrt(1 - alpha_bar) noise, in num_train_timesteps steps.
 
     Time is t = k / num_train_timesteps for step k: from noise (t = 1) to data (t = 0, where alpha_bar = 1). Other t are
@@ -52,77 +50,63 @@ class VPPathScheduler(BaseScheduler):
 
     @dataclass
     class Config(Options):
-        prediction: str = field(default="v", metadata={"help": "what the network learns to predict", "choices": PREDICTIONS})
-        schedule: str = field(default="cosine", metadata={"help": "how alpha_bar falls with time", "choices": SCHEDULES})
-        shift: float = field(
-            default=1.0, metadata={"help": "factor of the schedule's noise levels; above 1 suits larger images", "above": 0}
-        )
-        eta: float = field(
-            default=0.0,
-            metadata={"help": "noise added in sampling: 0 is DDIM, 1 is DDPM's ancestral sampling", "minimum": 0, "maximum": 1},
-        )
+        prediction: str = option("v", "what the network learns to predict", choices=PREDICTIONS)
+        schedule: str = option("cosine", "how alpha_bar falls with time", choices=SCHEDULES)
+        shift: float = option(1.0, "factor of the schedule's noise levels; above 1 suits larger images", above=0)
+        eta: float = option(0.0, "noise added in sampling: 0 is DDIM, 1 is DDPM's ancestral sampling", minimum=0, maximum=1)
 
     def _setup(self, **kwargs: Any) -> None:
-        self.config = self.Config(**kwargs)
+        super()._setup(**kwargs)
         if self.num_train_timesteps < 1:
             raise ValueError(f"expected num_train_timesteps of at least 1, got {self.num_train_timesteps}")
         table = torch.from_numpy(log_alpha_bar_table(self.config.schedule, self.num_train_timesteps, self.config.shift)).float()
         self.register_buffer("log_alpha_bar", table, persistent=False)  # the logarithm keeps both ends exact in float32
 
-    def log_alpha_bar_at(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def log_alpha_bar_at(self, t: Tensor, x: Tensor) -> Tensor:
         """log alpha_bar at t (B,), shaped (B, 1, ...) to go with x."""
         steps = (t * self.num_train_timesteps).round().long().clamp(0, self.num_train_timesteps)
         return expand_t(self.log_alpha_bar[steps], x)
 
-    def signal_and_noise(self, t: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def signal_and_noise(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar) at t (B,), shaped (B, 1, ...) to go with x."""
-        return self.parts(self.log_alpha_bar_at(t, x))
+        return parts(self.log_alpha_bar_at(t, x))
 
-    def noise_level(self, t: torch.Tensor) -> torch.Tensor:
+    def noise_level(self, t: Tensor) -> Tensor:
         """sigma = sqrt(1 / alpha_bar - 1), for xt / sqrt(alpha_bar) = data + sigma noise."""
         return (-self.log_alpha_bar_at(t, t)).expm1().sqrt()
 
-    @staticmethod
-    def parts(log_alpha_bar: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar)."""
-        return (log_alpha_bar / 2).exp(), (-log_alpha_bar.expm1()).sqrt()
-
-    def sample_timesteps(self, batch_size: int, device: torch.device | str) -> torch.Tensor:
+    def sample_timesteps(self, batch_size: int, device: torch.device | str) -> Tensor:
         """Steps 1..num_train_timesteps, equally likely, as times (B,) in (0, 1]."""
         return torch.randint(1, self.num_train_timesteps + 1, (batch_size,), device=device) / self.num_train_timesteps
 
-    def forward_process(self, data: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def forward_process(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         a, s = self.signal_and_noise(t, data)
         return a * data + s * noise
 
-    def get_target(self, data: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def get_target(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The noise, the data, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) data (arXiv:2202.00512, sec. 4)."""
         if self.config.prediction != "v":
             return noise if self.config.prediction == "epsilon" else data
         a, s = self.signal_and_noise(t, data)
         return a * noise - s * data
 
-    def data_and_noise(self, xt: torch.Tensor, pred: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The data and the noise, both (B, ...), that pred says xt at t (B,) is made of.
+    def data_and_noise(
+        self, xt: Tensor, pred: Tensor, t: Tensor | None, log_alpha_bar: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The data and the noise, both (B, ...), that pred says xt at t (B,), or at this log alpha_bar, is made of.
 
         Data from an epsilon-prediction are (xt - s epsilon) / a, whose error has no bound where a goes to 0. There a is taken
         as MIN_SIGNAL, which shrinks the estimate: of 1000 steps, the last three of the cosine schedule, none of the linear.
         For few calls the predictions v and x0 are the better ones.
         """
-        return self.split(xt, pred, self.log_alpha_bar_at(t, xt))
-
-    def split(self, xt: torch.Tensor, pred: torch.Tensor, log_alpha_bar: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """data_and_noise where log alpha_bar, shaped to go with xt, is known already."""
-        a, s = self.parts(log_alpha_bar)
+        a, s = parts(self.log_alpha_bar_at(t, xt) if log_alpha_bar is None else log_alpha_bar)
         if self.config.prediction == "epsilon":
             return (xt - s * pred) / a.clamp(min=MIN_SIGNAL), pred
         if self.config.prediction == "x0":
             return pred, (xt - a * pred) / s.clamp(min=1e-8)
         return a * xt - s * pred, s * xt + a * pred
 
-    def reverse_process_step(
-        self, xt: torch.Tensor, pred: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def reverse_process_step(self, xt: Tensor, pred: Tensor, t: Tensor, t_next: Tensor, noise: Tensor | None = None) -> Tensor:
         """One DDIM step (arXiv:2010.02502, eq. 12, with the sigma of eq. 16) from xt (B, ...) at t (B,) to any earlier t_next.
 
         noise (B, ...) is what eta > 0 adds, drawn here if absent. None is added where t_next is 0.
@@ -137,6 +121,11 @@ class VPPathScheduler(BaseScheduler):
         return x + s_next * share.sqrt() * (torch.randn_like(xt) if noise is None else noise)
 
 
+def parts(log_alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+    """a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar)."""
+    return (log_alpha_bar / 2).exp(), (-log_alpha_bar.expm1()).sqrt()
+
+
 class DDIMModel(Method):
     """A network of the variance-preserving path and its sampler. A subclass says how it learns: compute_loss."""
 
@@ -145,9 +134,9 @@ class DDIMModel(Method):
 
     @dataclass
     class Config(VPPathScheduler.Config):
-        time_scale: float = field(default=1000.0, metadata={"help": "the network's time embedding sees time_scale * t"})
+        time_scale: float = option(1000.0, "the network's time embedding sees time_scale * t")
 
-    def predict(self, xt: torch.Tensor, t: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def predict(self, xt: Tensor, t: Tensor, **kwargs: Any) -> Tensor:
         """The network's epsilon, x0 or v (B, ...) at xt (B, ...) and t (B,) in [0, 1]."""
         return self.network(xt, t * self.config.time_scale, **kwargs)
 
@@ -156,7 +145,7 @@ class DDIMModel(Method):
         config = self.config
         return f"{config.prediction}, {config.schedule}, shift {config.shift:g}, time_scale {config.time_scale:g}"
 
-    def grid_time(self, index: Number, steps: Number) -> float | torch.Tensor:
+    def grid_time(self, index: Any, steps: Any) -> Any:
         """Time number index, from data (0) to noise (steps), of `steps` equal steps, rounded to a step of the path.
 
         Both whole numbers, or int64 tensors.
@@ -164,16 +153,14 @@ class DDIMModel(Method):
         total = self.scheduler.num_train_timesteps
         return (2 * total * index + steps) // (2 * steps) / total
 
-    def time_grid(self, steps: int) -> torch.Tensor:
+    def time_grid(self, steps: int) -> Tensor:
         """steps + 1 times from 1 to 0, equally spaced to rounding, float32. ValueError unless 1..num_train_timesteps steps."""
         total = self.scheduler.num_train_timesteps
         if not 1 <= steps <= total:
             raise ValueError(f"expected from 1 to num_train_timesteps = {total} sampling steps, got {steps}")
         return torch.tensor([self.grid_time(i, steps) for i in range(steps, -1, -1)], device=self.device)
 
-    def sampling_step(
-        self, x: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise: Callable[[], torch.Tensor], **kwargs: Any
-    ) -> torch.Tensor:
+    def sampling_step(self, x: Tensor, t: Tensor, t_next: Tensor, noise: Callable[[], Tensor], **kwargs: Any) -> Tensor:
         """One DDIM step (arXiv:2010.02502); with eta > 0 fresh noise is added, but not in the last one."""
         pred = self.steered(x, t, **kwargs).to(x.dtype)
-        return self.scheduler.reverse_process_step(x, pred, t, t_next, noise() if self.scheduler.config.eta > 0 else None)
+        return self.scheduler.reverse_process_step(x, pred, t, t_next, noise() if self.config.eta > 0 else None)

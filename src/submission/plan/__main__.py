@@ -41,11 +41,11 @@ def plans_of(
     try:
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             shape = tuple(challenge.shape)
-            told = record(model.sample, partial(now.__setitem__, 0), nfe, shape, str(folder), classes, sizes)
+            plans = record(model.sample, partial(now.__setitem__, 0), nfe, shape, str(folder), classes, sizes)
     finally:
         for network in networks.values():
             del network.forward
-    return Plans([read(as_bytes(plan), shape, tuple(networks)) for plan in told])
+    return Plans([read(as_bytes(plan), shape, tuple(networks)) for plan in plans])
 
 
 def main(argv: Sequence[str]) -> None:
@@ -61,6 +61,5 @@ def main(argv: Sequence[str]) -> None:
             plan = plans_of(model, nfe, challenge).shown
         except (NotRecorded, BadPlan) as error:
             raise UserError(f"NFE {nfe}: no plan: {error}") from None
-        more = f"; for {plan.batch} images" if plan.batch else ""
-        print(f"NFE {nfe}: {plan.summary}{more}")
-        print("\n".join(f"  {line}" for line in lines(plan)))
+        size = f"; for {plan.batch} images" if plan.batch else ""
+        print("\n  ".join([f"NFE {nfe}: {plan.summary}{size}", *lines(plan)]))
