@@ -8,7 +8,7 @@ import torch
 from src.methods import METHODS, register
 from src.methods.rectified_flow import RectifiedFlow
 from src.training.averages import EMA
-from src.training.loop import Trainer
+from src.training.step import TrainingStep
 from src.utils import expand_t
 from tests.helpers import tiny_model
 from tests.methods import battery
@@ -29,8 +29,10 @@ def fails(check, *args) -> None:
 def test_noise_equal_to_the_data(monkeypatch, tmp_path):
     make = lambda: tiny_model("rectified_flow")  # noqa: E731
     battery.check_noise_of_the_loop(make, tmp_path / "sound")
-    batch = Trainer._batch
-    monkeypatch.setattr(Trainer, "_batch", lambda *args: [(rows, data, data.clone(), {}) for rows, data, *_ in batch(*args)])
+    batch = TrainingStep._batch
+    monkeypatch.setattr(
+        TrainingStep, "_batch", lambda *args: [(rows, data, data.clone(), {}) for rows, data, *_ in batch(*args)]
+    )
     fails(battery.check_noise_of_the_loop, make, tmp_path / "faulty")
 
 

@@ -13,7 +13,7 @@ from recipes.shared import compare as compare
 from recipes.shared.bench import Bench, Entry
 from src.challenges import CHALLENGES
 from src.challenges.shared.images import ImageChallenge
-from src.training.loop import Trainer
+from src.training.step import TrainingStep
 from tests.helpers import BOTH_PRECISIONS, TINY, call, fails, random_images
 
 
@@ -74,7 +74,7 @@ def test_an_interrupted_row_goes_on(bench, tmp_path, monkeypatch, capsys, precis
     """In the precision in which it was begun, where auto means the other one now; the report names what was trained in."""
     monkeypatch.setenv("CHALLENGE_PRECISION", precision)
     monkeypatch.setitem(mini.CHALLENGE.training, "save_interval", 4)
-    make_step, calls = Trainer.training_step, []
+    make_step, calls = TrainingStep.__call__, []
 
     def stop_at_five(self, step):
         calls.append(step)
@@ -82,7 +82,7 @@ def test_an_interrupted_row_goes_on(bench, tmp_path, monkeypatch, capsys, precis
             raise KeyboardInterrupt
         make_step(self, step)
 
-    monkeypatch.setattr(Trainer, "training_step", stop_at_five)
+    monkeypatch.setattr(TrainingStep, "__call__", stop_at_five)
     assert bench("--methods", "rectified_flow") != 0
     assert not (tmp_path / "docs").exists()
     monkeypatch.setenv("CHALLENGE_PRECISION", {"fp32": "bf16", "bf16": "fp32"}[precision])
