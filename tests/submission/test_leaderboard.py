@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from src.challenges import Published
-from src.submission.judge import seed_statistics
-from src.submission.leaderboard import no_formula, text, write_board
+from src.submission.board.leaderboard import no_formula, text, write_board
+from src.submission.board.measure import seed_statistics
 
 REFERENCES = [
     Published("Baseline", "published", {1: 293.4, 2: 233.8, 4: 114.3}),

@@ -10,8 +10,9 @@ from zipfile import ZipInfo
 import pytest
 
 from src.common.cli import UserError
-from src.submission.leaderboard import NAME_LENGTH, text
-from src.submission.teams import FOLDER_BYTES, Label, display_name, find_submissions, folder_name, read_teams
+from src.submission import bounds
+from src.submission.board.leaderboard import text
+from src.submission.board.teams import Label, display_name, find_submissions, folder_name, read_teams
 
 KOREAN = "딥러닝 3조 김철수"
 
@@ -31,7 +32,7 @@ def teams(folder: Path, table: Path | None = None) -> dict[str, str]:
     """Team -> its file."""
     found = find_submissions(folder, table)
     assert len({folder_name(one.team).casefold() for one in found}) == len(found)
-    assert all(text(one.team, NAME_LENGTH) == one.team for one in found), "the board shows them as they are"
+    assert all(text(one.team, bounds.NAME_LENGTH) == one.team for one in found), "the board shows them as they are"
     return {one.team: one.path.name for one in found}
 
 
@@ -114,7 +115,7 @@ def test_names_as_long_as_a_file_system_takes(letter, tmp_path):
     found = teams(tmp_path)
     assert len(found) == 2 and all(name.startswith(letter * 40) and "… #" in name for name in found)
     for name in found:
-        assert len(folder_name(name).encode()) <= FOLDER_BYTES
+        assert len(folder_name(name).encode()) <= bounds.FOLDER_BYTES
         (tmp_path / f".{folder_name(name)}.json.{2**22}.partial").touch()
 
 
@@ -166,7 +167,9 @@ def test_no_two_names_look_the_same(kind, tmp_path, capsys):
     names = lay(tmp_path / "all", *(f"{name}.zip" for name in ALIKE[kind]))
     first, second = teams(names)
     assert (
-        "#" not in first and second.partition(" #")[0] in {text(name, NAME_LENGTH) for name in ALIKE[kind]} and " #" in second
+        "#" not in first
+        and second.partition(" #")[0] in {text(name, bounds.NAME_LENGTH) for name in ALIKE[kind]}
+        and " #" in second
     )
     assert "or looks like it, graded as" in capsys.readouterr().out
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.common.cli import UserError
-from src.submission.archive import MARKER, ArchiveLimits, content_hash, is_clutter, open_zip, readable
+from src.submission import bounds
+from src.submission.board.leaderboard import text
 from src.submission.failures import quoted
-from src.submission.leaderboard import NAME_LENGTH, text
+from src.submission.handin.archive import MARKER, content_hash, is_clutter, open_zip, readable
 
-FOLDER_BYTES = 200  # of 255: the names of files made from it are longer
 # a platform writes this before the name that a person gave the file, in which anything may stand
 MOODLE = re.compile(r"(?P<person>.*?)_(?P<number>[0-9]{1,20})_assignsubmission_(?P<part>[a-z]+)(_.*)?", re.DOTALL)
 CANVAS = re.compile(  # kim_1234_5678_assignsubmission_file is of Moodle, whose persons may be called kim_1234
@@ -125,8 +125,8 @@ def read_teams(file: Path) -> dict[str, str]:
 
 def display_name(name: str) -> str:
     """A team's name as the board shows it: one line without control characters. What is cut there ends in a hash of it all."""
-    whole = text(name, 10 * NAME_LENGTH) or "(no name)"
-    return whole if len(whole) <= NAME_LENGTH else _marked(whole, _short_hash(name))
+    whole = text(name, 10 * bounds.NAME_LENGTH) or "(no name)"
+    return whole if len(whole) <= bounds.NAME_LENGTH else _marked(whole, _short_hash(name))
 
 
 def folder_name(team: str) -> str:
@@ -136,10 +136,10 @@ def folder_name(team: str) -> str:
     """
     name = unicodedata.normalize("NFC", team)
     safe = "".join("_" if letter in '<>:"/\\|?*' or not letter.isprintable() else letter for letter in name).strip(" .")
-    if safe and safe == team and len(safe.encode()) <= FOLDER_BYTES:
+    if safe and safe == team and len(safe.encode()) <= bounds.FOLDER_BYTES:
         return safe
     mark = f"-{_short_hash(team)}"
-    cut = safe.encode()[: FOLDER_BYTES - len(mark)].decode(errors="ignore")
+    cut = safe.encode()[: bounds.FOLDER_BYTES - len(mark)].decode(errors="ignore")
     return (cut or "team") + mark
 
 
@@ -198,7 +198,7 @@ def _is_export(path: Path) -> bool:
     """Whether a folder or zip file holds what exports name after two persons or more, and no submission of its own."""
     try:
         if path.is_dir():
-            names = {entry.name for entry in itertools.islice(path.iterdir(), 2 * ArchiveLimits.files)}
+            names = {entry.name for entry in itertools.islice(path.iterdir(), 2 * bounds.ARCHIVE_FILES)}
         else:
             with open_zip(path) as archive:
                 names = {part for name in archive.namelist() for part in name.split("/")}
@@ -219,7 +219,7 @@ def _names(team: str, number: str, entry: Path) -> Iterator[str]:
 
 def _marked(name: str, mark: str) -> str:
     """A name with a mark at its end, no longer than the board shows."""
-    return f"{text(name, NAME_LENGTH - len(mark) - 2)} #{mark}"
+    return f"{text(name, bounds.NAME_LENGTH - len(mark) - 2)} #{mark}"
 
 
 def _keys(team: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -23,15 +23,17 @@ from PIL import Image
 
 from src.challenges import Published, get_challenge
 from src.common.files import write_whole
+from src.submission import bounds
 
-NAME_LENGTH, REASON_LENGTH, LINE_LENGTH = 60, 240, 160  # characters that are shown
-PLAN_LINES = 400  # of a plan that are shown
-SHEET_PIXELS = 640  # the longer side of a picture on the page
-MOST_PIXELS = 50_000_000  # of a picture that is opened at all
 FORMULA = re.compile(r"((?:^|[;\t\r\n])\s*)(?=[=+\-@|%\t\r\uff1d\uff0b\uff0d\uff20])")  # the last four are wide = + - @
 HERE = Path(__file__).parent
 OWN_CODE = """Their images are not proved to come from the network: what these samplers do could not be recorded as a plan, for
 the reason that stands below each picture. They are ranked apart."""
+COLUMNS = (
+    *("nfe", "rank", "team", "submission", "method", "fid", "fid_spread", "fid_seeds", "fid_public"),
+    *("kid", "kid_spread", "calls", "operations", "numbers", "own_code"),
+    *("seeds", "num_images", "graded_at", "sha256", "code", "reason"),
+)
 
 
 @dataclass
@@ -79,24 +81,22 @@ def write_board(
     """
     entries = [entry for result in results for entry in read_entries(result, folder, nfes)]
     give_ranks(entries)
-    failures = [failure for result in results for failure in read_failures(result)]
-    remarks = [remark for result in results for remark in read_remarks(result)]
+    lists = {
+        "entries": [{name: value for name, value in vars(each).items() if name not in ("plan", "samples")} for each in entries],
+        "failures": [failure for result in results for failure in read_failures(result)],
+        "remarks": [remark for result in results for remark in read_remarks(result)],
+    }
     latest = max((text(result.get("graded_at"), 32) for result in results), default="")
-    told = {
-        "title": title,
-        "updated": latest,
-        "references": [{"name": each.name, "note": each.note, "fid": dict(each.scores)} for each in references],
-    }
-    plain = [{name: value for name, value in asdict(entry).items() if name not in ("plan", "samples")} for entry in entries]
-    lists = {"entries": plain, "failures": failures, "remarks": remarks}
+    rows = [{"name": each.name, "note": each.note, "fid": dict(each.scores)} for each in references]
+    content = {"title": title, "updated": latest, "references": rows, **lists}
     files = {
-        "leaderboard.json": json.dumps({**told, **lists}, indent=2, allow_nan=False) + "\n",
-        "leaderboard.csv": "\ufeff" + as_csv(plain, failures),  # by the mark Excel knows UTF-8
-        "leaderboard.html": as_html(title, latest, entries, failures, remarks, references, nfes),
+        "leaderboard.json": json.dumps(content, indent=2, allow_nan=False) + "\n",
+        "leaderboard.csv": "\ufeff" + as_csv([*lists["entries"], *lists["failures"]]),  # by the mark Excel knows UTF-8
+        "leaderboard.html": as_html(title, latest, entries, lists["failures"], lists["remarks"], references, nfes),
     }
-    for name, content in files.items():
+    for name, text_of_file in files.items():
         with write_whole(folder / name) as partial:
-            partial.write_text(content, encoding="utf-8", newline="")
+            partial.write_text(text_of_file, encoding="utf-8", newline="")
 
 
 # ----------------------------------------------------------------------------------------------- what a result says
@@ -143,7 +143,7 @@ def read_entries(result: dict[str, Any], folder: Path, nfes: Sequence[int]) -> l
         found.append(
             Entry(
                 **read_team(result),
-                method=text(result.get("method"), NAME_LENGTH),
+                method=text(result.get("method"), bounds.NAME_LENGTH),
                 nfe=nfe,
                 fid_seeds=seeds,
                 fid_spread=number(spread.get("fid_spread")),
@@ -151,7 +151,7 @@ def read_entries(result: dict[str, Any], folder: Path, nfes: Sequence[int]) -> l
                 **{name: number(values.get(name)) for name in ("fid", "fid_public", "kid", "calls")},
                 **{name: number(plan.get(name)) for name in ("operations", "numbers")},
                 **{name: number(result.get(name)) for name in ("seeds", "num_images")},
-                own_code=None if why is None else text(why, REASON_LENGTH) or "no reason was given",
+                own_code=None if why is None else text(why, bounds.REASON_LENGTH) or "no reason was given",
                 plan=read_plan(plan.get("lines") or []),
                 samples=picture(folder, values.get("samples")),
             )
@@ -161,9 +161,9 @@ def read_entries(result: dict[str, Any], folder: Path, nfes: Sequence[int]) -> l
 
 def read_plan(lines: Sequence[Any]) -> list[str]:
     """At most PLAN_LINES lines; the last one says how many are left out."""
-    shown = [text(line, LINE_LENGTH) for line in lines[:PLAN_LINES]]
-    if len(lines) > PLAN_LINES:
-        shown[-1] = f"\u2026 {len(lines) - PLAN_LINES + 1:,} more lines are in the team's result.json"
+    shown = [text(line, bounds.LINE_LENGTH) for line in lines[: bounds.PLAN_LINES]]
+    if len(lines) > bounds.PLAN_LINES:
+        shown[-1] = f"\u2026 {len(lines) - bounds.PLAN_LINES + 1:,} more lines are in the team's result.json"
     return shown
 
 
@@ -175,20 +175,20 @@ def read_failures(result: dict[str, Any]) -> list[dict[str, str]]:
     rows = []
     for reason in dict.fromkeys(map(str, reasons)):
         code, _, line = reason.partition(":")
-        rows.append({**read_team(result), "code": text(code, 40), "reason": text(line, REASON_LENGTH)})
+        rows.append({**read_team(result), "code": text(code, 40), "reason": text(line, bounds.REASON_LENGTH)})
     return rows
 
 
 def read_remarks(result: dict[str, Any]) -> list[dict[str, str]]:
     """What the staff and the team should know of a submission, and what costs it nothing."""
-    lines = [text(remark, REASON_LENGTH) for remark in result.get("remarks") or []]
+    lines = [text(remark, bounds.REASON_LENGTH) for remark in result.get("remarks") or []]
     return [{**read_team(result), "remark": line} for line in lines if line]
 
 
 def read_team(result: dict[str, Any]) -> dict[str, str]:
     return {
-        "team": text(result.get("team"), NAME_LENGTH) or "(no name)",
-        "submission": text(result.get("submission"), NAME_LENGTH),
+        "team": text(result.get("team"), bounds.NAME_LENGTH) or "(no name)",
+        "submission": text(result.get("submission"), bounds.NAME_LENGTH),
         "sha256": text(result.get("sha256"), 64),
         "graded_at": text(result.get("graded_at"), 32),
     }
@@ -208,14 +208,14 @@ def picture(folder: Path, path: Any) -> str:
         return ""
     try:
         with Image.open(file, formats=("PNG", "JPEG", "WEBP")) as image:
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > bounds.PICTURE_PIXELS:
                 return ""
             fresh = Image.new("RGB", image.size, "white")
             fresh.paste(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError):  # what Pillow says of damaged files
         return ""
-    if max(fresh.size) > SHEET_PIXELS:
-        fresh.thumbnail((SHEET_PIXELS, SHEET_PIXELS))
+    if max(fresh.size) > bounds.SHEET_PIXELS:
+        fresh.thumbnail((bounds.SHEET_PIXELS, bounds.SHEET_PIXELS))
     stored = io.BytesIO()
     fresh.save(stored, "WEBP", quality=85)
     return "data:image/webp;base64," + base64.b64encode(stored.getvalue()).decode()
@@ -224,15 +224,12 @@ def picture(folder: Path, path: Any) -> str:
 # -------------------------------------------------------------------------------------------------------- the files
 
 
-def as_csv(entries: list[dict[str, Any]], failures: list[dict[str, str]]) -> str:
+def as_csv(rows: list[dict[str, Any]]) -> str:
     """A row for each team and NFE, then one for each failure."""
-    columns = ["nfe", "rank", "team", "submission", "method", "fid", "fid_spread", "fid_seeds", "fid_public"]
-    columns += ["kid", "kid_spread", "calls", "operations", "numbers", "own_code"]
-    columns += ["seeds", "num_images", "graded_at", "sha256", "code", "reason"]
     stored = io.StringIO()
-    writer = csv.DictWriter(stored, columns, lineterminator="\r\n")
+    writer = csv.DictWriter(stored, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
-    for row in [*entries, *failures]:
+    for row in rows:
         values = {**row, "fid_seeds": " ".join(map(str, row.get("fid_seeds", [])))}
         writer.writerow({name: no_formula(value) for name, value in values.items()})
     return stored.getvalue()
@@ -254,10 +251,9 @@ def as_html(
 ) -> str:
     """The page. Only the digests of its own style and script are allowed to act."""
     style, script = (f"\n{(HERE / name).read_text(encoding='utf-8')}" for name in ("board.css", "board.js"))
-    allowed = {"style-src": style, "script-src": script}
     digests = "; ".join(
         f"{kind} 'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-        for kind, content in allowed.items()
+        for kind, content in (("style-src", style), ("script-src", script))
     )
     policy = f"default-src 'none'; img-src data:; {digests}; base-uri 'none'; form-action 'none'"
     teams = len({(entry.team, entry.sha256) for entry in entries})
@@ -399,13 +395,11 @@ def remark_section(remarks: list[dict[str, str]]) -> str:
     return team_section("Remarks", "What was noticed, and costs nothing.", heading("Remark"), remarks, rows)
 
 
-def team_section(title: str, caption: str, head: str, about: list[dict[str, str]], rows: list[str]) -> str:
+def team_section(title: str, caption: str, head: str, teams: list[dict[str, str]], rows: list[str]) -> str:
     """A table of teams, the cells of a row after the team's name given as HTML; empty without rows."""
-    if not rows:
-        return ""
-    names = [name_cell(each["team"], [each["submission"], each["sha256"][:8]]) for each in about]
+    names = [name_cell(team["team"], [team["submission"], team["sha256"][:8]]) for team in teams]
     lines = [f"<tr>{name}{row}</tr>" for name, row in zip(names, rows, strict=True)]
-    return section(title.lower(), title, table(caption, heading("Team", "text") + head, lines))
+    return section(title.lower(), title, table(caption, heading("Team", "text") + head, lines)) if rows else ""
 
 
 def section(name: str, title: str, content: str) -> str:
