@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import io
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ from src.common.files import check_output, save_json
 from src.common.processes import Processes, join_processes
 from src.evaluation.reference import unused_flags
 from src.evaluation.statistics import cached_statistics, read_statistics, write_statistics
-from src.runs import METRICS, Run, find_checkpoint, nfe_of, sampled_from, shown_path
-from src.training.curves import draw_curves
+from src.runs.curves import draw_curves
+from src.runs.folder import nfe_of, sampled_from
+from src.runs.scores import add_to_run
 
 STATS_METRIC = "fid_pytorch"  # of which a file of statistics is
 
@@ -170,8 +170,10 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
         if mark.nfe in (0, nfe) and mark.root in ("", args.data_root) and mark.metric in scores:
             print(f"{mark}: {'reached' if mark.passes(scores[mark.metric]) else 'not reached'}")
     print(f"written to {args.output_path}")
-    counts = {"num_generated": len(generated), "num_reference": result["num_reference"], "reference": str(against)}
-    print(add_to_run(Path(args.generated_dir), challenge, {**scores, **counts}))
+    measured, line = add_to_run(Path(args.generated_dir), challenge.name, scores, len(generated), str(against))
+    if measured:
+        draw_curves(measured)
+    print(line)
 
 
 def read_reference(args: argparse.Namespace, challenge: Challenge, processes: Processes) -> np.ndarray:
@@ -180,34 +182,6 @@ def read_reference(args: argparse.Namespace, challenge: Challenge, processes: Pr
         reference = challenge.read_reference(args.data_root, args.reference_dir)
     processes.wait()
     return reference if processes.is_first else challenge.read_reference(args.data_root, args.reference_dir)
-
-
-def add_to_run(folder: Path, challenge: Challenge, scores: dict[str, Any]) -> str:
-    """Add a line to the metrics.jsonl of the run that this folder of samples is of, and draw its curves again.
-
-    scores: with num_generated. Returns in one line where they were added, or why nowhere.
-    """
-    sampled = sampled_from(folder)
-    if not sampled:
-        return f"added to no run: beside {folder} no sampling.json says what made it"
-    if sampled.get("num_samples") != scores["num_generated"]:
-        return f"added to no run: sampling.json is of {sampled.get('num_samples')} samples here, and these are other ones"
-    checkpoint, was = find_checkpoint(sampled, folder.parent), Path(sampled["checkpoint"])
-    if checkpoint is None:
-        if was.is_file():
-            return f"added to no run: {shown_path(was.parent)} is not the run of these samples, and theirs is not found"
-        place = "put it below the folder of this command or beside the samples, or sample anew"
-        return f"added to no run: the run of these samples, {was.parent.name}, is not found; {place}"
-    run = Run.of(checkpoint)
-    if not run.exists:
-        return f"added to no run: {shown_path(checkpoint)} lies in none"
-    if (run.challenge or get_challenge().name) != challenge.name:
-        theirs = f"{shown_path(run.folder)} is of challenge {run.challenge}"
-        return f"added to no run: {theirs}, but the samples were measured as {challenge.name}"
-    date = datetime.now().isoformat(timespec="seconds")
-    run.add_metrics({**sampled, "checkpoint": checkpoint.name, **scores, "date": date}, folder)
-    draw_curves(run)
-    return f"added to {shown_path(run.folder / METRICS)}"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from src.common.guidance import Guidance, scale_warning
 from src.common.processes import Processes, join_processes
 from src.common.progress import Progress
 from src.common.sampling import fitting_batch_size, generate
-from src.runs import (
+from src.runs.folder import (
     BEST,
     Run,
     checkpoint_of,

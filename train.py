@@ -27,7 +27,7 @@ from src.common.options import Preset, add_option_flags
 from src.common.processes import Processes, join_processes
 from src.datasets.pairs import describe_pairs, load_labelled_pairs
 from src.methods import Method, get_method, method_names
-from src.runs import LAST, Run
+from src.runs.folder import LAST, Run
 from src.training import flags
 from src.training.batches import development_split, first_of_each
 from src.training.checkpoint import give_teacher, init_network, parameter_count

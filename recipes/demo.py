@@ -27,7 +27,8 @@ from src.common.devices import resolve_device, resolve_precision
 from src.common.files import PROJECT_ROOT, write_whole
 from src.common.images import contact_sheet
 from src.common.sampling import fitting_batch_size, generate
-from src.runs import BEST, CURVES, LAST, Run, last_scores
+from src.runs.folder import BEST, CURVES, LAST, Run
+from src.runs.scores import last_scores
 
 FEW = get_challenge().nfe  # calls
 SEED, COLUMNS = 42, 16

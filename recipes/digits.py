@@ -34,7 +34,7 @@ from src.common.files import load_json, save_json, write_whole
 from src.common.images import contact_sheet
 from src.common.sampling import fitting_batch_size, generate
 from src.methods import METHODS
-from src.runs import LAST
+from src.runs.folder import LAST
 
 CHALLENGE = get_challenge("mnist")
 *FEW, MANY = CHALLENGE.nfe

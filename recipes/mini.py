@@ -29,7 +29,7 @@ from src.common.devices import autocast, precision_name, resolve_device
 from src.common.files import load_json, save_json, write_whole
 from src.common.images import contact_sheet
 from src.common.noise import image_seeds
-from src.runs import LAST
+from src.runs.folder import LAST
 
 CHALLENGE = get_challenge("simpsons32")
 STUDENT = 0.75  # of the images, for a student: 15 minutes where its teacher has 20, if its iterations cost no more than double

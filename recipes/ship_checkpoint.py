@@ -5,6 +5,7 @@ python -m recipes.ship_checkpoint results/RUN checkpoints/mnist --method rectifi
 Training goes on from it in another place: train.py --init_from checkpoints/mnist/best_model.pt.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,8 @@ from src.common.checkpoints import MODEL_CONFIG, load_model, read_model_config, 
 from src.common.cli import Parser, UserError, run_script
 from src.common.files import load_torch, save_json, save_torch
 from src.methods import method_names
-from src.runs import BEST, METRICS, Run, checkpoint_of
+from src.runs.folder import BEST, METRICS, Run, checkpoint_of
+from src.runs.scores import measured_scores, write_scores
 
 LIMIT = 8e6  # bytes
 OWN = "custom"
@@ -47,8 +49,8 @@ def main() -> None:
     save_torch({**checkpoint, "state_dict": half}, file)
     save_json(config, args.folder / MODEL_CONFIG)
     (args.folder / METRICS).unlink(missing_ok=True)
-    for row in Run.of(source).metrics():
-        Run(args.folder).add_metrics({name: value for name, value in row.items() if name != "samples"})  # they stay behind
+    shipped = [replace(score, sampling={**score.sampling, "samples": None}) for score in measured_scores(Run.of(source))]
+    write_scores(Run(args.folder), shipped)  # the samples stay behind
     load_model(file, create_custom_model)
     off = max((value.float() - state[name]).abs().max().item() for name, value in half.items() if value.dtype == torch.half)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB; a weight is off by at most {off:.1g}")

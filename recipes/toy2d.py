@@ -42,7 +42,7 @@ from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import seed_everything
 from src.common.files import load_json_lines, load_torch, write_whole
 from src.methods import Method, get_method, method_names
-from src.runs import checkpoint_of
+from src.runs.folder import checkpoint_of
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer
 

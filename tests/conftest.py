@@ -12,7 +12,7 @@ from PIL import Image
 from src.challenges import Challenge
 from src.challenges import toon as toon_file
 from src.evaluation import weights
-from src.runs import CURVES
+from src.runs.folder import CURVES
 from src.training import loop, saving
 from tests.browser import Browser, find_chromium
 from tests.processes import forked_python, serve_workers

@@ -5,6 +5,7 @@ import sys
 import zlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from custom_model import create_custom_model
 from src.common.cli import run_script
 from src.common.devices import PRECISIONS
 from src.methods import Method
+from src.runs.folder import Run
+from src.runs.scores import OLD_NAMES, OLD_NUMBERS, add_scores
 
 TINY = {"ch": 8, "ch_mult": (1, 2), "attn": (1,), "num_res_blocks": 1}
 TINY_FLAGS = ["--ch", "8", "--ch_mult", "1", "2", "--attn", "1", "--num_res_blocks", "1", "--device", "cpu"]
@@ -147,3 +150,13 @@ def fails(module, monkeypatch, capsys, *argv) -> str:
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: "), lines
     return lines[0]
+
+
+DETAILS = {*OLD_NUMBERS, "reference", "precision", "date", "checkpoint", "autoguidance"}
+
+
+def add_measured(run: Run, row: dict[str, Any], samples: Path | None = None) -> None:
+    """Add to a run what was measured of its samples: scores by name, and DETAILS of them."""
+    row = {OLD_NAMES.get(name, name): value for name, value in row.items()}
+    values = {name: value for name, value in row.items() if isinstance(value, (float, str)) and name not in DETAILS}
+    add_scores(run, values, samples, **{name: value for name, value in row.items() if name not in values})

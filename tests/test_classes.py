@@ -17,7 +17,7 @@ from src.common.checkpoints import load_model
 from src.common.classes import read_classes
 from src.datasets.pairs import __main__ as making
 from src.datasets.pairs import load_labelled_pairs
-from src.runs import Run
+from src.runs.folder import Run
 from tests.challenges.test_mnist import write_folder, write_idx
 from tests.helpers import call, fill_by_rule
 

@@ -24,7 +24,7 @@ RULES = {  # files -> what of ours they may import; a room's __main__.py is a co
     "src/base_model.py": set(),
     "src/module.py": set(),
     "src/network.py": {"src.module"},
-    "src/runs.py": {"src.common"},
+    "src/runs/": {"src.common", "src.runs"},
     "src/common/": CONTRACT | {"src.common"},
     "src/methods/": CONTRACT | {"src.common"} | SHARED["methods"],
     "src/challenges/": CONTRACT | {"src.common", "src.datasets", "src.evaluation"} | SHARED["challenges"],
@@ -40,7 +40,7 @@ RULES = {  # files -> what of ours they may import; a room's __main__.py is a co
     "src/submission/": COMMON
     | {"src.challenges", "src.score_distillation", "src.evaluation", "src.writeup", "src.submission", "custom_model"},
     "sampling.py": COMMON | {"src.challenges", "custom_model"},
-    "measure_fid.py": COMMON | {"src.challenges", "src.evaluation", "src.training.curves"},
+    "measure_fid.py": COMMON | {"src.challenges", "src.evaluation"},
     "dataset.py": COMMON | {"src.challenges"},
     "custom_model.py": EVERYTHING,
     "train.py": EVERYTHING,
@@ -49,13 +49,13 @@ RULES = {  # files -> what of ours they may import; a room's __main__.py is a co
 }
 OUTSIDE = {  # packages each room may import; all others are free within requirements.txt
     "src/utils.py": {"torch"},
-    "src/runs.py": set(),
+    "src/runs/": set(),
     "src/common/": {"torch", "numpy", "PIL", "matplotlib", "tqdm"},
     "src/base_model.py": {"torch"},
     "src/module.py": {"torch"},
     "src/network.py": {"torch"},
     "src/methods/": {"torch", "numpy"},
-    "src/challenges/": {"torch", "numpy", "PIL", "kagglehub"},
+    "src/challenges/": {"torch", "torchvision", "numpy", "PIL", "kagglehub"},
     "src/page/": {"torch", "numpy", "PIL", "streamlit"},
 }
 OURS = {"src", "custom_model", "recipes", "benchmarks", *SCRIPTS}
@@ -232,13 +232,14 @@ LITERALS = {  # what stands in one room alone -> that room
     293.4: "src/challenges/",
     90.3: "src/challenges/",
     18.2: "src/challenges/",
-    "last.ckpt": "src/runs.py",
-    "best_model.pt": "src/runs.py",
-    "resume.pt": "src/runs.py",
-    "log.jsonl": "src/runs.py",
-    "training_config.json": "src/runs.py",
-    "training_curves.png": "src/runs.py",
-    "nfe=": "src/runs.py",
+    "last.ckpt": "src/runs/folder.py",
+    "best_model.pt": "src/runs/folder.py",
+    "resume.pt": "src/runs/folder.py",
+    "log.jsonl": "src/runs/folder.py",
+    "training_config.json": "src/runs/folder.py",
+    "training_curves.png": "src/runs/folder.py",
+    "metrics.jsonl": "src/runs/folder.py",
+    "nfe=": "src/runs/folder.py",
     "model_config.json": "src/common/checkpoints.py",
 }
 

@@ -10,7 +10,8 @@ import pytest
 from recipes.notebooks import FOLDER, execute
 from src.challenges.shared.faces import split_ids
 from src.datasets.images import ImageSource, cached_array
-from src.runs import Run, last_scores
+from src.runs.folder import Run
+from src.runs.scores import last_scores, samples_of
 from tests import test_documents
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -71,7 +72,7 @@ def check_the_way(out, text: str) -> None:
     """Each step has seen what the one before has left: the FIDs are in the run, in the list of runs and in the zip."""
     run = Run(out / "notebook")
     scores = last_scores(run)
-    assert list(scores) == list(run.samples()) == [1, 2, 4]
+    assert list(scores) == list(samples_of(run)) == [1, 2, 4]
     assert text.count(f"added to {run.folder}/metrics.jsonl") == 3
     assert "fid_clean " + ", ".join(f"{nfe}: {score:.2f}" for nfe, score in scores.items()) in text
     with zipfile.ZipFile(run.folder / "submission.zip") as archive:

@@ -13,16 +13,27 @@ from PIL import Image
 import measure_fid
 import sampling
 import train
-from src import runs
-from src.challenges import get_challenge
 from src.common.locks import owned
 from src.evaluation.trajectory import __main__ as trajectory
-from src.runs import Run, checkpoint_of, last_scores, nfe_folders, nfe_name, nfe_of
+from src.runs import __main__ as runs
+from src.runs.folder import Run, checkpoint_of, nfe_folders, nfe_name, nfe_of
+from src.runs.scores import (
+    Score,
+    add_scores,
+    add_to_run,
+    development_scores,
+    last_scores,
+    latest,
+    measured_scores,
+    named_scores,
+    samples_of,
+    write_scores,
+)
 from src.training.config import TrainingConfig
 from src.training.continuing import forbidden_changes
 from src.writeup import __main__ as report
 from src.writeup.run import earlier_runs
-from tests.helpers import call, fails
+from tests.helpers import add_measured, call, fails
 
 POINTS = ["--challenge", "toy2d", "--hidden", 8, "--num_iterations", 2, "--batch_size", 8, "--log_interval", 1]
 OLD = Path(__file__).parent / "data" / "old_run"
@@ -113,7 +124,7 @@ def test_a_list_of_runs(old_run, tmp_path, monkeypatch, capsys):
     shutil.copytree(old_run, tmp_path / "deeper" / "my run")
     other = Run(tmp_path / "deeper" / "my run")
     for nfe, score in ((4, 50.0), (1, 300.125), (4, 40.0)):
-        other.add_metrics({"nfe": nfe, "fid_clean": score, "fid_pytorch": score + 1, "num_generated": 12})
+        add_measured(other, {"nfe": nfe, "fid_clean": score, "fid_pytorch": score + 1, "num_generated": 12})
     (old_run / "log.jsonl").open("a").write(json.dumps({"step": 4, "ema_half_life": 0.05, "fid_nfe2": 7.0}) + "\n")
     assert call(runs, monkeypatch, tmp_path) == 0
     _, mine, first = capsys.readouterr().out.splitlines()
@@ -126,16 +137,16 @@ def test_a_list_of_runs(old_run, tmp_path, monkeypatch, capsys):
 def test_scores_of_other_samples_come_after(old_run):
     """Of some classes alone, or with options of the sampler: they count where nothing else was measured; guidance is apart."""
     run = Run(old_run)
-    run.add_metrics({"nfe": 1, "fid_clean": 1.0, "options": {}, "classes": ["all"]})
+    add_measured(run, {"nfe": 1, "fid_clean": 1.0, "options": {}, "classes": ["all"]})
     for nfe, told in (
         (1, {"options": {"eta": 1.0}}),
         (1, {"classes": ["3"]}),
         (2, {"classes": ["3"]}),
         (1, {"guidance_scale": 2.0}),
     ):
-        run.add_metrics({"nfe": nfe, "fid_clean": 9.0, **told})
+        add_measured(run, {"nfe": nfe, "fid_clean": 9.0, **told})
     assert last_scores(run) == {1: 1.0, 2: 9.0}
-    assert runs.named_scores(run) == {"fid_clean": {1: 1.0, 2: 9.0}, "fid_clean, guidance 2": {1: 9.0}}
+    assert named_scores(run) == {"fid_clean": {1: 1.0, 2: 9.0}, "fid_clean, guidance 2": {1: 9.0}}
 
 
 # ------------------------------------------------------------------------------------- runs and samples that are moved
@@ -187,7 +198,7 @@ def train_on(run: Path | str) -> None:
 
 def add(folder: str) -> str:
     """What measure_fid.py says when it has measured a folder of samples of points."""
-    return measure_fid.add_to_run(Path(folder), get_challenge("toy2d"), {"chamfer": 1.5, "num_generated": 2048})
+    return add_to_run(Path(folder), "toy2d", {"chamfer": 1.5}, 2048, "2048")[1]
 
 
 def test_a_run_that_was_moved_gets_its_score(points, tmp_path):
@@ -202,10 +213,10 @@ def test_a_run_that_was_moved_gets_its_score(points, tmp_path):
     shutil.copytree("kept/b", "results/a")
     train_on("results/a")
     assert add("samples/nfe=1") == "added to kept/b/metrics.jsonl"
-    assert [len(Run(tmp_path / place).metrics()) for place in ("kept/b", "results/a")] == [2, 1]
+    assert [len(measured_scores(Run(tmp_path / place))) for place in ("kept/b", "results/a")] == [2, 1]
     for file in ("kept/b/metrics.jsonl", "kept/b/training_config.json", "samples/sampling.json"):
         assert str(tmp_path) not in Path(file).read_text()
-    assert list(Run(Path("kept/b")).samples()) == [1] and not Run(Path("results/a")).samples()
+    assert list(samples_of(Run(Path("kept/b")))) == [1] and not samples_of(Run(Path("results/a")))
 
     shutil.rmtree("kept")
     change("results/a", run_id="another")
@@ -218,7 +229,7 @@ def test_samples_that_move_with_their_run(points, tmp_path):
     points(sampling, "--ckpt_path", "results/a", "--save_dir", "results/a/samples", "--nfe_list", 1)
     shutil.copytree("results/a", tmp_path / "elsewhere" / "c")
     assert add("elsewhere/c/samples/nfe=1") == "added to elsewhere/c/metrics.jsonl"
-    assert not Run(Path("results/a")).metrics()
+    assert not measured_scores(Run(Path("results/a")))
 
 
 def test_runs_without_an_identity(points, tmp_path):
@@ -240,16 +251,16 @@ def test_why_a_score_is_added_nowhere(points):
     shutil.copy("results/a/model_config.json", "bare")
     points(sampling, "--ckpt_path", "bare/model.pt", "--nfe_list", 1)
     assert add("samples/nfe=1") == "added to no run: bare/model.pt lies in none"
-    toy2d, scores = get_challenge("toy2d"), {"chamfer": 1.0, "num_generated": 2047}
-    told = measure_fid.add_to_run(Path("samples/nfe=1"), toy2d, scores)
+    fewer = Path("samples/nfe=1"), "toy2d", {"chamfer": 1.0}, 2047, "2048"
+    told = add_to_run(*fewer)[1]
     assert told == "added to no run: sampling.json is of 2048 samples here, and these are other ones"
     points(sampling, "--ckpt_path", "results/a", "--nfe_list", 1)
-    told = measure_fid.add_to_run(Path("samples/nfe=1"), get_challenge(), {"fid_clean": 1.0, "num_generated": 2048})
+    told = add_to_run(Path("samples/nfe=1"), "simpsons", {"fid_clean": 1.0}, 2048, "2048")[1]
     assert told == "added to no run: results/a is of challenge toy2d, but the samples were measured as simpsons"
     Path("samples/sampling.json").unlink()
-    told = measure_fid.add_to_run(Path("samples/nfe=1"), toy2d, scores)
+    told = add_to_run(*fewer)[1]
     assert told == "added to no run: beside samples/nfe=1 no sampling.json says what made it"
-    assert not Run(Path("results/a")).metrics()
+    assert not measured_scores(Run(Path("results/a")))
 
 
 def test_what_is_left_in_a_folder_of_samples_is_told(points):
@@ -296,3 +307,61 @@ def test_runs_that_cannot_be_listed(old_run, tmp_path, monkeypatch, capsys):
     with owned(waiting):
         told = fails(report, monkeypatch, capsys, waiting)
     assert "not saved yet: a run saves every " in told and "wait, or end it" in told
+
+
+# ------------------------------------------------------------------------------------------------ one shape of all scores
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    run = Run(tmp_path)
+    details = {"nfe": 2, "guidance": 1.5, "step": 8, "images_seen": 64, "average": 0.05, "num_images": 12, "reference": "6"}
+    add_scores(
+        run, {"fid_clean": 3.0, "fid_pytorch": 4.0}, tmp_path / "samples" / "nfe=2", **details, seed=7, options={"eta": 1.0}
+    )
+    written = measured_scores(run)
+    assert [(score.metric, score.value) for score in written] == [("fid_clean", 3.0), ("fid_pytorch", 4.0)]
+    first = written[0]
+    assert {name: getattr(first, name) for name in details} == details and first.date and first.command
+    assert (
+        first.sampling == {"seed": 7, "options": {"eta": 1.0}, "samples": "samples/nfe=2"}
+        and first.how == "guidance scale 1.5, eta=1.0"
+    )
+    copy = Run(tmp_path / "copy")
+    copy.folder.mkdir()
+    write_scores(copy, written)
+    assert measured_scores(copy) == written
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert list(row)[:11] == [item.name for item in fields(Score)][:-1]
+
+
+def test_lines_of_earlier_releases_are_read(tmp_path):
+    """Several metrics a line, under other names; the development scores of a log."""
+    old = {
+        "nfe": 4,
+        "fid_clean": 9.0,
+        "fid_pytorch": 8.0,
+        "num_generated": 5,
+        "reference": "6",
+        "guidance_scale": 2.0,
+        "seed": 1,
+    }
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(old) + '\n{"metric": "kid", "value": "broken"}\n')
+    assert measured_scores(Run(tmp_path)) == [
+        Score(metric, value, nfe=4, guidance=2.0, num_images=5, reference="6", sampling={"seed": 1})
+        for metric, value in (("fid_clean", 9.0), ("fid_pytorch", 8.0))
+    ]
+    (tmp_path / "log.jsonl").write_text('{"step": 3, "images_seen": 6, "ema_half_life": 0.05, "fid_nfe2": 7.0, "loss": 1.0}\n')
+    assert development_scores(Run(tmp_path)) == [
+        Score("fid", 7.0, nfe=2, step=3, images_seen=6, average=0.05, reference="development split")
+    ]
+
+
+def test_scores_of_another_measurement_are_not_mixed_in(tmp_path):
+    """Of 12 images two metrics, later of 500 one: the other of 12 no longer stands beside it."""
+    run = Run(tmp_path)
+    add_scores(run, {"fid_clean": 9.0, "fid_pytorch": 8.0}, nfe=1, num_images=12, reference="6")
+    assert list(latest(run)[1, 0.0]) == ["fid_clean", "fid_pytorch"]
+    add_scores(run, {"fid_clean": 5.0}, nfe=1, num_images=500, reference="6")
+    assert {metric: score.value for metric, score in latest(run)[1, 0.0].items()} == {"fid_clean": 5.0}
+    add_scores(run, {"kid": 0.5}, nfe=1, num_images=500, reference="6")
+    assert list(latest(run)[1, 0.0]) == ["fid_clean", "kid"] and last_scores(run) == {1: 5.0}

@@ -20,7 +20,8 @@ from src.challenges import toon as toon_file
 from src.challenges.mnist import data as mnist
 from src.common.files import PROJECT_ROOT
 from src.page import history
-from src.runs import Run, last_scores
+from src.runs.folder import Run
+from src.runs.scores import last_scores, samples_of
 from tests.helpers import call, random_images
 from tests.processes import forked_python
 
@@ -142,9 +143,9 @@ def test_the_way_from_training_to_the_board(place, monkeypatch, capsys):
         told = walk(next_command("measure_fid"))
         assert f"added to {run_dir}/metrics.jsonl" in told.splitlines()
         wanted[nfe] = json.loads(Path("fid_results.json").read_text())["fid_score"]
-    assert last_scores(run) == wanted and run.samples().keys() == wanted.keys()
+    assert last_scores(run) == wanted and samples_of(run).keys() == wanted.keys()
 
-    words = next_command("report")
+    words = next_command("writeup")
     told = walk(words, code=2)
     problems = PLACE.sub("", told.splitlines()[-1].partition("to mend: ")[2]).split("; ")
     assert set(problems) == {"not filled in: "}, told
@@ -205,7 +206,7 @@ def test_the_way_with_classes(name, make, network, place, monkeypatch, capsys):
         assert f"added to {run_dir}/metrics.jsonl" in told.splitlines()
         wanted[nfe] = json.loads(Path("fid_results.json").read_text())["fid_score"]
 
-    told = walk(commands["report"], code=2)
+    told = walk(commands["writeup"], code=2)
     assert set(PLACE.sub("", told.splitlines()[-1].partition("to mend: ")[2]).split("; ")) == {"not filled in: "}, told
     (row,) = [line for line in walk(commands["runs"]).splitlines() if run_dir.name in line]
     assert row.endswith("fid_pytorch " + ", ".join(f"{nfe}: {score:.2f}" for nfe, score in wanted.items()))

@@ -20,7 +20,7 @@ from src.common.locks import owned
 from src.common.networks import takes_condition
 from src.datasets.pairs import load_pairs
 from src.methods import get_method, method_names
-from src.runs import Run
+from src.runs.folder import Run
 from src.training.checkpoint import init_network, load_teacher
 from src.training.config import TrainingConfig
 from src.training.loop import Trainer

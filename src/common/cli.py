@@ -3,11 +3,12 @@
 import argparse
 import contextlib
 import difflib
+import itertools
 import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from src.common.output import lasting_output
@@ -131,3 +132,11 @@ def number(kind: type[int] | type[float], minimum: float = -math.inf) -> Callabl
         return value
 
     return parse
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text, each column as wide as its widest cell; the last cell of a row is as wide as it likes."""
+    inner = [row[:-1] for row in rows]
+    widths = [max(map(len, column)) for column in itertools.zip_longest(*inner, fillvalue="")]
+    cells = [[*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]] for row in rows]
+    return "\n".join("  ".join(row).rstrip() for row in cells)

@@ -35,7 +35,7 @@ from src.evaluation.neighbours import Neighbours, training_neighbours
 from src.evaluation.reference import unused_flags
 from src.evaluation.tables_and_plots import class_table, comparison, lines, plot_fid, plot_neighbours, short_names
 from src.evaluation.weights import load_inception, read_classifier
-from src.runs import nfe_of
+from src.runs.folder import nfe_of
 from src.training.config import TrainingConfig
 
 Found = dict[str, Neighbours]  # "pixels" and "features", where they were asked for

@@ -11,7 +11,7 @@ from src.common.files import write_whole
 from src.common.images import contact_sheet
 from src.evaluation.confidence import NORMAL_95
 from src.evaluation.neighbours import Neighbours
-from src.runs import nfe_of
+from src.runs.folder import nfe_of
 
 Result = dict[str, Any]  # what metrics.json holds
 SHEET_COLUMNS = 10

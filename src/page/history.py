@@ -5,12 +5,12 @@ from typing import Any
 
 from src.page.samples import Asked
 from src.page.sources import Loaded
-from src.runs import Run
+from src.runs.folder import Run
+from src.runs.scores import Score, measured_scores
 
 Point = dict[str, Any]  # of a curve: SEEN, VALUE, and the name of its CURVE
-Row = Mapping[str, Any]  # of the run's file of scores
 SEEN, VALUE, CURVE = "images seen", "value", "curve"
-OTHERWISE = "sampled with"  # the column of what sampled_by says
+OTHERWISE = "sampled with"  # the column of Score.how
 
 
 def progress(run: Run) -> str:
@@ -46,23 +46,9 @@ def _points(rows: list[dict[str, Any]], wanted: Callable[[str], bool]) -> list[P
 # ------------------------------------------------------------------------------------------------------ what was measured
 
 
-def measured(run: Run) -> list[Row]:
-    """The lines of what was measured of samples of a known NFE, the last one last."""
-    return [row for row in run.metrics() if isinstance(row.get("nfe"), int)]
-
-
-def sampled_by(row: Row) -> str:
-    """What of sampling was not as usual, in words: guidance, options, classes; empty where all was."""
-    scale, classes = row.get("guidance_scale"), row.get("classes") or ["all"]
-    low, high = row.get("guidance_interval") or (0.0, None)
-    parts = [
-        f"guidance scale {scale:g}" if scale else "",
-        f"at noise levels {low:g} to {'any' if high is None else f'{high:g}'}" if scale and (low, high) != (0.0, None) else "",
-        "away from a weaker model" if row.get("autoguidance") else "",
-        " ".join(f"{name}={value}" for name, value in (row.get("options") or {}).items()),
-        f"classes {' '.join(map(str, classes))}" if list(classes) != ["all"] else "",
-    ]
-    return ", ".join(filter(None, parts))
+def measured(run: Run) -> list[Score]:
+    """What was measured of samples of a known NFE, the last one last."""
+    return [score for score in measured_scores(run) if score.nfe is not None]
 
 
 def number(value: float) -> str:
@@ -70,16 +56,16 @@ def number(value: float) -> str:
     return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
-def against(row: Row) -> str:
+def against(score: Score) -> str:
     """How many samples were measured against which reference."""
-    counts = [f"{int(word):,}" if str(word).isdecimal() else str(word) for word in map(row.get, ("num_generated", "reference"))]
+    counts = [f"{int(word):,}" if str(word).isdecimal() else str(word) for word in (score.num_images, score.reference)]
     return " vs ".join(counts)
 
 
 def last_scores(run: Run, titles: Mapping[str, str]) -> dict[str, float]:
     """NFE -> the last score of the metric that ranks, of samples that were made as usual: {"NFE 4": 5.2}, in order of NFE."""
     ranks = next(iter(titles))
-    found = {row["nfe"]: row[ranks] for row in measured(run) if isinstance(row.get(ranks), float) and not sampled_by(row)}
+    found = {score.nfe: score.value for score in measured(run) if score.metric == ranks and not score.how}
     return {f"NFE {nfe}": found[nfe] for nfe in sorted(found)}
 
 
@@ -88,19 +74,17 @@ def scores(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
 
     titles: a score's name in the run's file -> what it is called.
     """
-    rows = measured(run)[::-1]
+    found = [score for score in measured(run)[::-1] if score.metric in titles]
     table = [
         {
-            "NFE": row["nfe"],
-            "score": number(row[name]),
-            "of": title,
-            "samples vs reference": against(row),
-            "steps": row.get("step"),
-            OTHERWISE: sampled_by(row),
+            "NFE": score.nfe,
+            "score": number(score.value),
+            "of": titles[score.metric],
+            "samples vs reference": against(score),
+            "steps": score.step,
+            OTHERWISE: score.how,
         }
-        for row in sorted(rows, key=lambda row: row["nfe"])
-        for name, title in titles.items()
-        if isinstance(row.get(name), float)
+        for score in sorted(found, key=lambda score: score.nfe)
     ]
     empty = {OTHERWISE} if not any(line[OTHERWISE] for line in table) else set()
     return [{name: value for name, value in line.items() if name not in empty} for line in table]
@@ -114,12 +98,9 @@ def known_scores(loaded: Loaded, nfe: int, asked: Asked) -> dict[str, tuple[str,
     """
     if asked.classes is not None:
         return {}
-    how, found = sampled_by({"guidance_scale": asked.scale}), {}
-    rows = [row for row in measured(loaded.run) if (row["nfe"], row.get("step"), sampled_by(row)) == (nfe, loaded.step, how)]
-    for row in sorted(rows, key=lambda row: row.get("num_generated") or 0):
-        found |= {
-            title: (number(row[name]), against(row))
-            for name, title in loaded.challenge.metrics.items()
-            if isinstance(row.get(name), float)
-        }
-    return {title: found[title] for title in loaded.challenge.metrics.values() if title in found}
+    how, titles = Score("", 0.0, guidance=asked.scale).how, loaded.challenge.metrics
+    found = {}
+    for score in sorted(measured(loaded.run), key=lambda score: score.num_images or 0):
+        if (score.nfe, score.step, score.how) == (nfe, loaded.step, how) and score.metric in titles:
+            found[titles[score.metric]] = (number(score.value), against(score))
+    return {title: found[title] for title in titles.values() if title in found}

@@ -13,7 +13,7 @@ from src.common.checkpoints import MODEL_CONFIG, load_model, read_model_config
 from src.common.cli import UserError
 from src.common.devices import precision_name, resolve_device, resolve_precision
 from src.common.files import load_torch
-from src.runs import BEST, NOT_SAVED, Run, checkpoint_of, runs_in, saved_checkpoint
+from src.runs.folder import BEST, NOT_SAVED, Run, checkpoint_of, runs_in, saved_checkpoint
 from src.score_distillation.checkpoint import METHODS_THAT_CAN
 
 PLANE = (2,)  # the shape of a sample that is a point

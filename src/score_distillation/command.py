@@ -16,7 +16,7 @@ from src.common.devices import resolve_device, resolve_precision
 from src.common.files import file_sha256
 from src.common.guidance import scale_warning
 from src.common.options import Options, add_option_flags
-from src.runs import checkpoint_of
+from src.runs.folder import checkpoint_of
 from src.score_distillation.checkpoint import Checkpoint, describe_prior
 from src.score_distillation.losses import LOSSES, loss_fields, start
 from src.score_distillation.optimize import OptimizeOptions, optimize

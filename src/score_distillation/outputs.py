@@ -18,7 +18,7 @@ from PIL import Image
 from src.common.cli import UserError
 from src.common.files import append_json_line, load_json, save_json, write_whole
 from src.common.images import contact_sheet, read_picture, tensor_to_pil_image
-from src.runs import LOG, RESUME
+from src.runs.folder import LOG, RESUME
 
 RUN_CONFIG, EVAL, COMPARISON = "run_config.json", "eval.json", "comparison.png"
 STEM_BYTES = 200  # of a file's name that a prompt makes, so that with an ending it is one that a disk takes

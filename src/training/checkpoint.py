@@ -10,7 +10,7 @@ from src.common.checkpoints import load_model, plain_name, state_of, take_weight
 from src.common.cli import UserError
 from src.common.files import load_torch
 from src.methods.shared.method import Method
-from src.runs import Run, checkpoint_of
+from src.runs.folder import Run, checkpoint_of
 
 
 def load_teacher(source: Path, image_shape: Sequence[int], create_model: Callable[..., Method], device: torch.device) -> Method:

@@ -12,7 +12,7 @@ from typing import Any
 from src.common.cli import UserError
 from src.common.devices import precision_flag
 from src.common.locks import describe_owner, owned, owner_of
-from src.runs import Run
+from src.runs.folder import Run
 from src.training.config import TrainingConfig
 
 # kept by a continued run, as training's own are

@@ -16,7 +16,8 @@ from torch import nn
 from src.common.checkpoints import MODEL_CONFIG
 from src.common.cli import Parser, UserError, run_script
 from src.common.files import save_torch, write_whole
-from src.runs import LAST, Run
+from src.runs.folder import LAST, Run
+from src.runs.scores import scores_by_average
 from src.training.resume import read_resume
 
 DECAY = "decay_"
@@ -120,7 +121,7 @@ def main() -> None:
         export(run_dir, saved, wanted, folder)
         print(f"checkpoint: {folder / LAST}")
         return
-    scores = Run(run_dir).scores()
+    scores = scores_by_average(Run(run_dir))
     print(f"{run_dir}, step {saved['step']}: half-lives as a share of the steps so far")
     for half_life in saved["ema"]:
         measured = ", ".join(f"{key} {value:.2f}" for key, value in scores.get(average_name(half_life), {}).items())

@@ -8,7 +8,7 @@ from typing import Any
 from src.common.cli import Parser, number
 from src.common.devices import add_precision_flag
 from src.common.options import Preset, add_option_flags
-from src.runs import Run
+from src.runs.folder import Run
 from src.training.config import TrainingConfig
 from src.training.continuing import saved_flags
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from src.common.cli import UserError
 from src.common.files import append_json_line, load_json_lines, write_whole
-from src.runs import LOG, trained_seconds
+from src.runs.folder import LOG, trained_seconds
 
 
 class RunLog:

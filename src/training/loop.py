@@ -21,7 +21,8 @@ from src.common.noise import step_seed
 from src.common.processes import Processes
 from src.common.progress import Progress
 from src.methods.shared.method import Method
-from src.runs import LAST, RESUME, RESUME_PREVIOUS, Run
+from src.runs.folder import LAST, RESUME, RESUME_PREVIOUS, Run
+from src.runs.scores import scores_by_average
 from src.training.batches import Batches
 from src.training.checkpoint import parameter_count
 from src.training.clock import Clock
@@ -311,8 +312,8 @@ class Trainer:
     def _choose_average(self) -> bool:
         """Measure each average, and save the best one as last.ckpt. False if the deadline came before that."""
         last = self.config.num_iterations
-        measured = Run(self.run_dir).scores(last) if self.processes.is_first else None  # by the run that this one continues
-        measured = self.processes.first_says(measured)
+        by_average = scores_by_average(Run(self.run_dir), last) if self.processes.is_first else None  # if it was continued
+        measured = self.processes.first_says(by_average)
         means = {}
         for half_life in self.state.ema.averages:
             late = half_life not in measured and not self._time_for(self.clock.longest("evaluate"))

@@ -3,9 +3,9 @@
 import re
 import sys
 
+from src.common.cli import align
 from src.common.files import PROJECT_ROOT
 from src.methods.shared.method import METHODS, Method
-from src.runs import align
 
 DOCUMENT = PROJECT_ROOT / "docs" / "methods.md"
 HEADER = ("--method", "learns from", "classes", "guidance", "cost", "paper")

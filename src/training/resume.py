@@ -10,7 +10,7 @@ import torch
 
 from src.common.cli import UserError
 from src.common.files import load_torch, save_torch
-from src.runs import RESUME, RESUME_PREVIOUS
+from src.runs.folder import RESUME, RESUME_PREVIOUS
 
 
 def write_resume(state: dict[str, Any], run_dir: Path) -> None:

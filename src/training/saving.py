@@ -21,8 +21,8 @@ from src.common.devices import autocast, device_name
 from src.common.files import save_json, write_whole
 from src.common.noise import image_seeds
 from src.methods.shared.method import Method
-from src.runs import LAST, ORIGINS, PREVIEW, PREVIEWS, RESUME, TRAINING_CONFIG, Run, checkpoint_of, refer_to
-from src.training.curves import draw_curves
+from src.runs.curves import draw_curves
+from src.runs.folder import LAST, ORIGINS, PREVIEW, PREVIEWS, RESUME, TRAINING_CONFIG, Run, checkpoint_of, refer_to
 from src.training.ema import EMA, Name
 from src.training.log import RunLog
 from src.training.resume import write_resume

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from src.common.cli import Parser, UserError, run_script
 from src.common.files import read_text, write_whole
-from src.runs import Run
+from src.runs.folder import Run
 from src.writeup.check import check_writeup
 from src.writeup.draft import draft
 from src.writeup.figures import drawings

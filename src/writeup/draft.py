@@ -12,7 +12,7 @@ from src.common.arithmetic import arithmetic
 from src.common.checkpoints import MODEL_CONFIG
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
-from src.runs import Run, trained_seconds
+from src.runs.folder import Run, trained_seconds
 from src.writeup.run import Writeup, earlier_runs, find_method
 
 PAPERS_PLACE, METHOD_PLACE = "[[the papers it follows]]", "[[what your method does, in a paragraph]]"

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from src.common.figures import Figure, matplotlib
-from src.runs import LOG
+from src.runs.folder import LOG
 from src.writeup.check import need
 from src.writeup.run import Writeup, cut_sheet, early_previews, first_samples
 from src.writeup.typeset import COLUMN, SMALL, Drawing, markup, png, styles

@@ -14,17 +14,8 @@ from src.common.checkpoints import MODEL_CONFIG
 from src.common.cli import UserError
 from src.common.files import load_json
 from src.common.images import read_picture
-from src.runs import (
-    ORIGINS,
-    PREVIEWS,
-    SCORES,
-    TRAINING_CONFIG,
-    Run,
-    nfe_folders,
-    nfe_of,
-    numbered,
-    scores_of,
-)
+from src.runs.folder import ORIGINS, PREVIEWS, SCORES, TRAINING_CONFIG, Run, nfe_folders, nfe_of, numbered
+from src.runs.scores import latest, samples_of
 
 EARLY_SHARE = 0.25  # of the steps: previews up to there show the early phases
 SHEET_SCALE = 2  # the enlargement of preview sheets
@@ -91,7 +82,7 @@ def read_run(
     for path in filter(None, (samples, previews)):
         if not path.is_dir():
             raise UserError(f"no folder {path}")
-    found = nfe_folders(samples) if samples else run.samples()
+    found = nfe_folders(samples) if samples else samples_of(run)
     nfe = challenge.nfe
     if max(nfe) > FEW_CALLS:  # else all models are sampled alike, and none need be built to know it
         nfe = challenge.calls_of(find_method(folder / MODEL_CONFIG))
@@ -115,14 +106,15 @@ def known_fid(run: Run, samples: dict[int, Path]) -> dict[int, dict[str, Any]]:
     """
     files = [file for folder in samples.values() if (file := folder / "metrics.json").is_file()]
     found = dict(read_fid(path) for path in (*files, *(run.folder / SCORES).glob("nfe=*.json")))
-    for (nfe, _), row in run.measured().items():
-        scores = scores_of(row)
-        counts = {key: row[key] for key in ("num_generated", "num_reference", "step") if key in row}
-        if "num_reference" not in counts and str(row.get("reference", "")).isdecimal():
-            counts["num_reference"] = int(row["reference"])  # as earlier releases noted it
-        same = found.get(nfe, {}).get("num_generated") == counts.get("num_generated")
+    for (nfe, _), scores in latest(run).items():
+        values = {metric: score.value for metric, score in scores.items()}
+        score = next(iter(scores.values()))
+        counts = {"num_generated": score.num_images, "step": score.step}
+        counts |= {"num_reference": int(score.reference)} if str(score.reference).isdecimal() else {}
+        same = found.get(nfe, {}).get("num_generated") == score.num_images
         beside = {"kid": found[nfe]["kid"]} if same and "kid" in found.get(nfe, {}) else {}
-        found[nfe] = {"fid_score": next(iter(scores.values())), **beside, **scores, **counts}
+        known = {name: value for name, value in counts.items() if value is not None}
+        found[nfe] = {"fid_score": score.value, **beside, **values, **known}
     return found
 
 

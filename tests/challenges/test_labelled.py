@@ -18,7 +18,7 @@ from src.common.cli import UserError
 from src.datasets.pairs import __main__ as pairs
 from src.evaluation.statistics import Statistics, write_statistics
 from src.evaluation.trajectory import __main__ as trajectory
-from src.runs import Run
+from src.runs.folder import Run
 from tests.helpers import TINY, TINY_FLAGS, call, fails, random_images
 
 NAMES = ("강아지", "tabby cat")

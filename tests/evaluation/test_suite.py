@@ -18,7 +18,7 @@ from src.evaluation.inception import Inception
 from src.evaluation.kid import kid
 from src.evaluation.prdc import prdc
 from src.evaluation.tables_and_plots import comparison, short_names
-from src.runs import nfe_of
+from src.runs.folder import nfe_of
 from tests.conftest import PROJECT_ROOT
 from tests.evaluation.conftest import make_images, write_images
 from tests.evaluation.test_clip import open_clip  # noqa: F401 - a fixture

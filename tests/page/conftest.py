@@ -10,8 +10,8 @@ from src.challenges.mnist import DigitsChallenge
 from src.challenges.toy2d import PointChallenge
 from src.common.checkpoints import save_model
 from src.common.devices import AUTO_PRECISION
-from src.runs import Run
-from tests.helpers import TINY, TINY_FLAGS, call, random_images, tiny_model
+from src.runs.folder import Run
+from tests.helpers import TINY, TINY_FLAGS, add_measured, call, random_images, tiny_model
 
 DIGITS = [str(digit) for digit in range(10)]
 FLAGS = ["--num_iterations", 4, "--batch_size", 8, "--log_interval", 1, "--save_interval", 4]
@@ -48,7 +48,7 @@ def results(tmp_path_factory) -> Path:
             assert call(train, patch, *flags, *FLAGS, "--save_dir", folder, "--device", "cpu") == 0
     measured = {"step": 4, "images_seen": 32, "num_generated": 12, "reference": "100", "seed": 42}
     for nfe, score in ((1, 300.0), (4, 250.5)):
-        Run(folder / "images").add_metrics({**measured, "nfe": nfe, "fid_pytorch": score})
+        add_measured(Run(folder / "images"), {**measured, "nfe": nfe, "fid_pytorch": score})
     return folder
 
 

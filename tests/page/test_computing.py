@@ -19,12 +19,12 @@ from src.common.cli import UserError
 from src.page import distillation, history, pictures, samples, sources
 from src.page.distillation import Wanted
 from src.page.samples import Asked
-from src.runs import Run
+from src.runs.folder import Run
 from src.score_distillation import __main__ as distillation_command
 from src.score_distillation.losses import LOSSES
 from src.score_distillation.optimize import OptimizeOptions
 from src.score_distillation.outputs import read_images
-from tests.helpers import TINY, call, random_images, tiny_model
+from tests.helpers import TINY, add_measured, call, random_images, tiny_model
 from tests.test_layers import SRC, imports
 
 ASKED = Asked(seed=5, count=3)
@@ -384,7 +384,7 @@ def test_curves_and_scores_of_a_run(results, tmp_path):
 
 
 def measure(run: Run, **row) -> None:
-    run.add_metrics({"step": 4, "nfe": 2, "options": {}, "num_generated": 1000, "reference": "300", **row})
+    add_measured(run, {"step": 4, "nfe": 2, "options": {}, "num_generated": 1000, "reference": "300", **row})
 
 
 @pytest.fixture

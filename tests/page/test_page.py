@@ -21,10 +21,10 @@ from src.common.files import PROJECT_ROOT
 from src.page import __main__ as starter
 from src.page import app, distillation, pictures
 from src.page.starting import APP
-from src.runs import Run
+from src.runs.folder import Run
 from src.score_distillation.losses import LOSSES
 from tests.browser import Browser
-from tests.helpers import TINY, fails, slow_but, tiny_model
+from tests.helpers import TINY, add_measured, fails, slow_but, tiny_model
 
 needs_streamlit = pytest.mark.skipif(
     importlib.util.find_spec("streamlit") is None, reason="no Streamlit: pip install -r requirements-page.txt"
@@ -224,7 +224,7 @@ def test_what_was_measured_is_shown(page, results, tmp_path):
     """In every tab that shows samples of that NFE, of images and of points, also where the folder is no run's."""
     run = shutil.copytree(results / "points", tmp_path / "results" / "points")
     row = {"step": 4, "nfe": 4, "chamfer": 123.4, "num_generated": 2048, "reference": "2048", "options": {}}
-    Run(run).add_metrics(row)
+    add_measured(Run(run), row)
     test = page(run, runs=run.parent)
     test.session_state["kept_count_toy2d"] = 20
     words = "Measured at NFE 4: Chamfer distance **123.40** (2,048 vs 2,048)"

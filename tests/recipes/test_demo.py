@@ -12,7 +12,8 @@ from src.challenges.mnist import data as mnist
 from src.common.files import PROJECT_ROOT
 from src.common.images import contact_sheet
 from src.evaluation.weights import package_file
-from src.runs import CURVES, Run, last_scores
+from src.runs.folder import CURVES, Run
+from src.runs.scores import last_scores
 from tests.helpers import call, random_images
 
 

@@ -7,8 +7,9 @@ from custom_model import create_custom_model
 from recipes import ship_checkpoint
 from src.common.checkpoints import load_model, save_model
 from src.methods import METHODS
-from src.runs import Run
-from tests.helpers import SHAPE, TINY, call, fails, tiny_model
+from src.runs.folder import Run
+from src.runs.scores import measured_scores
+from tests.helpers import SHAPE, TINY, add_measured, call, fails, tiny_model
 
 
 @pytest.fixture
@@ -20,11 +21,13 @@ def run(tmp_path):
 
 def test_the_same_model_at_half_the_size(run, tmp_path, monkeypatch, capsys):
     folder, model = run
-    Run(folder).add_metrics({"nfe": 4, "fid_clean": 12.5})
+    add_measured(Run(folder), {"nfe": 4, "fid_clean": 12.5})
     (tmp_path / "shipped").mkdir()
-    Run(tmp_path / "shipped").add_metrics({"nfe": 4, "fid_clean": 99.0})
+    add_measured(Run(tmp_path / "shipped"), {"nfe": 4, "fid_clean": 99.0})
     assert call(ship_checkpoint, monkeypatch, folder, tmp_path / "shipped", "--method", "rectified_flow") == 0
-    assert Run(tmp_path / "shipped").metrics() == [{"nfe": 4, "fid_clean": 12.5}]
+    assert [(score.nfe, score.metric, score.value) for score in measured_scores(Run(tmp_path / "shipped"))] == [
+        (4, "fid_clean", 12.5)
+    ]
     names = {path.name for path in (tmp_path / "shipped").iterdir()}
     assert names == {"best_model.pt", "model_config.json", "metrics.jsonl"}
     assert "best_model.pt: " in capsys.readouterr().out

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from src.common.cli import UserError
+from src.runs.curves import draw_curves
 from src.training import saving
 from src.training.batches import Batches
 from src.training.config import TrainingConfig, learning_rate
-from src.training.curves import draw_curves
 from src.training.ema import EMA
 from src.training.loop import Trainer
 from src.training.resume import read_resume

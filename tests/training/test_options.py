@@ -10,14 +10,14 @@ import torch
 from src.common.cli import UserError
 from src.common.figures import Figure
 from src.common.files import load_torch
-from src.runs import Run, note_sampling, sampled_from
+from src.runs.curves import draw_curves
+from src.runs.folder import Run, note_sampling, sampled_from
 from src.training.batches import Batches, random_affine
 from src.training.config import TrainingConfig, learning_rate
-from src.training.curves import draw_curves
 from src.training.ema import EMA, decay
 from src.training.ema import main as ema_command
 from src.training.loop import Trainer
-from tests.helpers import random_images, tiny_model
+from tests.helpers import add_measured, random_images, tiny_model
 
 CPU = torch.device("cpu")
 
@@ -152,7 +152,7 @@ def test_measurements_are_drawn_beside_the_log(tmp_path, monkeypatch):
             drawn.update({axis.get_title(): [line.get_label() for line in axis.lines] for axis in self.axes})
             super().savefig(*args, **kwargs)
 
-    monkeypatch.setattr("src.training.curves.Figure", Seen)
+    monkeypatch.setattr("src.runs.curves.Figure", Seen)
 
     def panels():
         draw_curves(run)
@@ -160,10 +160,10 @@ def test_measurements_are_drawn_beside_the_log(tmp_path, monkeypatch):
 
     assert list(panels()) == ["training loss"]
     for seen, fid in ((8, 30.0), (16, 20.0), (16, 19.0)):
-        run.add_metrics({"nfe": 4, "images_seen": seen, "fid_pytorch": fid, "seed": 1, "options": {"eta": 1.0}})
-    run.add_metrics({"nfe": 1, "images_seen": None, "fid_pytorch": 1.0})  # of no known step: not drawn
-    run.add_metrics({"nfe": 2, "images_seen": 8, "fid_pytorch": 9.0, "guidance_scale": 7.5})
-    curves = ["fid_pytorch, NFE 4, eta 1.0", "fid_pytorch, NFE 2, guidance 7.5"]
+        add_measured(run, {"nfe": 4, "images_seen": seen, "fid_pytorch": fid, "seed": 1, "options": {"eta": 1.0}})
+    add_measured(run, {"nfe": 1, "images_seen": None, "fid_pytorch": 1.0})  # of no known step: not drawn
+    add_measured(run, {"nfe": 2, "images_seen": 8, "fid_pytorch": 9.0, "guidance_scale": 7.5})
+    curves = ["fid_pytorch, NFE 4, eta=1.0", "fid_pytorch, NFE 2, guidance scale 7.5"]
     assert panels()["measured by measure_fid.py"] == curves
     assert (tmp_path / "training_curves.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -17,7 +17,8 @@ from src.common.checkpoints import load_model
 from src.common.cli import Interrupted, UserError
 from src.common.files import PROJECT_ROOT
 from src.common.processes import Processes
-from src.runs import Run
+from src.runs.folder import Run
+from src.runs.scores import scores_by_average
 from src.training import clock as clock_file
 from src.training import loop, report, saving
 from src.training.config import TrainingConfig, learning_rate
@@ -360,7 +361,7 @@ def test_averages_side_by_side_and_their_choice(tmp_path):
     options = {"method": "custom", **TINY}
     Trainer(model, random_images(32), config, options, tmp_path, CPU, evaluate=lambda model: next(scores)).run()
     assert equal(weights(tmp_path), model.state_dict()), "half-life 0, the latest weights, is the best here"
-    assert Run(tmp_path).scores()[0.2] == {"fid_nfe1": 16.0, "fid_nfe2": 3.0}
+    assert scores_by_average(Run(tmp_path))[0.2] == {"fid_nfe1": 16.0, "fid_nfe2": 3.0}
     saved = read_resume(tmp_path)
     export(tmp_path, saved, "0.5", tmp_path / "out")
     assert not equal(weights(tmp_path / "out"), weights(tmp_path))

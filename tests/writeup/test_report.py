@@ -17,7 +17,7 @@ from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.common.images import contact_sheet
 from src.methods import Method, get_method
-from src.runs import Run, identity_of, nfe_of, note_sampling
+from src.runs.folder import Run, identity_of, nfe_of, note_sampling
 from src.writeup import __main__ as report
 from src.writeup import check_writeup
 from src.writeup.check import told_nfes
@@ -25,7 +25,7 @@ from src.writeup.draft import method_papers, own_text, read_references
 from src.writeup.run import cut_sheet, earlier_runs, early_previews, read_run
 from src.writeup.typeset import COLUMN, SIDE, fonts, markup, parse
 from tests import shipped
-from tests.helpers import call, fails, random_images, slow_but
+from tests.helpers import add_measured, call, fails, random_images, slow_but
 
 pytest.importorskip("reportlab", reason="pip install -r requirements-writeup.txt")
 pypdf = pytest.importorskip("pypdf", reason="pip install -r requirements-writeup.txt")
@@ -403,8 +403,8 @@ def test_what_measure_fid_has_added_to_the_run(run, monkeypatch, capsys):
     """The last line of each NFE counts before files of results; a score of an earlier step is told, and an old line is read."""
     row = {"step": STEPS, "fid_clean": 9.0, "fid_pytorch": 8.0, "num_generated": 7, "num_reference": 6}
     for score in (99.0, 9.0):
-        Run(run).add_metrics({**row, "nfe": 1, "fid_clean": score})
-    Run(run).add_metrics({"nfe": 2, "fid_clean": 11.0, "num_generated": 7, "reference": "6", "step": STEPS // 2})
+        add_measured(Run(run), {**row, "nfe": 1, "fid_clean": score, "reference": "6"})
+    add_measured(Run(run), {"nfe": 2, "fid_clean": 11.0, "num_generated": 7, "reference": "6", "step": STEPS // 2})
     fid = read_run(run).fid
     assert fid[1] == {"fid_score": 9.0, **row}
     assert (fid[2]["fid_score"], fid[2]["num_reference"], fid[4]["fid_score"]) == (11.0, 6, 10.0)
@@ -422,7 +422,7 @@ def test_samples_that_lie_elsewhere(run, tmp_path, monkeypatch):
     for folder in ("away/nfe=1", "away/nfe=2", "samples/nfe=4"):
         entry = {"checkpoint": run / "last.ckpt", **identity_of(run / "last.ckpt"), "nfe": nfe_of(folder)}
         note_sampling(tmp_path / folder, entry)
-    Run(run).add_metrics({"nfe": 1, "fid_clean": 9.0}, tmp_path / "away" / "nfe=1")
+    add_measured(Run(run), {"nfe": 1, "fid_clean": 9.0}, tmp_path / "away" / "nfe=1")
     samples = read_run(run).samples
     assert {nfe: folder.resolve() for nfe, folder in samples.items()} == {
         1: tmp_path / "away" / "nfe=1",

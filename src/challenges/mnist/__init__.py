@@ -111,10 +111,9 @@ class DigitsChallenge(ImageChallenge):
 
 def load(split: str, root: str | Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """The images of a split, uint8 (N, 1, 28, 28), and their labels 1..10, int64 (N,), or None. See data.py."""
-    from src.challenges.mnist import data
+    from src.challenges.mnist.data import FASHION_MNIST, MNIST, load_digits
 
-    data = {"mnist": data.MNIST, "fashion_mnist": data.FASHION_MNIST}[name]
-    return data.load_digits(split, root, data, f"./data/{name}")
+    return load_digits(split, root, {"mnist": MNIST, "fashion_mnist": FASHION_MNIST}[name], f"./data/{name}")
 
 
 TRAINING: dict[str, Any] = {

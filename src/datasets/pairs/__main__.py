@@ -28,7 +28,7 @@ from src.common.processes import Processes, join_processes
 from src.common.progress import Progress
 from src.datasets.pairs import ABOUT, IDENTITY, SHARD, describe_pairs, read_about, read_shard, shards
 from src.methods import Method
-from src.runs import TRAINING_CONFIG, Run, checkpoint_of
+from src.runs.folder import TRAINING_CONFIG, Run, checkpoint_of
 from src.training.checkpoint import load_teacher
 
 

@@ -18,7 +18,7 @@ from src.common.figures import Figure
 from src.common.files import check_output, write_whole
 from src.common.noise import image_seeds
 from src.evaluation.trajectory import WHATS, trajectory
-from src.runs import saved_checkpoint
+from src.runs.folder import saved_checkpoint
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

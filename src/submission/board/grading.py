@@ -30,7 +30,7 @@ from src.common.networks import takes_condition
 from src.common.noise import image_seeds
 from src.common.sampling import fitting_batch_size
 from src.evaluation.neighbours import nearest
-from src.runs import nfe_name
+from src.runs.folder import nfe_name
 from src.submission.board.job import Job, Settings, new_result, read_secret, run_seed, work_folder, write_result
 from src.submission.board.measure import (
     Reference,

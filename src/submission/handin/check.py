@@ -20,7 +20,7 @@ import numpy as np
 
 from src.challenges import Challenge, add_challenge_flag, get_challenge, graded_challenge
 from src.common.cli import Parser, UserError, number
-from src.runs import nfe_name
+from src.runs.folder import nfe_name
 from src.submission.failures import Failed
 from src.submission.handin.archive import unpack
 from src.submission.handin.contents import CHECKPOINT, COURSE_PACKAGES, REQUIRED, SAMPLED, closure, foreign_imports, listed

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.common.cli import UserError
-from src.runs import BEST
+from src.runs.folder import BEST
 
 CHECKPOINT, CONFIG = f"checkpoints/{BEST}", "checkpoints/model_config.json"
 CODE = ("custom_model.py", "train.py", "dataset.py")

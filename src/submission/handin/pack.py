@@ -18,7 +18,7 @@ from src.common.cli import Parser, UserError, number
 from src.common.files import PROJECT_ROOT, check_output, load_json, load_torch, save_torch, write_whole
 from src.common.noise import image_seeds
 from src.common.sampling import sample_batch
-from src.runs import BEST, CURVES, LAST, LOG, METRICS, TRAINING_CONFIG, checkpoint_of, nfe_folders, scale_name
+from src.runs.folder import BEST, CURVES, LAST, LOG, METRICS, TRAINING_CONFIG, checkpoint_of, nfe_folders, scale_name
 from src.submission.handin.archive import content_hash
 from src.submission.handin.contents import CHECKPOINT, CODE, CONFIG, SAMPLED, closure, foreign_imports, source_files
 from src.submission.handin.kit import known_blobs, states

@@ -11,7 +11,7 @@ from src.challenges import Challenge, get_challenge
 from src.common.checkpoints import load_model, read_model_config
 from src.common.cli import Parser, UserError, number
 from src.common.files import PROJECT_ROOT
-from src.runs import checkpoint_of
+from src.runs.folder import checkpoint_of
 from src.submission.plan.operations import BadPlan
 from src.submission.plan.read import read
 from src.submission.plan.record import NotRecorded, Recorder, as_bytes, record

@@ -5,7 +5,8 @@ from typing import Any
 
 from src.common.figures import Figure, matplotlib
 from src.common.files import write_whole
-from src.runs import CURVES, Run, scores_of
+from src.runs.folder import CURVES, Run
+from src.runs.scores import Score, measured_scores
 
 PANELS = {  # title -> what the keys of its curves have in common
     "training loss": re.compile("loss"),
@@ -29,7 +30,7 @@ def draw_curves(run: Run) -> None:
     names = sorted({key for row in rows for key in row} - {"loss_by_time"})
     keys = {title: [name for name in names if pattern.match(name)] for title, pattern in PANELS.items()}
     panels = {title: _logged(rows, names) for title, names in keys.items() if names}
-    if measured := _measured(run.metrics()):
+    if measured := _measured(measured_scores(run)):
         panels[MEASURED] = measured
     if not panels:
         return
@@ -66,13 +67,11 @@ def _logged(rows: list[dict[str, Any]], names: list[str]) -> Curves:
     return curves
 
 
-def _measured(rows: list[dict[str, Any]]) -> Curves:
-    """The curves of metrics.jsonl: of each score, NFE and options of the sampler; of an image count the last line."""
+def _measured(scores: list[Score]) -> Curves:
+    """The curves of what was measured: of each metric, NFE and way of sampling; of an image count the last score."""
     curves: dict[str, dict[float, float]] = {}
-    for row in rows:
-        options = "".join(f", {name} {value}" for name, value in (row.get("options") or {}).items())
-        options += f", guidance {row['guidance_scale']:g}" if row.get("guidance_scale") else ""
-        for name, value in scores_of(row).items():
-            if row.get("images_seen"):
-                curves.setdefault(f"{name}, NFE {row.get('nfe')}{options}", {})[row["images_seen"]] = value
+    for score in scores:
+        if score.images_seen:
+            label = ", ".join(filter(None, (score.metric, f"NFE {score.nfe}", score.how)))
+            curves.setdefault(label, {})[score.images_seen] = score.value
     return {label: list(points.items()) for label, points in curves.items()}

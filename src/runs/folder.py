@@ -1,29 +1,26 @@
-"""A run's folder: the names of its files, and what is read from them.
+"""A run's folder: the names of its files, and how it and its samples are found.
 
     model_config.json      options that build the model     last.ckpt            averaged weights, what is sampled
     training_config.json   how it was trained               resume.pt            what a continued run begins with
     log.jsonl              losses, speed, scores            resume_previous.pt   the one before it
-    training_curves.png    log and metrics drawn            previews/            sheets of samples, step_0000512.png ...
-    metrics.jsonl          what measure_fid.py measured of its samples, a line each
+    training_curves.png    log and scores drawn             previews/            sheets of samples, step_0000512.png ...
+    metrics.jsonl          what was measured of its samples, a line each: scores.py
 
-`python -m src.runs results/` lists the runs of a folder: what they train, how far they are, what was measured of them.
-
-Samples lie in a folder for each number of network calls (NFE), nfe=1, nfe=2, nfe=4, where sampling.py was told to write
-them, by default in ./samples. Beside them sampling.json says of each folder what made it. Runs and samples may be moved: what
-one file says of another is a path from its own folder and the run's identity, run_id of training_config.json.
+Samples lie in a folder for each number of network calls (NFE), nfe=1, nfe=2, nfe=4, by default in ./samples. Beside them
+sampling.json says of each folder what made it. Runs and samples may be moved: what one file says of another is a path from
+its own folder and the run's identity, run_id of training_config.json.
 """
 
-import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from src.common.checkpoints import MODEL_CONFIG, read_model_config
-from src.common.cli import Parser, UserError, run_script
-from src.common.files import append_json_line, file_sha256, load_json, load_json_lines, save_json
+from src.common.cli import UserError
+from src.common.files import file_sha256, load_json, load_json_lines, save_json
 from src.common.locks import owner_of
 
 LAST = "last.ckpt"
@@ -37,9 +34,8 @@ RESUME, RESUME_PREVIOUS = "resume.pt", "resume_previous.pt"
 PREVIEWS, PREVIEW = "previews", "step_{step:07d}.png"
 SAMPLES, SCORES = "samples", "fid"
 NOT_SAVED = "not saved yet"
+DEFAULT_CHALLENGE = "simpsons"  # of a folder that names none
 ORIGINS = ("teacher", "init_from")  # flags of train.py that name another run
-# numbers of a line of metrics.jsonl that are no scores
-NO_SCORES = ("step", "images_seen", "nfe", "seed", "num_samples", "num_generated", "num_reference", "guidance_scale")
 OLD_NAMES = {"data": "challenge"}  # keys of training_config.json as earlier releases wrote them -> as they are called now
 
 
@@ -124,42 +120,6 @@ class Run:
         """The lines of log.jsonl; of an absent log none."""
         return load_json_lines(self.folder / LOG)
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; of an absent file none. scores_of has the scores of one."""
-        return load_json_lines(self.folder / METRICS)
-
-    def add_metrics(self, row: dict[str, Any], samples: Path | None = None) -> None:
-        """Append a line to metrics.jsonl. samples: the folder that was measured. Raises UserError where the disk refuses."""
-        place = {} if samples is None else {"samples": relative_path(samples, self.folder)}
-        append_json_line({**row, **place}, self.folder / METRICS)
-
-    def measured(self) -> dict[tuple[int, float], dict[str, Any]]:
-        """(NFE, guidance scale) -> the last line of metrics.jsonl of such samples, in order; scale 0 is no guidance.
-
-        Samples of some classes alone, or with other options of the sampler, count where there are no others.
-        """
-        found = {}
-        for row in sorted(self.metrics(), key=_is_plain):
-            if isinstance(row.get("nfe"), int) and scores_of(row):
-                found[row["nfe"], float(row.get("guidance_scale") or 0)] = row
-        return dict(sorted(found.items()))
-
-    def samples(self) -> dict[int, Path]:
-        """NFE -> the folder of its samples, in order: that which was measured last, else in its samples/, else in ./samples.
-
-        Where what lies there is known to be of another run, it is not meant.
-        """
-        places = [nfe_folders(self.folder / SAMPLES), nfe_folders(Path(SAMPLES))]
-        rows, here = self.measured().items(), self.folder.resolve()
-        measured = {nfe: Path(os.path.normpath(here / row["samples"])) for (nfe, _), row in rows if row.get("samples")}
-        found = {}
-        for folders in (*reversed(places), measured):
-            for nfe, folder in folders.items():
-                inside = folder.parent.resolve() == here / SAMPLES
-                if folder.is_dir() and self.made(folder, unknown=inside):
-                    found[nfe] = folder
-        return dict(sorted(found.items()))
-
     def made(self, folder: Path, unknown: bool = False) -> bool:
         """Whether sampling.json says that samples are of this run; unknown: what counts where it does not say it."""
         sampled = sampled_from(folder)
@@ -172,17 +132,14 @@ class Run:
         """How long it trained, in seconds; None where the log does not say."""
         return trained_seconds(self.log())
 
-    def scores(self, step: int | None = None) -> dict[float | str, dict[str, float]]:
-        """The last scores of each weight average on the development split, or those of this step: {0.05: {"fid_nfe1": ...}}."""
-        found: dict[float | str, dict[str, float]] = {}
-        for row in self.log():
-            if "ema_half_life" in row and step in (None, row["step"]):
-                found[row["ema_half_life"]] = {key: value for key, value in row.items() if "_nfe" in key}
-        return found
-
     def previews(self) -> dict[int, Path]:
         """Step -> sheet of samples, in order."""
         return numbered(self.folder / PREVIEWS, "step_", ".png")
+
+
+def runs_in(folder: Path) -> list[Run]:
+    """The runs of a folder and of the folders in it, at any depth, in the order of their names."""
+    return [Run(file.parent) for file in sorted(folder.rglob(TRAINING_CONFIG))]
 
 
 def checkpoint_of(source: str | Path) -> Path:
@@ -318,102 +275,3 @@ def _places(was: Path, base: Path) -> Iterator[Path]:
     near, here = was.parent.parent, Path.cwd().resolve()
     for folder, pattern in ((near, "*/"), (near.parent, "*/*/"), (here, "*/"), (here, "*/*/")):
         yield from (file.parent for file in sorted(folder.glob(f"{pattern}{TRAINING_CONFIG}")))
-
-
-# ---------------------------------------------------------------------------------------------------------- a list of runs
-
-COLUMNS = ("run", "challenge", "method", "steps", "images", "trained", "scores by NFE")
-
-
-def runs_in(folder: Path) -> list[Run]:
-    """The runs of a folder and of the folders in it, at any depth, in the order of their names."""
-    return [Run(file.parent) for file in sorted(folder.rglob(TRAINING_CONFIG))]
-
-
-def scores_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """Metric -> score of a line of metrics.jsonl, the metric that ranks first."""
-    return {name: value for name, value in row.items() if isinstance(value, float) and name not in NO_SCORES}
-
-
-def _is_plain(row: Mapping[str, Any]) -> bool:
-    """Whether a line of metrics.jsonl is of samples of all classes, made with the model's own options."""
-    return not row.get("options") and row.get("classes") in (None, ["all"])
-
-
-def last_scores(run: Run) -> dict[int, float]:
-    """NFE -> the last score that measure_fid.py found, or the last ones on a development split: the metric that ranks."""
-    found: dict[int, float] = {}
-    for scores in named_scores(run).values():
-        found = {**scores, **found}
-    return dict(sorted(found.items()))
-
-
-def named_scores(run: Run) -> dict[str, dict[int, float]]:
-    """What is known of its samples by the metric that ranks: what it is -> NFE -> score, as last_scores takes it.
-
-    First what measure_fid.py found, by metric and guidance scale, then at NFEs without that the scores on a development split.
-    """
-    found: dict[str, dict[int, float]] = {}
-    for (nfe, scale), row in run.measured().items():
-        metric, score = next(iter(scores_of(row).items()))
-        found.setdefault(metric + (f", guidance {scale:g}" if scale else ""), {})[nfe] = score
-    known = {nfe for scores in found.values() for nfe in scores}
-    for name, score in next(iter(run.scores().values()), {}).items():
-        metric, _, nfe = name.rpartition("_nfe")
-        if int(nfe) not in known:
-            found.setdefault(f"{metric}, development split", {})[int(nfe)] = score
-    return found
-
-
-def describe_run(run: Run, root: Path) -> tuple[str, ...]:
-    """A row of the list: what COLUMNS says; of a run that cannot be read, why."""
-    name = str(run.folder.relative_to(root)) if run.folder != root else run.folder.name
-    try:
-        return (name, *_cells(run))
-    except (UserError, OSError) as error:
-        return (name, f"cannot be read: {error}")
-
-
-def _cells(run: Run) -> tuple[str, ...]:
-    told = run.training
-    if wrong := next((key for key in ("num_iterations", "batch_size") if not isinstance(told.get(key), int)), None):
-        raise UserError(f"{run.folder / TRAINING_CONFIG}: expected a whole number as {wrong}, got {told.get(wrong)!r}")
-    saved = (run.folder / MODEL_CONFIG).is_file()
-    rows = [row for row in run.log() if isinstance(row.get("step"), int)]
-    steps, planned, seconds = max((row["step"] for row in rows), default=0), told["num_iterations"], trained_seconds(rows)
-    scores = "; ".join(
-        f"{what} {', '.join(f'{nfe}: {score:.2f}' for nfe, score in found.items())}"
-        for what, found in named_scores(run).items()
-    )
-    return (
-        (run.challenge if saved else told.get("challenge")) or "simpsons",
-        run.model.get("method", "custom") if saved else "-",
-        f"{steps:,}" if steps >= planned else f"{steps:,} of {planned:,}",
-        f"{steps * told['batch_size']:,}",
-        "-" if seconds is None else f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min",
-        (scores or "-") if saved else NOT_SAVED,
-    )
-
-
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text, each column as wide as its widest cell; the last cell of a row is as wide as it likes."""
-    inner = [row[:-1] for row in rows]
-    widths = [max(map(len, column)) for column in itertools.zip_longest(*inner, fillvalue="")]
-    cells = [[*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]] for row in rows]
-    return "\n".join("  ".join(row).rstrip() for row in cells)
-
-
-def main() -> None:
-    parser = Parser(
-        prog="python -m src.runs", description="the runs of a folder: what they train, how far they are, their scores"
-    )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("results"), help="where to look, at any depth")
-    root = parser.parse_args().folder
-    runs = runs_in(root)
-    if not runs:
-        raise UserError(f"{root}: no runs there; train.py makes them, by default in results/")
-    print(align([COLUMNS, *(describe_run(run, root) for run in runs)]))
-
-
-if __name__ == "__main__":
-    run_script(main)
