@@ -125,7 +125,7 @@ def grade_nfe(sampler: "Sampler", job: Job, reference: Reference, result: dict[s
         **seed_statistics(scores[: len(seeds)]),
         "fid_public": scores[-1]["fid"] if public else None,
         "calls": calls,
-        "gflop": calls * flop_of(sampler.model, settings) / 1e9,
+        "gflop": calls * flop_of(sampler.model, settings.task.shape) / 1e9,
         "duplicates": duplicates,
         "near_reference": near,
         "samples": picture.relative_to(job.board).as_posix(),
@@ -208,7 +208,7 @@ class Sampler:
 
     def _by_own_code(self, seed: int, size: int) -> np.ndarray:
         """In a fresh process of the submission, which knows nothing of what others of it have made."""
-        made, precision = [], precision_of(self.settings)
+        made, precision = [], resolve_precision(self.settings.precision, self.model.device)
         with Broker(self.model, self.settings.task) as broker:
             for first, part in batches(size, self.settings.num_images):
                 images = broker.sample(self.nfe, image_seeds(seed, first, part), first, precision)
@@ -225,7 +225,7 @@ def batches(size: int, count: int) -> list[tuple[int, int]]:
 def record(model: Model, settings: Settings) -> dict[int, Sampler]:
     """NFE -> its sampler. The sandbox is started once, and again only after a failure. Raises Failed where no model is made."""
     samplers = {nfe: Sampler(nfe, model, settings) for nfe in settings.nfe}
-    waiting, dtype, draws = list(settings.nfe), precision_of(settings), None
+    waiting, dtype, draws = list(settings.nfe), resolve_precision(settings.precision, model.device), None
     both = (fitting_batch_size(settings.batch_size, model.device), COURSE_BATCH)
     sizes = sorted({part for size in both for _, part in batches(size, settings.num_images)})
     while waiting:
@@ -247,15 +247,11 @@ def record(model: Model, settings: Settings) -> dict[int, Sampler]:
     return samplers
 
 
-def precision_of(settings: Settings) -> torch.dtype:
-    return resolve_precision(settings.precision, torch.device(settings.device))
-
-
-def flop_of(model: Model, settings: Settings) -> int:
-    """What one call of the network takes for one image."""
-    network, zero = model.network, torch.zeros(1, device=model.device)
+def flop_of(model: Model, shape: tuple[int, ...]) -> int:
+    """What one call of the network takes for one image of this shape."""
+    zero = torch.zeros(1, device=model.device)
     with torch.inference_mode(), flops_counted() as counter:
-        network(torch.zeros(1, *settings.task.shape, device=model.device), zero, zero if takes_condition(network) else None)
+        model.network(zero.new_zeros(1, *shape), zero, zero if takes_condition(model.network) else None)
     return counter.get_total_flops()
 
 

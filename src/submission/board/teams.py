@@ -37,7 +37,7 @@ UNSEEN = re.compile("[\u180b-\u180f\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01e
 
 @dataclass(frozen=True)
 class TeamSubmission:
-    """A zip file or folder, the name of its team on the board, and what to tell of it there."""
+    """A zip file or folder, the name of its team on the board, and remarks on it there."""
 
     team: str
     path: Path
@@ -72,8 +72,7 @@ def find_submissions(path: Path, teams_file: Path | None = None) -> list[TeamSub
             continue
         keys = [key for key in label.keys if key in given]
         matched.update(keys)
-        if not keys:
-            unmatched.append(shown)
+        unmatched += [] if keys else [shown]
         team = display_name(given[keys[0]] if keys else label.team)
         first = next((found[key] for key in _keys(team) if key in found), None)
         if first and keys and content_hash(first.path) == content_hash(entry):
@@ -81,17 +80,16 @@ def find_submissions(path: Path, teams_file: Path | None = None) -> list[TeamSub
             continue
         name = next(name for name in _names(team, label.number, entry) if found.keys().isdisjoint(_keys(name)))
         if first:
-            told = f"the name {quoted(team)} is that of {quoted(_name(first.path))} already, or looks like it"
-            print(f"{shown}: {told}, graded as {quoted(name)}")
+            taken = f"the name {quoted(team)} is that of {quoted(_name(first.path))} already, or looks like it"
+            print(f"{shown}: {taken}, graded as {quoted(name)}")
         late = ("handed in late, as the export's file name says",) if label.late else ()
         found |= dict.fromkeys(_keys(name), TeamSubmission(name, entry, late))
     if not found:
         raise UserError(f"{path} holds no submission: expected zip files or folders")
-    if given and not single:
-        if absent := [key for key in given if key not in matched]:
-            print(f"{teams_file}: no submission has the file, name or id {', '.join(absent)}")
-        if unmatched:
-            print(f"{teams_file}: does not name {', '.join(unmatched)}; their own names are used")
+    if given and not single and (absent := [key for key in given if key not in matched]):
+        print(f"{teams_file}: no submission has the file, name or id {', '.join(absent)}")
+    if given and not single and unmatched:
+        print(f"{teams_file}: does not name {', '.join(unmatched)}; their own names are used")
     return list(dict.fromkeys(found.values()))
 
 
@@ -166,10 +164,10 @@ class Label:
         match = CANVAS.fullmatch(stem) or MOODLE.fullmatch(stem)
         if match is None:
             return cls(stem, files)
-        told = match.groupdict()
-        number, person = told["number"], told["person"].strip()
+        parts = match.groupdict()
+        number, person = parts["number"], parts["person"].strip()
         team = number if person.casefold() in NOBODY else person
-        return cls(team, (*files, number, _fold(person)), number, told.get("part", "file"), bool(told.get("late")))
+        return cls(team, (*files, number, _fold(person)), number, parts.get("part", "file"), bool(parts.get("late")))
 
 
 def _name(path: Path) -> str:

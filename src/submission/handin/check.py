@@ -64,13 +64,9 @@ class Result:
 class Submission:
     """An unpacked submission and how it is run.
 
-    Args:
-        folder: where it lies, with the staff's protected files in place.
-        states: what the submission had of the protected files before that (kit.states).
-        python: the interpreter of the processes.
-        seconds: the most that one of them may take.
-        network: options of the challenge's network, where they are not its own defaults.
-        challenge: the name of the challenge; by default the one that the submission's model_config.json names.
+    folder: where it lies, with the staff's protected files in place. states: what it had of these before (kit.states). python:
+    the interpreter of the processes. seconds: the most that one of them may take. network: options of the challenge's network,
+    where they are not its own defaults. challenge: its name; by default the one that model_config.json names.
     """
 
     folder: Path

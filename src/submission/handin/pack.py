@@ -56,8 +56,7 @@ def pack(
     """Write the zip `out` and return what is in it, in order.
 
     Args:
-        run: folder with last.ckpt (or best_model.pt) and model_config.json; its log, settings, curves and
-            scores go along as results/.
+        run: folder with last.ckpt (or best_model.pt) and model_config.json; what it has of RESULTS goes along as results/.
         writeup: the PDF; None leaves it out.
         float16: store the weights in half the bytes, if images change by less than bound.
         bound: the largest mean absolute change of a pixel at any NFE, in steps of 1/255.
@@ -233,8 +232,7 @@ def probe(model: torch.nn.Module, challenge: Challenge) -> dict[int, torch.Tenso
 
 
 def print_packed(files: Sequence[Packed]) -> None:
-    for file in files:
-        print(f"{file.sha256}  {file.size:>12,}  {file.name}")
+    print("\n".join(f"{file.sha256}  {file.size:>12,}  {file.name}" for file in files))
 
 
 def main(argv: list[str]) -> None:

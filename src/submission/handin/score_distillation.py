@@ -20,7 +20,7 @@ from src.score_distillation.losses import LOSSES
 from src.score_distillation.outputs import EVAL, RUN_CONFIG
 from src.score_distillation.scores import MARKS, describe_marks
 from src.submission.handin.archive import unpack
-from src.submission.handin.check import Note, NotPassed, Result, one_pdf, print_results, results_of
+from src.submission.handin.check import Note, NotPassed, one_pdf, print_results, results_of
 from src.submission.handin.contents import foreign_imports
 from src.submission.handin.pack import Packed, print_packed, write_zip
 
@@ -111,8 +111,8 @@ def guidance(given: HandIn) -> str:
     except (SyntaxError, ValueError) as error:
         raise NotPassed(f"{SD}: not a Python file ({error})", "run it by hand") from error
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    found = {cls.name: {item.name: item for item in cls.body if isinstance(item, ast.FunctionDef)} for cls in classes}
-    best = max(found.values(), key=lambda methods: len(methods.keys() & METHODS.keys()), default={})
+    found = [{item.name: item for item in each.body if isinstance(item, ast.FunctionDef)} for each in classes]
+    best = max(found, key=lambda methods: len(methods.keys() & METHODS.keys()), default={})
     if absent := [name for name in METHODS if name not in best]:
         raise NotPassed(f"{SD}: no class with all of {', '.join(METHODS)}; absent: {', '.join(absent)}", "write them")
     for name, expected in METHODS.items():
@@ -172,12 +172,6 @@ CHECKS: dict[str, Callable[[HandIn], str]] = {
 }
 
 
-def check(source: Path, folder: Path) -> Iterator[Result]:
-    """Unpack a hand-in into the new folder and prove it, one result for each of CHECKS. Raises UserError for no zip."""
-    unpack(source, folder)
-    yield from results_of(HandIn(folder, source.name), CHECKS)
-
-
 def main(command: str, argv: list[str]) -> None:
     """pack or check, with these arguments."""
     parser = Parser(prog=f"python -m src.submission {command}", description=__doc__.splitlines()[0])
@@ -200,4 +194,6 @@ def main(command: str, argv: list[str]) -> None:
     parser.add_argument("submission", type=Path, help="the zip, or a folder of the same files")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
-        print_results(args.submission, check(args.submission, Path(folder) / "hand_in"), len(CHECKS))
+        unpack(args.submission, Path(folder) / "hand_in")
+        given = HandIn(Path(folder) / "hand_in", args.submission.name)
+        print_results(args.submission, results_of(given, CHECKS), len(CHECKS))

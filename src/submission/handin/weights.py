@@ -8,7 +8,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,31 +32,21 @@ PLAIN = (
 
 
 @dataclass(frozen=True)
-class Tensors:
-    """What a checkpoint holds, as plain tensors alone, which torch.save takes.
+class Weights:
+    """What a checkpoint holds.
 
-    networks: prefix of their names -> whether it has the condition, its number of classes, and its tensors by the network's own
-    names. extras: small tensors by their full names. zeros: the names of large ones, with what is to stand in for them, of no
-    memory of their own. remarks: lines for the author.
+    networks: prefix of their names -> the network in evaluation mode; as read_tensors gives them, of plain tensors alone:
+    whether it has the condition, its number of classes, and its tensors by its own names. extras: small tensors by their full
+    names. zeros: the names of large ones, with stand-ins that take no memory. remarks: lines for the author.
     """
 
-    networks: dict[str, tuple[bool, int, dict[str, torch.Tensor]]]
-    extras: dict[str, torch.Tensor]
-    zeros: dict[str, torch.Tensor]
-    remarks: list[str]
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The same with the networks built, in evaluation mode."""
-
-    networks: dict[str, nn.Module]
+    networks: dict[str, Any]
     extras: dict[str, torch.Tensor]
     zeros: dict[str, torch.Tensor] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
 
-def read_tensors(top: Path, network_options: dict[str, Any] | None = None, challenge: Challenge | None = None) -> Tensors:
+def read_tensors(top: Path, network_options: dict[str, Any] | None = None, challenge: Challenge | None = None) -> Weights:
     """What an unpacked submission's checkpoint holds. Nothing in the file runs: only tensors are read.
 
     network_options: of the challenge's network, where they are not its own defaults; whether a network has the additional
@@ -92,18 +82,18 @@ def read_tensors(top: Path, network_options: dict[str, Any] | None = None, chall
         size = sum(map(_size, zeros.values())) / 1e6
         names = f"{size:,.1f} MB, such as {quoted(next(iter(zeros)))}"
         remarks.append(f"{len(zeros)} tensors beside the networks ({names}) are zeros while sampling")
-    return Tensors(networks, extras, zeros, remarks)
+    return Weights(networks, extras, zeros, remarks)
 
 
 def build_weights(
-    tensors: Tensors, network_options: dict[str, Any] | None = None, challenge: Challenge | None = None
+    weights: Weights, network_options: dict[str, Any] | None = None, challenge: Challenge | None = None
 ) -> Weights:
-    """The networks of what read_tensors has read with the same options, and the rest of it as it stands."""
+    """What read_tensors has read with the same options, with its networks built."""
     build, networks = _builder(network_options, challenge), {}
-    for prefix, (condition, num_classes, state) in tensors.networks.items():
+    for prefix, (condition, num_classes, state) in weights.networks.items():
         networks[prefix] = build(condition, num_classes).eval().requires_grad_(False)
         networks[prefix].load_state_dict(state)
-    return Weights(networks, tensors.extras, tensors.zeros, tensors.remarks)
+    return replace(weights, networks=networks)
 
 
 # ------------------------------------------------------------------------------------------------------------ parts

@@ -117,8 +117,8 @@ class Broker:
             for prefix, network in weights.networks.items()
         }
         zeros = [(name, str(value.dtype).removeprefix("torch."), list(value.shape)) for name, value in weights.zeros.items()]
-        request = {"code": "/submission", "model_config": self.model.config, "networks": shapes, "zeros": zeros}
-        request |= {"seed": COURSE_SEED, "network_class": f"{kind.__module__}.{kind.__qualname__}"}
+        request = {"model_config": self.model.config, "networks": shapes, "zeros": zeros, "seed": COURSE_SEED}
+        request["network_class"] = f"{kind.__module__}.{kind.__qualname__}"
         self._send({"kind": "setup", **request}, weights.extras)
         header, payload = self._receive(bounds.HEADER_BYTES, ("ready",))
         self.method = one_line(header.get("method", ""))

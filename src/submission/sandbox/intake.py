@@ -21,7 +21,7 @@ from src.submission import bounds
 from src.submission.failures import Failed, blamed, quoted
 from src.submission.handin.archive import unpack
 from src.submission.handin.contents import CHECKPOINT, CONFIG
-from src.submission.handin.weights import Tensors, Weights, build_weights, read_tensors
+from src.submission.handin.weights import Weights, build_weights, read_tensors
 
 PYTHON = sys.executable
 NEEDED = ("custom_model.py", CHECKPOINT, CONFIG)
@@ -71,7 +71,7 @@ def take_in(
     remarks += found.pop("remarks")
     if "code" in found:
         raise Failed(**found)
-    weights = build_weights(Tensors(**load_torch(work / FOUND)), network_options, challenge)
+    weights = build_weights(Weights(**load_torch(work / FOUND)), network_options, challenge)
     (work / FOUND).unlink()
     remarks += weights.remarks
     return Intake(work / "submission", found["config"], weights)

@@ -63,8 +63,8 @@ def find_bubblewrap() -> str:
 class Confined:
     """The worker in its sandbox, started on the Python files of `code`, and the pipe to it.
 
-    Raises Failed from `send` and `receive` when the process ends, breaks a bound, or waits longer than `allow` said. Use as a
-    context manager: on leaving, the process is killed with all it may have started.
+    Raises Failed from `send` and `receive` when the process ends, breaks a bound, or waits longer than `allow` said. It is
+    ended by `kill`, with all it may have started.
     """
 
     def __init__(self, code: Path):
@@ -87,12 +87,6 @@ class Confined:
         )
         for stream in (self.process.stdin, self.process.stdout):
             os.set_blocking(stream.fileno(), False)
-
-    def __enter__(self) -> "Confined":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
 
     def allow(self, cpu_seconds: float, wait_seconds: float, doing: str) -> None:
         """From now on: so much CPU time in all and so many seconds of waiting; doing: what for, in words."""

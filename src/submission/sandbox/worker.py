@@ -23,6 +23,7 @@ import traceback
 
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 LENGTHS = struct.Struct("<IQ")
+CODE = "/submission"
 OUT_OF_SPACE = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -43,35 +44,33 @@ class Channel:
     """The pipe to the grader."""
 
     def __init__(self, reading: int, writing: int):
-        self.reading, self.writing = reading, writing
+        self.reading, self.writing = os.fdopen(reading, "rb", buffering=0), os.fdopen(writing, "wb")
 
     def send(self, kind: str, tensors: dict | None = None, **fields: object) -> None:
-        data = memoryview(pack_message({"kind": kind, **fields}, tensors or {}))
-        while data:
-            data = data[os.write(self.writing, data) :]
+        self.writing.write(pack_message({"kind": kind, **fields}, tensors or {}))
+        self.writing.flush()
 
     def receive(self) -> tuple[dict, dict]:
         """The next message: its header, and its tensors by name. Ends the process when the grader has closed the pipe."""
         header_length, payload_length = LENGTHS.unpack(self._read(LENGTHS.size))
         header = json.loads(self._read(header_length))
-        payload, tensors, start = bytearray(self._read(payload_length)), {}, 0
+        payload, tensors, start = self._read(payload_length), {}, 0
         for name, described in header["tensors"].items():
-            empty = torch.empty(described["shape"], dtype=getattr(torch, described["dtype"]))
-            end = start + empty.numel() * empty.itemsize
-            whole = empty.numel() > 0
-            tensors[name] = torch.frombuffer(payload[start:end], dtype=empty.dtype).reshape(empty.shape) if whole else empty
+            tensors[name] = torch.empty(described["shape"], dtype=getattr(torch, described["dtype"]))
+            end = start + tensors[name].numel() * tensors[name].itemsize
+            if end > start:
+                tensors[name] = torch.frombuffer(payload[start:end], dtype=tensors[name].dtype).reshape(described["shape"])
             start = end
         return header, tensors
 
-    def _read(self, count: int) -> bytes:
-        parts = []
-        while count:
-            part = os.read(self.reading, min(count, 1 << 20))
+    def _read(self, count: int) -> bytearray:
+        data = bytearray()
+        while len(data) < count:
+            part = self.reading.read(min(count - len(data), 1 << 20))
             if not part:
                 os._exit(0)
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
+            data += part
+        return data
 
 
 def set_bounds(bounds: dict) -> None:
@@ -94,10 +93,10 @@ def set_bounds(bounds: dict) -> None:
 
 
 class Networks:
-    """The networks of a submission: what their forwards ask, a recorder or the grader, and where their files are."""
+    """The networks of a submission, whose forwards ask a recorder or the grader."""
 
     def __init__(self, channel: Channel):
-        self.channel, self.folder = channel, ""
+        self.channel = channel
         self.recorder: recording.Recorder | None = None
 
     def record_with(self, recorder: "recording.Recorder | None") -> None:
@@ -115,8 +114,7 @@ class Networks:
                 return self.recorder.call(prefix, x, **scalars)
             scalars = {name: torch.as_tensor(value).reshape(-1) for name, value in scalars.items() if value is not None}
             cast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
-            precision = str(cast).removeprefix("torch.")
-            self.channel.send("call", {"x": x, **scalars}, network=prefix, precision=precision)
+            self.channel.send("call", {"x": x, **scalars}, network=prefix, precision=str(cast).removeprefix("torch."))
             return self.channel.receive()[1]["answer"]
 
         return forward
@@ -125,8 +123,7 @@ class Networks:
 def build(channel: Channel, networks: Networks) -> "torch.nn.Module":
     """Make the submission's model, with its own small tensors from the checkpoint, and networks that ask elsewhere."""
     header, extras = channel.receive()
-    networks.folder = header["code"]
-    sys.path.insert(0, header["code"])
+    sys.path.insert(0, CODE)
     skip_downloads()
     from custom_model import create_custom_model
 
@@ -213,7 +210,7 @@ def serve(channel: Channel) -> None:
 
 def record(channel: Channel, model: "torch.nn.Module", networks: Networks, header: dict) -> None:
     """Send the plans of sample() at an NFE, or why there are none."""
-    rest = header["nfe"], tuple(header["shape"]), networks.folder, header["classes"], header["sizes"]
+    rest = header["nfe"], tuple(header["shape"]), CODE, header["classes"], header["sizes"]
     try:
         plans = recording.record(model.sample, networks.record_with, *rest)
     except recording.NotRecorded as error:
@@ -247,8 +244,7 @@ def errors_sent(channel: Channel) -> object:
     try:
         yield
     except Exception as error:
-        wanting = last_error()[0] == errno.ENOMEM
-        code = "crashed"
+        wanting, code = last_error()[0] == errno.ENOMEM, "crashed"
         if isinstance(error, recording.WrongOutput):
             code = "wrong_output"
         if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
