@@ -124,7 +124,7 @@ def test_wrapping_folders_and_clutter(kind, wrapper, tmp_path):
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
 def test_files_beside_a_wrapping_folder(kind, tmp_path):
-    """The write-up is part of what was handed in; the rest is told of."""
+    """The write-up is part of what was handed in; the rest is named."""
     beside = ("report.PDF", "a/b/notes.txt", "other/x.py", *(f"{number}.png" for number in range(9)))
     files, remarks = unpacked(either(kind, tmp_path / "source", "a/b/c/custom_model.py", *beside), tmp_path)
     assert files == {"custom_model.py", "report.PDF"}

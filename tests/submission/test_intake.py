@@ -38,7 +38,7 @@ def team(tmp_path) -> Path:
 
 
 def failure(team: Path, apart: bool = False) -> Failed:
-    """What a submission fails for, read here or in a process apart; no exception's own words are told to everyone."""
+    """What a submission fails for, read here or in a process apart; no exception's own words are public."""
     work = team.parent / "work"
     work.mkdir()
     with pytest.raises(Failed) as raised:
@@ -203,51 +203,33 @@ def rename(team: Path, name: str) -> None:
     change_checkpoint(team, lambda state: state.update({name: torch.zeros(2, dtype=torch.complex64)}))
 
 
+def many_heads(team: Path) -> None:
+    change_checkpoint(team, lambda state: state.update({f"{n}.head.weight": torch.zeros(1) for n in range(150)}))
+
+
 def whole_numbers(team: Path) -> None:
     change_checkpoint(team, lambda state: state.update({HEAD: state[HEAD].char(), f"{HEAD}_scale": torch.ones(1)}))
 
 
 TENSORS = {
     "numbers for names": (lambda team: put(team, {"state_dict": {1: torch.zeros(1)}}), "bad_checkpoint", "no names"),
-    "16 TB": (
-        lambda team: put_pickle(team, called("numpy", "ndarray", (1 << 44,))),
-        "memory_limit",
-        f"{CHECKPOINT} takes more memory",
-    ),
-    "6 GB": (
-        lambda team: put_pickle(team, called("numpy", "ndarray", (6 << 27,))),
-        "memory_limit",
-        f"{CHECKPOINT} takes more memory",
-    ),
+    "16 TB": (lambda team: put_pickle(team, called("numpy", "ndarray", (1 << 44,))), "memory_limit", "takes more memory"),
+    "6 GB": (lambda team: put_pickle(team, called("numpy", "ndarray", (6 << 27,))), "memory_limit", "takes more memory"),
     "not found": (lambda team: put_pickle(team, b"\x80\x02h\x07."), "missing_file", "(KeyError)"),
     "nothing": (lambda team: put_pickle(team, b""), "missing_file", "is damaged or no checkpoint"),
     "no stack": (lambda team: put_pickle(team, b"\x80\x02RRRR."), "missing_file", "is damaged or no checkpoint"),
     "deep": (lambda team: put_pickle(team, nested(10_000)), "missing_file", "no tensors under"),
     "very deep": (lambda team: put_pickle(team, nested(2_000_000)), None, CHECKPOINT),
     "runs code": (lambda team: put(team, {"state_dict": RunsCode(team / "executed")}), "unsafe_pickle", "save tensors"),
-    "names a class": (
-        lambda team: put_pickle(team, called("the_staff", "approve")),
-        "unsafe_pickle",
-        "“the_staff.approve” and",
-    ),
+    "a class": (lambda team: put_pickle(team, called("the_staff", "approve")), "unsafe_pickle", "“the_staff.approve” and"),
     "members": (lambda team: (team / CHECKPOINT).write_bytes(many_members(1_000_000)), "missing_file", "(BadZipFile)"),
-    "a picture": (
-        lambda team: (team / CHECKPOINT).write_bytes(b"\x89PNG" + bytes(99)),
-        "unsafe_pickle",
-        "is no plain checkpoint",
-    ),
+    "a picture": (lambda team: (team / CHECKPOINT).write_bytes(b"\x89PNG" + bytes(99)), "unsafe_pickle", "no plain checkpoint"),
     "a pointer": (lambda team: (team / CHECKPOINT).write_text("version https://git-lfs"), "missing_file", "git lfs pull"),
     "complex": (lambda team: rename(team, "x"), "bad_checkpoint", "“x” is of type torch.complex64"),
     "a name": (lambda team: rename(team, APPROVED), "bad_checkpoint", f"“{APPROVED}” is of type"),
     "a long name": (lambda team: rename(team, f"x”: {APPROVED} " * 9), "bad_checkpoint", "...” is of type torch.complex64;"),
     "whole numbers": (whole_numbers, "wrong_architecture", "holds whole numbers (torch.int8); save float weights"),
-    "heads": (
-        lambda team: change_checkpoint(
-            team, lambda state: state.update({f"{n}.head.weight": torch.zeros(1) for n in range(150)})
-        ),
-        "wrong_architecture",
-        "151 names end in head.weight, at most 100 may",
-    ),
+    "heads": (many_heads, "wrong_architecture", "151 names end in head.weight, at most 100 may"),
 }
 
 

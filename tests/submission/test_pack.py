@@ -205,8 +205,8 @@ def test_pack(run, tmp_path, monkeypatch, capsys):
     out = tmp_path / "submission.zip"
     assert call(command, monkeypatch, "pack", run, "--out", out) == 0
     names = names_of(out)
-    wanted = {*CODE, "requirements.txt", "checkpoints/best_model.pt", "checkpoints/model_config.json", "writeup.pdf"}
-    assert wanted | {"results/log.jsonl", "src/network.py"} <= set(names)
+    expected = {*CODE, "requirements.txt", "checkpoints/best_model.pt", "checkpoints/model_config.json", "writeup.pdf"}
+    assert expected | {"results/log.jsonl", "src/network.py"} <= set(names)
     assert not [name for name in names if "resume.pt" in name or "submission" in name]
     listed = capsys.readouterr().out
     assert all(name in listed for name in names)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from src.challenges import Challenge, add_challenge_flag, get_challenge, graded_challenge
+from src.challenges import Challenge, add_challenge_flag, graded_challenge
 from src.common.cli import ENDING, Parser, UserError, number
 from src.common.devices import add_precision_flag
 from src.common.files import PROJECT_ROOT, save_json
@@ -47,11 +47,6 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Challenge]:
     first = Parser(add_help=False)
     add_challenge_flag(first)
     challenge = graded_challenge(first.parse_known_args(argv)[0].challenge)
-    return make_parser(challenge).parse_args(argv), challenge
-
-
-def make_parser(challenge: Challenge | None = None) -> Parser:
-    challenge = challenge or get_challenge()
     parser = Parser(prog="python -m src.submission grade", description="grade a folder of submissions")
     parser.add_argument("submissions", type=Path, help="a folder of zip files and folders, one per team; or one submission")
     teams_help = "a table of two columns, comma or semicolon: a submission's file, person or id, and its team's name"
@@ -79,7 +74,7 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
     parser.add_argument("--partition", help="of SLURM")
     parser.add_argument("--minutes", type=number(int, 1), default=120, help="of one cluster job")
     parser.add_argument("--again", action="store_true", help="grade anew what has a result already")
-    return parser
+    return parser.parse_args(argv), challenge
 
 
 def indices(text: str) -> list[int]:

@@ -142,9 +142,6 @@ def write_private(job: Job, error: Failed) -> None:
             file.write(f"{error.reason}\n{error.private}\n\n")
 
 
-# ------------------------------------------------------------------------------------------------------------- sampling
-
-
 def prepare(
     submission: Path, work: Path, settings: Settings, remarks: list[str], board: Path | None = None
 ) -> tuple[Model, list[str]]:

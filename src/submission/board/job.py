@@ -86,9 +86,6 @@ def work_folder(board: Path) -> Path:
     return board.with_name(f".{board.name}.jobs")
 
 
-# ------------------------------------------------------------------------------------------------------------- results
-
-
 def new_result(job: Job) -> dict[str, Any]:
     """A result with all its keys, before anything is known."""
     return {
@@ -140,9 +137,6 @@ def read_results(job: Job) -> list[dict[str, Any]]:
     """All results of the job's board that compare with its own, by team."""
     results = [load_json(file) for file in sorted((job.board / "teams").glob(f"*/{RESULT}"))]
     return [result for result in results if is_of(result, keys_of(job))]
-
-
-# -------------------------------------------------------------------------------------------------------------- secrets
 
 
 def make_secret(file: Path, board: Path) -> None:

@@ -99,9 +99,6 @@ def write_board(
             partial.write_text(text_of_file, encoding="utf-8", newline="")
 
 
-# ----------------------------------------------------------------------------------------------- what a result says
-
-
 def text(value: Any, length: int) -> str:
     """One line of at most `length` characters, without control characters and marks that change the direction of reading.
 
@@ -145,8 +142,8 @@ def read_entries(result: dict[str, Any], folder: Path, nfes: Sequence[int]) -> l
         numbers |= {name: result.get(name) for name in ("seeds", "num_images")}
         numbers |= {"fid_spread": spread.get("fid_spread"), "kid_spread": spread.get("kid_spread", spread.get("kid_error"))}
         lines = [text(line, bounds.LINE_LENGTH) for line in (plan.get("lines") or [])[: bounds.PLAN_LINES]]
-        if (more := len(plan.get("lines") or []) - bounds.PLAN_LINES) > 0:
-            lines[-1] = f"\u2026 {more + 1:,} more lines are in the team's result.json"
+        if (left := len(plan.get("lines") or []) - bounds.PLAN_LINES) > 0:
+            lines[-1] = f"\u2026 {left + 1:,} more lines are in the team's result.json"
         found.append(
             Entry(
                 **read_team(result),
@@ -210,9 +207,6 @@ def picture(folder: Path, path: Any) -> str:
     stored = io.BytesIO()
     fresh.save(stored, "WEBP", quality=85)
     return "data:image/webp;base64," + base64.b64encode(stored.getvalue()).decode()
-
-
-# -------------------------------------------------------------------------------------------------------- the files
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:

@@ -25,7 +25,7 @@ MOODLE = re.compile(r"(?P<person>.*?)_(?P<number>[0-9]{1,20})_assignsubmission_(
 CANVAS = re.compile(  # kim_1234_5678_assignsubmission_file is of Moodle, whose persons may be called kim_1234
     r"(?P<person>[^_]+)_(?P<late>LATE_)?(?P<number>[0-9]{4,20})_[0-9]{4,}_(?(late)|(?!assignsubmission_)).+", re.DOTALL
 )
-NOBODY = {"", "anon", "anonymous", "participant"}  # in a person's place where an export hides names
+NOBODY = {"", "anon", "anonymous", "participant"}  # instead of a person where an export hides names
 # letters of Cyrillic, Greek, Armenian and Latin after what they are taken for, capitals apart from small ones; and marks
 LOOKALIKES = """
 A АΑ B ВΒ C С E ЕΕ H НΗ J ЈͿ K КΚ M МΜ N Ν O ОΟՕ P РΡ Q Ԛ S ЅՏ T ТΤ U Ս V Ѵ W Ԝ X ХΧ Y УҮΥ Z Ζ a аαɑ c с d ԁ e е g ɡց h һհ
@@ -141,9 +141,6 @@ def folder_name(team: str) -> str:
     return (cut or "team") + mark
 
 
-# ------------------------------------------------------------------------------------------------------------ parts
-
-
 @dataclass(frozen=True)
 class Label:
     """What the name of a file or folder says of it: its team, and in an export a person's number and whether it came late.
@@ -200,7 +197,7 @@ def _is_export(path: Path) -> bool:
         else:
             with open_zip(path) as archive:
                 names = {part for name in archive.namelist() for part in name.split("/")}
-    except Exception:  # a stranger's bytes may raise anything; what is wrong with them is told when they are unpacked
+    except Exception:  # a stranger's bytes may raise anything; what is wrong with them is said when they are unpacked
         return False
     persons = {label.number for label in map(Label.read, names) if label.number}
     return len(persons) > 1 and MARKER not in names

@@ -28,13 +28,11 @@ ENCODINGS = ("utf-8", "cp949", "gb18030")  # of names and texts that do not say 
 def unpack(source: Path, folder: Path) -> list[str]:
     """Copy the files of a zip file or folder into the new `folder`, and return remarks: what was not taken as it stands.
 
-    custom_model.py stands at its top afterwards: where it is in a folder below, that one is the submission, and of what lies
-    beside it PDFs alone are kept. A folder without custom_model.py that holds one zip file stands for that, and a zip file that
-    holds one is unpacked twice, within the same bounds. Clutter (is_clutter) is no part of a submission.
+    The folder that has custom_model.py becomes the top one, with the PDFs beside it. A folder without it that holds one zip
+    file stands for that, and a zip file that holds one is unpacked twice. Clutter (is_clutter) is no part of a submission.
 
-    Raises Failed: unsafe_archive for a link or special file, a path that is absolute, leads out, is too long or has
-    backslashes, a name that comes twice, too many files or bytes; missing_file where `source` is absent, no zip or damaged,
-    and where there are two submissions in it; memory_limit. OSError for a fault of the machine, such as a full disk.
+    Raises Failed: unsafe_archive for an unsafe kind of file, path or size; missing_file where `source` is absent, damaged or
+    two submissions; memory_limit. OSError for a fault of the machine, such as a full disk.
     """
     if source.is_symlink():
         raise Failed("unsafe_archive", f"{quoted(source.name)} is a link")
@@ -97,9 +95,6 @@ def content_hash(source: Path) -> str:
             digest.update(b"%d " % found.st_size)
             left -= _feed(digest, path, left)
     return digest.hexdigest()
-
-
-# ------------------------------------------------------------------------------------------------------------ parts
 
 
 class _ShortReads(io.BufferedReader):

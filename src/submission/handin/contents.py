@@ -26,8 +26,7 @@ COURSE_PACKAGES = {  # of the staff's environment: name in requirements.txt -> n
 
 
 class Import(NamedTuple):
-    """A module that a file names in an import. needed: whether the file cannot be imported where the module is absent, as it
-    can where the import is guarded by try, stands inside of a function, or is for type checkers."""
+    """A module that a file names. needed: whether it is not guarded by try, in a function or for type checkers."""
 
     module: str
     needed: bool
@@ -88,9 +87,6 @@ def foreign_imports(root: Path, names: Iterable[str], needed_only: bool = False)
 def listed(foreign: dict[str, list[str]]) -> str:
     """What foreign_imports has found, in words."""
     return "; ".join(f"{module} in {', '.join(names)}" for module, names in foreign.items())
-
-
-# ------------------------------------------------------------------------------------------------------------ parts
 
 
 @functools.lru_cache(maxsize=1024)  # a check asks several times for the imports of each file

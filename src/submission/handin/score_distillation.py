@@ -41,9 +41,6 @@ METHODS = {  # what the course's script calls, by name and with these arguments 
 }
 
 
-# --------------------------------------------------------------------------------------------------------------- pack
-
-
 def pack(outputs: Path, sd: Path, report: Path, out: Path) -> list[Packed]:
     """Write the zip `out` and return what is in it, in order.
 
@@ -77,9 +74,6 @@ def scores_of(folder: Path) -> dict[str, float]:
     if not isinstance(values, dict) or not all(isinstance(value, (int, float)) for value in values.values()) or len(values) < 2:
         raise UserError(f'{folder / EVAL}: expected {{file: score, ..., "score": mean}}')
     return {name: value for name, value in values.items() if name != "score"}
-
-
-# -------------------------------------------------------------------------------------------------------------- check
 
 
 @dataclass

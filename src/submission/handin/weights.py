@@ -52,9 +52,7 @@ def read_tensors(top: Path, network_options: dict[str, Any] | None = None, chall
     network_options: of the challenge's network, where they are not its own defaults; whether a network has the additional
     condition, and how many classes, follows from its names and shapes. challenge: the course's if not given.
 
-    Raises Failed: missing_file for a damaged file, unsafe_pickle for one that holds more than tensors, bad_checkpoint for
-    tensors of an odd kind, wrong_architecture for a network of other names, shapes or values, stored_images for too many
-    tensors beside the networks; memory_limit.
+    Raises Failed: missing_file, unsafe_pickle, bad_checkpoint, wrong_architecture, stored_images, memory_limit.
     """
     with blamed("bad_checkpoint", CHECKPOINT, "cannot be read"):
         state = _read_state(top / CHECKPOINT)
@@ -79,7 +77,7 @@ def read_tensors(top: Path, network_options: dict[str, Any] | None = None, chall
     if len(networks) > 1:
         remarks.append(f"{len(networks)} networks ({', '.join(map(_title, networks))}): calls of all of them count")
     if zeros:
-        size = sum(map(_size, zeros.values())) / 1e6
+        size = sum(value.nbytes for value in zeros.values()) / 1e6
         names = f"{size:,.1f} MB, such as {quoted(next(iter(zeros)))}"
         remarks.append(f"{len(zeros)} tensors beside the networks ({names}) are zeros while sampling")
     return Weights(networks, extras, zeros, remarks)
@@ -96,16 +94,8 @@ def build_weights(
     return replace(weights, networks=networks)
 
 
-# ------------------------------------------------------------------------------------------------------------ parts
-
-
 def _wrong(text: str) -> Failed:
     return Failed("wrong_architecture", text)
-
-
-def _size(value: torch.Tensor) -> int:
-    """Its bytes; of an expanded one, those it stands for."""
-    return value.numel() * value.element_size()
 
 
 def _builder(network_options: dict[str, Any] | None, challenge: Challenge | None) -> Callable[[bool, int], nn.Module]:
@@ -169,7 +159,7 @@ def _fault(value: torch.Tensor) -> str:
         return "quantised"
     if value.dtype not in PLAIN:
         return f"of type {value.dtype}"
-    expanded = _size(value) > value.untyped_storage().nbytes()
+    expanded = value.nbytes > value.untyped_storage().nbytes()
     return "expanded: it has more values than the file holds of it" if expanded else ""
 
 
@@ -226,7 +216,7 @@ def _num_classes(shapes: dict[str, tuple[int, ...]], challenge: Challenge) -> in
 
 def _divide(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """What the sandbox sees of the tensors beside the networks, the smallest first; and zeros instead of the others."""
-    sizes = {name: _size(value) for name, value in state.items()}
+    sizes = {name: value.nbytes for name, value in state.items()}
     if sum(sizes.values()) > bounds.OTHER_BYTES:
         most = f"at most {bounds.OTHER_BYTES / 1e6:,.0f} are allowed; the largest is {quoted(max(sizes, key=sizes.get))}"
         what = f"{sum(sizes.values()) / 1e6:,.0f} MB of tensors belong to no network of the challenge"

@@ -108,8 +108,6 @@ class Broker:
         self.waited += wait - self.confined.wait_left
         return checked(_tensors(header, payload, {"images": FLOAT_TYPES})["images"], shape, nfe)
 
-    # ----------------------------------------------------------------------------------------------------------- parts
-
     def _start(self) -> None:
         weights, kind = self.model.weights, self.challenge.network
         shapes = {

@@ -49,9 +49,8 @@ def take_in(
 
     network_options, challenge: see weights.read_tensors. Lines for the author are added to remarks, also where it fails.
 
-    Raises Failed for whatever is wrong with its bytes, as unpack, read_config and read_tensors do: also where they break the
-    process that reads them, which is a bad_checkpoint, or take more memory or time than it may. UserError and RuntimeError are
-    faults of ours: `submission` is not to be read, the disk is full.
+    Raises Failed for whatever is wrong with its bytes, also where they break the process that reads them. UserError and
+    RuntimeError are faults of ours: `submission` is not to be read, the disk is full.
     """
     challenge = challenge or get_challenge()
     if not os.access(submission, os.R_OK):
@@ -89,9 +88,6 @@ def read_config(top: Path) -> dict[str, Any]:
     return config
 
 
-# ------------------------------------------------------------------------------------------------------------ parts
-
-
 def _read(
     submission: Path, work: Path, remarks: list[str], network_options: dict[str, Any], challenge: Challenge
 ) -> dict[str, Any]:
@@ -113,10 +109,10 @@ def _read(
 
 def _bound_resources() -> None:
     """Bound this process; a system that has no such bounds has the time alone."""
-    try:
-        import resource
-    except ImportError:
+    if sys.platform == "win32":
         return
+    import resource
+
     values = {"CPU": bounds.READ_CPU_SECONDS, "DATA": bounds.READ_MEMORY, "FSIZE": bounds.READ_FILE_BYTES, "CORE": 0}
     for name, most in values.items():
         kind = getattr(resource, f"RLIMIT_{name}")

@@ -181,9 +181,6 @@ class Confined:
         return Failed("crashed", f"the process ended with code {code} {self._doing}", private=said)
 
 
-# ------------------------------------------------------------------------------------------------- what the process sees
-
-
 def library_folders() -> list[Path]:
     """Where this Python and its packages are: what the sandbox shows of the machine beside the system's libraries."""
     folders = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parents[1]}

@@ -145,9 +145,6 @@ def checked(images: torch.Tensor, shape: tuple[int, ...], nfe: int) -> torch.Ten
     return images
 
 
-# ------------------------------------------------------------------------------------------------------------ the noise
-
-
 def draws_of(seeds: Sequence[int], device: torch.device) -> Callable[[int, Law], torch.Tensor]:
     """Draws for images of these seeds: draw number n of an image depends on its seed and n alone, as draw_noise has it."""
 

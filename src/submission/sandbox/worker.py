@@ -89,9 +89,6 @@ def set_bounds(bounds: dict) -> None:
         resource.setrlimit(kind, (value, value))
 
 
-# ------------------------------------------------------------------------------------------------------------ the model
-
-
 class Networks:
     """The networks of a submission, whose forwards ask a recorder or the grader."""
 
