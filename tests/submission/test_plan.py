@@ -11,9 +11,10 @@ from src.common.noise import image_seeds
 from src.common.sampling import sample_batch
 from src.methods import METHODS
 from src.network import UNet
+from src.submission.bounds import CONSTANT_VALUES, PLAN_BYTES, PLAN_NUMBERS, PLAN_OPERATIONS
 from src.submission.handin.weights import Weights
 from src.submission.plan.__main__ import plans_of
-from src.submission.plan.operations import BYTES, MOST_VALUES, NUMBERS, OPERATIONS, BadPlan
+from src.submission.plan.operations import BadPlan
 from src.submission.plan.read import read
 from src.submission.plan.record import NotRecorded, locate
 from src.submission.plan.rules import check
@@ -262,7 +263,7 @@ HOSTILE = {
     "no JSON": (b"{", "a plan that is no JSON"),
     "no UTF-8": (b"\xff\xfe", "a plan that is no JSON"),
     "deep": (b"[" * 100_000, "a plan that is no JSON"),
-    "long": (b" " * (BYTES + 1), "a plan of 262,145 bytes"),
+    "long": (b" " * (PLAN_BYTES + 1), "a plan of 262,145 bytes"),
     "10 MB of constants": (json.dumps([0.1] * 2_000_000).encode(), "a plan of 10,000,000 bytes"),
     "a list": (b"[]", "a plan of another form or shape"),
     "NaN": (json.dumps(plan(**add(float("nan")))).encode(), "the number NaN"),
@@ -281,7 +282,7 @@ HOSTILE = {
     ),
     "the future": (plan(step2={"args": [{"step": 2}, {"step": 1}]}), "refers to what is no earlier step"),
     "no arguments": (plan(step2={"args": []}), "computes with constants alone"),
-    "too many values": (plan(**add(constant([0.5] * (MOST_VALUES + 1)))), "a constant of 257 values"),
+    "too many values": (plan(**add(constant([0.5] * (CONSTANT_VALUES + 1)))), "a constant of 257 values"),
     "a 16x16 picture": (plan(**add(constant([i / 256 for i in range(256)], [16, 16]))), "differs from place to place"),
     "rows told apart": (plan(**add(constant([0.0, 1.0, 2.0], [3, 1, 1, 1]))), "a constant that differs from image to image"),
     "sizes that are none": (plan(**add(constant([0.5], [2]))), "a constant of other sizes than values"),
@@ -303,10 +304,10 @@ HOSTILE = {
     ),
     "constants alone": (plan(step2={"args": [constant([1.0]), constant([2.0])]}), "computes with constants alone"),
     "too many operations": (
-        many(2 * OPERATIONS, {"op": "neg.default", "args": [{"step": 1}]}),
+        many(2 * PLAN_OPERATIONS, {"op": "neg.default", "args": [{"step": 1}]}),
         "301 operations for 1",
     ),
-    "many draws": (many(2 * OPERATIONS, {"op": "draw", "args": draw("normal", {"batch": 1}, 1)}), "301 draws"),
+    "many draws": (many(2 * PLAN_OPERATIONS, {"op": "draw", "args": draw("normal", {"batch": 1}, 1)}), "301 draws"),
     "large results": (many(40, {"op": "repeat.default", "args": [{"step": 1}, [8, 16, 1, 1]]}), "a result that is too large"),
     "a result of no step": (
         plan(result={"step": 2, "out": 9}, step2={"op": "split.Tensor", "args": [{"step": 1}, 1]}),
@@ -377,7 +378,7 @@ def test_a_fixed_batch_is_refused_at_another():
 
 def test_the_budget_of_numbers():
     told = plan()
-    for number in range(NUMBERS + 1):
+    for number in range(PLAN_NUMBERS + 1):
         last = {"step": len(told["steps"]) - 1}
         step = {"op": "add.Tensor", "args": [last, 0.001 * number], "kwargs": {}, "at": ""}
         if number % 200 == 0:

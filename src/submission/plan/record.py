@@ -5,8 +5,8 @@ elementary operation of tensors below. One that has an input which depends on no
 else is computed as usual, and where its result meets such a tensor it enters the step as a constant. Steps never write: a write
 in place becomes an operation that gives the new content.
 
-This folder stands alone (torch and numpy), since it runs inside the sandbox too. Nothing here is trusted by the grader: the
-steps are read with bounds (read.py), and what is believed is they alone.
+This folder and bounds.py stand alone (torch and numpy), since they are inside the sandbox too. Nothing here is trusted by the
+grader: the steps are read with bounds (read.py), and what is believed is they alone.
 """
 
 import contextlib
@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
+from .. import bounds
 from .arrays import Array, numpy_recorded, quiet
-from .operations import ALLOWED, COPIES, MOST_VALUES, OWN, Plan, Step
+from .operations import ALLOWED, OWN, Plan, Step
 from .replay import replay, stand_in
 from .rules import varies
 
@@ -31,8 +32,10 @@ ROWS = (5, 7)  # images of the two recordings: sizes that differ between them ar
 HERE = os.path.dirname(os.path.abspath(__file__))
 EMPTY = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted")
 SHAPES = (*EMPTY, "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full")  # ask a tensor for no values
-NORMAL, UNIFORM = ("randn", "randn_like", "normal", "normal_"), ("rand", "rand_like", "uniform_")
-INTEGERS = ("randint", "randint_like")
+DRAWS = dict.fromkeys(("randn", "randn_like", "normal", "normal_"), ("normal", "mean", 0.0, "std", 1.0))
+DRAWS |= dict.fromkeys(("rand", "rand_like", "uniform_"), ("uniform", "from", 0.0, "to", 1.0))
+DRAWS |= dict.fromkeys(("randint", "randint_like"), ("integers", "low", 0, "high", None))
+READERS = ("tolist", "data_ptr", "storage", "untyped_storage", "__dlpack__", "nonzero", "unique")
 VALUE = "the value of a tensor that depends on noise or an answer"
 OPERATORS = "add radd sub rsub mul rmul truediv rtruediv floordiv mod pow rpow neg abs lt le gt ge eq ne int float bool round"
 
@@ -52,16 +55,12 @@ class WrongOutput(ValueError):
     """What sample() gave is no batch of images."""
 
 
-class Asked(float):
+class Shown(float):
     """A number that `.item()` read off noise or an answer. It can be shown, but not computed with."""
 
 
-def _refuse_to_compute(self: Asked, *_: object) -> None:
-    raise self.refused()
-
-
 for _name in OPERATORS.split():
-    setattr(Asked, f"__{_name}__", _refuse_to_compute)
+    setattr(Shown, f"__{_name}__", lambda self, *_: self.refuse())
 
 
 @dataclass
@@ -114,10 +113,6 @@ class Recorder(TorchDispatchMode):
             return False  # what is within torch.func comes here again as plain tensors
         return _key(value) in self._held
 
-    def input(self, op: str, tensor: torch.Tensor) -> None:
-        """A tensor that every call of sample() is given anew, such as labels (B,)."""
-        self.emit(op, [], {}, [tensor])
-
     def call(self, prefix: str, x: torch.Tensor, **scalars: Any) -> torch.Tensor:
         """A network's forward: x (k B, ...), and by name timestep, condition, labels. Returns a stand-in for its answer."""
         if torch._C._functorch.is_functorch_wrapped_tensor(x):
@@ -132,33 +127,32 @@ class Recorder(TorchDispatchMode):
         with quiet(), torch.no_grad(), torch.autocast("cpu", enabled=False):
             answer = stand_in(self.calls, x, given).to(cast)
         self.calls += 1
-        self.emit("network", [prefix, x], {**given, "precision": {"dtype": _name_of(cast)}}, [answer])
+        self.emit("network", [prefix, x], {**given, "precision": cast}, [answer])
         return answer
 
-    def emit(self, op: str, args: Any, kwargs: dict[str, Any], results: list[torch.Tensor]) -> Reference:
-        """Add a step and name its results; the reference of the first."""
-        args, kwargs = _lists(tree_map(self.encode, (args, _given(kwargs))))
-        self.steps.append({"op": op, "args": args, "kwargs": _given(kwargs), "at": self.line()})
+    def emit(self, op: str, args: Sequence[Any], kwargs: dict[str, Any] | None = None, results: Sequence = ()) -> Reference:
+        """Add a step and name its results; the reference of the first. What is encoded already stays as it is."""
+        args, kwargs = tree_map(self.encode, (list(args), kwargs or {}))
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        self.steps.append({"op": op, "args": args, "kwargs": kwargs, "at": self.line()})
         number = len(self.steps) - 1
         for out, result in enumerate(results):
             self.name(result, {"step": number, "out": out} if out else {"step": number})
         return {"step": number}
 
     def name(self, tensor: torch.Tensor, reference: Reference) -> None:
-        key, geometry = _key(tensor), _geometry(tensor)
-        held = self._held.setdefault(key, _Held(tensor.untyped_storage(), geometry, reference))
+        geometry = _geometry(tensor)
+        held = self._held.setdefault(_key(tensor), _Held(tensor.untyped_storage(), geometry, reference))
         held.views[geometry] = reference
 
     def encode(self, value: Any) -> Any:
         """An argument of an operation as JSON has it."""
-        if isinstance(value, Asked):
-            raise value.refused()
+        if isinstance(value, Shown):
+            value.refuse()
         if isinstance(value, torch.Tensor):
             return self.reference(value) if self.depends(value) else self.constant(value)
-        if isinstance(value, torch.dtype):
-            return {"dtype": _name_of(value)}
-        if isinstance(value, torch.memory_format):
-            return {"format": str(value).removeprefix("torch.")}
+        if isinstance(value, (torch.dtype, torch.memory_format)):
+            return {"dtype" if isinstance(value, torch.dtype) else "format": _name_of(value)}
         if isinstance(value, (torch.device, torch.layout, torch.Generator)):
             return None
         if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
@@ -171,22 +165,15 @@ class Recorder(TorchDispatchMode):
         """A tensor that depends on nothing: one value along each dimension that it does not vary along, and for each whole copy
         of the batch. Raises NotRecorded where more values are left than a plan may hold."""
         with quiet():
-            values, copies = tensor.detach(), False
-            rows = self.rows
-            if (
-                rows > 1
-                and values.ndim
-                and values.shape[0]
-                and values.shape[0] % rows == 0
-                and values.shape[0] <= COPIES * rows
-            ):
-                parts = values.reshape(-1, rows, *values.shape[1:])
-                if not varies(parts, 1):
-                    values, copies = parts, True
+            values, copies, count = tensor.detach(), False, tensor.shape[0] if tensor.ndim else 0
+            if self.rows > 1 and count and count % self.rows == 0 and count <= bounds.BATCH_COPIES * self.rows:
+                parts = values.unflatten(0, (-1, self.rows))
+                copies = not varies(parts, 1)
+                values = parts if copies else values
             for dim in range(values.ndim):
                 values = values if varies(values, dim) or not values.shape[dim] else values.narrow(dim, 0, 1)
-            if values.numel() > MOST_VALUES:
-                what = f"a constant of {values.numel():,} numbers, at most {MOST_VALUES} can be held"
+            if values.numel() > bounds.CONSTANT_VALUES:
+                what = f"a constant of {values.numel():,} numbers, at most {bounds.CONSTANT_VALUES} can be held"
                 raise self.refuse(f"{what}: pictures, noise that is drawn past torch and NumPy, values read off a tensor")
             listed = [self.encode(value) for value in values.flatten().tolist()]
         sizes = {"shape": list(tensor.shape), "sizes": list(values.shape), "copies": copies}
@@ -201,8 +188,7 @@ class Recorder(TorchDispatchMode):
             index = locate(geometry, held.geometry)
             if index is None:
                 raise self.refuse("a view of a tensor that was written to, which is not a part of its rows and channels")
-            self._step("get", [held.root, index, list(tensor.shape)])
-            held.views[geometry] = {"step": len(self.steps) - 1}
+            held.views[geometry] = self.emit("get", [held.root, index, list(tensor.shape)])
         return held.views[geometry]
 
     def write(self, target: torch.Tensor, content: Reference) -> None:
@@ -212,22 +198,18 @@ class Recorder(TorchDispatchMode):
             storage, whole = self._born.get(key, (target.untyped_storage(), geometry))
             with quiet():
                 before = torch.empty(0, dtype=target.dtype).set_(storage, whole[2], whole[0], whole[1])
-            root = content if whole == geometry else self._step("constant", [self.constant(before)])
+            root = content if whole == geometry else self.emit("constant", [before])
             self._held[key] = _Held(storage, whole, root)
         held = self._held[key]
         if geometry != held.geometry:
             index = locate(geometry, held.geometry)
             if index is None:
                 raise self.refuse("a write into a part of a tensor that is not some of its rows and channels")
-            held.root = self._step("put", [held.root, content, index])
+            held.root = self.emit("put", [held.root, content, index])
             held.views = {held.geometry: held.root}
         else:
             held.root, held.views = content, {}
         held.views[geometry] = content
-
-    def _step(self, op: str, args: list[Any]) -> Reference:
-        self.steps.append({"op": op, "args": args, "kwargs": {}, "at": self.line()})
-        return {"step": len(self.steps) - 1}
 
     # ------------------------------------------------------------------------------------------------------ operations
 
@@ -241,98 +223,77 @@ class Recorder(TorchDispatchMode):
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        name, returns = func._schema.name.partition("::")[2], func._schema.returns
+        name, schema = func._schema.name.partition("::")[2], func._schema
         if torch.Tag.nondeterministic_seeded in func.tags:
             return self._draw(func, name, args, kwargs)
-        if name in SHAPES or not any(map(self.depends, tree_flatten((args, kwargs))[0])):
+        if name in SHAPES or not any(map(self.depends, tree_leaves((args, kwargs)))):
             return self._plain(func, name, args, kwargs)
-        if name == "_local_scalar_dense" or (returns and all(value.type.kind() == "BoolType" for value in returns)):
-            return self._answer(func, name, args, kwargs)
         if torch.Tag.inplace_view in func.tags:
             before, result = self.reference(args[0]), func(*args, **kwargs)
-            more = [self.encode(value) for value in _lists(args[1:])]
-            self.name(result, self._step(f"{name.rstrip('_')}.{func._overloadname}", [before, *more]))
+            self.name(result, self.emit(f"{name.rstrip('_')}.{func._overloadname}", [before, *args[1:]]))
             return result
-        if any(_is_written(argument) for argument in func._schema.arguments):
+        if any(argument.alias_info is not None and argument.alias_info.is_write for argument in schema.arguments):
             return self._in_place(func, name, args, kwargs)
         result = func(*args, **kwargs)
-        results = [value for value in tree_flatten(result)[0] if isinstance(value, torch.Tensor)]
-        self.emit(f"{name}.{func._overloadname}", list(args), kwargs, results)
+        if name == "_local_scalar_dense" or (schema.returns and all(each.type.kind() == "BoolType" for each in schema.returns)):
+            if not isinstance(result, bool):  # a plan holds answers of yes or no
+                raise self.refuse(f"{VALUE} is asked for")
+            self.emit("ask", [name, args, result])
+        else:
+            results = [value for value in tree_leaves(result) if isinstance(value, torch.Tensor)]
+            self.emit(f"{name}.{func._overloadname}", args, kwargs, results)
         return result
 
     def _plain(self, func: Any, name: str, args: tuple, kwargs: dict) -> Any:
         """What depends on nothing, done as usual. What a fresh tensor holds by chance is made zero."""
         result = func(*args, **kwargs)
-        for value in tree_flatten(result)[0]:
+        for value in tree_leaves(result):
             if isinstance(value, torch.Tensor) and value.layout == torch.strided:
                 if name in EMPTY and value.numel():
                     with quiet():
                         value.zero_()
-                if _key(value) not in self._born:
-                    self._born[_key(value)] = (value.untyped_storage(), _geometry(value))
-        return result
-
-    def _answer(self, func: Any, name: str, args: tuple, kwargs: dict) -> Any:
-        """A value that Python is told: of yes or no, which a plan holds, or any other."""
-        result = func(*args, **kwargs)
-        if not isinstance(result, bool):
-            raise self.refuse(f"{VALUE} is asked for")
-        self.emit("ask", [name, list(args), result], {}, [])
+                self._born.setdefault(_key(value), (value.untyped_storage(), _geometry(value)))
         return result
 
     def _in_place(self, func: Any, name: str, args: tuple, kwargs: dict) -> Any:
         """An operation that writes: its form without writing as a step, and the target's new content."""
-        packet = getattr(torch.ops.aten, name.rstrip("_"), None)
-        overload, target = func._overloadname, args[0]
+        name, overload, target = name.rstrip("_"), func._overloadname, args[0]
+        if name == "index_put" and _is_mask(*args):  # x[mask] = a number
+            name, overload, args = "masked_fill", "Tensor", (target, args[1][0], args[2].reshape(()))
+        packet = getattr(torch.ops.aten, name, None)
         if any(argument.is_out for argument in func._schema.arguments):
             target = kwargs.pop("out", None)
-            wanted = [argument.name for argument in func._schema.arguments if not argument.is_out]
+            names = [argument.name for argument in func._schema.arguments if not argument.is_out]
             forms = {form: [each.name for each in getattr(packet, form)._schema.arguments] for form in packet.overloads()}
-            overload = next((form for form, names in forms.items() if names == wanted), "")
+            overload = next((form for form in forms if forms[form] == names), "")
         if not isinstance(target, torch.Tensor) or not hasattr(packet, overload or "-"):
             raise self.refuse(f"{name} writes in a way that a plan has no form of")
-        if name == "copy_":
-            value, step = args[1], self.encode(args[1])
-            if value.shape != target.shape:
-                value, step = self._done("expand.default", [step, list(target.shape)], value.expand(target.shape))
-        else:
-            with quiet():
-                value = getattr(packet, overload)(*args, **kwargs)
-            step = self.emit(f"{name.rstrip('_')}.{overload}", list(args), kwargs, [value])
         with quiet():
+            value = args[1] if name == "copy" else getattr(packet, overload)(*args, **kwargs)
+        step = self.encode(value) if name == "copy" else self.emit(f"{name}.{overload}", args, kwargs, [value])
+        with quiet():
+            if name == "copy" and value.shape != target.shape:
+                value, step = value.expand(target.shape), self.emit("expand.default", [step, list(target.shape)])
             if value.shape != target.shape:
                 raise self.refuse(f"{name} changes the shape of what it writes to")
             if value.dtype != target.dtype:
-                value, step = self._done("_to_copy.default", [step], value.to(target.dtype), {"dtype": target.dtype})
+                value, step = value.to(target.dtype), self.emit("_to_copy.default", [step], {"dtype": target.dtype})
             if value.stride() != target.stride() and target.is_contiguous():
-                form = {"memory_format": torch.contiguous_format}
-                value, step = self._done("clone.default", [step], value.contiguous(), form)
+                step = self.emit("clone.default", [step], {"memory_format": torch.contiguous_format})
             if "tensor" in step:
-                step = self._step("constant", [step])
+                step = self.emit("constant", [step])
             self.write(target, step)
             target.copy_(value)
         return target
 
-    def _done(
-        self, op: str, args: list[Any], value: torch.Tensor, kwargs: dict | None = None
-    ) -> tuple[torch.Tensor, Reference]:
-        """A step whose arguments are encoded already, and what it gives."""
-        step = self._step(op, args)
-        self.steps[-1]["kwargs"] = {key: self.encode(each) for key, each in (kwargs or {}).items()}
-        return value, step
-
     def _draw(self, func: Any, name: str, args: tuple, kwargs: dict) -> torch.Tensor:
         """Noise: its law and shape are a step, whichever generator was asked for."""
         result = func(*args, **kwargs)
-        named = {**dict(zip((each.name for each in func._schema.arguments), args, strict=False)), **kwargs}
-        if name in NORMAL:
-            law, low, high = "normal", named.get("mean", 0.0), named.get("std", 1.0)
-        elif name in UNIFORM:
-            law, low, high = "uniform", named.get("from", 0.0), named.get("to", 1.0)
-        elif name in INTEGERS:
-            law, low, high = "integers", named.get("low", 0), named["high"]
-        else:
+        if name not in DRAWS:
             raise self.refuse(f"{name}: noise is drawn by randn, rand, randint, normal or uniform")
+        given = {**dict(zip((each.name for each in func._schema.arguments), args, strict=False)), **kwargs}
+        law, first, low, second, high = DRAWS[name]
+        low, high = given.get(first, low), given.get(second, high)
         if not all(isinstance(value, (int, float)) for value in (low, high)):
             raise self.refuse(f"{name} with a mean or deviation that is a tensor: scale what randn gives")
         self.drawn(result, law, low, high, writes=name.endswith("_"))
@@ -346,8 +307,7 @@ class Recorder(TorchDispatchMode):
         with quiet():
             self.draws.append(result.clone())
         self.whole = self.whole and bool(result.shape) and result.shape[0] % self.rows == 0
-        args = [law, list(result.shape), {"dtype": _name_of(result.dtype)}, low, high, last, by_numpy]
-        step = self._step("draw", args)
+        step = self.emit("draw", [law, list(result.shape), result.dtype, low, high, last, by_numpy])
         self.write(result, step) if writes else self.name(result, step)
 
 
@@ -361,40 +321,35 @@ class Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs, recorder, name = kwargs or {}, self.recorder, getattr(func, "__name__", "")
         first = args[0] if args else None
-        for value in tree_flatten((args, kwargs))[0]:
-            if isinstance(value, Asked):
-                raise value.refused()
+        for value in tree_leaves((args, kwargs)):
+            if isinstance(value, Shown):
+                value.refuse()
         if name in ("tensor", "as_tensor", "asarray") and isinstance(first, Array) and first.current() is not None:
             result = first.tensor
             return result.to(kwargs["dtype"]) if kwargs.get("dtype") else result.clone() if name == "tensor" else result
         if not recorder.depends(first):
             return func(*args, **kwargs)
-        if name in ("__repr__", "__str__", "__format__"):
-            with quiet():
-                return func(*args, **kwargs)
-        if name == "item" and first.dtype != torch.bool:
-            with quiet():
-                number = Asked(first.item())
-            where = recorder.line()
-            number.refused = lambda: recorder.refuse(f"{VALUE} was asked for at {where}, and is computed with")
-            return number
+        if name in READERS:
+            raise recorder.refuse(f"{VALUE} is asked for by {name}()")
         if name in ("numpy", "__array__"):
             with quiet():
-                array = first.detach().numpy().view(Array)
-            array.tensor = first
-            return array
-        if name in ("tolist", "data_ptr", "storage", "untyped_storage", "__dlpack__", "nonzero", "unique"):
-            raise recorder.refuse(f"{VALUE} is asked for by {name}()")
+                return Array.of(first, first.detach().numpy())
+        shown = name == "item" and first.dtype != torch.bool
+        with quiet() if shown or name in ("__repr__", "__str__", "__format__", "quantile") else contextlib.nullcontext():
+            result = func(*args, **kwargs)
+        if shown:
+            result, where = Shown(result), recorder.line()
+
+            def refuse() -> None:
+                raise recorder.refuse(f"{VALUE} was asked for at {where}, and is computed with")
+
+            result.refuse = refuse
         if name == "quantile":
-            with quiet():
-                result = func(*args, **kwargs)
-            named = dict(zip(("input", "q", "dim", "keepdim"), args, strict=False)) | kwargs
-            named.pop("out", None)
-            q = named["q"].item() if isinstance(named["q"], torch.Tensor) and named["q"].ndim == 0 else named["q"]
-            options = [named.get("dim"), named.get("keepdim", False), named.get("interpolation", "linear")]
-            recorder.emit("quantile", [named["input"], q, *options], {}, [result])
-            return result
-        return func(*args, **kwargs)
+            given = dict(zip(("input", "q", "dim", "keepdim"), args, strict=False)) | kwargs
+            q = given["q"].item() if isinstance(given["q"], torch.Tensor) and given["q"].ndim == 0 else given["q"]
+            options = [given.get("dim"), given.get("keepdim", False), given.get("interpolation", "linear")]
+            recorder.emit("quantile", [given["input"], q, *options], {}, [result])
+        return result
 
 
 # ---------------------------------------------------------------------------------------------------------- recording
@@ -417,7 +372,7 @@ def record(
         shape: of one image.
         folder: where the sampler's files are.
         classes: how many there are, where sample() takes labels.
-        sizes: numbers of images that a plan is wanted of, where none is for all.
+        sizes: numbers of images that a plan is made for, where none is for all.
 
     Recorded twice, with batches of ROWS images: sizes that differ are multiples of the batch. Where the number of steps
     differs, or of the tensors that one takes, the sampler has a loop over images: its plans are of the sizes, or of one image
@@ -429,7 +384,7 @@ def record(
         recorder = Recorder(rows, shape, folder)
         recorder_of(recorder)
         try:
-            images = _run(sample, recorder, nfe, classes)
+            images = _run(sample, recorder, nfe, labels_of(rows, classes))
         except Exception:
             if recorder.fault:
                 raise NotRecorded(recorder.fault) from None
@@ -444,11 +399,11 @@ def record(
         if len(first.steps) != len(second.steps):
             raise NotRecorded("its steps differ from call to call")
         steps = [_merge(a, b, first.rows, second.rows, b["at"]) for a, b in zip(first.steps, second.steps, strict=True)]
-        plan = {"plan": 1, "shape": list(shape), "batch": batch, "steps": steps, "result": second.reference(images)}
-        known = all(step["op"].partition(".")[0] in ALLOWED | OWN for step in steps)  # others are refused by name
-        if known and not _repeats(plan, second.draws, images, classes):
+        plan = Plan(shape, batch, tuple(Step(**step) for step in steps), second.reference(images))
+        known = all(step.name in ALLOWED or step.op in OWN for step in plan.steps)  # others are refused by name
+        if known and not _repeats(plan, second.draws, images, labels_of(second.rows, classes)):
             raise NotRecorded("its plan does not give the images of sample() to the last bit")
-        return plan
+        return {"plan": 1, "shape": list(shape), "batch": batch, "steps": steps, "result": plan.result}
 
     (first, _), (second, images) = (once(rows) for rows in ROWS)
     if len(first.steps) == len(second.steps):
@@ -466,17 +421,18 @@ def record(
     return plans
 
 
-def _run(sample: Callable[..., Any], recorder: Recorder, nfe: int, classes: int) -> torch.Tensor:
+def _run(sample: Callable[..., Any], recorder: Recorder, nfe: int, labels: torch.Tensor | None) -> torch.Tensor:
     """The images of one recording. Raises NotRecorded where they depend on nothing."""
-    more = {"labels": labels_of(recorder.rows, classes)} if classes else {}
-    if classes:
-        recorder.input("labels", more["labels"])
+    label_kwargs = {} if labels is None else {"labels": labels}
+    if label_kwargs:
+        recorder.emit("labels", [], {}, [labels])
+    shape = (recorder.rows, *recorder.shape)
     with numpy_recorded(recorder), Functions(recorder), recorder:
-        images = sample((recorder.rows, *recorder.shape), num_inference_timesteps=nfe, verbose=False, **more)
+        images = sample(shape, num_inference_timesteps=nfe, verbose=False, **label_kwargs)
     if not isinstance(images, torch.Tensor):
         raise WrongOutput(f"sample() gave {type(images).__name__}, expected a tensor")
-    if tuple(images.shape) != (recorder.rows, *recorder.shape):
-        raise WrongOutput(f"sample() gave images {tuple(images.shape)}, expected {(recorder.rows, *recorder.shape)}")
+    if tuple(images.shape) != shape:
+        raise WrongOutput(f"sample() gave images {tuple(images.shape)}, expected {shape}")
     if not recorder.depends(images):
         raise recorder.refuse("the images depend on no noise and no answer")
     recorder.reference(images)  # a last step, where the images were written to
@@ -484,9 +440,10 @@ def _run(sample: Callable[..., Any], recorder: Recorder, nfe: int, classes: int)
 
 
 def _merge(a: Any, b: Any, rows_a: int, rows_b: int, at: str) -> Any:
+    """What two recordings of rows_a and rows_b images have in common, as JSON has it."""
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         return {key: b[key] if key == "at" else _merge(a[key], b[key], rows_a, rows_b, at) for key in a}
-    if isinstance(a, list) and isinstance(b, list):
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         if len(a) != len(b):
             raise OtherLists(f"a list that differs in length from call to call ({at})")
         return [_merge(x, y, rows_a, rows_b, at) for x, y in zip(a, b, strict=True)]
@@ -502,15 +459,13 @@ def labels_of(rows: int, classes: int) -> torch.Tensor | None:
     return torch.arange(rows) % classes + 1 if classes else None
 
 
-def _repeats(plan: dict[str, Any], draws: list[torch.Tensor], images: torch.Tensor, classes: int = 0) -> bool:
+def _repeats(plan: Plan, draws: list[torch.Tensor], images: torch.Tensor, labels: torch.Tensor | None) -> bool:
     """Whether a plan gives the images of its recording bit for bit, of the same draws, stand-ins and classes."""
-    steps = tuple(Step(each["op"], each["args"], each["kwargs"], each["at"]) for each in plan["steps"])
 
     def call(number: int, _: str, x: torch.Tensor, given: dict[str, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
         return stand_in(number, x, given).to(dtype)
 
-    whole = Plan(tuple(plan["shape"]), plan["batch"], steps, plan["result"])
-    again = replay(whole, len(images), call, lambda number, _: draws[number], labels_of(len(images), classes))
+    again = replay(plan, len(images), call, lambda number, _: draws[number], labels)
     return again.dtype == images.dtype and torch.equal(again.nan_to_num(), images.nan_to_num())
 
 
@@ -541,6 +496,13 @@ def locate(view: Geometry, base: Geometry) -> list[Any] | None:
     return None if left or any(not 0 <= first[dim] < lengths[dim] for dim in long) else index
 
 
+def _is_mask(target: torch.Tensor, indices: Any, value: Any, accumulate: bool = False) -> bool:
+    """Whether x[indices] = value is that of a mask of x's shape and of one number."""
+    if len(indices) != 1 or accumulate or value.numel() != 1 or not isinstance(indices[0], torch.Tensor):
+        return False
+    return indices[0].dtype == torch.bool and indices[0].shape == target.shape
+
+
 def _key(tensor: torch.Tensor) -> int:
     with quiet():
         return tensor.untyped_storage()._cdata
@@ -550,20 +512,5 @@ def _geometry(tensor: torch.Tensor) -> Geometry:
     return tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset()
 
 
-def _name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _lists(value: Any) -> Any:
-    """Tuples as lists, all the way down."""
-    if isinstance(value, dict):
-        return {key: _lists(each) for key, each in value.items()}
-    return [_lists(each) for each in value] if isinstance(value, (list, tuple)) else value
-
-
-def _given(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in kwargs.items() if value is not None}
-
-
-def _is_written(argument: Any) -> bool:
-    return argument.alias_info is not None and argument.alias_info.is_write
+def _name_of(kind: torch.dtype | torch.memory_format) -> str:
+    return str(kind).removeprefix("torch.")

@@ -1,12 +1,15 @@
 """Run a plan: its steps, with networks, noise and labels that the caller gives. It stands alone, as record.py."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 if TYPE_CHECKING:
-    from .operations import Plan
+    from .operations import Plan, Step
 
 Call = Callable[[int, str, torch.Tensor, dict[str, torch.Tensor], torch.dtype], torch.Tensor]
 Draw = Callable[[int, "Law"], torch.Tensor]
@@ -17,14 +20,22 @@ class OtherAnswer(Exception):
     a step cannot be done with them."""
 
 
+@dataclass(frozen=True)
 class Law:
     """What a draw asks for: law "normal" (low: mean, high: deviation), "uniform" or "integers" (from low to below high), its
     shape, dtype, whether it lies in memory by pixels (channels_last), and whether NumPy's global generator was asked."""
 
-    def __init__(self, law: str, shape: list[int], dtype: torch.dtype, low: float, high: float, last: bool, by_numpy: bool):
-        self.law, self.shape, self.dtype, self.low, self.high = law, tuple(shape), dtype, low, high
-        self.format = torch.channels_last if last else torch.contiguous_format
-        self.by_numpy = by_numpy
+    law: str
+    shape: list[int]
+    dtype: torch.dtype
+    low: float
+    high: float
+    channels_last: bool
+    by_numpy: bool
+
+    @property
+    def format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
 def replay(
@@ -41,24 +52,27 @@ def replay(
     Raises OtherAnswer; steps that do not fit together are found beforehand by rules.check.
     """
     values: dict[int, Any] = {}
-    calls = draws = 0
+    calls, draws = count(), count()
+
+    def resolved(value: Any) -> Any:
+        return resolve(value, values, batch, lambda tensor: constant(tensor, batch).to(device))
+
     for number, step in enumerate(plan.steps):
-        args = resolve(step.args, values, batch, device)
-        kwargs = {name: resolve(value, values, batch, device) for name, value in step.kwargs.items()}
+        args, kwargs = arguments(step, resolved)
         if step.op == "network":
             prefix, x = args
             precision = kwargs.pop("precision")
-            values[number] = call(calls, prefix, x, kwargs, precision)
-            calls += 1
+            values[number] = call(next(calls), prefix, x, kwargs, precision)
         try:
             if step.op == "draw":
-                values[number] = draw(draws, Law(*args))
-                draws += 1
+                values[number] = draw(next(draws), Law(*args))
             elif step.op == "labels":
                 values[number] = labels
             elif step.op == "ask":
-                if (answer := asked(*args)) != args[-1]:
-                    raise OtherAnswer(f"step {number} ({step.at}) answers {answer}")
+                name, given, answer = args
+                found = given[0].item() if name == "_local_scalar_dense" else getattr(torch.ops.aten, name)(*given)
+                if bool(found) != answer:
+                    raise OtherAnswer(f"step {number} ({step.at}) answers {not answer}")
             elif step.op != "network":
                 values[number] = apply(step.op, args, kwargs)
         except torch.OutOfMemoryError:
@@ -67,33 +81,35 @@ def replay(
             raise OtherAnswer(f"step {number} ({step.at}) cannot be done ({type(error).__name__})") from error
         for old in plan.last_uses.get(number, ()):
             values.pop(old, None)
-    return resolve(plan.result, values, batch, device)
+    return resolved(plan.result)
 
 
-def resolve(value: Any, values: dict[int, Any], batch: int, device: torch.device | str) -> Any:
-    """An argument of a step as the operation takes it: references, constants and sizes in the place of what stands for them."""
-    if isinstance(value, (list, tuple)):
-        return [resolve(each, values, batch, device) for each in value]
-    if not isinstance(value, dict):
-        return value
-    if "step" in value:
-        found = values[value["step"]]
-        return found[value.get("out", 0)] if isinstance(found, (tuple, list)) else found
-    if "tensor" in value:
-        return constant(value, batch).to(device)
-    if "batch" in value:
-        return value["batch"] * batch
-    if "dtype" in value:
-        return getattr(torch, value["dtype"])
-    if "format" in value:
-        return getattr(torch, value["format"])
-    return float(value["float"])
+def arguments(step: "Step", resolved: Callable[[Any], Any]) -> tuple[list[Any], dict[str, Any]]:
+    """A step's arguments and options as its operation takes them."""
+    return resolved(step.args), {name: resolved(value) for name, value in step.kwargs.items()}
+
+
+def resolve(value: Any, values: dict[int, Any], batch: int, tensor: Callable[[dict[str, Any]], Any]) -> Any:
+    """An argument of a step with what its references, constants (by `tensor`), sizes and types stand for."""
+
+    def of(leaf: Any) -> Any:
+        if not isinstance(leaf, dict):
+            return leaf
+        if "tensor" in leaf:
+            return tensor(leaf)
+        if "step" in leaf:
+            found = values[leaf["step"]]
+            return found[leaf.get("out", 0)] if isinstance(found, (tuple, list)) else found
+        [(kind, content)] = leaf.items()
+        return content * batch if kind == "batch" else float(content) if kind == "float" else getattr(torch, content)
+
+    return tree_map(of, value, is_leaf=lambda each: isinstance(each, dict))
 
 
 def constant(value: dict[str, Any], batch: int) -> torch.Tensor:
     """A constant tensor: its values, spread over the dimensions that they do not vary along."""
-    shape, sizes = resolve([value["shape"], value["sizes"]], {}, batch, "cpu")
-    values = torch.tensor(resolve(value["values"], {}, batch, "cpu"), dtype=getattr(torch, value["tensor"])).reshape(sizes)
+    numbers, shape = (resolve(value[key], {}, batch, constant) for key in ("values", "shape"))
+    values = torch.tensor(numbers, dtype=getattr(torch, value["tensor"])).reshape(value["sizes"])
     if value["copies"]:
         return values.expand(shape[0] // batch, batch, *shape[1:]).reshape(shape)
     return values.expand(shape).contiguous()
@@ -112,23 +128,22 @@ def apply(op: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         part.copy_(content.reshape(part.shape))
         return changed
     if op == "quantile":
-        x, q, dim, keepdim, interpolation = args
-        return torch.quantile(x, q, dim=dim, keepdim=keepdim, interpolation=interpolation)
+        return torch.quantile(*args[:3], keepdim=args[3], interpolation=args[4])
+    return overload_of(op)(*args, **kwargs)
+
+
+def overload_of(op: str) -> Any:
+    """torch's own operation, such as add.Tensor."""
     name, _, overload = op.partition(".")
-    return getattr(getattr(torch.ops.aten, name), overload)(*args, **kwargs)
+    return getattr(getattr(torch.ops.aten, name), overload)
 
 
 def as_index(index: list[Any]) -> tuple[Any, ...]:
     return tuple(slice(*each) if isinstance(each, list) else each for each in index)
 
 
-def asked(name: str, args: list[Any], _: bool) -> bool:
-    return bool(args[0].item()) if name == "_local_scalar_dense" else getattr(torch.ops.aten, name)(*args)
-
-
 def stand_in(number: int, x: torch.Tensor, given: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What takes the place of the answer to call `number` where there is no network: of x's shape, float32, in (-1, 1)."""
-    shift = sum(
-        (value.double().nan_to_num().cos().reshape(-1, *[1] * (x.ndim - 1)) for value in given.values()), torch.tensor(0.0)
-    )
+    """The answer to call `number` where there is no network: of x's shape, float32, in (-1, 1)."""
+    ends = [1] * (x.ndim - 1)
+    shift = sum((value.double().nan_to_num().cos().reshape(-1, *ends) for value in given.values()), torch.tensor(0.0))
     return torch.cos(1.7 * x.double() + shift + number).mul(0.9).float().contiguous()

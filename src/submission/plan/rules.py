@@ -1,38 +1,29 @@
 """Prove a plan's images: each depends on its own noise and answers alone, and constants treat all places of an image alike.
 
-The steps are run on marks in the place of numbers. Of every value of a tensor it is known whose image it belongs to (its row),
-which place of the image it belongs to, and by which constants it was told apart from others of its place (its channel). A cut,
-a constant or a write that tells places apart could draw a picture; one that tells rows apart could choose among images.
+The steps are run on marks instead of numbers. Of every value of a tensor it is known whose image it belongs to (its row), which
+place of the image it belongs to, and by which constants it was told apart from others of its place (its channel). A cut, a
+constant or a write that tells places apart could draw a picture; one that tells rows apart could choose among images.
 """
 
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from .operations import (
-    CHANNELS,
-    COPIES,
-    CUTS,
-    ELEMENTWISE,
-    GROWTH,
-    KERNEL,
-    MOVES,
-    OPERATIONS,
-    PLACES_TOLD,
-    PLANES,
-    PRODUCTS,
-    REDUCTIONS,
-    BadPlan,
-    Plan,
-    Step,
-)
-from .replay import apply, as_index, resolve
+from .. import bounds
+from .operations import ALLOWED, CUTS, BadPlan, Plan, Step
+from .replay import Law, apply, arguments, as_index, overload_of, resolve
+from .replay import constant as constant_of
 
 NONE, SEVERAL = -1, -2  # rows of what depends on no image, and of what depends on more than one
+OVER_PLACES = "lays channels over the places of an image"
+BORDER = 'a border of zeros tells places apart: use F.pad(x, ..., mode="reflect") first, and no padding'
+JOINS = CUTS | {"stack"}  # operations along one dimension
 
 
 @dataclass
@@ -50,35 +41,33 @@ class Marks:
     fixed: torch.Tensor | None = None
     past: dict[int, str] = field(default_factory=dict)
 
-    def each(self, change: Any) -> "Marks":
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Marks":
         """The marks of what a change of shape gives, without `like`."""
         return Marks(change(self.rows), change(self.places), change(self.channels), self.like)
 
 
 def check(plan: Plan, batch: int) -> int:
     """Prove a plan for `batch` images. Returns the network calls of each image. Raises BadPlan, which names the step."""
-    return _Rules(plan, batch).run()
+    return _Proof(plan, batch).run()
 
 
-class _Rules:
+class _Proof:
     def __init__(self, plan: Plan, batch: int):
         self.plan, self.batch = plan, batch
-        self.most = GROWTH * COPIES * batch * torch.Size(plan.shape).numel()
-        calls = sum(step.op == "network" for step in plan.steps)
-        self.work, self.most_work = 0, OPERATIONS * (calls + 1) * batch * torch.Size(plan.shape).numel() * (plan.batch or 1)
+        size = batch * math.prod(plan.shape)
+        self.most = bounds.RESULT_GROWTH * bounds.BATCH_COPIES * size
+        self.work, self.most_work = 0, bounds.PLAN_OPERATIONS * (plan.count("network") + 1) * size * (plan.batch or 1)
+        self.values: dict[int, list[Marks]] = {}
         self.draws: dict[int, int] = {}  # row -> how many so far
-        self.mixed = ""  # where images were first mixed
-        self.where = ""
+        self.mixed = self.where = ""  # where images were first mixed, and the step that is proved now
 
     def run(self) -> int:
-        values: dict[int, Any] = {}
         calls = 0
         for number, step in enumerate(self.plan.steps):
-            self.where, self.number = f"step {number} ({step.op}, {step.at or 'no line'})", number
+            self.where = f"step {number} ({step.op}, {step.at or 'no line'})"
             try:
-                args = self.marked(step.args, values)
-                kwargs = {name: self.marked(each, values) for name, each in step.kwargs.items()}
-                values[number] = self.remembered(step, args, kwargs, self.step(step, args, kwargs))
+                args, kwargs = arguments(step, self.resolved)
+                self.values[number] = self.remembered(step, args, kwargs, self.step(step, args, kwargs))
             except BadPlan:
                 raise
             except Exception as error:  # torch raises of every kind
@@ -86,11 +75,10 @@ class _Rules:
             if step.op == "network":
                 calls += len(args[1].rows) // self.batch
             for old in self.plan.last_uses.get(number, ()):
-                values.pop(old, None)
+                del self.values[old]
         self.where = "the result"
-        result = self.marked(self.plan.result, values)
-        shape = (self.batch, *self.plan.shape)
-        if not isinstance(result, Marks) or tuple(result.like.shape) != shape or not result.like.is_floating_point():
+        result, shape = self.resolved(self.plan.result), (self.batch, *self.plan.shape)
+        if tuple(result.like.shape) != shape or not result.like.is_floating_point():
             raise self.bad(f"no images {shape}")
         self.whole_batch(result, "the images")
         if len(set(result.past.values())) > 1:
@@ -101,94 +89,69 @@ class _Rules:
         self.image(result)
         return calls
 
-    def remembered(self, step: Step, args: list[Any], kwargs: dict[str, Any], result: Any) -> Any:
-        """A step's result, with what was done to each row: so that all rows are treated alike, also one by one."""
-        results = result if isinstance(result, list) else [result]
-        given = [each for each in _flat([args, list(kwargs.values())]) if isinstance(each, Marks)]
-        both = [each for each in (*given[:1], *results[:1]) if isinstance(each, Marks)]
-        by_rows = any(each.rows.ndim and varies(each.rows, 0) for each in both)  # so that its first dimension is the batch
-        by_rows = by_rows and (step.name not in CUTS | {"stack"} or _cut_along(step) == 0)
-        told = json.dumps(_without_rows(step, by_rows), sort_keys=True)
+    def remembered(self, step: Step, args: list[Any], kwargs: dict[str, Any], results: list[Marks]) -> list[Marks]:
+        """A step's results, with what was done to each row: so that all rows are treated alike, also one by one."""
+        given = _marks_in(args, kwargs)
+        by_rows = any(each.rows.ndim and varies(each.rows, 0) for each in (*given[:1], *results[:1]))  # its first dimension
+        by_rows = by_rows and (step.name not in JOINS or _cut_along(step) == 0)  # is the batch
+        text = json.dumps(_without_rows(step, by_rows), sort_keys=True)
         for place, each in enumerate(results):
-            for row in _distinct(each.rows) if isinstance(each, Marks) and each.fixed is None else ():
+            for row in _distinct(each.rows) if each.fixed is None else ():
                 if step.op == "put" and args[1].past and row not in args[1].past:
                     each.past[row] = args[0].past.get(row, "")  # another row was written to
                     continue
                 before = [marks.past[row] for marks in given if row in marks.past]
                 drawn = self.draws.get(row, 0) if step.op == "draw" else -1
                 self.draws[row] = max(self.draws.get(row, 0), drawn + 1)
-                text = f"{told} {0 if by_rows and step.name in CUTS else place} {drawn} {before}"
-                each.past[row] = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-        return result
+                done = f"{text} {0 if by_rows and step.name in CUTS else place} {drawn} {before}"
+                each.past[row] = hashlib.blake2b(done.encode(), digest_size=8).hexdigest()
+        return results
 
     def bad(self, text: str) -> BadPlan:
         return BadPlan(f"{self.where}: {text}")
 
-    def marked(self, value: Any, values: dict[int, Any]) -> Any:
-        """Arguments as the operation takes them, with marks in the place of tensors."""
-        if isinstance(value, list):
-            return [self.marked(each, values) for each in value]
-        if not isinstance(value, dict) or not value.keys() & {"step", "tensor"}:
-            return self.resolved(value, values)
-        if "step" in value:
-            if value.get("out") and self.plan.steps[value["step"]].name in PLACES_TOLD:
-                raise self.bad("reads the places of values, as max(dim) and max_pool2d give them")
-            return self.resolved(value, values)
-        if math.prod(self.resolved(value["shape"], values)) > self.most:
-            raise self.bad("a constant that is too large")
-        fixed = self.resolved(value, values)
-        none = torch.full(fixed.shape, NONE)
-        return Marks(none, none, none, fixed.to("meta"), fixed)
-
-    def resolved(self, value: Any, values: dict[int, Any]) -> Any:
+    def resolved(self, value: Any) -> Any:
+        """Arguments as the operation takes them, with marks instead of tensors."""
         try:
-            return resolve(value, values, self.batch, "cpu")
+            return resolve(value, self.values, self.batch, self.constant)
         except (IndexError, KeyError):
             raise self.bad("refers to what no step gives") from None
 
+    def constant(self, value: dict[str, Any]) -> Marks:
+        if math.prod(resolve(value["shape"], {}, self.batch, self.constant)) > self.most:
+            raise self.bad("a constant that is too large")
+        fixed = constant_of(value, self.batch)
+        none = torch.full(fixed.shape, NONE)
+        return Marks(none, none, none, fixed.to("meta"), fixed)
+
     # ----------------------------------------------------------------------------------------------------------- steps
 
-    def step(self, step: Step, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def step(self, step: Step, args: list[Any], kwargs: dict[str, Any]) -> list[Marks]:
         op, name = step.op, step.name
         if op == "draw":
-            last = torch.channels_last if args[5] else torch.contiguous_format
-            return self.fresh(torch.empty(args[1], dtype=args[2], device="meta", memory_format=last))
+            law = Law(*args)
+            return [self.fresh(torch.empty(law.shape, dtype=law.dtype, device="meta", memory_format=law.format))]
         if op == "labels":
-            return self.fresh(torch.empty(self.batch, dtype=torch.int64, device="meta"))
+            return [self.fresh(torch.empty(self.batch, dtype=torch.int64, device="meta"))]
         if op == "network":
-            return self.call(args[1], kwargs)
+            return [self.call(args[1], **kwargs)]
         if op == "ask":
             sizes = [each.like.numel() for each in args[1]]
             if sizes != [1] if args[0] != "equal" else len(sizes) != 2:
                 raise self.bad("a question of another form")
-            return None
+            return []
         if op == "constant":
-            return self.as_image(args[0])
-        given = [each for each in _flat([args, list(kwargs.values())]) if isinstance(each, Marks)]
+            return [self.as_image(args[0])]
+        given = _marks_in(args, kwargs)
         if all(each.fixed is not None for each in given):
             raise self.bad("computes with constants alone")
-        if name in ("unbind", "split", "chunk") and max(given[0].like.shape, default=0) > self.most // COPIES:
+        if name in ("unbind", "split", "chunk") and max(given[0].like.shape, default=0) > self.most // bounds.BATCH_COPIES:
             raise self.bad("too many parts")
-        like = apply(op, _like(args), _like(kwargs))
-        for each in like if isinstance(like, (list, tuple)) else [like]:
+        likes = tree_leaves(apply(op, *_only(lambda each: each.like, args, kwargs)))
+        for each in likes:
             self.worked(each)
-        if op == "get":
-            return self.get(args, like)
-        if op == "put":
-            return self.put(args, like)
-        if name == "index_put":
-            return self.masked(args, like)
-        if name in ELEMENTWISE or (name in ("max", "min") and op.endswith(".other")):
-            return self.elementwise(given, like)
-        if name in MOVES:
-            return self.move(step, args, kwargs, like)
-        if name in REDUCTIONS:
-            return self.reduce(step, args, kwargs, like)
-        if name in PLANES:
-            return self.plane(step, args, kwargs, like)
-        if name in PRODUCTS:
-            return self.product(args, like)
-        raise self.bad("is not an operation of plans")
+        rule = "elementwise" if op.endswith(".other") else {"get": "move", "put": "put", "quantile": "reduce"}.get(op)
+        return getattr(self, rule or ALLOWED[name])(step, args, kwargs, likes)
 
     def worked(self, like: torch.Tensor) -> None:
         self.work += like.numel()
@@ -197,23 +160,29 @@ class _Rules:
 
     def fresh(self, like: torch.Tensor) -> Marks:
         """The marks of noise or an answer: row by row, with the places and channels of an image where it is as large as one."""
-        if not like.ndim or like.shape[0] % self.batch or like.shape[0] > COPIES * self.batch or like.numel() > self.most:
+        if not like.ndim or not self.are_batches(len(like)) or like.numel() > self.most:
             raise self.bad(f"draws {tuple(like.shape)}, which is not as much for each image of the batch")
         self.worked(like)
-        rows = torch.arange(like.shape[0]) % self.batch
         channels, places = self.laid_out(like)
-        return Marks(_spread(rows, like), places, channels, like)
+        return Marks(self.in_turn(like), places, channels, like)
+
+    def are_batches(self, count: int) -> bool:
+        return count % self.batch == 0 and count <= bounds.BATCH_COPIES * self.batch
+
+    def in_turn(self, like: torch.Tensor) -> torch.Tensor:
+        """The rows of a tensor that has all images one after the other, as often as there are copies."""
+        rows = torch.arange(like.shape[0]) % self.batch
+        return rows.reshape(-1, *[1] * (like.ndim - 1)).expand(like.shape)
 
     def laid_out(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Channels and places of what has rows in its first dimension: those of images (C, H, W), also flattened ones."""
         pixels = like.shape[-2] * like.shape[-1] if like.ndim == 4 else 0
         size = like[0].numel() if len(like) else 0
-        whole = torch.Size(self.plan.shape).numel()
         if not pixels:
-            pixels = torch.Size(self.plan.shape[1:]).numel() if size == whole else 1 if size <= CHANNELS else size
+            whole = size == math.prod(self.plan.shape)
+            pixels = math.prod(self.plan.shape[1:]) if whole else 1 if size <= bounds.MATRIX_CHANNELS else size
         index = torch.arange(size)
-        parts = [(index // max(pixels, 1)), index % max(pixels, 1)]
-        parts = [parts[0], torch.full_like(index, NONE) if pixels == 1 else parts[1]]
+        parts = [index // max(pixels, 1), torch.full_like(index, NONE) if pixels == 1 else index % max(pixels, 1)]
         return tuple(part.reshape(like.shape[1:]).expand(like.shape).contiguous() for part in parts)
 
     def as_image(self, value: Marks) -> Marks:
@@ -223,46 +192,39 @@ class _Rules:
         found.channels = self.constant_alike(value.fixed, found)
         return found
 
-    def call(self, x: Marks, given: dict[str, Any]) -> Marks:
-        shape = (x.like.shape[0], *self.plan.shape) if x.like.ndim else ()
-        if (
-            tuple(x.like.shape) != shape
-            or shape[0] % self.batch
-            or shape[0] > COPIES * self.batch
-            or not x.like.is_floating_point()
-        ):
+    def call(self, x: Marks, precision: torch.dtype, **given: Marks) -> Marks:
+        count = x.like.shape[0] if x.like.ndim else 0
+        sound = tuple(x.like.shape) == (count, *self.plan.shape) and self.are_batches(count) and x.like.is_floating_point()
+        if not sound:
             raise self.bad(f"a call on {tuple(x.like.shape)}, expected whole batches of {self.plan.shape}")
         self.image(self.as_image(x) if x.fixed is not None else x)
         self.whole_batch(x, "what the network is given")
-        answer = self.fresh(torch.empty(shape, dtype=given["precision"], device="meta"))
+        answer = self.fresh(torch.empty(x.like.shape, dtype=precision, device="meta"))
         for name, value in given.items():
-            if name != "precision":
-                if tuple(value.like.shape) not in ((shape[0],), (1,)):
-                    raise self.bad(f"a {name} {tuple(value.like.shape)}, expected ({shape[0]},)")
-                self.whole_batch(value, name)
-                rows = value.fixed.expand(shape[0]).reshape(-1, self.batch) if value.fixed is not None else None
-                if rows is not None and varies(rows, 1):
-                    raise self.bad(f"a {name} that differs from image to image")
+            if tuple(value.like.shape) not in ((count,), (1,)):
+                raise self.bad(f"a {name} {tuple(value.like.shape)}, expected ({count},)")
+            self.whole_batch(value, name)
+            if value.fixed is not None and varies(value.fixed.expand(count).reshape(-1, self.batch), 1):
+                raise self.bad(f"a {name} that differs from image to image")
         return answer
 
     def image(self, x: Marks) -> None:
         """Refuse what has been told apart by constants within a plane of an image."""
         if any(varies(x.channels, dim) for dim in range(2, x.channels.ndim)):
-            raise self.bad("lays channels over the places of an image")
+            raise self.bad(OVER_PLACES)
 
     def whole_batch(self, value: Marks, what: str) -> None:
         """Every row is of its own image, in the order of the batch, as often as there are copies."""
         if (value.rows == SEVERAL).any():
-            raise BadPlan(
-                f"{self.mixed}: mixes images of the batch; each image is to be made from its own noise and answers alone"
-            )
-        wanted = _spread(torch.arange(value.rows.shape[0]) % self.batch, value.rows)
-        if ((value.rows != wanted) & (value.rows != NONE)).any():
+            text = "mixes images of the batch; each image is to be made from its own noise and answers alone"
+            raise BadPlan(f"{self.mixed}: {text}")
+        if ((value.rows != self.in_turn(value.rows)) & (value.rows != NONE)).any():
             raise self.bad(f"{what} are not in the order of the batch")
 
     # ------------------------------------------------------------------------------------------------------- operations
 
-    def elementwise(self, given: list[Marks], like: torch.Tensor) -> Marks:
+    def elementwise(self, step: Step, args: list[Any], kwargs: dict[str, Any], likes: list[torch.Tensor]) -> list[Marks]:
+        given, like = _marks_in(args, kwargs), likes[0]
         spread = [each.each(lambda marks: marks.expand(like.shape)) for each in given if each.fixed is None]
         found = Marks(self.together([each.rows for each in spread]), spread[0].places, spread[0].channels, like)
         for each in spread[1:]:
@@ -274,7 +236,7 @@ class _Rules:
             if each.fixed is not None:
                 values = each.fixed.expand(like.shape) if each.fixed.ndim <= like.ndim else each.fixed
                 found.channels = self.constant_alike(values, found)
-        return found
+        return [found]
 
     def laid_over(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """The places of two tensors that meet, value by value: they are the same, or a mirrored image's. Were they
@@ -303,13 +265,12 @@ class _Rules:
             places = torch.zeros_like(each.places) if (each.places == NONE).any() else each.places
             group = _paired(_paired(line.unsqueeze(dim).expand(places.shape), places), each.rows).flatten()
             spans = []
-            for marks in (each.channels, found.places):
-                ends = [torch.zeros(int(group.max()) + 1, dtype=torch.int64) for _ in range(2)]
-                for end, kind in zip(ends, ("amin", "amax"), strict=True):
-                    end.scatter_reduce_(0, group, marks.flatten(), kind, include_self=False)
-                spans.append(ends[0] != ends[1])
+            for marks in (each.channels.flatten(), found.places.flatten()):
+                ends = torch.zeros(int(group.max()) + 1, dtype=torch.int64)
+                low, high = (ends.scatter_reduce(0, group, marks, kind, include_self=False) for kind in ("amin", "amax"))
+                spans.append(low != high)
             if (spans[0] & spans[1]).any():
-                raise self.bad("lays channels over the places of an image")
+                raise self.bad(OVER_PLACES)
 
     def constant_alike(self, values: torch.Tensor, found: Marks) -> torch.Tensor:
         """The channels of found once a constant of its shape has met it. BadPlan where it tells places or rows apart."""
@@ -320,8 +281,7 @@ class _Rules:
             if _tells_places(found, dim):
                 raise self.bad("a constant that differs from place to place of an image")
             if varies(found.rows, dim):
-                size = values.shape[dim]
-                if size % self.batch or varies(values.unflatten(dim, (-1, self.batch)), dim + 1):
+                if values.shape[dim] % self.batch or varies(values.unflatten(dim, (-1, self.batch)), dim + 1):
                     raise self.bad("a constant that differs from image to image")
             else:
                 channels = _paired(channels, values.nan_to_num().unique(return_inverse=True)[1].expand(channels.shape))
@@ -331,76 +291,70 @@ class _Rules:
         """The rows of what is made of values of these rows."""
         found = rows[0]
         for other in rows[1:]:
-            if torch.equal(found, other):
-                continue
             same = (found == other) | (other == NONE)
             found = torch.where(found == NONE, other, torch.where(same, found, SEVERAL))
         return self.noted(found)
+
+    def over(self, rows: torch.Tensor, dims: list[int]) -> torch.Tensor:
+        """The rows of what is made of all along some dimensions, which are kept."""
+        if not dims:
+            return rows
+        most = rows.amax(dim=dims, keepdim=True)
+        mixed = ((rows != most) & (rows != NONE)).any(dim=dims, keepdim=True)
+        return self.noted(torch.where(mixed, SEVERAL, most))
 
     def noted(self, rows: torch.Tensor) -> torch.Tensor:
         if not self.mixed and (rows == SEVERAL).any():
             self.mixed = self.where
         return rows
 
-    def move(self, step: Step, args: list[Any], kwargs: dict[str, Any], like: Any) -> Any:
+    def move(self, step: Step, args: list[Any], kwargs: dict[str, Any], likes: list[torch.Tensor]) -> list[Marks]:
         """What only brings values elsewhere: the marks go the same way."""
-        for each in _flat([args, list(kwargs.values())]):
-            fixed = each.fixed if isinstance(each, Marks) and step.name not in ("index_select", "index") else None
-            if fixed is not None and any(varies(fixed, dim) for dim in range(fixed.ndim)):
+        by_index = step.name in ("index_select", "index")
+        for each in _marks_in(args, kwargs):
+            if each.fixed is not None and not by_index and any(varies(each.fixed, dim) for dim in range(each.fixed.ndim)):
                 raise self.bad("a constant of several values is moved")
+        if step.op == "get":
+            self.whole_places(args[0], args[1])
         kwargs = {key: value for key, value in kwargs.items() if not isinstance(value, torch.dtype)}
-        index = step.name in ("index_select", "index")
-        parts = [
-            apply(step.op, _pick(args, kind, index), _pick(kwargs, kind, index)) for kind in ("rows", "places", "channels")
-        ]
-        if not isinstance(like, (list, tuple)):
-            results = [Marks(*parts, like)]
-        else:
-            results = [Marks(*marks) for marks in zip(*parts, like, strict=True)]
-        if step.name in CUTS:
+        results = [Marks(*each) for each in zip(*_moved(step, args, kwargs), likes, strict=True)]
+        if step.name in JOINS:
             self.cut(step, args, kwargs, results)
-        if step.name == "stack":  # what is put side by side is told apart, by hand
-            dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % like.ndim
-            results[0].channels = _paired(results[0].channels, _along(results[0].channels, dim))
-        return results if isinstance(like, (list, tuple)) else results[0]
+        return results
 
     def cut(self, step: Step, args: list[Any], kwargs: dict[str, Any], results: list[Marks]) -> None:
-        """Refuse what tells places of an image apart. Parts that were put together are other channels."""
-        dim = _cut_along(step)
+        """Refuse what tells places of an image apart. Parts that were put side by side are other channels."""
+        dim, first = _cut_along(step), results[0]
         if step.name == "index":
             given = [each for each in args[1] if each is not None]
             if len(given) != 1 or given[0].fixed is None or given[0].like.is_floating_point():
                 raise self.bad("an index that is no list of numbers of one dimension")
         elif step.name == "index_select" and [*args[2:], *kwargs.values()][-1].fixed is None:
             raise self.bad("an index that depends on noise or an answer")
-        joined = step.name == "cat"
-        subject = results[0] if joined else args[0]
-        whole = step.name == "slice" and results[0].like.shape == args[0].like.shape
+        joined = step.name in ("cat", "stack")
+        subject = first if joined else args[0]
+        whole = step.name == "stack" or (step.name == "slice" and first.like.shape == args[0].like.shape)
         dim %= max(subject.rows.ndim, 1)
         if not whole and _tells_places(subject, dim):
             raise self.bad("takes an image apart, or puts one together, by its places")
         if joined:
-            subject.channels = _paired(subject.channels, _along(subject.channels, dim))
+            along = torch.arange(first.like.shape[dim]).reshape(-1, *[1] * (first.like.ndim - dim - 1))
+            first.channels = _paired(first.channels, along.expand(first.like.shape))
 
-    def get(self, args: list[Any], like: torch.Tensor) -> Marks:
-        self.whole_places(args[0], args[1])
-        return Marks(*(apply("get", _pick(args, kind), {}) for kind in ("rows", "places", "channels")), like)
-
-    def put(self, args: list[Any], like: torch.Tensor) -> Marks:
+    def put(self, step: Step, args: list[Any], kwargs: dict[str, Any], likes: list[torch.Tensor]) -> list[Marks]:
         base, content, index = args
         self.whole_places(base, index)
         part = base.each(lambda marks: marks[as_index(index)])
         if content.fixed is not None:
-            told = self.constant_alike(content.fixed.reshape(part.rows.shape), part)
+            written = self.constant_alike(content.fixed.reshape(part.rows.shape), part)
         else:
-            laid, told = content.each(lambda marks: marks.reshape(part.rows.shape)), content.channels.reshape(part.rows.shape)
-            places = torch.where(laid.places == NONE, part.places, laid.places)
-            self.not_over_places(laid, Marks(part.rows, places, told, like))
-        rows, places = (apply("put", _pick(args, kind), {}) for kind in ("rows", "places"))
-        places = torch.where(places == NONE, base.places, places)
+            laid = content.each(lambda marks: marks.reshape(part.rows.shape))
+            written, places = laid.channels, torch.where(laid.places == NONE, part.places, laid.places)
+            self.not_over_places(laid, Marks(part.rows, places, written, base.like))
+        [rows], [places], _ = _moved(step, args, kwargs)
         channels = base.channels.clone()
-        channels[as_index(index)] = told + channels.max() + 2  # others than those beside them
-        return Marks(rows, places, channels, like)
+        channels[as_index(index)] = written + channels.max() + 2  # others than those beside them
+        return [Marks(rows, torch.where(places == NONE, base.places, places), channels, likes[0])]
 
     def whole_places(self, base: Marks, index: list[Any]) -> None:
         for dim, each in enumerate(index):
@@ -408,48 +362,29 @@ class _Rules:
             if each != [0, size, 1] and size > 1 and _tells_places(base, dim):
                 raise self.bad("reads or writes a part of the places of an image")
 
-    def masked(self, args: list[Any], like: torch.Tensor) -> Marks:
-        """x[mask] = a number: the same as masked_fill."""
-        base, indices, content = args[:3]
-        if len(indices) != 1 or not isinstance(indices[0], Marks) or indices[0].like.dtype != torch.bool or any(args[3:]):
-            raise self.bad("writes at places that depend on noise or an answer")
-        if indices[0].like.shape != base.like.shape or content.like.numel() != 1:
-            raise self.bad("writes at places that depend on noise or an answer")
-        return self.elementwise([base, indices[0], content], like)
-
-    def reduce(self, step: Step, args: list[Any], kwargs: dict[str, Any], like: Any) -> Any:
-        if step.op == "quantile":
-            named = dict(zip(("self", "q", "dim", "keepdim"), args, strict=False))
-            if isinstance(named["q"], Marks) and named["q"].fixed is None:
-                raise self.bad("a quantile that depends on noise or an answer")
-        else:
-            named = _named(step, args, kwargs)
+    def reduce(self, step: Step, args: list[Any], kwargs: dict[str, Any], likes: list[torch.Tensor]) -> list[Marks]:
+        named = _named(step, args, kwargs)
+        if isinstance(named.get("q"), Marks) and named["q"].fixed is None:
+            raise self.bad("a quantile that depends on noise or an answer")
         x, dims = named["self"], named.get("dim")
         if x.fixed is not None:
             raise self.bad("computes with constants alone")
         dims = [dims] if isinstance(dims, int) else dims
         dims = [dim % max(x.rows.ndim, 1) for dim in dims] if dims else list(range(x.rows.ndim))
-        rows = self.noted(self.over(x.rows, dims))
-        places, channels = x.places, x.channels
+        rows, places, channels = self.over(x.rows, dims), x.places, x.channels
         for dim in dims:
             first = not _tells_places(Marks(x.rows, places.expand(x.rows.shape), channels, x.like), dim)
             places = places.narrow(dim, 0, 1) if first else places.amin(dim=dim, keepdim=True)
             channels = _folded(channels, dim)
         places = places if len(places.unique()) > 1 else torch.full_like(places, NONE)  # of the whole image
+        kept = [part if named.get("keepdim") else part.squeeze(dims) for part in (rows, places, channels)]
+        return [Marks(*(part.expand(like.shape) for part in kept), like) for like in likes]
 
-        def shaped(each: torch.Tensor) -> Marks:
-            kept = [part if named.get("keepdim") else part.squeeze(dims) for part in (rows, places, channels)]
-            return Marks(*(part.expand(each.shape) for part in kept), each)
-
-        return [shaped(each) for each in like] if isinstance(like, (list, tuple)) else shaped(like)
-
-    def plane(self, step: Step, args: list[Any], kwargs: dict[str, Any], like: Any) -> Any:
+    def plane(self, step: Step, args: list[Any], kwargs: dict[str, Any], likes: list[torch.Tensor]) -> list[Marks]:
         """A filter, a change of size, a border: of whole images, by a small kernel of numbers. It must give an even plane where
         it is given one, so that nothing can be seen of where places are."""
-        x, name = args[0], step.name
-        named = _named(step, args, kwargs)
+        x, first, name, named = args[0], likes[0], step.name, _named(step, args, kwargs)
         padding = [named["padding"]] if isinstance(named.get("padding"), int) else named.get("padding") or []
-        first = like[0] if isinstance(like, (list, tuple)) else like
         if x.fixed is not None or x.rows.ndim != 4 or first.ndim != 4 or first.shape[0] != x.rows.shape[0]:
             raise self.bad("filters what are no images of the batch")
         if any(x.rows.shape[dim] > 1 and not _tells_places(x, dim) for dim in (2, 3)):
@@ -457,52 +392,44 @@ class _Rules:
         self.image(x)
         self.laid_over(self.laid_out(x.like)[1], x.places)
         if name in ("reflection_pad2d", "replication_pad2d"):
-            if not all(0 <= each <= KERNEL for each in padding):
+            if not all(0 <= each <= bounds.FILTER_PIXELS for each in padding):
                 raise self.bad("a border that cuts, or is wider than a filter")
         elif name == "constant_pad_nd" or any(padding) or named.get("ceil_mode") or named.get("divisor_override"):
-            raise self.bad('a border of zeros tells places apart: use F.pad(x, ..., mode="reflect") first, and no padding')
+            raise self.bad(BORDER)
         if name == "convolution":
             kernels = [named[each] for each in ("weight", "bias") if named[each] is not None]
             if any(each.fixed is None for each in kernels) or named["transposed"] or set(named["dilation"]) != {1}:
                 raise self.bad("a filter that is not of numbers alone, side by side")
             height, width = kernels[0].like.shape[-2:]
-            if max(height, width) > KERNEL or 4 * height > x.rows.shape[2] or 4 * width > x.rows.shape[3]:
-                raise self.bad(f"a filter of {height}x{width} pixels, at most {KERNEL} and a quarter of the image are allowed")
-        rows = self.noted(self.over(x.rows, [1, 2, 3])).expand(first.shape)
-        channels, places = self.laid_out(first)
-        found = Marks(rows, places, channels, first)
-        return [found, found] if isinstance(like, (list, tuple)) else found
+            if max(height, width) > bounds.FILTER_PIXELS or 4 * height > x.rows.shape[2] or 4 * width > x.rows.shape[3]:
+                most = f"at most {bounds.FILTER_PIXELS} and a quarter of the image are allowed"
+                raise self.bad(f"a filter of {height}x{width} pixels, {most}")
+        rows, (channels, places) = self.over(x.rows, [1, 2, 3]).expand(first.shape), self.laid_out(first)
+        return [Marks(rows, places, channels, first) for _ in likes]
 
-    def product(self, args: list[Any], like: torch.Tensor) -> Marks:
+    def product(self, step: Step, args: list[Any], kwargs: dict[str, Any], likes: list[torch.Tensor]) -> list[Marks]:
         """A product of matrices: of constants over channels, or of two that depend on the same image."""
-        a, b = args[:2]
-        for each, dim in ((a, -1), (b, -2)):
-            other = b if each is a else a
-            if other.fixed is not None:
-                if max(other.like.shape[-2:]) > CHANNELS:
-                    raise self.bad(f"a matrix {tuple(other.like.shape)} of constants, at most {CHANNELS} channels are taken")
-                if other.like.ndim == 3 and varies(other.fixed, 0) and (varies(each.rows, 0) or _tells_places(each, 0)):
-                    raise self.bad("a matrix of constants that differs from image to image or place to place")
-                if _tells_places(each, dim % each.rows.ndim):
-                    raise self.bad("a matrix of constants over the places of an image")
+        (a, b), like = args[:2], likes[0]
+        for each, other, dim in ((a, b, -1), (b, a, -2)):
+            if other.fixed is None:
+                continue
+            if max(other.like.shape[-2:]) > bounds.MATRIX_CHANNELS:
+                size = tuple(other.like.shape)
+                raise self.bad(f"a matrix {size} of constants, at most {bounds.MATRIX_CHANNELS} channels are taken")
+            if other.like.ndim == 3 and varies(other.fixed, 0) and (varies(each.rows, 0) or _tells_places(each, 0)):
+                raise self.bad("a matrix of constants that differs from image to image or place to place")
+            if _tells_places(each, dim % each.rows.ndim):
+                raise self.bad("a matrix of constants over the places of an image")
         live = [(each, dim) for each, dim in ((a, -1), (b, -2)) if each.fixed is None]
         if len(live) == 2 and (_tells_places(a, a.rows.ndim - 2) or _tells_places(b, b.rows.ndim - 1)):
             raise self.bad("a product of places of an image with others")
-        rows = self.together([self.over(each.rows, [dim]).expand(like.shape) for each, dim in ((a, -1), (b, -2))])
-        each, dim = live[0]
-        places = each.places.narrow(dim, 0, 1).expand(like.shape) if len(live) == 1 else torch.full(like.shape, NONE)
-        channels = _along(torch.empty(like.shape, device="meta"), dim)
+        rows = self.together([self.over(each.rows, [dim]).expand(like.shape) for each, dim in live])
+        (each, dim), *others = live
+        places = torch.full(like.shape, NONE) if others else each.places.narrow(dim, 0, 1).expand(like.shape)
+        channels = torch.arange(like.shape[dim]).reshape(-1, *[1] * (-1 - dim)).expand(like.shape)
         for each, dim in live:
             channels = _paired(channels, _folded(each.channels, dim).expand(like.shape))
-        return Marks(rows, places, channels, like)
-
-    def over(self, rows: torch.Tensor, dims: list[int]) -> torch.Tensor:
-        """The rows of what is made of all along some dimensions, which are kept."""
-        if not dims:
-            return rows
-        most = rows.amax(dim=dims, keepdim=True)
-        mixed = ((rows != most) & (rows != NONE)).to(torch.int8).amax(dim=dims, keepdim=True)
-        return torch.where(mixed > 0, SEVERAL, most)
+        return [Marks(rows, places, channels, like)]
 
 
 # -------------------------------------------------------------------------------------------------------------- parts
@@ -536,26 +463,19 @@ def _paired(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     shape = one.shape
     if torch.equal(one, other) or other.min() == other.max():
         return one
-    flat = [dim for dim in range(one.ndim) if not varies(one, dim) and not varies(other, dim)]
-    for dim in flat:  # what they differ along is enough
-        one, other = one.narrow(dim, 0, 1), other.narrow(dim, 0, 1)
+    for dim in [dim for dim in range(one.ndim) if not varies(one, dim) and not varies(other, dim)]:
+        one, other = one.narrow(dim, 0, 1), other.narrow(dim, 0, 1)  # what they differ along is enough
     (_, first), (values, second) = (marks.unique(return_inverse=True) for marks in (one, other))
     return (first * len(values) + second).unique(return_inverse=True)[1].expand(shape)
 
 
 def _folded(marks: torch.Tensor, dim: int) -> torch.Tensor:
     """One mark for all along a dimension, which is kept: another one wherever one of them is."""
-    lines = marks.movedim(dim, -1)
     if not varies(marks, dim):
         return marks.narrow(dim, 0, 1)
+    lines = marks.movedim(dim, -1)
     found = lines.flatten(0, -2).unique(dim=0, return_inverse=True)[1] if marks.ndim > 1 else torch.zeros(1, dtype=torch.int64)
     return found.reshape(lines.shape[:-1]).unsqueeze(dim)
-
-
-def _along(like: torch.Tensor, dim: int) -> torch.Tensor:
-    """The index along a dimension, in a tensor of this shape."""
-    dim %= like.ndim
-    return torch.arange(like.shape[dim]).reshape(-1, *[1] * (like.ndim - dim - 1)).expand(like.shape)
 
 
 def _cut_along(step: Step) -> Any:
@@ -567,52 +487,38 @@ def _cut_along(step: Step) -> Any:
 
 def _without_rows(step: Step, by_rows: bool) -> list[Any]:
     """The arguments of a step as they stand, but for references, and for which rows a part is of where it is one of rows."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {} if "step" in value else {key: plain(each) for key, each in value.items()}
-        return [plain(each) for each in value] if isinstance(value, list) else value
-
     args = list(step.args)
     if by_rows and step.op in ("get", "put"):
         index = 1 + (step.op == "put")
-        args[index] = args[index][1:]
-        args = args[: index + 1]
-    elif by_rows and step.name in CUTS | {"stack"}:
+        args = [*args[:index], args[index][1:]]
+    elif by_rows and step.name in JOINS:
         args = []
-    return [step.op, plain(args), plain(step.kwargs)]
-
-
-def _spread(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Rows (N,) as those of a tensor (N, ...)."""
-    return rows.reshape(-1, *[1] * (like.ndim - 1)).expand(like.shape) if like.ndim else rows.reshape(())
+    is_reference = lambda value: isinstance(value, dict) and "step" in value  # noqa: E731
+    return tree_map(lambda leaf: {} if is_reference(leaf) else leaf, [step.op, args, step.kwargs], is_leaf=is_reference)
 
 
 def _named(step: Step, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of an operation of torch by their names."""
-    name, _, overload = step.op.partition(".")
-    schema = getattr(getattr(torch.ops.aten, name), overload)._schema
-    return {**dict(zip([each.name for each in schema.arguments], args, strict=False)), **kwargs}
+    """The arguments of an operation by their names."""
+    own = step.op == "quantile"
+    names = ("self", "q", "dim", "keepdim") if own else [each.name for each in overload_of(step.op)._schema.arguments]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
-def _flat(value: Any) -> list[Any]:
-    return [each for part in value for each in _flat(part)] if isinstance(value, (list, tuple)) else [value]
+def _marks_in(args: list[Any], kwargs: dict[str, Any]) -> list[Marks]:
+    return [each for each in tree_leaves([args, kwargs]) if isinstance(each, Marks)]
 
 
-def _pick(value: Any, kind: str, index: bool = False) -> Any:
-    """Arguments with one kind of marks in the place of tensors; with index, constants of whole numbers stay as they are."""
-    if isinstance(value, Marks):
-        number = index and value.fixed is not None and not value.like.is_floating_point()
-        return value.fixed if number else getattr(value, kind).contiguous()
-    if isinstance(value, (list, tuple)):
-        return [_pick(each, kind, index) for each in value]
-    return {key: _pick(each, kind, index) for key, each in value.items()} if isinstance(value, dict) else value
+def _only(change: Callable[[Marks], torch.Tensor], args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments with a tensor instead of each of their marks."""
+    return tree_map_only(Marks, change, (args, kwargs))
 
 
-def _like(value: Any) -> Any:
-    """Arguments with tensors without memory, which have their shape, type and order in memory."""
-    if isinstance(value, Marks):
-        return value.like
-    if isinstance(value, (list, tuple)):
-        return [_like(each) for each in value]
-    return {key: _like(each) for key, each in value.items()} if isinstance(value, dict) else value
+def _moved(step: Step, args: list[Any], kwargs: dict[str, Any]) -> list[list[torch.Tensor]]:
+    """The rows, places and channels of the results of an operation that only moves values; indices stay numbers."""
+
+    def part(each: Marks, kind: str) -> torch.Tensor:
+        is_index = step.name in ("index_select", "index") and each.fixed is not None and not each.like.is_floating_point()
+        return each.fixed if is_index else getattr(each, kind).contiguous()
+
+    kinds = ("rows", "places", "channels")
+    return [tree_leaves(apply(step.op, *_only(lambda each, kind=kind: part(each, kind), args, kwargs))) for kind in kinds]

@@ -17,7 +17,7 @@ from src.challenges import Challenge
 from src.common.classes import labels_in_turn
 from src.submission import bounds
 from src.submission.failures import CODES, Failed, one_line, quoted
-from src.submission.plan.operations import BYTES, BadPlan
+from src.submission.plan.operations import BadPlan
 from src.submission.plan.read import read
 from src.submission.sandbox.process import Confined
 from src.submission.sandbox.sampler import COURSE_SEED, Model, NoPlan, Plans, checked
@@ -70,7 +70,7 @@ class Broker:
         shape, classes = self.challenge.shape, self.model.num_classes
         request = {"nfe": nfe, "shape": shape, "classes": classes, "sizes": list(sizes)}
         self._send({"kind": "record", "bfloat16": dtype == torch.bfloat16, **request})
-        header, payload = self._receive(BYTES * bounds.PLANS, ("plans", "unrecorded"))
+        header, payload = self._receive(bounds.PLAN_BYTES * bounds.PLANS, ("plans", "unrecorded"))
         if header["kind"] == "unrecorded":
             raise NoPlan(one_line(header.get("text", "")))
         texts = _tensors(header, payload, {str(number): ("uint8",) for number in range(bounds.PLANS)})

@@ -1,10 +1,10 @@
 """Submissions that the grader is tried on: honest ones, and cheats and faults made from them.
 
-A cheat of code is one file here. It stands as custom_model.py in a submission whose own custom_model.py is called honest.py,
-and its first word is what becomes of it: a code that it fails with; own_code, where no plan can hold it; visible, where the
-plan says what it does; harmless, where its plan is the honest one. Cheats of the archive and the checkpoint are functions.
+Cheats of code are the functions of of_code.py, which stands as custom_model.py in a submission whose own custom_model.py is
+called honest.py. Cheats of the archive and the checkpoint are the tables here.
 """
 
+import inspect
 import io
 import os
 import shutil
@@ -22,9 +22,9 @@ from src.common.checkpoints import save_model
 from src.common.files import PROJECT_ROOT
 from src.submission.handin.contents import CHECKPOINT, CONFIG, source_files
 from tests.helpers import TINY, tiny_model
+from tests.submission.cheats import of_code
 
-FOLDER = Path(__file__).parent
-OF_CODE = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+OF_CODE = sorted(name for name, cheat in vars(of_code).items() if inspect.isfunction(cheat) and cheat.__doc__)
 
 
 def honest(folder: Path, method: str = "rectified_flow") -> Path:
@@ -52,19 +52,18 @@ def cheat(folder: Path, name: str, **words: object) -> str:
             for other in ("detector", "second", "third"):
                 change_checkpoint(folder, lambda state, other=other: copy_network(state, other))
         words["NUMBER_OF_BYTES"] = len(stored)
-    text = (FOLDER / f"{name}.py").read_text()
+    text = inspect.getsource(of_code).replace("from custom_model", "from honest") + f"\n\nuse({name})\n"
     for word, value in words.items():
         assert word in text
         text = text.replace(word, str(value))
     (folder / "custom_model.py").rename(folder / "honest.py")
     (folder / "custom_model.py").write_text(text)
-    return text.partition('"""')[2].partition(":")[0]
+    return getattr(of_code, name).__doc__.partition(":")[0]
 
 
 def copy_network(state: dict, name: str) -> None:
-    state.update(
-        {key.replace("network.", f"{name}.", 1): value for key, value in list(state.items()) if key.startswith("network.")}
-    )
+    own = {key: value for key, value in state.items() if key.startswith("network.")}
+    state.update({key.replace("network.", f"{name}.", 1): value for key, value in own.items()})
 
 
 def stored_pictures(count: int) -> torch.Tensor:
@@ -136,18 +135,18 @@ class RunsCode:
         return (Path.touch, (self.marker,))
 
 
-def change_checkpoint(folder: Path, change: Callable[[dict], None]) -> None:
+def change_checkpoint(folder: Path, change: Callable[[dict], object]) -> None:
     state = torch.load(folder / CHECKPOINT, weights_only=True)["state_dict"]
     change(state)
     torch.save({"state_dict": state}, folder / CHECKPOINT)
 
 
-def pickle_code(folder: Path) -> None:
-    torch.save({"state_dict": RunsCode(folder / "executed")}, folder / CHECKPOINT)
+def changed(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    return lambda folder: change_checkpoint(folder, change)
 
 
-def stored_buffer(folder: Path) -> None:
-    change_checkpoint(folder, lambda state: state.update(images=torch.zeros(20, 3, 64, 64, dtype=torch.uint8)))
+def head(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
+    return changed(lambda state: state.update({HEAD: change(state[HEAD])}))
 
 
 def small_view_of_much(folder: Path) -> None:
@@ -155,52 +154,14 @@ def small_view_of_much(folder: Path) -> None:
     change_checkpoint(folder, lambda state: state.update(table=torch.arange(1 << 20)[:: (1 << 19)]))
 
 
-def other_width(folder: Path) -> None:
-    save_model(tiny_model(ch=16), folder / CHECKPOINT, {"method": "custom", **TINY, "ch": 16})
-
-
-def absent_tensor(folder: Path) -> None:
-    change_checkpoint(folder, lambda state: state.pop("network.tail.2.bias"))
-
-
-def not_finite(folder: Path) -> None:
-    change_checkpoint(folder, lambda state: state["network.tail.2.bias"].fill_(float("nan")))
-
-
-def sparse_weights(folder: Path) -> None:
-    change_checkpoint(folder, lambda state: state.update({HEAD: state[HEAD].to_sparse()}))
-
-
-def meta_weights(folder: Path) -> None:
-    change_checkpoint(folder, lambda state: state.update({HEAD: state[HEAD].to("meta")}))
-
-
-def float8_weights(folder: Path) -> None:
-    change_checkpoint(folder, lambda state: state.update({HEAD: state[HEAD].to(torch.float8_e4m3fn)}))
-
-
-def quantised_weights(folder: Path) -> None:
-    change_checkpoint(folder, lambda state: state.update({HEAD: torch.quantize_per_tensor(state[HEAD], 0.1, 0, torch.qint8)}))
-
-
-def expanded_buffer(folder: Path) -> None:
-    """A terabyte in one number."""
-    change_checkpoint(folder, lambda state: state.update(table=torch.zeros(()).expand(1 << 38)))
-
-
-def integer_weights(folder: Path) -> None:
-    change_checkpoint(folder, lambda state: state.update({HEAD: state[HEAD].to(torch.int64)}))
-
-
-def compressed_checkpoint(folder: Path) -> None:
+def list_of_tensors(compression: int) -> Callable[[Path], None]:
     """A list of tensors that takes a thousand times its size in memory."""
-    with zipfile.ZipFile(folder / CHECKPOINT, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("archive/data.pkl", b"\x80\x02" + b"}" * (16 << 20))
 
+    def write(folder: Path) -> None:
+        with zipfile.ZipFile(folder / CHECKPOINT, "w", compression) as file:
+            file.writestr("archive/data.pkl", b"\x80\x02" + b"}" * (16 << 20))
 
-def endless_list(folder: Path) -> None:
-    with zipfile.ZipFile(folder / CHECKPOINT, "w") as file:
-        file.writestr("archive/data.pkl", b"\x80\x02" + b"}" * (16 << 20))
+    return write
 
 
 def old_format(folder: Path) -> None:
@@ -208,40 +169,40 @@ def old_format(folder: Path) -> None:
     torch.save(state, folder / CHECKPOINT, _use_new_zipfile_serialization=False)
 
 
-def much_beside_the_network(folder: Path) -> None:
-    change_checkpoint(folder, lambda state: state.update(table=torch.zeros(65 << 20)))
-
-
-def no_checkpoint(folder: Path) -> None:
-    (folder / CHECKPOINT).unlink()
-
-
 def half_a_checkpoint(folder: Path) -> None:
     data = (folder / CHECKPOINT).read_bytes()
     (folder / CHECKPOINT).write_bytes(data[: len(data) // 2])
 
 
-def no_json(folder: Path) -> None:
-    (folder / CONFIG).write_text("{")
-
-
-CHECKPOINTS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "pickle_code": (pickle_code, "unsafe_pickle"),
-    "stored_buffer": (stored_buffer, "stored_images"),
-    "other_width": (other_width, "wrong_architecture"),
-    "absent_tensor": (absent_tensor, "wrong_architecture"),
-    "sparse_weights": (sparse_weights, "bad_checkpoint"),
-    "meta_weights": (meta_weights, "bad_checkpoint"),
-    "float8_weights": (float8_weights, "bad_checkpoint"),
-    "quantised_weights": (quantised_weights, "bad_checkpoint"),
-    "expanded_buffer": (expanded_buffer, "bad_checkpoint"),
-    "integer_weights": (integer_weights, "wrong_architecture"),
-    "compressed_checkpoint": (compressed_checkpoint, "bad_checkpoint"),
-    "endless_list": (endless_list, "bad_checkpoint"),
+CHECKPOINTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pickle_code": (
+        lambda folder: torch.save({"state_dict": RunsCode(folder / "executed")}, folder / CHECKPOINT),
+        "unsafe_pickle",
+    ),
+    "stored_buffer": (
+        changed(lambda state: state.update(images=torch.zeros(20, 3, 64, 64, dtype=torch.uint8))),
+        "stored_images",
+    ),
+    "other_width": (
+        lambda folder: save_model(tiny_model(ch=16), folder / CHECKPOINT, {"method": "custom", **TINY, "ch": 16}),
+        "wrong_architecture",
+    ),
+    "absent_tensor": (changed(lambda state: state.pop("network.tail.2.bias")), "wrong_architecture"),
+    "sparse_weights": (head(torch.Tensor.to_sparse), "bad_checkpoint"),
+    "meta_weights": (head(lambda weights: weights.to("meta")), "bad_checkpoint"),
+    "float8_weights": (head(lambda weights: weights.to(torch.float8_e4m3fn)), "bad_checkpoint"),
+    "quantised_weights": (head(lambda weights: torch.quantize_per_tensor(weights, 0.1, 0, torch.qint8)), "bad_checkpoint"),
+    "expanded_buffer": (changed(lambda state: state.update(table=torch.zeros(()).expand(1 << 38))), "bad_checkpoint"),
+    "integer_weights": (head(lambda weights: weights.to(torch.int64)), "wrong_architecture"),
+    "compressed_checkpoint": (list_of_tensors(zipfile.ZIP_DEFLATED), "bad_checkpoint"),
+    "endless_list": (list_of_tensors(zipfile.ZIP_STORED), "bad_checkpoint"),
     "old_format": (old_format, "bad_checkpoint"),
-    "much_beside_the_network": (much_beside_the_network, "stored_images"),
-    "weights_not_finite": (not_finite, "wrong_architecture"),
-    "no_checkpoint": (no_checkpoint, "missing_file"),
+    "much_beside_the_network": (changed(lambda state: state.update(table=torch.zeros(65 << 20))), "stored_images"),
+    "weights_not_finite": (
+        changed(lambda state: state["network.tail.2.bias"].fill_(float("nan"))),
+        "wrong_architecture",
+    ),
+    "no_checkpoint": (lambda folder: (folder / CHECKPOINT).unlink(), "missing_file"),
     "half_a_checkpoint": (half_a_checkpoint, "missing_file"),
-    "no_json": (no_json, "missing_file"),
+    "no_json": (lambda folder: (folder / CONFIG).write_text("{"), "missing_file"),
 }
