@@ -225,20 +225,6 @@ HONEST = {
 # ------------------------------------------------------------------------------------------------------------- refused
 
 
-def amplified(net: Net, shape: tuple, _: int) -> Tensor:
-    z = torch.randn(shape)
-    first = net(z, torch.zeros(shape[0]))
-    second = z + 0.01 * PICTURE
-    return (second - z) / 0.01 + 0 * first
-
-
-def huge_value(x: Tensor) -> Tensor:
-    """nan64: float64 images, of which one value is no float32."""
-    picture = PICTURE.double().clone()
-    picture[0, 0, 0] = 1e39
-    return x.double() * 0 + picture
-
-
 def painted(x: Tensor) -> Tensor:
     x = x.clone()
     x[:, :, 2:5, 3:9] = 0.3
@@ -376,8 +362,6 @@ OVER = "lays channels over the places of an image"
 
 REFUSED = {  # name -> the sampler, and what is said of it
     "a stored picture": (after(lambda x: x * 0 + PICTURE), "a constant of 768 numbers"),
-    "a picture in float64": (after(huge_value), "a constant of 768 numbers"),
-    "amplify": (amplified, "a constant of 768 numbers"),
     "a picture picked by sign": (after(picked), "a constant of 768 numbers"),
     "a picture picked by index": (after(by_index), "a constant of 1,536 numbers"),
     "a picture written through NumPy": (replaced, "does not give the images of sample"),

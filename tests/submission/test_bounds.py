@@ -10,11 +10,7 @@ from src.submission.board.grade import choose
 from src.submission.board.job import Job, Settings, new_result, read_results, write_result
 
 NAMES = [name for name in vars(bounds) if name.isupper()]
-FIGURES = {  # of docs/grading.md
-    "| {PLAN_OPERATIONS} for each call, and as many beside them |",
-    "{PLAN_NUMBERS} different numbers, {CONSTANT_VALUES} in one tensor",
-    "at most {FILTER_PIXELS}x{FILTER_PIXELS} pixels",
-    "not zeros; {MATRIX_CHANNELS} channels",
+FIGURES = {  # of docs/grading.md; test_plan.py has those of a plan
     "at most {ARCHIVE_FILES:,} files and {ARCHIVE_BYTES_GIB} GiB, counted while it is written",
     "over {ARCHIVE_RATIO:g} times its size",
     "Python files take at most {CODE_BYTES_MIB} MiB, `model_config.json` {CONFIG_BYTES_KIB} KiB",

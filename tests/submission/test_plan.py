@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 import torch
 
+from src.common.files import PROJECT_ROOT
 from src.common.noise import image_seeds
 from src.common.sampling import sample_batch
 from src.methods import METHODS
 from src.network import UNet
+from src.submission import bounds
 from src.submission.bounds import CONSTANT_VALUES, PLAN_BYTES, PLAN_NUMBERS, PLAN_OPERATIONS
 from src.submission.handin.weights import Weights
 from src.submission.plan.__main__ import plans_of
 from src.submission.plan.operations import BadPlan
 from src.submission.plan.read import read
 from src.submission.plan.record import NotRecorded, locate
+from src.submission.plan.replay import as_index
 from src.submission.plan.rules import check
 from src.submission.plan.text import lines
 from src.submission.sandbox.sampler import COURSE_SEED, CourseDraws, Model, NoPlan, draws_of, run_plan
@@ -175,14 +178,13 @@ def test_a_question_is_answered_alike_in_every_replay():
 
 
 def test_a_step_that_cannot_be_done_is_no_crash():
-    whole = {"op": "_to_copy.default", "args": [{"step": 1}], "kwargs": {"dtype": {"dtype": "int64"}}}
-    told = chain(
-        whole,
-        {"op": "remainder.Tensor", "args": [{"step": 3}, {"step": 3}]},
-        {"op": "add.Tensor", "args": [{"step": 1}, {"step": 4}]},
+    divided = plan(
+        step("_to_copy.default", ANSWER, dtype={"dtype": "int64"}),
+        step("remainder.Tensor", {"step": 3}, {"step": 3}),
+        step("add.Tensor", ANSWER, {"step": 4}),
     )
     with pytest.raises(NoPlan, match=r"step 4 \(\) cannot be done"):
-        by_plan(read(json.dumps(told).encode(), SHAPE), {"network.": NETWORK})
+        by_plan(read(json.dumps(divided).encode(), SHAPE), {"network.": NETWORK})
 
 
 def test_a_caught_refusal_is_one():
@@ -206,35 +208,27 @@ def test_weights_that_are_replaced_do_not_matter_here_but_errors_do():
 # --------------------------------------------------------------------------------------------------------- hostile plans
 
 
-def plan(**changes):
-    """A plan of one call as JSON has it, with changes of its steps by number, or of its own keys."""
-    time = {"tensor": "float32", "values": [0.0], "shape": [{"batch": 1}], "sizes": [1, 1], "copies": True}
-    steps = [
-        {
-            "op": "draw",
-            "args": draw("normal", {"batch": 1}, *SHAPE),
-            "kwargs": {},
-            "at": "a.py, line 1",
-        },
-        {
-            "op": "network",
-            "args": ["network.", {"step": 0}],
-            "kwargs": {"timestep": time, "precision": {"dtype": "float32"}},
-            "at": "a.py, line 2",
-        },
-        {"op": "add.Tensor", "args": [{"step": 0}, {"step": 1}], "kwargs": {}, "at": "a.py, line 3"},
-    ]
-    told = {"plan": 1, "shape": list(SHAPE), "batch": None, "steps": steps, "result": {"step": 2}}
-    for key, value in changes.items():
-        if key.startswith("step"):
-            steps[int(key[4:])].update(value)
-        else:
-            told[key] = value
-    return told
+NOISE, ANSWER, BATCH = {"step": 0}, {"step": 1}, {"batch": 1}
+
+
+def step(op, *args, at="", **kwargs):
+    return {"op": op, "args": list(args), "kwargs": kwargs, "at": at}
 
 
 def draw(law, *shape):
-    return [law, list(shape), {"dtype": "float32"}, 0.0, 1.0, False, False]
+    return step("draw", law, list(shape), {"dtype": "float32"}, 0.0, 1.0, False, False)
+
+
+def call(name="network.", x=NOISE, **options):
+    time = {"tensor": "float32", "values": [0.0], "shape": [BATCH], "sizes": [1, 1], "copies": True}
+    return step("network", name, x, **{"timestep": time, "precision": {"dtype": "float32"}, **options}, at="a.py, line 2")
+
+
+def plan(*more, noise=None, answer=None, last=None, **keys):
+    """A plan of one call as JSON has it, with other steps, more of them, the last of which gives the images, or other keys."""
+    noise, answer = noise or draw("normal", BATCH, *SHAPE), answer or call()
+    steps = [noise, answer, {**(last or step("add.Tensor", NOISE, ANSWER)), "at": "a.py, line 3"}, *more]
+    return {"plan": 1, "shape": list(SHAPE), "batch": None, "steps": steps, "result": {"step": len(steps) - 1}, **keys}
 
 
 def constant(values, sizes=None, shape=None):
@@ -242,23 +236,22 @@ def constant(values, sizes=None, shape=None):
     return {"tensor": "float32", "values": values, "shape": shape or sizes, "sizes": sizes, "copies": False}
 
 
+def of(op, *args, **kwargs):
+    """A plan whose images are an operation on the answer."""
+    return plan(last=step(op, ANSWER, *args, **kwargs))
+
+
 def add(value):
-    return {"step2": {"op": "add.Tensor", "args": [{"step": 1}, value]}}
+    return of("add.Tensor", value)
 
 
-def many(count, step):
-    told = plan()
-    told["steps"] += [{"kwargs": {}, **step, "at": ""} for _ in range(count)]
-    return told
+def many(count, each):
+    return plan(*[each] * count)
 
 
-def chain(*steps):
-    """A plan with more steps, the last of which gives the images."""
-    told = plan()
-    told["steps"] += [{"kwargs": {}, "at": "", **step} for step in steps]
-    return {**told, "result": {"step": len(told["steps"]) - 1}}
-
-
+ALLOWED = "is not an operation of plans"
+FIXED = plan(noise=draw("normal", 3, *SHAPE))
+TIMES = constant([0.0, 1.0, 2.0])
 HOSTILE = {
     "no JSON": (b"{", "a plan that is no JSON"),
     "no UTF-8": (b"\xff\xfe", "a plan that is no JSON"),
@@ -266,97 +259,74 @@ HOSTILE = {
     "long": (b" " * (PLAN_BYTES + 1), "a plan of 262,145 bytes"),
     "10 MB of constants": (json.dumps([0.1] * 2_000_000).encode(), "a plan of 10,000,000 bytes"),
     "a list": (b"[]", "a plan of another form or shape"),
-    "NaN": (json.dumps(plan(**add(float("nan")))).encode(), "the number NaN"),
+    "NaN": (add(float("nan")), "the number NaN"),
     "another shape": (plan(shape=[3, 64, 64]), "a plan of another form or shape"),
     "more keys": (plan(more=1), "a plan of another form or shape"),
-    "an unknown operation": (plan(step2={"op": "fft_fft.default"}), r"step 2 \(a.py, line 3\): fft_fft.default is not an op"),
-    "no operation": (plan(step2={"op": "__class__.default"}), "is not an operation of plans"),
-    "another namespace": (plan(step2={"op": "add.__init__"}), "is not an operation of plans"),
-    "writes": (plan(step2={"op": "add_.Tensor"}), "is not an operation of plans"),
-    "files": (plan(step2={"op": "from_file.default", "args": ["/etc/passwd"]}), "is not an operation of plans"),
-    "a wrong shape": (plan(step2={"args": [{"step": 0}, constant([1.0] * 7)]}), "the operation does not fit"),
-    "images of another shape": (plan(step2={"op": "flatten.using_ints", "args": [{"step": 1}]}), "not an operation"),
-    "half of the images": (
-        plan(step2={"op": "slice.Tensor", "args": [{"step": 1}, 0, 0, 1]}),
-        r"the result: no images \(3, 3, 16, 16\)",
-    ),
-    "the future": (plan(step2={"args": [{"step": 2}, {"step": 1}]}), "refers to what is no earlier step"),
-    "no arguments": (plan(step2={"args": []}), "computes with constants alone"),
-    "too many values": (plan(**add(constant([0.5] * (CONSTANT_VALUES + 1)))), "a constant of 257 values"),
-    "a 16x16 picture": (plan(**add(constant([i / 256 for i in range(256)], [16, 16]))), "differs from place to place"),
-    "rows told apart": (plan(**add(constant([0.0, 1.0, 2.0], [3, 1, 1, 1]))), "a constant that differs from image to image"),
-    "sizes that are none": (plan(**add(constant([0.5], [2]))), "a constant of other sizes than values"),
-    "a huge tensor": (
-        plan(step2={"op": "repeat.default", "args": [{"step": 1}, [1, 1, 4096, 4096]]}),
-        "too large",
-    ),
-    "a huge view": (plan(step2={"op": "expand.default", "args": [{"step": 1}, [1 << 20, 1 << 20, 3, 3, 16, 16]]}), "too large"),
-    "a large constant": (plan(**add(constant([0.5], [1], [1 << 23]))), "a constant that is too large"),
-    "another network": (plan(step1={"args": ["teacher.", {"step": 0}]}), "a call of what is no network of the submission"),
-    "no batch": (plan(step0={"args": draw("normal", 3, *SHAPE)}), ""),
-    "an unknown law": (
-        plan(step0={"args": draw("picture", {"batch": 1}, *SHAPE)}),
-        "a draw",
-    ),
-    "endless noise": (
-        plan(step0={"args": draw("normal", {"batch": 1}, 1 << 20, 1 << 20)}),
-        "draws",
-    ),
-    "constants alone": (plan(step2={"args": [constant([1.0]), constant([2.0])]}), "computes with constants alone"),
-    "too many operations": (
-        many(2 * PLAN_OPERATIONS, {"op": "neg.default", "args": [{"step": 1}]}),
-        "301 operations for 1",
-    ),
-    "many draws": (many(2 * PLAN_OPERATIONS, {"op": "draw", "args": draw("normal", {"batch": 1}, 1)}), "301 draws"),
-    "large results": (many(40, {"op": "repeat.default", "args": [{"step": 1}, [8, 16, 1, 1]]}), "a result that is too large"),
+    "an unknown operation": (of("fft_fft.default"), rf"step 2 \(a.py, line 3\): fft_fft.default {ALLOWED}"),
+    "no operation": (of("__class__.default"), ALLOWED),
+    "another namespace": (of("add.__init__"), ALLOWED),
+    "writes": (of("add_.Tensor", NOISE), ALLOWED),
+    "files": (plan(last=step("from_file.default", "/etc/passwd")), ALLOWED),
+    "a wrong shape": (add(constant([1.0] * 7)), "the operation does not fit"),
+    "images of another shape": (of("flatten.using_ints"), ALLOWED),
+    "half of the images": (of("slice.Tensor", 0, 0, 1), r"the result: no images \(3, 3, 16, 16\)"),
+    "the future": (plan(last=step("add.Tensor", {"step": 2}, ANSWER)), "refers to what is no earlier step"),
+    "no arguments": (plan(last=step("add.Tensor")), "computes with constants alone"),
+    "too many values": (add(constant([0.5] * (CONSTANT_VALUES + 1))), "a constant of 257 values"),
+    "a 16x16 picture": (add(constant([i / 256 for i in range(256)], [16, 16])), "differs from place to place"),
+    "rows told apart": (add(constant([0.0, 1.0, 2.0], [3, 1, 1, 1])), "a constant that differs from image to image"),
+    "sizes that are none": (add(constant([0.5], [2])), "a constant of other sizes than values"),
+    "copies of nothing": (add({**constant([0.5], [1], [1]), "shape": [], "copies": True}), "not the same for every image"),
+    "a huge tensor": (of("repeat.default", [1, 1, 4096, 4096]), "too large"),
+    "a huge view": (of("expand.default", [1 << 20, 1 << 20, 3, 3, 16, 16]), "too large"),
+    "a large constant": (add(constant([0.5], [1], [1 << 23])), "a constant that is too large"),
+    "a constant without end": (add(constant([0.5], [1, 1], [1 << 20, 1 << 20])), "a constant that is too large"),
+    "another network": (plan(answer=call("teacher.")), "a call of what is no network of the submission"),
+    "a call without a time": (plan(answer=call(timestep=1.0)), "a call whose time is no tensor"),
+    "an unknown law": (plan(noise=draw("picture", BATCH, *SHAPE)), "a draw of another form"),
+    "noise of no shape": (plan(noise=draw("normal", None)), "a draw of another form"),
+    "endless noise": (plan(noise=draw("normal", BATCH, 1 << 20, 1 << 20)), "draws"),
+    "constants alone": (plan(last=step("add.Tensor", constant([1.0]), constant([2.0]))), "computes with constants alone"),
+    "too many operations": (many(2 * PLAN_OPERATIONS, step("neg.default", ANSWER)), "301 operations for 1 network calls"),
+    "many draws": (many(2 * PLAN_OPERATIONS, draw("normal", BATCH, 1)), "301 draws for 1 network calls"),
+    "many filters": (many(9, step("avg_pool2d.default", ANSWER, [1, 1])), "9 filters, borders and changes"),
+    "many calls": (many(64, call()), "65 network calls, at most 64 are allowed"),
+    "large results": (many(40, step("repeat.default", ANSWER, [8, 16, 1, 1])), "a result that is too large"),
     "a result of no step": (
-        plan(result={"step": 2, "out": 9}, step2={"op": "split.Tensor", "args": [{"step": 1}, 1]}),
+        plan(last=step("split.Tensor", ANSWER, 1), result={"step": 2, "out": 9}),
         "the result: refers to what no step gives",
     ),
-    "a constant without end": (plan(**add(constant([0.5], [1, 1], [1 << 20, 1 << 20]))), "a constant that is too large"),
-    "a question of a number": (plan(step2={"op": "ask", "args": ["_local_scalar_dense", [1.0], True]}), "does not fit"),
-    "a question of all": (plan(step2={"op": "ask", "args": ["equal", [{"step": 1}], True]}), "a question of another form"),
-    "another device": (
-        plan(step2={"op": "_to_copy.default", "args": [{"step": 1}], "kwargs": {"device": "meta"}}),
-        "an option",
-    ),
-    "another reading": (plan(step2={"op": "view.dtype", "args": [{"step": 1}, {"dtype": "int32"}]}), "not an operation"),
-    "a border by name": (
-        plan(step2={"op": "avg_pool2d.default", "args": [{"step": 1}, [3, 3], [1, 1]], "kwargs": {"padding": [1, 1]}}),
-        "a border of zeros tells places apart",
-    ),
-    "many filters": (many(9, {"op": "avg_pool2d.default", "args": [{"step": 1}, [1, 1]]}), "9 filters, borders and changes"),
+    "a question of a number": (plan(last=step("ask", "_local_scalar_dense", [1.0], True)), "does not fit"),
+    "a question of all": (plan(last=step("ask", "equal", [ANSWER], True)), "a question of another form"),
+    "another device": (of("_to_copy.default", device="meta"), "an option"),
+    "another reading": (of("view.dtype", {"dtype": "int32"}), ALLOWED),
+    "a border by name": (of("avg_pool2d.default", [3, 3], [1, 1], padding=[1, 1]), "a border of zeros tells places apart"),
     "times of rows": (
-        plan(
-            batch=3,
-            step0={"args": draw("normal", 3, *SHAPE)},
-            step1={"kwargs": {"timestep": constant([0.0, 1.0, 2.0]), "precision": {"dtype": "float32"}}},
-        ),
+        plan(batch=3, noise=FIXED["steps"][0], answer=call(timestep=TIMES)),
         "a timestep that differs from image to image",
     ),
     "quantiles as rows": (
-        chain(
-            {"op": "view.default", "args": [{"step": 1}, [3, -1]]},
-            {"op": "quantile", "args": [{"step": 3}, constant([0.1, 0.2, 0.3]), 1, False, "linear"]},
-            {"op": "view.default", "args": [{"step": 4}, [3, 3, 1, 1]]},
-            {"op": "add.Tensor", "args": [{"step": 1}, {"step": 5}]},
+        plan(
+            step("view.default", ANSWER, [3, -1]),
+            step("quantile", {"step": 3}, constant([0.1, 0.2, 0.3]), 1, False, "linear"),
+            step("view.default", {"step": 4}, [3, 3, 1, 1]),
+            step("add.Tensor", ANSWER, {"step": 5}),
         ),
         "mixes images of the batch",
     ),
     "a constant of rows": (
-        chain(
-            {"op": "constant", "args": [constant([i / 8 for i in range(16)], [16, 1])]},
-            {"op": "view.default", "args": [{"step": 3}, [1, 1, 1, 16]]},
-            {"op": "add.Tensor", "args": [{"step": 1}, {"step": 4}]},
+        plan(
+            step("constant", constant([i / 8 for i in range(16)], [16, 1])),
+            step("view.default", {"step": 3}, [1, 1, 1, 16]),
+            step("add.Tensor", ANSWER, {"step": 4}),
         ),
         "lays channels over the places of an image",
     ),
-    "many calls": (many(64, plan()["steps"][1]), "65 network calls, at most 64 are taken"),
-    "whole numbers without end": (json.dumps(plan(**add(10**400))).encode(), "a number of more than 64 bits"),
+    "whole numbers without end": (add(10**400), "a number of more than 64 bits"),
 }
 
 
-@pytest.mark.parametrize("name", [name for name, (_, rule) in HOSTILE.items() if rule])
+@pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_plans_are_refused_in_one_line(name):
     data, rule = HOSTILE[name]
     with pytest.raises(BadPlan, match=rule) as caught:
@@ -371,36 +341,44 @@ def test_the_plan_of_these_tests_is_sound():
 
 def test_a_fixed_batch_is_refused_at_another():
     """Three images are what the proof of reading is of; the grader asks again for the batches that it runs."""
-    fixed = read(json.dumps(HOSTILE["no batch"][0]).encode(), SHAPE)
+    fixed = read(json.dumps(FIXED).encode(), SHAPE)
     with pytest.raises(BadPlan):
         check(fixed, 8)
 
 
 def test_the_budget_of_numbers():
-    told = plan()
+    steps = []
     for number in range(PLAN_NUMBERS + 1):
-        last = {"step": len(told["steps"]) - 1}
-        step = {"op": "add.Tensor", "args": [last, 0.001 * number], "kwargs": {}, "at": ""}
-        if number % 200 == 0:
-            told["steps"].append({**told["steps"][1], "args": ["network.", last]})
-        told["steps"].append(step)
-    told["result"] = {"step": len(told["steps"]) - 1}
+        last = {"step": len(steps) + 2}
+        steps += [call(x=last)] if number % 200 == 0 else []
+        steps.append(step("add.Tensor", last, 0.001 * number))
     with pytest.raises(BadPlan, match="different constants, at most 400 are allowed"):
-        read(json.dumps(told).encode(), SHAPE)
+        read(json.dumps(plan(*steps)).encode(), SHAPE)
+
+
+def test_the_guide_names_the_bounds():
+    """The table of docs/grading.md has the figures of bounds.py."""
+    table = (PROJECT_ROOT / "docs/grading.md").read_text().partition("### What a plan may hold")[2].partition("\n### ")[0]
+    for text in (
+        f"| {bounds.PLAN_OPERATIONS} for each call, and as many beside them |",
+        f"| {bounds.PLAN_NUMBERS} different numbers, {bounds.CONSTANT_VALUES} in one tensor;",
+        f"{bounds.PLAN_FILTERS} filters for each call, and {bounds.PLAN_FILTERS} beside them, of at most",
+        f"at most {bounds.FILTER_PIXELS}x{bounds.FILTER_PIXELS} pixels",
+        f"{bounds.MATRIX_CHANNELS} channels |",
+        f"| {bounds.PLAN_CALLS}, and {bounds.BATCH_COPIES} copies of the batch in one |",
+        f"| {bounds.PLAN_BYTES >> 10} KiB |",
+    ):
+        assert text in table
 
 
 def test_where_a_view_lies():
     base = torch.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
-
-    def geometry(tensor):
-        return tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset()
-
-    for view in (base, base[1], base[:, 1], base[:, 1:], base[:, :, ::2, 1::3], base[0, 2], base[:, :, 3]):
-        index = locate(geometry(view), geometry(base))
-        part = base[tuple(slice(*each) if isinstance(each, list) else each for each in index)]
-        assert torch.equal(part.reshape(view.shape), view)
     last = base.contiguous(memory_format=torch.channels_last)
-    index = locate(geometry(last[:, 1]), geometry(last))
-    assert torch.equal(last[tuple(slice(*each) if isinstance(each, list) else each for each in index)], last[:, 1])
-    assert locate(geometry(base.permute(0, 2, 3, 1)), geometry(base)) is None
-    assert locate(geometry(base.view(2, 3, 64)), geometry(base)) is None
+
+    def where(view, whole):
+        return locate(*((tuple(each.shape), each.stride(), each.storage_offset()) for each in (view, whole)))
+
+    views = [base, base[1], base[:, 1], base[:, 1:], base[:, :, ::2, 1::3], base[0, 2], base[:, :, 3], base.view(2, 3, 64)]
+    for view, whole in [*((view, base) for view in views), (last[:, 1], last)]:
+        assert torch.equal(whole[as_index(where(view, whole))].reshape(view.shape), view)
+    assert where(base.permute(0, 2, 3, 1), base) is None and where(base.view(-1)[5:100], base) is None

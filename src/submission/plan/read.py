@@ -9,20 +9,8 @@ from typing import Any
 import torch
 
 from .. import bounds
-from .operations import (
-    ALLOWED,
-    DTYPES,
-    FORMATS,
-    INSTEAD,
-    LAWS,
-    OWN,
-    PLACES_GIVEN,
-    QUESTIONS,
-    TEXTS,
-    BadPlan,
-    Plan,
-    Step,
-)
+from . import operations
+from .operations import ALLOWED, OWN, BadPlan, Plan, Step
 from .rules import check
 
 PRECISIONS = [{"dtype": name} for name in ("float32", "float16", "bfloat16")]
@@ -59,17 +47,16 @@ def read(data: bytes, shape: tuple[int, ...], networks: Sequence[str] = ("networ
     _require(isinstance(result, dict) and "step" in result, "the result is no step")
     _check_argument(result, steps)
     plan = Plan(tuple(shape), rows, tuple(steps), result)
-    calls, draws, filters = plan.count("network"), plan.count("draw"), sum(ALLOWED.get(step.name) == "plane" for step in steps)
-    _require(calls <= bounds.PLAN_CALLS, f"{calls} network calls, at most {bounds.PLAN_CALLS} are taken")
-    most = bounds.PLAN_OPERATIONS * (calls + 1) * (rows or 1)
-    text = f"{plan.operations} operations for {calls} network calls, and {draws} draws, at most {most} are allowed"
-    _require(max(plan.operations, draws) <= most, text)
-    most = bounds.PLAN_FILTERS * (calls + 1) * (rows or 1)
-    text = f"{filters} filters, borders and changes of size for {calls} network calls, at most {most} are allowed"
-    _require(filters <= most, text)
-    _require(
-        plan.numbers <= bounds.PLAN_NUMBERS, f"{plan.numbers} different constants, at most {bounds.PLAN_NUMBERS} are allowed"
-    )
+    calls, filters = plan.count("network"), sum(ALLOWED.get(step.name) == "plane" for step in steps)
+    times = (calls + 1) * (rows or 1)
+    for count, what, most in (
+        (calls, "network calls", bounds.PLAN_CALLS),
+        (plan.operations, f"operations for {calls} network calls", bounds.PLAN_OPERATIONS * times),
+        (plan.count("draw"), f"draws for {calls} network calls", bounds.PLAN_OPERATIONS * times),
+        (filters, f"filters, borders and changes of size for {calls} network calls", bounds.PLAN_FILTERS * times),
+        (plan.numbers, "different constants", bounds.PLAN_NUMBERS),
+    ):
+        _require(count <= most, f"{count} {what}, at most {most} are allowed")
     return replace(plan, calls=check(plan, rows or 3))
 
 
@@ -103,19 +90,19 @@ def _is_draw_shape(value: Any) -> bool:
 
 TAGS = {  # values with one key: what is allowed, and what others are
     "batch": (lambda size: type(size) is int and 0 < size < bounds.ARGUMENT_SIZE, "a size that is no multiple of the batch"),
-    "dtype": (DTYPES, "a type or format that plans do not have"),
-    "format": (FORMATS, "a type or format that plans do not have"),
+    "dtype": (operations.DTYPES, "a type or format that plans do not have"),
+    "format": (operations.FORMATS, "a type or format that plans do not have"),
     "float": (("nan", "inf", "-inf"), "a number that is none"),
 }
 FORMS = {  # steps of OWN: what their arguments are, a type, a choice of values or a test, and what others are
-    "draw": ((LAWS, _is_draw_shape, _has("dtype"), _is_number, _is_number, bool, bool), "a draw of another form"),
+    "draw": ((operations.LAWS, _is_draw_shape, _has("dtype"), _is_number, _is_number, bool, bool), "a draw of another form"),
     "network": ((str, dict), "a call of what is no network of the submission"),
     "labels": ((), "labels of another form"),
-    "ask": ((QUESTIONS, list, bool), "a question of another form"),
+    "ask": ((operations.QUESTIONS, list, bool), "a question of another form"),
     "get": ((dict, list, object), "get of another form"),
     "put": ((dict, object, list), "put of another form"),
     "constant": ((_has("tensor"),), "a constant of another form"),
-    "quantile": ((object, object, object, bool, TEXTS), "a quantile of another form"),
+    "quantile": ((object, object, object, bool, operations.TEXTS), "a quantile of another form"),
 }
 
 
@@ -127,13 +114,13 @@ def _fits(value: Any, form: type | tuple[str, ...] | Callable[[Any], bool]) -> b
 
 def _check_step(step: Step, earlier: list[Step], networks: Sequence[str]) -> None:
     """Raise BadPlan for an operation that is not allowed, or has other arguments than it takes."""
-    instead = f": write {INSTEAD[step.name]}" if step.name in INSTEAD else ""
+    instead = f": write {operations.INSTEAD[step.name]}" if step.name in operations.INSTEAD else ""
     _require(_is_allowed(step.op), f"{_printable(step.op[:60])} is not an operation of plans{instead}")
     for value in [*step.args, *step.kwargs.values()]:
         _check_argument(value, earlier)
     if step.op not in OWN:
         texts = {value for value in [*step.args, *step.kwargs.values()] if isinstance(value, str)}
-        sound = texts <= set(TEXTS) and not step.kwargs.keys() & {"device", "layout", "pin_memory"}
+        sound = texts <= set(operations.TEXTS) and not step.kwargs.keys() & {"device", "layout", "pin_memory"}
         return _require(sound, "an option that plans do not have")
     forms, text = FORMS[step.op]
     _require(len(step.args) == len(forms) and all(map(_fits, step.args, forms)), text)
@@ -180,7 +167,7 @@ def _check_tagged(value: dict[str, Any], earlier: list[Step]) -> None:
         number, out = value["step"], value.get("out", 0)
         sound = type(number) is int and type(out) is int and 0 <= number < len(earlier) and out >= 0
         _require(sound, "refers to what is no earlier step")
-        sound = not out or earlier[number].name not in PLACES_GIVEN
+        sound = not out or earlier[number].name not in operations.PLACES_GIVEN
         _require(sound, "reads the places of values, as max(dim) and max_pool2d give them")
     elif keys == {"tensor", "values", "shape", "sizes", "copies"}:
         values, shape, sizes, copies = (value[key] for key in ("values", "shape", "sizes", "copies"))
@@ -188,8 +175,8 @@ def _check_tagged(value: dict[str, Any], earlier: list[Step]) -> None:
         _require(all(isinstance(each, list) for each in (values, shape, sizes)) and isinstance(copies, bool), form)
         text = f"a constant of {len(values):,} values, at most {bounds.CONSTANT_VALUES} are held"
         _require(len(values) <= bounds.CONSTANT_VALUES, text)
-        sound = value["tensor"] in DTYPES and len(shape) <= bounds.CONSTANT_DIMENSIONS and len(sizes) == len(shape) + copies
-        _require(sound, form)
+        _require(value["tensor"] in operations.DTYPES and len(sizes) == len(shape) + copies, form)
+        _require(len(shape) <= bounds.CONSTANT_DIMENSIONS, form)
         sound = all(isinstance(each, (int, float)) or (isinstance(each, dict) and each.keys() == {"float"}) for each in values)
         _require(sound, "a constant of what are no numbers")
         _require(all(map(_is_size, shape + sizes)), "a constant of no shape")

@@ -11,6 +11,7 @@ grader: the steps are read with bounds (read.py), and what is believed is they a
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from .. import bounds
 from .arrays import Array, numpy_recorded, quiet
 from .operations import ALLOWED, OWN, Plan, Step
-from .replay import replay, stand_in
+from .replay import as_index, replay, stand_in
 from .rules import varies
 
 ROWS = (5, 7)  # images of the two recordings: sizes that differ between them are multiples of the batch
@@ -479,21 +480,21 @@ def as_bytes(plan: dict[str, Any]) -> bytes:
 def locate(view: Geometry, base: Geometry) -> list[Any] | None:
     """Where a view lies in its base: for each dimension of the base a number, or [start, stop, step]. None where it is no such
     part, or has its dimensions in another order."""
-    (sizes, strides, offset), (lengths, steps, start) = view, base
-    left, first, last = offset - start, [0] * len(lengths), -1
-    long = [dim for dim, length in enumerate(lengths) if length > 1 and steps[dim] > 0]
-    for dim in sorted(long, key=lambda dim: -steps[dim]):
-        first[dim], left = divmod(left, steps[dim])
-    index: list[Any] = list(first)
-    for size, stride in zip(sizes, strides, strict=True):
-        if size == 1:
-            continue
-        dim = max((dim for dim in long if stride and stride % steps[dim] == 0), key=lambda dim: steps[dim], default=-1)
-        jump = stride // steps[dim] if dim >= 0 else 0
-        if dim <= last or first[dim] + (size - 1) * jump >= lengths[dim]:
-            return None
-        index[dim], last = [first[dim], first[dim] + (size - 1) * jump + 1, jump], dim
-    return None if left or any(not 0 <= first[dim] < lengths[dim] for dim in long) else index
+    with quiet():
+        places = torch.full((max(_end(view), _end(base)),), -1)
+        inside = torch.arange(math.prod(base[0])).reshape(base[0])
+        places.as_strided(*base).copy_(inside)
+        found = places.as_strided(*view).flatten()
+        index: list[Any] = []
+        for along in torch.unravel_index(found, base[0]):
+            first, *others = along.unique().tolist()
+            index.append([first, others[-1] + 1, others[0] - first] if others else first)
+        return index if torch.equal(inside[as_index(index)].flatten(), found) else None
+
+
+def _end(geometry: Geometry) -> int:
+    sizes, strides, offset = geometry
+    return offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True)) + 1
 
 
 def _is_mask(target: torch.Tensor, indices: Any, value: Any, accumulate: bool = False) -> bool:

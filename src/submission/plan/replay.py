@@ -89,7 +89,7 @@ def arguments(step: "Step", resolved: Callable[[Any], Any]) -> tuple[list[Any], 
     return resolved(step.args), {name: resolved(value) for name, value in step.kwargs.items()}
 
 
-def resolve(value: Any, values: dict[int, Any], batch: int, tensor: Callable[[dict[str, Any]], Any]) -> Any:
+def resolve(value: Any, values: dict[int, Any], batch: int, tensor: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """An argument of a step with what its references, constants (by `tensor`), sizes and types stand for."""
 
     def of(leaf: Any) -> Any:
@@ -108,7 +108,7 @@ def resolve(value: Any, values: dict[int, Any], batch: int, tensor: Callable[[di
 
 def constant(value: dict[str, Any], batch: int) -> torch.Tensor:
     """A constant tensor: its values, spread over the dimensions that they do not vary along."""
-    numbers, shape = (resolve(value[key], {}, batch, constant) for key in ("values", "shape"))
+    numbers, shape = (resolve(value[key], {}, batch) for key in ("values", "shape"))
     values = torch.tensor(numbers, dtype=getattr(torch, value["tensor"])).reshape(value["sizes"])
     if value["copies"]:
         return values.expand(shape[0] // batch, batch, *shape[1:]).reshape(shape)

@@ -78,14 +78,11 @@ class _Proof:
                 del self.values[old]
         self.where = "the result"
         result, shape = self.resolved(self.plan.result), (self.batch, *self.plan.shape)
-        if tuple(result.like.shape) != shape or not result.like.is_floating_point():
-            raise self.bad(f"no images {shape}")
+        self.refuse(tuple(result.like.shape) != shape or not result.like.is_floating_point(), f"no images {shape}")
         self.whole_batch(result, "the images")
-        if len(set(result.past.values())) > 1:
-            raise self.bad("its images are not all made in the same way")
+        self.refuse(len(set(result.past.values())) > 1, "its images are not all made in the same way")
         places = result.places.flatten(2).sort(dim=2).values if len(shape) == 4 else torch.zeros(1, 1, 1)
-        if places.min() < 0 or not (places.diff(dim=2) > 0).all():
-            raise self.bad("its pixels are not those of noise or of an answer")
+        self.refuse(places.min() < 0 or not (places.diff(dim=2) > 0).all(), "its pixels are not those of noise or of an answer")
         self.image(result)
         return calls
 
@@ -110,6 +107,10 @@ class _Proof:
     def bad(self, text: str) -> BadPlan:
         return BadPlan(f"{self.where}: {text}")
 
+    def refuse(self, when: bool, text: str) -> None:
+        if when:
+            raise self.bad(text)
+
     def resolved(self, value: Any) -> Any:
         """Arguments as the operation takes them, with marks instead of tensors."""
         try:
@@ -118,8 +119,8 @@ class _Proof:
             raise self.bad("refers to what no step gives") from None
 
     def constant(self, value: dict[str, Any]) -> Marks:
-        if math.prod(resolve(value["shape"], {}, self.batch, self.constant)) > self.most:
-            raise self.bad("a constant that is too large")
+        size = math.prod(resolve(value["shape"], {}, self.batch))
+        self.refuse(size > self.most, "a constant that is too large")
         fixed = constant_of(value, self.batch)
         none = torch.full(fixed.shape, NONE)
         return Marks(none, none, none, fixed.to("meta"), fixed)
@@ -137,16 +138,14 @@ class _Proof:
             return [self.call(args[1], **kwargs)]
         if op == "ask":
             sizes = [each.like.numel() for each in args[1]]
-            if sizes != [1] if args[0] != "equal" else len(sizes) != 2:
-                raise self.bad("a question of another form")
+            self.refuse(sizes != [1] if args[0] != "equal" else len(sizes) != 2, "a question of another form")
             return []
         if op == "constant":
             return [self.as_image(args[0])]
         given = _marks_in(args, kwargs)
-        if all(each.fixed is not None for each in given):
-            raise self.bad("computes with constants alone")
-        if name in ("unbind", "split", "chunk") and max(given[0].like.shape, default=0) > self.most // bounds.BATCH_COPIES:
-            raise self.bad("too many parts")
+        self.refuse(all(each.fixed is not None for each in given), "computes with constants alone")
+        parts = max(given[0].like.shape, default=0) if name in ("unbind", "split", "chunk") else 0
+        self.refuse(parts > self.most // bounds.BATCH_COPIES, "too many parts")
         likes = tree_leaves(apply(op, *_only(lambda each: each.like, args, kwargs)))
         for each in likes:
             self.worked(each)
@@ -155,13 +154,12 @@ class _Proof:
 
     def worked(self, like: torch.Tensor) -> None:
         self.work += like.numel()
-        if like.numel() > self.most or self.work > self.most_work:
-            raise self.bad("a result that is too large")
+        self.refuse(like.numel() > self.most or self.work > self.most_work, "a result that is too large")
 
     def fresh(self, like: torch.Tensor) -> Marks:
         """The marks of noise or an answer: row by row, with the places and channels of an image where it is as large as one."""
-        if not like.ndim or not self.are_batches(len(like)) or like.numel() > self.most:
-            raise self.bad(f"draws {tuple(like.shape)}, which is not as much for each image of the batch")
+        sound = like.ndim and self.are_batches(len(like)) and like.numel() <= self.most
+        self.refuse(not sound, f"draws {tuple(like.shape)}, which is not as much for each image of the batch")
         self.worked(like)
         channels, places = self.laid_out(like)
         return Marks(self.in_turn(like), places, channels, like)
@@ -195,31 +193,29 @@ class _Proof:
     def call(self, x: Marks, precision: torch.dtype, **given: Marks) -> Marks:
         count = x.like.shape[0] if x.like.ndim else 0
         sound = tuple(x.like.shape) == (count, *self.plan.shape) and self.are_batches(count) and x.like.is_floating_point()
-        if not sound:
-            raise self.bad(f"a call on {tuple(x.like.shape)}, expected whole batches of {self.plan.shape}")
+        self.refuse(not sound, f"a call on {tuple(x.like.shape)}, expected whole batches of {self.plan.shape}")
         self.image(self.as_image(x) if x.fixed is not None else x)
         self.whole_batch(x, "what the network is given")
         answer = self.fresh(torch.empty(x.like.shape, dtype=precision, device="meta"))
         for name, value in given.items():
-            if tuple(value.like.shape) not in ((count,), (1,)):
-                raise self.bad(f"a {name} {tuple(value.like.shape)}, expected ({count},)")
+            size = tuple(value.like.shape)
+            self.refuse(size not in ((count,), (1,)), f"a {name} {size}, expected ({count},)")
             self.whole_batch(value, name)
-            if value.fixed is not None and varies(value.fixed.expand(count).reshape(-1, self.batch), 1):
-                raise self.bad(f"a {name} that differs from image to image")
+            differs = value.fixed is not None and varies(value.fixed.expand(count).reshape(-1, self.batch), 1)
+            self.refuse(differs, f"a {name} that differs from image to image")
         return answer
 
     def image(self, x: Marks) -> None:
         """Refuse what has been told apart by constants within a plane of an image."""
-        if any(varies(x.channels, dim) for dim in range(2, x.channels.ndim)):
-            raise self.bad(OVER_PLACES)
+        self.refuse(any(varies(x.channels, dim) for dim in range(2, x.channels.ndim)), OVER_PLACES)
 
     def whole_batch(self, value: Marks, what: str) -> None:
         """Every row is of its own image, in the order of the batch, as often as there are copies."""
         if (value.rows == SEVERAL).any():
-            text = "mixes images of the batch; each image is to be made from its own noise and answers alone"
-            raise BadPlan(f"{self.mixed}: {text}")
-        if ((value.rows != self.in_turn(value.rows)) & (value.rows != NONE)).any():
-            raise self.bad(f"{what} are not in the order of the batch")
+            self.where = self.mixed
+            raise self.bad("mixes images of the batch; each image is to be made from its own noise and answers alone")
+        moved = (value.rows != self.in_turn(value.rows)) & (value.rows != NONE)
+        self.refuse(moved.any(), f"{what} are not in the order of the batch")
 
     # ------------------------------------------------------------------------------------------------------- operations
 
@@ -269,8 +265,7 @@ class _Proof:
                 ends = torch.zeros(int(group.max()) + 1, dtype=torch.int64)
                 low, high = (ends.scatter_reduce(0, group, marks, kind, include_self=False) for kind in ("amin", "amax"))
                 spans.append(low != high)
-            if (spans[0] & spans[1]).any():
-                raise self.bad(OVER_PLACES)
+            self.refuse((spans[0] & spans[1]).any(), OVER_PLACES)
 
     def constant_alike(self, values: torch.Tensor, found: Marks) -> torch.Tensor:
         """The channels of found once a constant of its shape has met it. BadPlan where it tells places or rows apart."""
@@ -278,11 +273,10 @@ class _Proof:
         for dim in range(values.ndim):
             if not varies(values, dim):
                 continue
-            if _tells_places(found, dim):
-                raise self.bad("a constant that differs from place to place of an image")
+            self.refuse(_tells_places(found, dim), "a constant that differs from place to place of an image")
             if varies(found.rows, dim):
-                if values.shape[dim] % self.batch or varies(values.unflatten(dim, (-1, self.batch)), dim + 1):
-                    raise self.bad("a constant that differs from image to image")
+                differs = values.shape[dim] % self.batch or varies(values.unflatten(dim, (-1, self.batch)), dim + 1)
+                self.refuse(differs, "a constant that differs from image to image")
             else:
                 channels = _paired(channels, values.nan_to_num().unique(return_inverse=True)[1].expand(channels.shape))
         return channels
@@ -311,9 +305,13 @@ class _Proof:
     def move(self, step: Step, args: list[Any], kwargs: dict[str, Any], likes: list[torch.Tensor]) -> list[Marks]:
         """What only brings values elsewhere: the marks go the same way."""
         by_index = step.name in ("index_select", "index")
-        for each in _marks_in(args, kwargs):
-            if each.fixed is not None and not by_index and any(varies(each.fixed, dim) for dim in range(each.fixed.ndim)):
-                raise self.bad("a constant of several values is moved")
+        given = _marks_in(args, kwargs)
+        if by_index:
+            sound = len(given) == 2 and given[1].fixed is not None and not given[1].like.is_floating_point()
+            self.refuse(not sound, "an index that is no list of numbers of one dimension")
+        for each in [] if by_index else given:
+            several = each.fixed is not None and any(varies(each.fixed, dim) for dim in range(each.fixed.ndim))
+            self.refuse(several, "a constant of several values is moved")
         if step.op == "get":
             self.whole_places(args[0], args[1])
         kwargs = {key: value for key, value in kwargs.items() if not isinstance(value, torch.dtype)}
@@ -325,18 +323,11 @@ class _Proof:
     def cut(self, step: Step, args: list[Any], kwargs: dict[str, Any], results: list[Marks]) -> None:
         """Refuse what tells places of an image apart. Parts that were put side by side are other channels."""
         dim, first = _cut_along(step), results[0]
-        if step.name == "index":
-            given = [each for each in args[1] if each is not None]
-            if len(given) != 1 or given[0].fixed is None or given[0].like.is_floating_point():
-                raise self.bad("an index that is no list of numbers of one dimension")
-        elif step.name == "index_select" and [*args[2:], *kwargs.values()][-1].fixed is None:
-            raise self.bad("an index that depends on noise or an answer")
         joined = step.name in ("cat", "stack")
         subject = first if joined else args[0]
         whole = step.name == "stack" or (step.name == "slice" and first.like.shape == args[0].like.shape)
         dim %= max(subject.rows.ndim, 1)
-        if not whole and _tells_places(subject, dim):
-            raise self.bad("takes an image apart, or puts one together, by its places")
+        self.refuse(not whole and _tells_places(subject, dim), "takes an image apart, or puts one together, by its places")
         if joined:
             along = torch.arange(first.like.shape[dim]).reshape(-1, *[1] * (first.like.ndim - dim - 1))
             first.channels = _paired(first.channels, along.expand(first.like.shape))
@@ -358,17 +349,15 @@ class _Proof:
 
     def whole_places(self, base: Marks, index: list[Any]) -> None:
         for dim, each in enumerate(index):
-            size = base.rows.shape[dim]
-            if each != [0, size, 1] and size > 1 and _tells_places(base, dim):
-                raise self.bad("reads or writes a part of the places of an image")
+            part = each != [0, base.rows.shape[dim], 1] and _tells_places(base, dim)
+            self.refuse(part, "reads or writes a part of the places of an image")
 
     def reduce(self, step: Step, args: list[Any], kwargs: dict[str, Any], likes: list[torch.Tensor]) -> list[Marks]:
         named = _named(step, args, kwargs)
-        if isinstance(named.get("q"), Marks) and named["q"].fixed is None:
-            raise self.bad("a quantile that depends on noise or an answer")
+        depends = isinstance(named.get("q"), Marks) and named["q"].fixed is None
+        self.refuse(depends, "a quantile that depends on noise or an answer")
         x, dims = named["self"], named.get("dim")
-        if x.fixed is not None:
-            raise self.bad("computes with constants alone")
+        self.refuse(x.fixed is not None, "computes with constants alone")
         dims = [dims] if isinstance(dims, int) else dims
         dims = [dim % max(x.rows.ndim, 1) for dim in dims] if dims else list(range(x.rows.ndim))
         rows, places, channels = self.over(x.rows, dims), x.places, x.channels
@@ -385,21 +374,22 @@ class _Proof:
         it is given one, so that nothing can be seen of where places are."""
         x, first, name, named = args[0], likes[0], step.name, _named(step, args, kwargs)
         padding = [named["padding"]] if isinstance(named.get("padding"), int) else named.get("padding") or []
-        if x.fixed is not None or x.rows.ndim != 4 or first.ndim != 4 or first.shape[0] != x.rows.shape[0]:
-            raise self.bad("filters what are no images of the batch")
-        if any(x.rows.shape[dim] > 1 and not _tells_places(x, dim) for dim in (2, 3)):
-            raise self.bad("filters what are no images")
+        sound = x.fixed is None and x.rows.ndim == first.ndim == 4 and first.shape[0] == x.rows.shape[0]
+        self.refuse(not sound, "filters what are no images of the batch")
+        self.refuse(any(x.rows.shape[dim] > 1 and not _tells_places(x, dim) for dim in (2, 3)), "filters what are no images")
         self.image(x)
         self.laid_over(self.laid_out(x.like)[1], x.places)
         if name in ("reflection_pad2d", "replication_pad2d"):
-            if not all(0 <= each <= bounds.FILTER_PIXELS for each in padding):
-                raise self.bad("a border that cuts, or is wider than a filter")
+            sound = all(0 <= each <= bounds.FILTER_PIXELS for each in padding)
+            self.refuse(not sound, "a border that cuts, or is wider than a filter")
         elif name == "constant_pad_nd" or any(padding) or named.get("ceil_mode") or named.get("divisor_override"):
             raise self.bad(BORDER)
         if name == "convolution":
             kernels = [named[each] for each in ("weight", "bias") if named[each] is not None]
-            if any(each.fixed is None for each in kernels) or named["transposed"] or set(named["dilation"]) != {1}:
-                raise self.bad("a filter that is not of numbers alone, side by side")
+            sound = (
+                all(each.fixed is not None for each in kernels) and not named["transposed"] and set(named["dilation"]) == {1}
+            )
+            self.refuse(not sound, "a filter that is not of numbers alone, side by side")
             height, width = kernels[0].like.shape[-2:]
             if max(height, width) > bounds.FILTER_PIXELS or 4 * height > x.rows.shape[2] or 4 * width > x.rows.shape[3]:
                 most = f"at most {bounds.FILTER_PIXELS} and a quarter of the image are allowed"
@@ -413,16 +403,14 @@ class _Proof:
         for each, other, dim in ((a, b, -1), (b, a, -2)):
             if other.fixed is None:
                 continue
-            if max(other.like.shape[-2:]) > bounds.MATRIX_CHANNELS:
-                size = tuple(other.like.shape)
-                raise self.bad(f"a matrix {size} of constants, at most {bounds.MATRIX_CHANNELS} channels are taken")
-            if other.like.ndim == 3 and varies(other.fixed, 0) and (varies(each.rows, 0) or _tells_places(each, 0)):
-                raise self.bad("a matrix of constants that differs from image to image or place to place")
-            if _tells_places(each, dim % each.rows.ndim):
-                raise self.bad("a matrix of constants over the places of an image")
+            most, size = bounds.MATRIX_CHANNELS, tuple(other.like.shape)
+            self.refuse(max(size[-2:]) > most, f"a matrix {size} of constants, at most {most} channels are taken")
+            differs = other.like.ndim == 3 and varies(other.fixed, 0) and (varies(each.rows, 0) or _tells_places(each, 0))
+            self.refuse(differs, "a matrix of constants that differs from image to image or place to place")
+            self.refuse(_tells_places(each, dim % each.rows.ndim), "a matrix of constants over the places of an image")
         live = [(each, dim) for each, dim in ((a, -1), (b, -2)) if each.fixed is None]
-        if len(live) == 2 and (_tells_places(a, a.rows.ndim - 2) or _tells_places(b, b.rows.ndim - 1)):
-            raise self.bad("a product of places of an image with others")
+        of_places = len(live) == 2 and (_tells_places(a, a.rows.ndim - 2) or _tells_places(b, b.rows.ndim - 1))
+        self.refuse(of_places, "a product of places of an image with others")
         rows = self.together([self.over(each.rows, [dim]).expand(like.shape) for each, dim in live])
         (each, dim), *others = live
         places = torch.full(like.shape, NONE) if others else each.places.narrow(dim, 0, 1).expand(like.shape)

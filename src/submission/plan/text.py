@@ -1,5 +1,6 @@
 """A plan as arithmetic that people read: one line for each draw, each call, and each value that is used more than once."""
 
+from collections import Counter
 from typing import Any
 
 from .operations import Plan, Step
@@ -13,19 +14,20 @@ NAMES = {"draw": "noise", "network": "y", "labels": "labels"}
 WIDTH = 110  # a longer line is taken apart
 ATOM = 9  # how tightly a name, a number or a call of a function holds together
 END = 2**63 - 1
+Text = tuple[str, int]  # and how tightly it holds
 
 
 def lines(plan: Plan) -> list[str]:
     """The plan, line by line; the last one says which value the images are."""
     found: list[str] = []
-    names: dict[int, tuple[str, int]] = {}  # step -> its text, and how tightly it holds
-    uses = [number for step in plan.steps for number in _used([step.args, list(step.kwargs.values())])] + [plan.result["step"]]
+    names: dict[int, Text] = {}  # step -> what it is called in later lines
+    uses = Counter([number for step in plan.steps for number in step.uses] + [plan.result["step"]])
     for number, step in enumerate(plan.steps):
         text, holds = _written(step, plan, names)
         inline = step.op not in NAMES and step.name not in SEVERAL
         if step.op == "ask":
             found.append(text)
-        elif inline and ((step.name in SILENT and holds == ATOM) or (uses.count(number) == 1 and len(text) < WIDTH)):
+        elif inline and ((step.name in SILENT and holds == ATOM) or (uses[number] == 1 and len(text) < WIDTH)):
             names[number] = (text, holds)
         elif number in uses or not inline:
             names[number] = (NAMES.get(step.op, "x") + str(len(found)), ATOM)
@@ -33,11 +35,12 @@ def lines(plan: Plan) -> list[str]:
     return [*found, f"images = {_value(plan.result, plan, names)[0]}"]
 
 
-def _written(step: Step, plan: Plan, names: dict[int, tuple[str, int]]) -> tuple[str, int]:
+def _written(step: Step, plan: Plan, names: dict[int, Text]) -> Text:
     args, name = step.args, step.name
     values = [_value(each, plan, names) for each in args]
     texts = [text for text, _ in values]
-    options = [f"{key}={_value(each, plan, names)[0]}" for key, each in step.kwargs.items() if _shown(key, each)]
+    base = _held(values[0], ATOM) if values else ""
+    options = [f"{key}={_value(each, plan, names)[0]}" for key, each in step.kwargs.items() if _is_shown(key, each)]
     if step.op == "draw":
         spread = "" if args[3:5] == [0, 1] else f", {texts[3]}, {texts[4]}"
         return f"{args[0]}({texts[1][1:-1]}{spread})", ATOM
@@ -46,15 +49,13 @@ def _written(step: Step, plan: Plan, names: dict[int, tuple[str, int]]) -> tuple
     if step.op == "labels":
         return "the classes asked for", ATOM
     if step.op == "ask":
-        what = ", ".join(_value(each, plan, names)[0] for each in args[1])
-        return f"stop unless {what} is {args[2]}", 0
+        return f"stop unless {texts[1][1:-1]} is {args[2]}", 0
     if name in SILENT:
         return values[0]
     if name == "_to_copy":
-        dtype = step.kwargs.get("dtype", {}).get("dtype")
-        return (f"{dtype}({texts[0]})", ATOM) if dtype else values[0]
+        return (f"{step.kwargs['dtype']['dtype']}({texts[0]})", ATOM) if "dtype" in step.kwargs else values[0]
     if name in SIZES:
-        return f"{_held(values[0], ATOM)}.view({texts[1][1:-1]})", ATOM
+        return f"{base}.view({texts[1][1:-1]})", ATOM
     if name in INFIX and len(values) > 1:
         sign, holds = INFIX[name]
         scale = step.kwargs.get("alpha", args[2] if len(args) > 2 and name in ("add", "sub") else 1)
@@ -66,19 +67,19 @@ def _written(step: Step, plan: Plan, names: dict[int, tuple[str, int]]) -> tuple
         return f"-{_held(values[0], 3)}", 3
     if name == "select" or (name == "slice" and len(args) > 2):
         part = texts[2] if name == "select" else _range([*args[2:], *[END, 1][len(args) - 3 :]])
-        return f"{_held(values[0], ATOM)}[{', '.join([*[':'] * args[1], part])}]", ATOM
+        return f"{base}[{', '.join([*[':'] * args[1], part])}]", ATOM
     if step.op == "get":
-        return f"{_held(values[0], ATOM)}[{', '.join(map(_range, args[1]))}]", ATOM
+        return f"{base}[{', '.join(map(_range, args[1]))}]", ATOM
     if step.op == "put":
         return f"{texts[0]} with [{', '.join(map(_range, args[2]))}] = {texts[1]}", 0
     return f"{name.strip('_')}({', '.join([*texts, *options])})", ATOM
 
 
-def _shown(key: str, value: Any) -> bool:
+def _is_shown(key: str, value: Any) -> bool:
     return key not in ("precision", "implicit") and not (isinstance(value, dict) and "format" in value)
 
 
-def _value(value: Any, plan: Plan, names: dict[int, tuple[str, int]]) -> tuple[str, int]:
+def _value(value: Any, plan: Plan, names: dict[int, Text]) -> Text:
     if isinstance(value, list):
         return f"[{', '.join(_value(each, plan, names)[0] for each in value)}]", ATOM
     if isinstance(value, dict) and "step" in value:
@@ -86,13 +87,14 @@ def _value(value: Any, plan: Plan, names: dict[int, tuple[str, int]]) -> tuple[s
         return (f"{text}[{value.get('out', 0)}]", ATOM) if plan.steps[value["step"]].name in SEVERAL else (text, holds)
     if isinstance(value, dict) and "tensor" in value:
         values = [_number(each) for each in value["values"]]
-        more = f", ... ({len(values)} numbers)" if len(values) > 12 else ""
-        return (values[0] if len(values) == 1 else f"[{', '.join(values[:12])}{more}]", 3 if values[0][:1] == "-" else ATOM)
-    text = _number(value)
+        rest = f", ... ({len(values)} numbers)" if len(values) > 12 else ""
+        text = values[0] if len(values) == 1 else f"[{', '.join(values[:12])}{rest}]"
+    else:
+        text = _number(value)
     return text, 3 if text[:1] == "-" else ATOM
 
 
-def _held(value: tuple[str, int], holds: int) -> str:
+def _held(value: Text, holds: int) -> str:
     return value[0] if value[1] >= holds else f"({value[0]})"
 
 
@@ -109,9 +111,3 @@ def _range(each: Any) -> str:
         return _number(each)
     start, stop, step = (_number(part) for part in each)
     return f"{start if start != '0' else ''}:{stop if stop != str(END) else ''}" + (f":{step}" if step != "1" else "")
-
-
-def _used(value: Any) -> list[int]:
-    if isinstance(value, dict):
-        return [value["step"]] if "step" in value else []
-    return [number for each in value for number in _used(each)] if isinstance(value, list) else []

@@ -24,7 +24,11 @@ from src.submission.handin.contents import CHECKPOINT, CONFIG, source_files
 from tests.helpers import TINY, tiny_model
 from tests.submission.cheats import of_code
 
-OF_CODE = sorted(name for name, cheat in vars(of_code).items() if inspect.isfunction(cheat) and cheat.__doc__)
+OF_CODE = sorted(
+    name
+    for name, cheat in vars(of_code).items()
+    if inspect.isfunction(cheat) and cheat.__module__ == of_code.__name__ and cheat.__doc__
+)
 
 
 def honest(folder: Path, method: str = "rectified_flow") -> Path:
