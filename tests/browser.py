@@ -35,7 +35,7 @@ def find_chromium() -> str | None:
 
 
 class Browser:
-    """One page. events: what the browser told unasked, {"method": ..., "params": ...}."""
+    """One page. events: what the browser sends by itself, {"method": ..., "params": ...}."""
 
     def __init__(self, folder: Path):
         command = [find_chromium(), *FLAGS, f"--user-data-dir={folder}", "about:blank"]
@@ -56,14 +56,14 @@ class Browser:
             self.close()
             raise
 
-    def _connect(self, told: Path) -> None:
+    def _connect(self, port_file: Path) -> None:
         """Find the page's address and open a WebSocket to it (RFC 6455)."""
         end = time.monotonic() + PATIENCE
-        while not (told.is_file() and told.read_text().count("\n")):
+        while not (port_file.is_file() and port_file.read_text().count("\n")):
             if self.process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"{self.process.args[0]} did not start: exit code {self.process.poll()}")
             time.sleep(0.1)
-        port = int(told.read_text().splitlines()[0])
+        port = int(port_file.read_text().splitlines()[0])
         asking = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         asking.request("GET", "/json/list")
         pages = json.loads(asking.getresponse().read())
@@ -139,7 +139,7 @@ class Browser:
         return value
 
     def type(self, text: str) -> None:
-        """Put a text into the field that has the focus, in the place of what is selected."""
+        """Put a text into the field that has the focus, instead of what is selected."""
         self.call("Input.insertText", text=text)
 
     def download_to(self, folder: Path) -> None:

@@ -22,7 +22,7 @@ SMALLEST = {  # what makes a command of the documents the smallest of its kind
 }
 OF_THE_KIT = {  # tests that ask something of the kit's methods alone -> the name of one of them
     "tests/test_train.py": "at_a_glance",
-    "tests/writeup/test_report.py": "has_a_text_and_papers",
+    "tests/writeup/test_writeup.py": "has_a_text_and_papers",
     "tests/recipes/test_method_pictures.py": "the_documents_show",
     "tests/test_layers.py": "layers",
 }

@@ -17,7 +17,7 @@ SCRIPTS = {"train", "sampling", "measure_fid", "dataset"}
 CONTRACT = {"src.base_model", "src.network", "src.module", "src.utils"}
 COMMON = {"src.common", "src.runs"}
 SHARED = {room: {f"src.{room}.shared"} for room in ("methods", "challenges")}
-DISTILLATION = ("prior", "lora", "checkpoint", "stable_diffusion", "loss", "losses", "sds", "vsd", "sdi", "optimize", "outputs")
+DISTILLATION = ("prior", "lora", "checkpoint", "stable_diffusion", "loss", "sds", "vsd", "sdi", "optimize", "outputs")
 EVERYTHING = {"src", "custom_model"}
 RULES = {  # files -> what of ours they may import; a room's __main__.py is a command, and free as train.py is
     "src/utils.py": {"src.common"},  # the six helpers: scripts use them whatever a student makes of this file
@@ -36,9 +36,8 @@ RULES = {  # files -> what of ours they may import; a room's __main__.py is a co
     | {"src.challenges", "src.score_distillation", "src.evaluation", "custom_model"},
     **{f"src/score_distillation/{name}.py": CONTRACT | COMMON | {"src.score_distillation"} for name in DISTILLATION},
     "src/writeup/": COMMON | {"src.challenges", "src.evaluation", "src.writeup", "custom_model"},
-    "src/page/": COMMON | {"src.challenges", "src.page", "src.score_distillation", "src.evaluation", "custom_model"},
-    "src/submission/": COMMON
-    | {"src.challenges", "src.score_distillation", "src.evaluation", "src.writeup", "src.submission", "custom_model"},
+    "src/page/": COMMON | {"src.challenges", "src.page", "src.evaluation", "custom_model"},
+    "src/submission/": COMMON | {"src.challenges", "src.evaluation", "src.submission", "custom_model"},
     "sampling.py": COMMON | {"src.challenges", "custom_model"},
     "measure_fid.py": COMMON | {"src.challenges", "src.evaluation"},
     "dataset.py": COMMON | {"src.challenges"},

@@ -1,115 +1,76 @@
-"""Score distillation as the page has it: what is asked for, the moments that it leaves, and the command that makes the same."""
+"""Score distillation as the page has it: its own command, started as a process, and the moments that it leaves."""
 
-import copy
 import shlex
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from src.challenges.shared.images import as_rgb
 from src.common.cli import UserError
-from src.common.images import to_uint8
-from src.common.options import Options, default_of
-from src.page.samples import alone
+from src.common.commands import last_line
+from src.common.distilled import STEP, file_stem
+from src.common.files import PROJECT_ROOT, load_json_lines
+from src.common.images import read_picture
 from src.page.sources import Loaded
-from src.score_distillation.checkpoint import Checkpoint, describe_prior
-from src.score_distillation.losses import LOSSES, start
-from src.score_distillation.optimize import OptimizeOptions, optimize
+from src.runs.folder import LOG
 
 STEPS, LR, PARTICLES = 200, 0.03, 4  # by default: fewer steps, and longer ones, than the command's, since somebody waits
+GUIDANCE_SCALE = 7.5  # the command's default
 MOMENTS = 20  # that are shown on the way
-Tell = Callable[[int, float, torch.Tensor], None]  # is told a step, its loss, and the images so far
+PAUSE = 0.2  # seconds between two looks at what the process has left
+OF_CHECKPOINTS = {"sds": {}, "vsd": {"lora_lr": 0.01}, "sdi": {"inversion_eta": 1}}  # flags that suit a checkpoint of this kit
+Flags = Mapping[str, Any]  # of the command, by name
+Tell = Callable[[int, float, np.ndarray], None]  # takes a step, its loss, and the images so far
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be distilled.
-
-    Args:
-        name: of the class.
-        loss_type: of LOSSES.
-        options: of the run; its log_step says which moments are kept.
-        own: of the loss.
-    """
-
-    name: str
-    loss_type: str
-    options: OptimizeOptions
-    own: Options
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass
 class Distilled:
-    """Images (moments, particles, C, H, W) in [-1, 1], float32 on the CPU, and the step and the loss of each moment."""
+    """Images, uint8 (particles, 3, H, W), of each moment, and its step and loss."""
 
-    images: torch.Tensor
+    images: list[np.ndarray]
     steps: list[int]
     losses: list[float]
 
 
-def options_of(loss_type: str) -> Options:
-    """The options of a loss that suit a checkpoint of this kit."""
-    loss = LOSSES[loss_type]
-    return loss.Config(**loss.FOR_CHECKPOINT)
+def words(loaded: Loaded, flags: Flags) -> list[str]:
+    """The command that makes the images, by the words after "python". flags: class and loss_type among them."""
+    all_flags = {"prior": loaded.checkpoint, **flags, **OF_CHECKPOINTS[flags["loss_type"]], "device": loaded.model.device}
+    return ["-m", "src.score_distillation", *(str(word) for name, value in all_flags.items() for word in (f"--{name}", value))]
 
 
-def prior_of(loaded: Loaded, model: Any) -> Checkpoint:
-    """As a prior the loaded model, or a copy of it. Raises UserError where it cannot be one."""
-    return Checkpoint(model, loaded.classes, loaded.shape, loaded.dtype)
+def command(loaded: Loaded, flags: Flags) -> str:
+    """The command as it is typed."""
+    return shlex.join(["python", *words(loaded, flags)])
 
 
-def refusal(loaded: Loaded) -> str:
-    """Why the model cannot be distilled, in one line; empty where it can be."""
-    if not loaded.makes_images:
-        return f"samples of challenge {loaded.challenge.name} are no images"
-    try:
-        with alone:
-            prior_of(loaded, loaded.model)
-    except UserError as error:
-        return str(error)
-    return ""
-
-
-def describe(loaded: Loaded) -> str:
-    """Which checkpoint is distilled, as the command prints it."""
-    return describe_prior(loaded.checkpoint, loaded.model, loaded.dtype)
-
-
-def distil(loaded: Loaded, wanted: Wanted, tell: Tell) -> Distilled:
-    """The images of every moment, those of the command below.
-
-    Raises UserError for a model without classes, or whose method tells no denoised data, and where the gradient stops being
-    finite.
-    """
-    with alone:  # the copy is this run's own, in the memory layout of the command, whose rounding is another
-        model = copy.deepcopy(loaded.model).to(memory_format=torch.contiguous_format)
-        prior = prior_of(loaded, model)
-        loss = start(wanted.loss_type, prior, prior.encode_condition(wanted.name), wanted.own, wanted.options.seed)
-    moments, steps, losses = [], [], []
-
-    def report(step: int, value: float, latents: torch.Tensor) -> None:
-        moments.append(prior.decode(latents).cpu())
-        steps.append(step)
-        losses.append(value)
-        tell(step, value, moments[-1])
-
-    optimize(loss, wanted.options, report=report)
-    return Distilled(torch.stack(moments), steps, losses)
-
-
-def to_array(images: torch.Tensor) -> np.ndarray:
-    """Images (B, C, H, W) as the command stores them, without a contrast of the challenge: uint8 (B, 3, H, W)."""
-    return as_rgb(to_uint8(images).numpy())
-
-
-def command(loaded: Loaded, wanted: Wanted) -> str:
-    """The command that makes the same images on this device; options that have their defaults are left out."""
-    flags = {"prior": loaded.checkpoint, "class": wanted.name, "loss_type": wanted.loss_type, "device": loaded.model.device}
-    for options in (wanted.options, wanted.own):
-        told = {item: getattr(options, item.name) for item in fields(options)}
-        flags |= {item.name: value for item, value in told.items() if value != default_of(item)}
-    words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
-    return shlex.join(["python", "-m", "src.score_distillation", *words])
+def distil(loaded: Loaded, flags: Flags, tell: Tell) -> Distilled:
+    """The images of every moment, which the command leaves. Raises UserError with its last line where it fails."""
+    found = Distilled([], [], [])
+    with tempfile.TemporaryDirectory() as folder:
+        own, errors = Path(folder) / flags["loss_type"] / file_stem(flags["class"]), Path(folder) / "errors.txt"
+        argv = [sys.executable, *words(loaded, flags), "--prior", str(loaded.checkpoint.resolve()), "--save_dir", folder]
+        with errors.open("w") as output:
+            process = subprocess.Popen(argv, cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL, stderr=output)
+        try:
+            ended = False
+            while not ended:
+                ended = process.poll() is not None
+                for row in load_json_lines(own / LOG)[len(found.steps) :]:
+                    picture = np.asarray(read_picture(own / STEP.format(step=row["step"]), "an image on the way"))
+                    found.images.append(np.stack(np.split(picture.transpose(2, 0, 1), flags["particles"], axis=2)))
+                    found.steps.append(row["step"])
+                    found.losses.append(row["loss"])
+                    tell(row["step"], row["loss"], found.images[-1])
+                time.sleep(0 if ended else PAUSE)
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode:
+            raise UserError(last_line(errors.read_text()))
+    return found

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from src.page.samples import Asked
+from src.page.samples import Request
 from src.page.sources import Loaded
 from src.runs.folder import Run
 from src.runs.scores import Score, measured_scores
@@ -23,27 +23,21 @@ def progress(run: Run) -> str:
 
 def curves(run: Run) -> dict[str, list[Point]]:
     """Title -> points of the curves of a run's log: its losses, and its scores on a development split; only what there is."""
-    rows = run.log()
-    panels = {
-        "training loss": _points(rows, lambda name: name.startswith("loss")),
-        "score on the development split": _points(rows, lambda name: "_nfe" in name),
+    panels: dict[str, Callable[[str], bool]] = {
+        "training loss": lambda name: name.startswith("loss"),
+        "score on the development split": lambda name: "_nfe" in name,
     }
-    return {title: points for title, points in panels.items() if points}
-
-
-def _points(rows: list[dict[str, Any]], wanted: Callable[[str], bool]) -> list[Point]:
-    found = []
-    for row in rows:
-        average = f", EMA {row['ema_half_life']}" if "ema_half_life" in row else ""
-        found += [
-            {SEEN: row["images_seen"], VALUE: value, CURVE: name + average}
+    found = {
+        title: [
+            {SEEN: row["images_seen"], VALUE: value, CURVE: name + (f", EMA {average}" if average is not None else "")}
+            for row in run.log()
+            for average in [row.get("ema_half_life")]
             for name, value in row.items()
-            if wanted(name) and isinstance(value, float) and "images_seen" in row
+            if belongs(name) and isinstance(value, float) and "images_seen" in row
         ]
-    return found
-
-
-# ------------------------------------------------------------------------------------------------------ what was measured
+        for title, belongs in panels.items()
+    }
+    return {title: points for title, points in found.items() if points}
 
 
 def measured(run: Run) -> list[Score]:
@@ -75,30 +69,29 @@ def scores(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
     titles: a score's name in the run's file -> what it is called.
     """
     found = [score for score in measured(run)[::-1] if score.metric in titles]
-    table = [
+    shows_how = any(score.how for score in found)
+    return [
         {
             "NFE": score.nfe,
             "score": number(score.value),
             "of": titles[score.metric],
             "samples vs reference": against(score),
             "steps": score.step,
-            OTHERWISE: score.how,
+            **({OTHERWISE: score.how} if shows_how else {}),
         }
         for score in sorted(found, key=lambda score: score.nfe)
     ]
-    empty = {OTHERWISE} if not any(line[OTHERWISE] for line in table) else set()
-    return [{name: value for name, value in line.items() if name not in empty} for line in table]
 
 
-def known_scores(loaded: Loaded, nfe: int, asked: Asked) -> dict[str, tuple[str, str]]:
-    """What was measured of samples that this checkpoint makes as it is asked to: title -> the score, and samples vs reference.
+def scores_of_samples(loaded: Loaded, nfe: int, request: Request) -> dict[str, tuple[str, str]]:
+    """What was measured of samples that this checkpoint makes at this request: title -> the score, and samples vs reference.
 
     The metric that ranks is first. Of several measurements of one score it is that of the most samples, the last one of these.
-    Of some classes alone nothing is known.
+    Of some classes alone there is none.
     """
-    if asked.classes is not None:
+    if request.classes is not None:
         return {}
-    how, titles = Score("", 0.0, guidance=asked.scale).how, loaded.challenge.metrics
+    how, titles = Score("", 0.0, guidance=request.scale).how, loaded.challenge.metrics
     found = {}
     for score in sorted(measured(loaded.run), key=lambda score: score.num_images or 0):
         if (score.nfe, score.step, score.how) == (nfe, loaded.step, how) and score.metric in titles:

@@ -12,80 +12,90 @@ from typing import Any
 
 import numpy as np
 import streamlit as st
-import torch
 from PIL import Image
 
 from src.page import distillation, pictures, samples, sources
-from src.page.distillation import Distilled, Wanted
-from src.page.samples import Asked, Nearest, Tell
+from src.page.samples import Request
 from src.page.sources import Loaded, Source
 
-Known = tuple[str, tuple[int, ...], str]  # what a model is known by: its checkpoint, sources.version of it, the device
+Key = tuple[str, tuple[int, ...], str]  # what a model is known by: its checkpoint, sources.version of it, the device
 ASKS = NFE, SEED, COUNT, CLASSES = "nfe", "seed", "count", "classes"  # of the sidebar; guidance comes with classes
 KEPT = "kept_"  # how the keys of choices begin
 
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """What the sidebar asks for, and so what a tab is given.
-
-    Args:
-        shipped, runs: all models that there are, of any challenge: those that come with the kit, and those of runs.
-        device: that is asked for.
-    """
+    """What the sidebar asks for, and so what a tab is given."""
 
     loaded: Loaded
-    known: Known
+    key: Key
     nfe: int
-    asked: Asked
-    shipped: Sequence[Source]
+    request: Request
+    shipped: Sequence[Source]  # all models that come with the kit, of any challenge
     runs: Sequence[Source]
-    device: str
+    device: str  # that is asked for
 
-    def compute(self, work: Callable[..., Any], nfe: int, asked: Asked, *more: Any) -> Any:
+    def compute(self, work: Callable[..., Any], nfe: int, request: Request, *args: Any) -> Any:
         """What a function of samples.py makes of the model, with a bar of its progress; kept."""
-        return _computed(self.known, work.__name__, nfe, asked, more, _work=work, _loaded=self.loaded)
+        text = f"{request.count} samples at NFE {nfe} ..."
+        key = (self.key, work.__name__, nfe, request, args)
+        return kept(key, text, lambda tell: work(self.loaded, nfe, request, *args, tell=tell))
 
-    def distil(self, wanted: Wanted, pressed: bool) -> Distilled | None:
+    def distil(self, flags: distillation.Flags, pressed: bool) -> distillation.Distilled | None:
         """What score distillation makes of the model, shown while it is made; kept.
 
         pressed: whether it is to be made now; else it is None where it was not yet.
         """
-        key, made = (self.known, repr(wanted)), st.session_state.setdefault("distilled", set())
+        key, made = (self.key, repr(flags)), st.session_state.setdefault("distilled", set())
         if not pressed and key not in made:
             return None
-        found = _distilled(self.known, wanted, _page=self)
+        steps = flags["steps"]
+
+        def work(tell: Callable[..., None]) -> distillation.Distilled:
+            place = st.empty()
+
+            def show(step: int, loss: float, images: np.ndarray) -> None:
+                tell(step / steps, f"step {step} of {steps}, loss {loss:.4f}")
+                place.html(pictures.tiles(images, times=2))
+
+            try:
+                return distillation.distil(self.loaded, flags, show)
+            finally:
+                place.empty()
+
+        found = kept(key, f"step 0 of {steps}", work)
         made.add(key)
         return found
 
-    def refusal_to_distil(self) -> str:
-        """Why score distillation cannot be asked of the model, in one line; empty where it can."""
-        return _refusal(self.known, _loaded=self.loaded)
-
-    def nearest_training(self, shown: np.ndarray) -> Nearest:
-        """The nearest training image of each of the samples that compute gave, as to_array gives them."""
+    def nearest_training(self, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """samples.nearest_training of the samples that compute gave, as to_array gives them."""
         images = training_images(self.loaded.challenge.name, self.loaded.data_root, self.loaded)
-        return _nearest(self.known, self.nfe, self.asked, _shown=shown, _images=images)
-
-    def to_array(self, values: torch.Tensor) -> np.ndarray:
-        """Samples as they are shown: uint8 (N, 3, H, W), or points (N, 2)."""
-        return self.loaded.challenge.to_array(values)
+        text = "looking for the nearest training images ..."
+        return kept((self.key, "nearest", self.nfe, self.request), text, lambda _: samples.nearest_training(shown, images))
 
     def show(self, rows: Sequence[np.ndarray], titles: Sequence[str]) -> None:
-        """Show titled rows of samples, as to_array gives them."""
+        """Show titled rows of samples, as the challenge's to_array gives them."""
         if self.loaded.makes_images:
             st.html(pictures.rows_of_tiles(rows, titles))
         else:
             st.image(pictures.sheet(self.loaded.challenge, rows, titles))
 
-    def file_name(self, what: str, ending: str) -> str:
-        """What a download is called."""
-        return f"{self.loaded.challenge.name}_{what}_seed{self.asked.seed}.{ending}"
-
     def offer(self, what: str, picture: Image.Image) -> None:
         """A button that downloads a picture."""
-        name = self.file_name(what, "png")
-        st.download_button("PNG", pictures.png(picture), name, "image/png", key=f"save_{what}", icon=":material/download:")
+        self._offer(what, pictures.png(picture), "png")
+
+    def offer_gif(self, what: str, key: Any, titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]]) -> None:
+        """A button that downloads the titled rows of each moment as a GIF. key: what they were computed of."""
+
+        def work(_: Callable[..., None]) -> bytes:
+            return pictures.gif([pictures.sheet(self.loaded.challenge, row, titles) for row in rows])
+
+        self._offer(what, kept((self.key, "gif", repr(key), titles), "drawing the GIF ...", work), "gif")
+
+    def _offer(self, what: str, data: bytes, ending: str) -> None:
+        name, key = f"{self.loaded.challenge.name}_{what}_seed{self.request.seed}.{ending}", f"save_{what}"
+        key += "_gif" if ending == "gif" else ""
+        st.download_button(ending.upper(), data, name, f"image/{ending}", key=key, icon=":material/download:")
 
 
 @st.cache_resource(max_entries=8, show_spinner="loading the model ...")
@@ -96,52 +106,27 @@ def load_model(checkpoint: str, version: tuple[int, ...], device: str) -> Loaded
 
 @st.cache_resource(max_entries=1, show_spinner="reading the training images ...")
 def training_images(challenge: str, root: str, _loaded: Loaded) -> np.ndarray:
-    """The images of this challenge and root, that a model learned from."""
-    return samples.training_images(_loaded)
+    """The images of this challenge and root, that a model learned from, uint8 (M, C, H, W)."""
+    return _loaded.challenge.load("train", root)[0]
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def _computed(known: Known, name: str, nfe: int, asked: Asked, more: tuple, _work: Callable[..., Any], _loaded: Loaded) -> Any:
-    with progress(f"{asked.count} samples at NFE {nfe} ...") as tell:
-        return _work(_loaded, nfe, asked, *more, tell=tell)
-
-
-@st.cache_data(max_entries=16, show_spinner=False)
-def _distilled(known: Known, wanted: Wanted, _page: Page) -> Distilled:
-    steps = wanted.options.steps
-    bar, place = st.progress(0.0, f"step 0 of {steps}"), st.empty()
-
-    def tell(step: int, loss: float, images: torch.Tensor) -> None:
-        bar.progress(step / steps, f"step {step} of {steps}, loss {loss:.4f}")
-        place.html(pictures.tiles(distillation.to_array(images), times=2))
-
-    try:
-        return distillation.distil(_page.loaded, wanted, tell)
-    finally:
-        bar.empty()
-        place.empty()
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def _refusal(known: Known, _loaded: Loaded) -> str:
-    return distillation.refusal(_loaded)
-
-
-@st.cache_data(max_entries=16, show_spinner="looking for the nearest training images ...")
-def _nearest(known: Known, nfe: int, asked: Asked, _shown: np.ndarray, _images: np.ndarray) -> Nearest:
-    return samples.nearest_training(_shown, _images)
+@st.cache_data(max_entries=128, show_spinner=False)
+def kept(key: tuple[Any, ...], text: str, _work: Callable[[Callable[..., None]], Any]) -> Any:
+    """What work makes, with a bar of its progress; kept by the key, which has all that it depends on."""
+    with progress(text) as tell:
+        return _work(tell)
 
 
 @contextlib.contextmanager
-def progress(text: str) -> Iterator[Tell]:
-    """A bar that is there during the block; what it gives takes the share that is done."""
+def progress(text: str) -> Iterator[Callable[..., None]]:
+    """A bar that is there during the block; what it gives takes the share that is done, and another text."""
     bar, shown = st.progress(0.0, text), 0.0
 
-    def tell(share: float) -> None:
+    def tell(share: float, words: str = text) -> None:
         nonlocal shown
         if share >= shown + 0.01:
             shown = share
-            bar.progress(share, text)
+            bar.progress(share, words)
 
     try:
         yield tell

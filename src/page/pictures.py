@@ -23,21 +23,14 @@ def enlargement(size: int) -> int:
     return -(-TILE // size)
 
 
-def as_address(picture: Image.Image) -> str:
-    """A picture within an address, as HTML and Markdown take it."""
+def as_address(picture: Image.Image | np.ndarray) -> str:
+    """A picture, or an image, uint8 (3, H, W), within an address, as HTML and Markdown take it."""
+    picture = Image.fromarray(picture.transpose(1, 2, 0)) if isinstance(picture, np.ndarray) else picture
     return f"data:image/png;base64,{base64.b64encode(png(picture)).decode()}"
 
 
-def labels(images: np.ndarray) -> list[str]:
-    """Images, uint8 (N, 3, H, W), as labels of buttons in Markdown; style_of_labels gives them their size."""
-    return [
-        f"![sample {number}]({as_address(Image.fromarray(pixels.transpose(1, 2, 0)))})"
-        for number, pixels in enumerate(images, start=1)
-    ]
-
-
-def style_of_labels(images: np.ndarray, key: str) -> str:
-    """The style, as HTML, of buttons that are labelled so: those of the widget with this key."""
+def style_of_buttons(images: np.ndarray, key: str) -> str:
+    """The style, as HTML, of buttons whose text is one of the images, uint8 (N, 3, H, W): those of the widget with this key."""
     height, width = (enlargement(images.shape[3]) * size for size in images.shape[2:])
     size = f"width: {width}px; height: {height}px; max-height: none"
     return (
@@ -52,36 +45,34 @@ def tiles(images: Sequence[np.ndarray], captions: Sequence[str] = (), wrap: bool
     times: how much larger than usual.
     """
     factor, cells = times * enlargement(images[0].shape[2]), []
-    for number, pixels in enumerate(images):
+    for number, (pixels, caption) in enumerate(zip(images, captions or [""] * len(images), strict=True), start=1):
         height, width = (factor * size for size in pixels.shape[1:])
-        address = as_address(Image.fromarray(pixels.transpose(1, 2, 0)))
-        text = html.escape(captions[number]) if captions else ""
         cells.append(
-            f'<figure style="margin:0;flex:none"><img class="tile" src="{address}" '
-            f'alt="sample {number + 1}" width="{width}" height="{height}" '
+            f'<figure style="margin:0;flex:none"><img class="tile" src="{as_address(pixels)}" '
+            f'alt="sample {number}" width="{width}" height="{height}" '
             f'style="image-rendering:pixelated;display:block;border-radius:2px">'
-            f'<figcaption style="font-size:0.75rem;opacity:0.7;text-align:center">{text}</figcaption></figure>'
+            f'<figcaption style="font-size:0.75rem;opacity:0.7;text-align:center">{html.escape(caption)}</figcaption></figure>'
         )
     return f'<div style="display:flex;gap:4px;flex-wrap:{"wrap" if wrap else "nowrap"}">{"".join(cells)}</div>'
 
 
 def rows_of_tiles(rows: Sequence[np.ndarray], titles: Sequence[str]) -> str:
     """Rows of images below each other as HTML, each with its title; on a narrow screen they are moved sideways together."""
+    style = "position:sticky;left:0;width:fit-content;font-size:0.875rem;margin:10px 0 3px"
     parts = [
-        f'<div style="position:sticky;left:0;width:fit-content;font-size:0.875rem;margin:10px 0 3px">{html.escape(title)}</div>'
-        + tiles(row, wrap=False)
+        f'<div style="{style}">{html.escape(title)}</div>{tiles(row, wrap=False)}'
         for row, title in zip(rows, titles, strict=True)
     ]
     return f'<div style="overflow-x:auto;padding-bottom:8px">{"".join(parts)}</div>'
 
 
-def wide_tiles(drawn: Sequence[Image.Image], least: int = 240, most: int = 360) -> str:
-    """Pictures as HTML, between so many pixels wide, in rows as wide as the page."""
+def wide_tiles(drawn: Sequence[Image.Image]) -> str:
+    """Pictures as HTML, 240 to 360 pixels wide, in rows as wide as the page."""
     cells = [
-        f'<img class="tile" src="{as_address(picture)}" alt="picture {number}" style="width:100%;max-width:{most}px">'
+        f'<img class="tile" src="{as_address(picture)}" alt="picture {number}" style="width:100%;max-width:360px">'
         for number, picture in enumerate(drawn, start=1)
     ]
-    columns = f"repeat(auto-fill,minmax({least}px,1fr))"
+    columns = "repeat(auto-fill,minmax(240px,1fr))"
     return f'<div style="display:grid;gap:8px;grid-template-columns:{columns}">{"".join(cells)}</div>'
 
 
@@ -95,9 +86,9 @@ def sheet(challenge: Challenge, rows: Sequence[np.ndarray], titles: Sequence[str
 def grid(challenge: Challenge, samples: np.ndarray, title: str) -> Image.Image:
     """A picture of samples, as the challenge's to_array gives them: images in rows of eight, points in one square."""
     if not isinstance(challenge, ImageChallenge):
-        return challenge.picture([samples], [title])
+        return sheet(challenge, [samples], [title])
     rows = [samples[first : first + COLUMNS] for first in range(0, len(samples), COLUMNS)]
-    return contact_sheet(rows, [""] * len(rows), enlargement(samples.shape[3]))
+    return sheet(challenge, rows, [""] * len(rows))
 
 
 def png(image: Image.Image) -> bytes:

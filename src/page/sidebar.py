@@ -1,6 +1,7 @@
 """The sidebar: which model, and what is asked of it."""
 
 import argparse
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -9,9 +10,8 @@ import streamlit as st
 from src.common.cli import UserError
 from src.page import sources
 from src.page.page import CLASSES, COUNT, NFE, SEED, Page, choice, load_model
-from src.page.samples import Asked
+from src.page.samples import Request
 from src.page.sources import Loaded, Source
-from src.page.starting import home_path
 
 OTHER_PATH, OTHER_NUMBER, NO_CLASS = "another path ...", "other", "no class"
 USUAL_SEED, USUAL_SAMPLES, MOST_CALLS, MOST_GUIDANCE = 42, 16, 1000, 50.0
@@ -19,9 +19,9 @@ TRAIN_ONE = "python train.py --challenge mnist --preset small"
 
 
 @st.cache_data(ttl=10, show_spinner=False)
-def listed(checkpoints: str, results: str) -> tuple[list[Source], list[Source]]:
+def listed(checkpoints: Path, results: Path) -> tuple[list[Source], list[Source]]:
     """The shipped models, and the runs, as they were at most ten seconds ago."""
-    return sources.shipped(Path(checkpoints)), sources.trained(Path(results))
+    return sources.shipped(checkpoints), sources.trained(results)
 
 
 def ask(args: argparse.Namespace, asks: Collection[str]) -> Page:
@@ -29,20 +29,19 @@ def ask(args: argparse.Namespace, asks: Collection[str]) -> Page:
 
     asks: what the open tab has a use for, of page.ASKS; the rest is not offered, and has its default.
     """
-    shipped, runs = listed(str(args.checkpoints), str(args.results))
+    shipped, runs = listed(args.checkpoints, args.results)
     with st.sidebar:
         checkpoint = ask_checkpoint([*shipped, *runs], args)
-        known = (str(checkpoint), sources.version(checkpoint), args.device)
-        loaded = load_model(*known)
+        key = (str(checkpoint), sources.version(checkpoint), args.device)
+        loaded = load_model(*key)
         nfe = ask_nfe(loaded.challenge.nfe) if NFE in asks else loaded.challenge.nfe[0]
         seed = st.number_input("Seed", min_value=0, step=1, key=choice("seed", USUAL_SEED)) if SEED in asks else USUAL_SEED
         count = usual = max(USUAL_SAMPLES, loaded.challenge.preview_samples)
         if COUNT in asks:
-            key = choice(f"count_{loaded.challenge.name}", usual)
-            count = st.slider("Samples", 1, 4 * usual, key=key)
+            count = st.slider("Samples", 1, 4 * usual, key=choice(f"count_{loaded.challenge.name}", usual))
         classes, scale = ask_classes(loaded) if loaded.classes and CLASSES in asks else (None, 0.0)
         st.caption(str(loaded))
-    return Page(loaded, known, nfe, Asked(int(seed), count, classes, scale), shipped, runs, args.device)
+    return Page(loaded, key, nfe, Request(int(seed), count, classes, scale), shipped, runs, args.device)
 
 
 def ask_checkpoint(found: Sequence[Source], args: argparse.Namespace) -> Path:
@@ -60,7 +59,7 @@ def ask_checkpoint(found: Sequence[Source], args: argparse.Namespace) -> Path:
         )
     if not typed:
         raise UserError("type in the path of a run's folder, or of a checkpoint with its model_config.json beside it")
-    return sources.checkpoint_at(home_path(typed))
+    return sources.checkpoint_at(Path(os.path.expanduser(typed)))
 
 
 def ask_nfe(usual: Sequence[int]) -> int:
@@ -78,9 +77,9 @@ def ask_classes(loaded: Loaded) -> tuple[tuple[int, ...] | None, float]:
     names = [NO_CLASS, *loaded.classes]
     key = choice(f"classes_{loaded.challenge.name}", [], lambda chosen: set(chosen) <= set(names))
     chosen = st.multiselect("Classes", names, key=key, placeholder="all in turn")
-    scale = 0.0
-    if loaded.takes_guidance:
-        about = "0: the class alone, in one call a step; above it a step makes two, and from 1 on samples become more typical"
-        key = choice("scale", 0.0)
-        scale = st.number_input("Guidance scale", 0.0, MOST_GUIDANCE, step=0.5, key=key, help=about)
-    return tuple(map(names.index, chosen)) or None, scale
+    labels = tuple(map(names.index, chosen)) or None
+    if not loaded.takes_guidance:
+        return labels, 0.0
+    text = "0: the class alone, in one call a step; above it a step makes two, and from 1 on samples become more typical"
+    key = choice("scale", 0.0)
+    return labels, st.number_input("Guidance scale", 0.0, MOST_GUIDANCE, step=0.5, key=key, help=text)

@@ -1,6 +1,8 @@
 """Which checkpoints there are, and a model with what the page has to know of it."""
 
+import threading
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +14,40 @@ from src.challenges.shared.images import ImageChallenge
 from src.common.checkpoints import MODEL_CONFIG, load_model, read_model_config
 from src.common.cli import UserError
 from src.common.devices import precision_name, resolve_device, resolve_precision
+from src.common.distilled import METHODS, refusal
 from src.common.files import load_torch
 from src.runs.folder import BEST, NOT_SAVED, Run, checkpoint_of, runs_in, saved_checkpoint
-from src.score_distillation.checkpoint import METHODS_THAT_CAN
 
 PLANE = (2,)  # the shape of a sample that is a point
+alone = threading.Lock()  # two visitors share a model, and with it the count of its calls and the global generators
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint that the page offers.
-
-    Args:
-        name: how it is listed.
-        method, challenge: of its model; empty where its configuration cannot be read.
-        classes: whether its model knows some.
-    """
+    """A checkpoint that the page offers, by the name that it is listed by."""
 
     name: str
     checkpoint: Path
-    method: str = ""
+    method: str = ""  # of its model, as challenge is; empty where its configuration cannot be read
     challenge: str = ""
-    classes: bool = False
+    has_classes: bool = False
+
+    @property
+    def is_on_the_plane(self) -> bool:
+        """Whether its samples are points in the plane."""
+        return self.challenge in CHALLENGES.names() and get_challenge(self.challenge).shape == PLANE
+
+    @property
+    def can_be_distilled(self) -> bool:
+        """Whether its samples are images, of classes that can be asked for, and its method is one that can be distilled."""
+        likely = self.has_classes and self.method in METHODS and self.challenge in CHALLENGES.names()
+        return likely and isinstance(get_challenge(self.challenge), ImageChallenge)
 
 
 def shipped(folder: Path) -> list[Source]:
     """The models of checkpoints/: those of its folders, in the order of their names, and the one that is handed in."""
     files = [file for file in sorted(folder.glob(f"*/{BEST}")) if (file.parent / MODEL_CONFIG).is_file()]
-    own = folder / BEST
-    return [describe_source(file, folder) for file in [*files, own] if file.is_file()]
+    return [describe_source(file, folder) for file in (*files, folder / BEST) if file.is_file()]
 
 
 def trained(folder: Path) -> list[Source]:
@@ -60,17 +67,6 @@ def describe_source(checkpoint: Path, folder: Path) -> Source:
         return Source(f"{place} (damaged)", checkpoint)
     method, challenge = str(config.get("method", "custom")), str(config.get("challenge", DEFAULT))
     return Source(f"{place} ({method}, {challenge})", checkpoint, method, challenge, bool(config.get("classes")))
-
-
-def on_the_plane(source: Source) -> bool:
-    """Whether its samples are points in the plane."""
-    return source.challenge in CHALLENGES.names() and get_challenge(source.challenge).shape == PLANE
-
-
-def can_be_distilled(source: Source) -> bool:
-    """Whether its samples are images, of classes that can be asked for, and its method is one that can be distilled."""
-    known = source.classes and source.method in METHODS_THAT_CAN and source.challenge in CHALLENGES.names()
-    return known and isinstance(get_challenge(source.challenge), ImageChallenge)
 
 
 def checkpoint_at(path: Path) -> Path:
@@ -93,22 +89,15 @@ def version(checkpoint: Path) -> tuple[int, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model, ready to be sampled.
-
-    Args:
-        shape: of one sample.
-        classes: the names of those that labels 1, 2 ... stand for; none for a model without classes.
-        dtype: of its network's matrix products.
-        step: after how many steps of training it was saved; None where the file does not say it.
-    """
+    """A model, ready to be sampled."""
 
     model: Any
     challenge: Challenge
-    shape: tuple[int, ...]
-    classes: tuple[str, ...]
+    shape: tuple[int, ...]  # of one sample
+    classes: tuple[str, ...]  # the names of labels 1, 2 ...; none for a model without classes
     checkpoint: Path
-    dtype: torch.dtype
-    step: int | None
+    dtype: torch.dtype  # of its network's matrix products
+    step: int | None  # of training, after which it was saved; None where the file does not say it
 
     @property
     def run(self) -> Run:
@@ -126,8 +115,16 @@ class Loaded:
     @property
     def data_root(self) -> str:
         """Where the data are that it was trained on, as far as its run says it: else where they are by default."""
-        told = self.run.training if self.run.exists else {}
-        return told.get("data_root") or self.challenge.default_root
+        settings = self.run.training if self.run.exists else {}
+        return settings.get("data_root") or self.challenge.default_root
+
+    @cached_property
+    def refused(self) -> str:
+        """Why score distillation cannot be asked of it, in one line; empty where it can."""
+        if not self.makes_images:
+            return f"samples of challenge {self.challenge.name} are no images"
+        with alone:
+            return refusal(self.model, self.classes, self.shape)
 
     def __str__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.network.parameters())

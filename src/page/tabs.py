@@ -1,21 +1,17 @@
 """The tabs of the page. Another one is another function here, under its title: the open one is called with the page."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
 from src.common.arithmetic import arithmetic
 from src.common.cli import UserError
+from src.common.distilled import describe_prior, file_stem
 from src.page import distillation, history, pictures, samples, sources
-from src.page.distillation import Wanted
-from src.page.page import ASKS, CLASSES, COUNT, NFE, SEED, Known, Page, choice, load_model
-from src.page.samples import MANY, Asked
-from src.score_distillation.losses import LOSSES
-from src.score_distillation.optimize import OptimizeOptions
-from src.score_distillation.outputs import file_stem
+from src.page.page import ASKS, CLASSES, COUNT, NFE, SEED, Page, choice, kept, load_model
+from src.page.samples import MANY, Request
 
 Show = Callable[[Page], None]
 
@@ -31,7 +27,7 @@ class Tab:
 TABS: dict[str, Tab] = {}
 FEW = 8  # samples in a row of a tab that shows rows
 POINTS = 200  # on the plane
-ABOUT_SCALE = "1: the class alone; above it, away from no class; 0: no class. Sampling takes 0 for the class alone."
+SCALE_HELP = "1: the class alone; above it, away from no class; 0: no class. Sampling takes 0 for the class alone."
 ONE_ON_THE_PLANE = "python train.py --challenge toy2d --data_root moons --method meanflow"
 ONE_WITH_CLASSES = "python train.py --challenge mnist --preset laptop --class_conditional"
 
@@ -48,27 +44,28 @@ def tab(title: str, asks: Collection[str] = ASKS) -> Callable[[Show], Show]:
 
 @tab("Samples")
 def show_samples(page: Page) -> None:
-    found = page.compute(samples.draw, page.nfe, page.asked)
-    array = page.to_array(found.samples)
-    st.markdown(f"**{took(found)}**, on {page.loaded.model.device}")
-    if known := history.known_scores(page.loaded, page.nfe, page.asked):
-        shown = [f"{title} **{score}** ({counts})" for title, (score, counts) in known.items()]
+    loaded, found = page.loaded, page.compute(samples.draw, page.nfe, page.request)
+    array = loaded.challenge.to_array(found.samples)
+    st.markdown(f"**{took(found)}**, on {loaded.model.device}")
+    if scores := history.scores_of_samples(loaded, page.nfe, page.request):
+        shown = [f"{title} **{score}** ({counts})" for title, (score, counts) in scores.items()]
         st.markdown(f"Measured at NFE {page.nfe}: {', '.join(shown)}")
-    if page.loaded.makes_images:
-        st.html(pictures.tiles(array, samples.class_names(page.loaded, page.asked)))
+    if loaded.makes_images:
+        st.html(pictures.tiles(array, samples.class_names(loaded, page.request)))
     else:
         page.show([array], [f"NFE {page.nfe}"])
-    page.offer(f"nfe{page.nfe}", pictures.grid(page.loaded.challenge, array, f"NFE {page.nfe}"))
+    page.offer(f"nfe{page.nfe}", pictures.grid(loaded.challenge, array, f"NFE {page.nfe}"))
     if st.toggle("The sampler as arithmetic", key=choice("arithmetic", False)):
-        first, *lines = arithmetic_of(str(page.loaded.checkpoint), sources.version(page.loaded.checkpoint), page.nfe)
+        key = ("arithmetic", *page.key[:2], page.nfe)
+        first, *lines = kept(key, "recording what sample() does", lambda _: arithmetic_of(loaded.checkpoint, page.nfe))
         st.caption(f"{first}; without guidance")
         st.code("\n".join(lines), language=None, wrap_lines=True)
 
 
-@st.cache_data(max_entries=20, show_spinner="recording what sample() does")
-def arithmetic_of(checkpoint: str, version: tuple[int, ...], nfe: int) -> list[str]:
+def arithmetic_of(*of: Any) -> list[str]:
+    """The sampler as lines, or why no plan holds it."""
     try:
-        return arithmetic(checkpoint, nfe)
+        return arithmetic(*of)
     except UserError as error:
         return ["no plan", str(error)]
 
@@ -77,12 +74,11 @@ def arithmetic_of(checkpoint: str, version: tuple[int, ...], nfe: int) -> list[s
 def show_way(page: Page) -> None:
     left, right = st.columns([1, 2])
     steps = left.number_input("Network calls on the way", min_value=1, max_value=MANY, step=1, key=choice("steps", 10))
-    asked = few(page)
-    found = page.compute(samples.way, int(steps), asked)
-    last = len(found.states) - 1
+    request, titles = few(page), ["state", "denoised prediction"]
+    found = page.compute(samples.way, int(steps), request)
+    last = len(found[0]) - 1
     moment = right.slider("Step", 0, last, key=choice("moment", last // 2, range(last + 1).__contains__))
-    rows = [[page.to_array(moments[i]) for moments in (found.states, found.denoised)] for i in range(last + 1)]
-    titles = ["state", "denoised prediction"]
+    rows = [[page.loaded.challenge.to_array(kind) for kind in kinds] for kinds in zip(*found, strict=True)]
     if page.loaded.makes_images:
         for place, title, images in zip(st.columns(2), titles, rows[moment], strict=True):
             place.caption(f"{title} after step {moment} of {last}")
@@ -93,47 +89,40 @@ def show_way(page: Page) -> None:
         "What the sampler has reached, at high noise levels scaled to be seen, and what data the model expects from there: "
         "where one step to the end would lead."
     )
-    offer_gif(page, "way", (int(steps), asked), ["state", "denoised"], rows)
+    page.offer_gif("way", (int(steps), request), ["state", "denoised"], rows)
 
 
 @tab("More calls", asks=(SEED, COUNT, CLASSES))
 def show_more_calls(page: Page) -> None:
     nfes = sorted({*page.loaded.challenge.nfe, MANY})
-    if page.asked.scale:
+    if page.request.scale:
         nfes = [nfe for nfe in nfes if nfe % 2 == 0]
         st.caption("A guided step makes two calls: odd numbers of them are left out.")
-    asked = few(page)
-    found = {nfe: page.compute(samples.draw, nfe, asked) for nfe in nfes}
-    rows = [page.to_array(each.samples) for each in found.values()]
-    if page.loaded.makes_images:
-        page.show(rows, [took(each) for each in found.values()])
-    else:
-        page.show(rows, [f"NFE {nfe}" for nfe in nfes])
+    found, titles = [page.compute(samples.draw, nfe, few(page)) for nfe in nfes], [f"NFE {nfe}" for nfe in nfes]
+    rows = [page.loaded.challenge.to_array(each.samples) for each in found]
+    page.show(rows, list(map(took, found)) if page.loaded.makes_images else titles)
     st.caption("The same noise in every row.")
-    page.offer("calls", pictures.sheet(page.loaded.challenge, rows, [f"NFE {nfe}" for nfe in nfes]))
+    page.offer("calls", pictures.sheet(page.loaded.challenge, rows, titles))
 
 
 @tab("Between two seeds")
 def show_between(page: Page) -> None:
     left, right = st.columns(2)
-    other = left.number_input("The other seed", min_value=0, step=1, key=choice("other_seed", page.asked.seed + 1))
+    seed = page.request.seed
+    other = left.number_input("The other seed", min_value=0, step=1, key=choice("other_seed", seed + 1))
     columns = right.slider("Samples on the line", 3, 12, key=choice("columns", 8))
-    asked = few(page, 4)
-    found = page.compute(samples.between, page.nfe, asked, int(other), columns)
-    array = page.to_array(found.samples)
-    rows = [array[first : first + columns] for first in range(0, len(array), columns)]
+    request, challenge = few(page, 4), page.loaded.challenge
+    array = challenge.to_array(page.compute(samples.between, page.nfe, request, int(other), columns).samples)
     if page.loaded.makes_images:
-        names = samples.class_names(page.loaded, asked) or [""] * len(rows)
+        rows = [array[first : first + columns] for first in range(0, len(array), columns)]
+        names = samples.class_names(page.loaded, request) or [""] * len(rows)
         page.show(rows, [f"sample {number} {name}" for number, name in enumerate(names, start=1)])
-        page.offer(f"to{other}", pictures.sheet(page.loaded.challenge, rows, [""] * len(rows)))
+        page.offer(f"to{other}", pictures.sheet(challenge, rows, [""] * len(rows)))
     else:
-        challenge, last = page.loaded.challenge, columns - 1
-        shown = [pictures.grid(challenge, array[i::columns], f"{100 * i / last:.0f} %") for i in range(columns)]
+        shown = [pictures.grid(challenge, array[i::columns], f"{100 * i / (columns - 1):.0f} %") for i in range(columns)]
         st.html(pictures.wide_tiles(shown))
         page.offer(f"to{other}", pictures.side_by_side(shown))
-    st.caption(
-        f"From seed {page.asked.seed} to seed {other} at NFE {page.nfe}: the noise goes along a circle, in equal angles."
-    )
+    st.caption(f"From seed {seed} to seed {other} at NFE {page.nfe}: the noise goes along a circle, in equal angles.")
 
 
 @tab("The run", asks=())
@@ -167,38 +156,39 @@ def show_nearest(page: Page) -> None:
     if not loaded.makes_images:
         st.info(f"Challenge {loaded.challenge.name} has points, not images: they are shown over the data on the plane.")
         return
-    found = page.compute(samples.draw, page.nfe, page.asked)
-    array, numbers = page.to_array(found.samples), range(1, page.asked.count + 1)
-    key, labels = choice("chosen", 1, numbers.__contains__), pictures.labels(array)
-    st.html(pictures.style_of_labels(array, key))
-    number = st.pills("Choose a sample", numbers, key=key, format_func=lambda number: labels[number - 1]) or 1
+    array = loaded.challenge.to_array(page.compute(samples.draw, page.nfe, page.request).samples)
+    numbers = range(1, page.request.count + 1)
+    key = choice("chosen", 1, numbers.__contains__)
+    st.html(pictures.style_of_buttons(array, key))
+    button = lambda number: f"![sample {number}]({pictures.as_address(array[number - 1])})"  # noqa: E731
+    number = st.pills("Choose a sample", numbers, key=key, format_func=button) or 1
     if not st.toggle(f"compare with the training images, {loaded.data_root}", key=choice("compare", False)):
         st.caption("They are read as train.py reads them: where they are absent, they are downloaded or drawn.")
         return
-    near, i = page.nearest_training(array), number - 1
-    st.html(pictures.tiles([array[i], near.images[i]], [f"sample {number}", f"training image {near.rows[i]}"], times=2))
+    rows, images, distances = page.nearest_training(array)
+    i, nearest = number - 1, distances.argmin()
+    st.html(pictures.tiles([array[i], images[i]], [f"sample {number}", f"training image {rows[i]}"], times=2))
     st.markdown(
-        f"They differ by **{near.distances[i]:.1f}** of 255, the root mean square over the pixels. Of all samples here number "
-        f"{near.distances.argmin() + 1} is the nearest to its own: {near.distances.min():.1f}."
+        f"They differ by **{distances[i]:.1f}** of 255, the root mean square over the pixels. Of all samples here number "
+        f"{nearest + 1} is the nearest to its own: {distances[nearest]:.1f}."
     )
 
 
 @tab("On the plane", asks=(NFE, SEED))
 def show_plane(page: Page) -> None:
-    runs = {run.name: run for run in page.runs if sources.on_the_plane(run)}
+    runs = {run.name: run for run in page.runs if run.is_on_the_plane}
     if not runs:
         st.info(f"There is no run on the plane yet. This makes one in a minute: `{ONE_ON_THE_PLANE}`; --method names another.")
         return
     key = choice("plane_runs", list(runs)[:6], lambda chosen: set(chosen) <= set(runs))
-    chosen = st.multiselect("Runs", list(runs), key=key)
     shown = []
-    for name in chosen:
-        known = (str(runs[name].checkpoint), sources.version(runs[name].checkpoint), page.device)
-        other = Page(load_model(*known), known, page.nfe, Asked(page.asked.seed, POINTS), page.shipped, page.runs, page.device)
-        paths = other.compute(samples.paths, other.nfe, other.asked)
+    for run in map(runs.get, st.multiselect("Runs", list(runs), key=key)):
+        key = (str(run.checkpoint), sources.version(run.checkpoint), page.device)
+        other = replace(page, loaded=load_model(*key), key=key, request=Request(page.request.seed, POINTS))
+        paths = other.compute(samples.paths, other.nfe, other.request)
         data = other.loaded.challenge.load("val", other.loaded.data_root)[0]
-        title = f"{runs[name].method}, {other.loaded.data_root}, NFE {page.nfe}"
-        for name, (score, _) in list(history.known_scores(other.loaded, other.nfe, other.asked).items())[:1]:
+        title = f"{run.method}, {other.loaded.data_root}, NFE {page.nfe}"
+        for name, (score, _) in list(history.scores_of_samples(other.loaded, other.nfe, other.request).items())[:1]:
             title += f"\n{name} {score}"
         shown.append(pictures.plane(paths.numpy(), data, title))
     if shown:
@@ -211,65 +201,53 @@ def show_plane(page: Page) -> None:
 
 @tab("Score distillation", asks=(SEED,))
 def show_distillation(page: Page) -> None:
-    if refused := page.refusal_to_distil():
-        there = next(filter(sources.can_be_distilled, [*page.shipped, *page.runs]), None)
+    loaded = page.loaded
+    if loaded.refused:
+        there = next((source for source in [*page.shipped, *page.runs] if source.can_be_distilled), None)
         remedy = f"{there.name} can: choose it in the sidebar." if there else f"`{ONE_WITH_CLASSES}` makes one that can."
-        st.info(f"This model cannot be told what to show: {refused}. {remedy}")
+        st.info(f"This model cannot be told what to show: {loaded.refused}. {remedy}")
         return
-    st.text(f"Distils {distillation.describe(page.loaded)}")
-    wanted = ask_distillation(page)
-    found = page.distil(wanted, st.button("Distil", type="primary", key="distil", icon=":material/play_arrow:"))
+    st.text(f"Distils {describe_prior(loaded.checkpoint, loaded.model, loaded.dtype)}")
+    flags = ask_distillation(page)
+    found = page.distil(flags, st.button("Distil", type="primary", key="distil", icon=":material/play_arrow:"))
     if found is None:
         st.caption("The model is frozen: from noise on, every pixel is moved to where the model is content with the image.")
         return
-    rows = [[distillation.to_array(images)] for images in found.images]
-    step = st.select_slider("After step", found.steps, key=choice("distilled_step", found.steps[-1], found.steps.__contains__))
-    st.html(pictures.tiles(rows[found.steps.index(step)][0], times=2))
-    what = file_stem(f"{wanted.loss_type}_{wanted.name}")
+    key = choice("distilled_step", found.steps[-1], found.steps.__contains__)
+    images = found.images[found.steps.index(st.select_slider("After step", found.steps, key=key))]
+    st.html(pictures.tiles(images, times=2))
+    what = file_stem(f"{flags['loss_type']}_{flags['class']}")
     with st.container(horizontal=True):
-        page.offer(what, pictures.sheet(page.loaded.challenge, rows[-1], [""]))
-        offer_gif(page, what, wanted, [""], rows)
+        page.offer(what, pictures.sheet(loaded.challenge, found.images[-1:], [""]))
+        page.offer_gif(what, flags, [""], [[images] for images in found.images])
     st.caption("The loss, half the mean square of the gradient:")
-    points = [{"step": step, "loss": loss} for step, loss in zip(found.steps, found.losses, strict=True)]
-    st.line_chart(points, x="step", y="loss", height=220)
+    st.line_chart({"step": found.steps, "loss": found.losses}, x="step", y="loss", height=220)
     st.caption("The same images, kept in a folder, are made by")
-    st.code(distillation.command(page.loaded, wanted), language="bash", wrap_lines=True)
+    st.code(distillation.command(loaded, flags), language="bash", wrap_lines=True)
 
 
-def ask_distillation(page: Page) -> Wanted:
-    """What is to be distilled, and how."""
+def ask_distillation(page: Page) -> Mapping[str, Any]:
+    """The flags of the command: what is to be distilled, and how."""
     left, right = st.columns(2)
-    names = page.loaded.classes
+    names, losses, places = page.loaded.classes, list(distillation.OF_CHECKPOINTS), st.columns(4)
     key = choice(f"distilled_class_{page.loaded.challenge.name}", names[0], names.__contains__)
     name = left.selectbox("Class", names, key=key)
-    key = choice("loss_type", next(iter(LOSSES)), LOSSES.__contains__)
-    loss_type = right.radio("Loss", list(LOSSES), horizontal=True, key=key, format_func=str.upper)
-    own, places = distillation.options_of(loss_type), st.columns(4)
-    steps = places[0].number_input("Steps", 1, step=50, key=choice("distilled_steps", distillation.STEPS))
+    key = choice("loss_type", losses[0], losses.__contains__)
+    loss_type = right.radio("Loss", losses, horizontal=True, key=key, format_func=str.upper)
+    steps = int(places[0].number_input("Steps", 1, step=50, key=choice("distilled_steps", distillation.STEPS)))
     lr = places[1].number_input("Learning rate", 1e-4, step=1e-3, format="%.4f", key=choice("distilled_lr", distillation.LR))
     particles = places[2].number_input("Particles", 1, FEW, key=choice("particles", distillation.PARTICLES))
-    if hasattr(own, "guidance_scale"):
-        key = choice(f"scale_{loss_type}", own.guidance_scale)
-        own = replace(own, guidance_scale=places[3].number_input("Guidance scale", 0.0, step=0.5, key=key, help=ABOUT_SCALE))
-    every = max(1, steps // distillation.MOMENTS)
-    return Wanted(name, loss_type, OptimizeOptions(int(steps), lr, every, int(particles), page.asked.seed), own)
+    key = choice(f"scale_{loss_type}", distillation.GUIDANCE_SCALE)
+    scale = places[3].number_input("Guidance scale", 0.0, step=0.5, key=key, help=SCALE_HELP)
+    settings = {"steps": steps, "lr": lr, "log_step": max(1, steps // distillation.MOMENTS), "particles": particles}
+    settings |= {"seed": page.request.seed, "guidance_scale": scale}
+    return {"class": name, "loss_type": loss_type, **settings}
 
 
-def offer_gif(page: Page, what: str, asked: Any, titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]]) -> None:
-    """A button that downloads the titled rows of each moment as a GIF. asked: what they were computed of."""
-    data, name = gif(page.known, asked, titles, page, rows), page.file_name(what, "gif")
-    st.download_button("GIF", data, name, "image/gif", key=f"save_{what}_gif", icon=":material/download:")
-
-
-@st.cache_data(max_entries=32, show_spinner="drawing the GIF ...")
-def gif(known: Known, asked: Any, titles: Sequence[str], _page: Page, _rows: Sequence[Sequence[np.ndarray]]) -> bytes:
-    return pictures.gif([pictures.sheet(_page.loaded.challenge, row, titles) for row in _rows])
-
-
-def few(page: Page, most: int = FEW) -> Asked:
+def few(page: Page, most: int = FEW) -> Request:
     """What is asked for, but of so many images at most."""
-    count = min(page.asked.count, most) if page.loaded.makes_images else page.asked.count
-    return replace(page.asked, count=count)
+    count = min(page.request.count, most) if page.loaded.makes_images else page.request.count
+    return replace(page.request, count=count)
 
 
 def took(found: samples.Sampled) -> str:

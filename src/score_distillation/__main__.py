@@ -21,23 +21,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def wanted(args: argparse.Namespace) -> str:
-    """What the image is to show. Raises UserError where that is not said, or twice."""
-    if args.prior is None:
-        if args.wanted_class is not None:
-            raise UserError("--class needs --prior, a checkpoint that knows classes")
-        if not (args.prompt or "").strip():
-            raise UserError('--prompt is empty: say what the image is to show, as --prompt "a red bicycle"; or give --prior')
-        return args.prompt
-    if args.prompt is not None or not args.wanted_class:
-        raise UserError("--prior is asked for a class, not for a text: give --class, and no --prompt")
-    return args.wanted_class
-
-
 def main() -> None:
     args = parse()
-    what = wanted(args)
-    for file in distil(open_prior(args), what, args):
+    if args.prior is not None:
+        if args.prompt is not None or not args.wanted_class:
+            raise UserError("--prior is asked for a class, not for a text: give --class, and no --prompt")
+    elif args.wanted_class is not None:
+        raise UserError("--class needs --prior, a checkpoint that knows classes")
+    elif not (args.prompt or "").strip():
+        raise UserError('--prompt is empty: say what the image is to show, as --prompt "a red bicycle"; or give --prior')
+    for file in distil(open_prior(args), args.prompt or args.wanted_class, args):
         print(f"image: {file}")
 
 

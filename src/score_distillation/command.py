@@ -1,4 +1,4 @@
-"""What the commands of this room share: their flags, the prior that these name, and one run."""
+"""What the commands of this room share: their flags, the losses and the prior that these name, and one run."""
 
 import argparse
 from dataclasses import fields
@@ -12,18 +12,23 @@ from src.challenges import find_challenge
 from src.challenges.shared.images import ImageChallenge
 from src.common.checkpoints import load_model, read_model_config
 from src.common.cli import Parser, UserError
-from src.common.devices import resolve_device, resolve_precision
-from src.common.files import file_sha256
+from src.common.devices import resolve_device, resolve_precision, seed_everything
+from src.common.distilled import LOSS_TYPES, RUN_CONFIG, STEP, describe_prior, file_stem
+from src.common.files import append_json_line, file_sha256, load_json, save_json
 from src.common.guidance import scale_warning
 from src.common.options import Options, add_option_flags
-from src.runs.folder import checkpoint_of
-from src.score_distillation.checkpoint import Checkpoint, describe_prior
-from src.score_distillation.losses import LOSSES, loss_fields, start
+from src.runs.folder import LOG, RESUME, checkpoint_of
+from src.score_distillation.checkpoint import Checkpoint
+from src.score_distillation.loss import Loss
 from src.score_distillation.optimize import OptimizeOptions, optimize
-from src.score_distillation.outputs import RunFolder
+from src.score_distillation.outputs import image_names, write_png
 from src.score_distillation.prior import Prior
+from src.score_distillation.sdi import SDI
+from src.score_distillation.sds import SDS
 from src.score_distillation.stable_diffusion import MODEL, StableDiffusion
+from src.score_distillation.vsd import VSD
 
+LOSSES: dict[str, type[Loss]] = dict(zip(LOSS_TYPES, (SDS, VSD, SDI), strict=True))
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -39,10 +44,11 @@ def add_flags(parser: Parser) -> None:
     precision_help = "auto: of Stable Diffusion fp16 on a GPU, of --prior bf16 where the processor has it"
     prior.add_argument("--precision", choices=("auto", *DTYPES), default="auto", help=precision_help)
     run = parser.add_argument_group("the run")
-    run.add_argument("--loss_type", choices=tuple(LOSSES), default="sds", help="how the image is led")
+    run.add_argument("--loss_type", choices=LOSS_TYPES, default="sds", help="how the image is led")
     run.add_argument("--save_dir", type=Path, default=Path("outputs"), help="a folder for each loss is made in it")
     add_option_flags(run, fields(OptimizeOptions))
-    add_option_flags(parser.add_argument_group("the losses"), loss_fields())
+    of_losses = {item.name: item for loss in LOSSES.values() for item in fields(loss.Config)}  # each name once
+    add_option_flags(parser.add_argument_group("the losses"), of_losses.values())
 
 
 def options_of(kind: type[Options], args: argparse.Namespace) -> Any:
@@ -70,10 +76,9 @@ def open_prior(args: argparse.Namespace) -> Prior:
         print(f"distils {args.model}")
         return StableDiffusion.load(args.model, device, DTYPES.get(args.precision, auto))
     file = checkpoint_of(args.prior)
-    model = load_model(file, create_custom_model, device)
-    challenge = image_challenge(args)
+    model, shape = load_model(file, create_custom_model, device), image_challenge(args).known_shape
     dtype = DTYPES.get(args.precision) or resolve_precision("auto", device)
-    prior = Checkpoint(model, (read_model_config(file) or {}).get("classes", ()), challenge.known_shape, dtype)
+    prior = Checkpoint(model, (read_model_config(file) or {}).get("classes", ()), shape, dtype)
     print(f"distils {describe_prior(file, model, dtype)}")
     return prior
 
@@ -87,28 +92,40 @@ def image_challenge(args: argparse.Namespace) -> ImageChallenge:
 
 
 def distil(prior: Prior, wanted: str, args: argparse.Namespace) -> list[Path]:
-    """Make the images of one prompt or class, and all else that outputs.py names; the files of the last images.
+    """Make the images of one prompt or class, and all else that src.common.distilled names; the files of the last images.
 
-    The guidance scale, which is the loss's own, is printed.
-
-    What is there already, of the same settings, stays as it is; what was begun is continued.
+    What is there already, of the same settings, stays as it is; what was begun is continued. Raises UserError for a prompt
+    without letters that name a file.
     """
-    options, own = options_of(OptimizeOptions, args), options_of(LOSSES[args.loss_type].Config, args)
-    negative = args.negative_prompt if args.prior is None else args.negative_class
-    run = RunFolder(args.save_dir, args.loss_type, wanted, options.particles)
-    settings = settings_of(args, wanted)
-    if not run.begin(settings):
-        print(f"{run.images[0]}: there already, of these settings")
-        return run.images
-    print(f"{wanted}: {args.loss_type}, guidance scale {own.guidance_scale:g}")
-    loss = start(args.loss_type, prior, prior.encode_condition(wanted, negative), own, options.seed)
+    options, of_loss = options_of(OptimizeOptions, args), options_of(LOSSES[args.loss_type].Config, args)
+    if not file_stem(wanted):
+        raise UserError(f"the prompt {wanted!r} is empty: say what the image is to show")
+    folder = args.save_dir / args.loss_type
+    own, images = folder / file_stem(wanted), [folder / name for name in image_names(wanted, options.particles)]
+    resume, settings = own / RESUME, settings_of(args, wanted)
+    same = (own / RUN_CONFIG).is_file() and load_json(own / RUN_CONFIG) == settings
+    if same and not resume.is_file() and all(file.is_file() for file in images):
+        print(f"{images[0]}: there already, of these settings")
+        return images
+    if not same or not resume.is_file():
+        for file in (resume, own / LOG, *own.glob("step_*.png")):
+            file.unlink(missing_ok=True)
+    for file in (own / RUN_CONFIG, folder / RUN_CONFIG):
+        save_json(settings, file)
+    print(f"{wanted}: {args.loss_type}, guidance scale {of_loss.guidance_scale:g}")
+    seed_everything(options.seed)  # the first weights of adapters
+    condition = prior.encode_condition(wanted, args.negative_prompt if args.prior is None else args.negative_class)
+    loss = LOSSES[args.loss_type](prior, condition, of_loss)
 
-    def report(step: int, value: float, latents: torch.Tensor) -> None:
-        run.report(step, value, prior.decode(latents))
+    def notice(step: int, value: float, latents: torch.Tensor) -> None:
+        write_png(torch.cat(list(prior.decode(latents)), dim=-1), own / STEP.format(step=step))
+        append_json_line({"step": step, "loss": value}, own / LOG)  # after the image, which a reader of the log looks for
 
-    title = f"{args.loss_type}, {wanted}"[:40]
-    run.finish(prior.decode(optimize(loss, options, run.resume, report, title)))
-    return run.images
+    last = prior.decode(optimize(loss, options, resume, notice, f"{args.loss_type}, {wanted}"[:40]))
+    for image, file in zip(last, images, strict=True):
+        write_png(image, file)
+    resume.unlink(missing_ok=True)
+    return images
 
 
 def settings_of(args: argparse.Namespace, wanted: str) -> dict[str, Any]:
@@ -116,7 +133,6 @@ def settings_of(args: argparse.Namespace, wanted: str) -> dict[str, Any]:
     names = ["prior", "precision", "loss_type", *(item.name for item in fields(OptimizeOptions))]
     names += ["model", "negative_prompt"] if args.prior is None else ["negative_class"]
     names += [item.name for item in fields(LOSSES[args.loss_type].Config)]
-    told = {name: getattr(args, name) for name in names}
-    told = {name: str(value) if isinstance(value, Path) else value for name, value in told.items()}
+    settings = {name: str(value) if isinstance(value := getattr(args, name), Path) else value for name in names}
     weights = {} if args.prior is None else {"prior_sha256": file_sha256(checkpoint_of(args.prior))}
-    return {"prompt": wanted, **told, **weights}
+    return {"prompt": wanted, **settings, **weights}

@@ -13,12 +13,9 @@ class LoRA(nn.Module):
     def __init__(self, layer: nn.Linear | nn.Conv2d, rank: int):
         super().__init__()
         self.layer = layer
-        if isinstance(layer, nn.Linear):
-            self.down = nn.Linear(layer.in_features, rank, bias=False)
-            self.up = nn.Linear(rank, layer.out_features, bias=False)
-        else:
-            self.down = nn.Conv2d(layer.in_channels, rank, 1, bias=False)
-            self.up = nn.Conv2d(rank, layer.out_channels, 1, bias=False)
+        kernel = layer.weight.shape[2:3]  # (1,) of a convolution
+        self.down = type(layer)(layer.weight.shape[1], rank, *kernel, bias=False)
+        self.up = type(layer)(rank, layer.weight.shape[0], *kernel, bias=False)
         nn.init.normal_(self.down.weight, std=1 / rank)
         nn.init.zeros_(self.up.weight)
         self.to(layer.weight.device)
@@ -33,10 +30,7 @@ class LoRA(nn.Module):
 
 
 def add_lora(network: nn.Module, rank: int) -> list[nn.Parameter]:
-    """Put adapters beside all linear layers and convolutions of 1x1 of a network, in place; their parameters.
-
-    In the kit's U-Nets those are the projections of attention and of embeddings, and the shortcuts between widths.
-    """
+    """Put adapters beside all linear layers and convolutions of 1x1 of a network, in place; their parameters."""
     found: list[nn.Parameter] = []
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):

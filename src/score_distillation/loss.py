@@ -1,8 +1,6 @@
 """What a loss is to the loop that optimises an image: a gradient for each step, and what it keeps from one step to the next."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,22 +13,12 @@ SCALE_HELP += "beyond it; 25 is prescribed for sds"
 
 
 class Loss(ABC):
-    """One run of a loss. A subclass is one file of this folder, beside the function that has its equation.
-
-    Class attributes:
-        Config: its options; every field is a flag of the command.
-        FOR_CHECKPOINT: values of options that suit a checkpoint of this kit, where Config's defaults, the course's, do not.
-    """
+    """One run of a loss. A subclass is one file of this folder. Config are its options: every field is a flag."""
 
     Config: type[Options]
-    FOR_CHECKPOINT: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, prior: Prior, condition: Condition, options: Options):
+    def __init__(self, prior: Prior, condition: Condition, options: Any):
         self.prior, self.condition, self.options = prior, condition, options
-        self.setup()
-
-    def setup(self) -> None:  # noqa: B027 - most losses keep nothing
-        """Make what is kept from one step to the next."""
 
     @abstractmethod
     def gradient(self, x: torch.Tensor, step: int, steps: int, generator: torch.Generator) -> torch.Tensor:
@@ -43,5 +31,5 @@ class Loss(ABC):
         """What a continued run needs: tensors, numbers and dicts of them."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - most losses keep nothing
         """Take up what state_dict gave."""

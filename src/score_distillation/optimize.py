@@ -1,4 +1,4 @@
-"""The loop that optimises images, without a word of which loss it is: seeded step by step, clipped, logged and resumable."""
+"""The loop that optimises images, which knows no loss by name: seeded step by step, clipped, logged and resumable."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from src.score_distillation.loss import Loss
 WARMUP = 100  # steps
 DECAY_SHARE = 1.5  # the cosine of the learning rate ends after so many times the steps
 CLIP = 1.0  # the largest norm of an image's gradient
-Report = Callable[[int, float, torch.Tensor], None]
+Notice = Callable[[int, float, torch.Tensor], None]
 
 
 @dataclass
@@ -33,7 +33,7 @@ def optimize(
     loss: Loss,
     options: OptimizeOptions,
     resume: Path | None = None,
-    report: Report | None = None,
+    notice: Notice | None = None,
     title: str | None = None,
 ) -> torch.Tensor:
     """Optimise latents from standard normal noise; the last ones, float32 (particles, C, H, W).
@@ -42,7 +42,7 @@ def optimize(
 
     Args:
         resume: the file that the run is continued from where there is one, and that is written every log_step steps.
-        report: called every log_step steps with the step, the loss, which is half the mean square of the gradient, and the
+        notice: called every log_step steps with the step, the loss, which is half the mean square of the gradient, and the
             latents.
         title: of a progress bar; None shows none.
 
@@ -52,14 +52,19 @@ def optimize(
     generator = torch.Generator().manual_seed(step_seed(options.seed, 0))
     x = torch.randn(options.particles, *prior.shape, generator=generator).to(prior.device).requires_grad_()
     optimizer = torch.optim.AdamW([x], options.lr, weight_decay=0.0)
-    done = load_state(resume, x, optimizer, loss) if resume is not None and resume.is_file() else 0
+    done = 0
+    if resume is not None and resume.is_file():
+        saved = load_torch(resume)
+        done, x.data = saved["step"], saved["x"].to(x)
+        optimizer.load_state_dict(saved["optimizer"])
+        loss.load_state_dict(saved["loss"])
+        print(f"continued after step {done}")
     progress = Progress(options.steps, title, "step", done)
     for step in progress.each(range(done + 1, options.steps + 1)):
         generator.manual_seed(step_seed(options.seed, step))
         gradient = loss.gradient(x.detach(), step, options.steps, generator)
         x.grad = clip_each(gradient, CLIP)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, options)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, options)
         optimizer.step()
         if step % options.log_step == 0 or step == options.steps:
             value = gradient.square().mean().item() / 2
@@ -69,20 +74,9 @@ def optimize(
             if resume is not None:
                 state = {"step": step, "x": x.detach(), "optimizer": optimizer.state_dict(), "loss": loss.state_dict()}
                 save_torch(state, resume)
-            if report is not None:
-                report(step, value, x.detach())
+            if notice is not None:
+                notice(step, value, x.detach())
     return x.detach()
-
-
-def load_state(file: Path, x: torch.Tensor, optimizer: torch.optim.Optimizer, loss: Loss) -> int:
-    """Take up what optimize saved; the number of the step that was made last."""
-    saved = load_torch(file)
-    with torch.no_grad():
-        x.copy_(saved["x"])
-    optimizer.load_state_dict(saved["optimizer"])
-    loss.load_state_dict(saved["loss"])
-    print(f"continued after step {saved['step']}")
-    return saved["step"]
 
 
 def learning_rate(step: int, options: OptimizeOptions) -> float:

@@ -10,7 +10,6 @@ where x are latents (B, C, H, W): those of images for a latent diffusion model, 
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -19,7 +18,6 @@ from src.common.guidance import steer
 from src.utils import expand_t
 
 T_RANGE = 0.02, 0.98  # of all times, those at which a prior is asked: below there is nothing to see, above only noise
-Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,6 @@ class Prior(ABC):
     shape: tuple[int, ...]
     device: torch.device
 
-    # ------------------------------------------------------------------------------------------- what a subclass says
-
     @abstractmethod
     def encode_condition(self, wanted: str, negative: str) -> Condition:
         """What is wanted and what is not, in words: a text or a class. Raises UserError for what the model does not know."""
@@ -61,14 +57,8 @@ class Prior(ABC):
         """
 
     @abstractmethod
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3 or 1, H', W') in [-1, 1] -> latents (B, C, H, W)."""
-
-    @abstractmethod
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents (B, C, H, W) -> images (B, 3 or 1, H', W'), float32 in [-1, 1]."""
-
-    # -------------------------------------------------------------------------------------------- the same for all
 
     @property
     def t_range(self) -> tuple[int, int]:
@@ -124,7 +114,7 @@ def draw_like(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return torch.randn(x.shape, generator=generator).to(x)
 
 
-def shared_copy(module: Module) -> Module:
+def shared_copy(module: nn.Module) -> nn.Module:
     """A copy of a module's structure that has the same parameters and buffers: what is put into it leaves the module alone."""
     own = [*module.parameters(), *module.buffers()]
     return copy.deepcopy(module, {id(tensor): tensor for tensor in own})

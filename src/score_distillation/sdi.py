@@ -7,7 +7,6 @@ that leads to x0(t). So it is looked for by DDIM's steps in the opposite directi
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,15 +14,6 @@ import torch
 from src.common.options import Options
 from src.score_distillation.loss import SCALE_HELP, Loss
 from src.score_distillation.prior import Condition, Prior, draw_like
-
-
-@dataclass
-class SDIOptions(Options):
-    guidance_scale: float = field(default=7.5, metadata={"help": SCALE_HELP, "minimum": 0})
-    inversion_guidance_scale: float = field(default=-7.5, metadata={"help": "of the inversion; below 0: away"})
-    inversion_n_steps: int = field(default=10, metadata={"help": "steps of the inversion", "minimum": 1})
-    inversion_eta: float = field(default=0.3, metadata={"help": "noise added in the inversion", "minimum": 0, "maximum": 1})
-    sdi_update_interval: int = field(default=25, metadata={"help": "steps for which a target is kept", "minimum": 1})
 
 
 def time_grid(t: int, steps: int) -> list[int]:
@@ -43,7 +33,7 @@ def ddim(
 ) -> torch.Tensor:
     """The state at the last time, of x (B, ...) at the first, by DDIM (arXiv:2010.02502, eq. 12); rising times are inversion.
 
-    With eta above 0 fresh noise of eq. 16's deviation for the two times takes the place of that share of the predicted noise.
+    With eta above 0 that share of the predicted noise is replaced by fresh noise of eq. 16's deviation for the two times.
     """
     for now, then in pairwise(times):
         t, t_next = (torch.full((len(x),), time, device=x.device) for time in (now, then))
@@ -58,29 +48,33 @@ def ddim(
     return x
 
 
-@torch.no_grad()
-def sdi_target(
-    x: torch.Tensor, time: int, condition: Condition, prior: Prior, generator: torch.Generator, options: SDIOptions
-) -> torch.Tensor:
-    """What latents x (B, ...) are led to at this time, from 1 on: x0(t) of the state that x is inverted to. As x is."""
-    times, t = time_grid(time, options.inversion_n_steps), torch.full((len(x),), time, device=x.device)
-    state = ddim(x, times, condition, prior, options.inversion_guidance_scale, generator, options.inversion_eta)
-    return prior.predict_data(state, prior.predict_noise(state, t, condition, options.guidance_scale), t)
-
-
 class SDI(Loss):
     """The gradient is x - target. A target is kept for some steps; t falls evenly over the times of the prior."""
 
-    Config = SDIOptions
-    FOR_CHECKPOINT = MappingProxyType({"inversion_eta": 1.0})
+    @dataclass
+    class Config(Options):
+        guidance_scale: float = field(default=7.5, metadata={"help": SCALE_HELP, "minimum": 0})
+        inversion_guidance_scale: float = field(default=-7.5, metadata={"help": "of the inversion; below 0: away"})
+        inversion_n_steps: int = field(default=10, metadata={"help": "steps of the inversion", "minimum": 1})
+        inversion_eta: float = field(default=0.3, metadata={"help": "noise added in the inversion", "minimum": 0, "maximum": 1})
+        sdi_update_interval: int = field(default=25, metadata={"help": "steps for which a target is kept", "minimum": 1})
+
     target: torch.Tensor | None = None
 
     def gradient(self, x: torch.Tensor, step: int, steps: int, generator: torch.Generator) -> torch.Tensor:
         if self.target is None or (step - 1) % self.options.sdi_update_interval == 0:
             low, high = self.prior.t_range
-            t = round(high - (high - low) * (step - 1) / steps)
-            self.target = sdi_target(x, t, self.condition, self.prior, generator, self.options)
+            self.target = self.target_at(x, round(high - (high - low) * (step - 1) / steps), generator)
         return x - self.target
+
+    @torch.no_grad()
+    def target_at(self, x: torch.Tensor, time: int, generator: torch.Generator) -> torch.Tensor:
+        """What latents x (B, ...) are led to at this time, from 1 on: x0(t) of the state that x is inverted to. As x is."""
+        options, t = self.options, torch.full((len(x),), time, device=x.device)
+        times, scale = time_grid(time, options.inversion_n_steps), options.inversion_guidance_scale
+        state = ddim(x, times, self.condition, self.prior, scale, generator, options.inversion_eta)
+        noise = self.prior.predict_noise(state, t, self.condition, options.guidance_scale)
+        return self.prior.predict_data(state, noise, t)
 
     def state_dict(self) -> dict[str, Any]:
         return {"target": self.target}

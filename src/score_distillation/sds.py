@@ -10,32 +10,21 @@ import torch
 
 from src.common.options import Options
 from src.score_distillation.loss import SCALE_HELP, Loss
-from src.score_distillation.prior import Condition, Prior
 
 
-@dataclass
-class SDSOptions(Options):
-    guidance_scale: float = field(default=7.5, metadata={"help": SCALE_HELP, "minimum": 0})
-
-
-@torch.no_grad()
-def sds_gradient(
-    x: torch.Tensor, condition: Condition, prior: Prior, generator: torch.Generator, options: SDSOptions
-) -> torch.Tensor:
-    """The gradient of SDS at latents x (B, ...), as x is:
+class SDS(Loss):
+    """The gradient is
 
         noise_hat(xt; condition, t) - noise                                                   (eq. 3, with w(t) = 1)
 
     with t and noise drawn for each image. The derivative of the network is left out, as the paper does: eq. 2 has it.
     """
-    xt, t, noise = prior.draw_state(x, generator)
-    return prior.predict_noise(xt, t, condition, options.guidance_scale) - noise
 
+    @dataclass
+    class Config(Options):
+        guidance_scale: float = field(default=7.5, metadata={"help": SCALE_HELP, "minimum": 0})
 
-class SDS(Loss):
-    """Nothing is kept from one step to the next."""
-
-    Config = SDSOptions
-
+    @torch.no_grad()
     def gradient(self, x: torch.Tensor, step: int, steps: int, generator: torch.Generator) -> torch.Tensor:
-        return sds_gradient(x, self.condition, self.prior, generator, self.options)
+        xt, t, noise = self.prior.draw_state(x, generator)
+        return self.prior.predict_noise(xt, t, self.condition, self.options.guidance_scale) - noise

@@ -60,12 +60,9 @@ class StableDiffusion(Prior):
     @torch.no_grad()
     def encode_condition(self, wanted: str, negative: str = "") -> Condition:
         """The embeddings (1, L, D) of two texts; tokens over the encoder's length are cut off."""
-        return Condition(*(self._embed(text) for text in (wanted, negative)))
-
-    def _embed(self, text: str) -> torch.Tensor:
-        length = self.tokenizer.model_max_length
-        tokens = self.tokenizer([text], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        return self.text_encoder(tokens.input_ids.to(self.device))[0]
+        options = {"padding": "max_length", "max_length": self.tokenizer.model_max_length, "truncation": True}
+        tokens = (self.tokenizer([text], **options, return_tensors="pt") for text in (wanted, negative))
+        return Condition(*(self.text_encoder(each.input_ids.to(self.device))[0] for each in tokens))
 
     def network_noise(self, xt: torch.Tensor, t: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         output = self.unet(xt.to(self.dtype), t, encoder_hidden_states=embedding).sample.to(xt.dtype)
@@ -87,12 +84,6 @@ class StableDiffusion(Prior):
         for parameter in parameters:
             parameter.data = parameter.data.float()
         return other, parameters
-
-    @torch.no_grad()
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """RGB images (B, 3, 8 H, 8 W) in [-1, 1] -> latents (B, C, H, W), the means of the encoder's."""
-        found = self.vae.encode(images.to(self.device, self.dtype)).latent_dist.mode()
-        return found.float() * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:

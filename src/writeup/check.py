@@ -10,16 +10,16 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.challenges import get_challenge
 from src.common.cli import UserError
 
 MAX_PAGES = 2  # before the references
 A4 = (595.3, 841.9)  # points
 MIN_SIZE = 9.0  # points; a little less is let pass, because TeX's points are smaller than PDF's
-SMALL_SHARE = 0.1  # of the characters that may be smaller: superscripts, labels in figures
+SMALL_SHARE = 0.1  # of the characters that may be smaller: superscripts, words in figures
 MOST_PAGES, MOST_BYTES = 30, 50_000_000  # beyond this a file is not read
 
 LINE = re.IGNORECASE | re.MULTILINE
@@ -62,7 +62,7 @@ def need(module: str) -> Any:
         raise UserError(f"write-ups need {module.split('.')[0]}: pip install -r requirements-writeup.txt") from error
 
 
-def check_writeup(pdf: Path, nfes: Sequence[int] = get_challenge().nfe) -> list[str]:
+def check_writeup(pdf: Path, nfes: Sequence[int]) -> list[str]:
     """What is wrong with a write-up, a line each; empty where nothing is.
 
     Looked at are: at most two A4 pages before the references, every item of ITEMS, results at every NFE of nfes, pictures,
@@ -83,32 +83,33 @@ def check_writeup(pdf: Path, nfes: Sequence[int] = get_challenge().nfe) -> list[
             return ["encrypted: expected a PDF that opens without a password"]
         if len(reader.pages) > MOST_PAGES:
             return [f"pages: {len(reader.pages)}, expected {MAX_PAGES} and references"]
-        pages = [read_page(page) for page in reader.pages]  # text, sizes, fonts that are used
-        pictures = [count_pictures(page) for page in reader.pages]
-        content, before, after = divide([text for text, _, _ in pages], pictures)
-        fonts = set().union(*(loose_fonts(page) & used for page, (_, _, used) in zip(reader.pages, pages, strict=True)))
+        pages = list(map(read_page, reader.pages))
     except (pypdf.errors.PyPdfError, zlib.error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return [f"unreadable: {' '.join(str(error).split()) or type(error).__name__}"[:200]]
-    boxes = [(float(page.mediabox.width), float(page.mediabox.height)) for page in reader.pages]
-    sizes = [size for _, chunks, _ in pages[:content] for size in chunks]
-    return [
-        *check_pages(boxes, content),
-        *check_text(before),
-        *check_items(before, nfes),
-        *([] if any(pictures[:content]) else ["pictures: none found; loss curves and samples must be shown"]),
-        *check_references(after),
-        *check_fonts(fonts, sizes),
-    ]
+    content, before, after = divide(pages)
+    return check_pages(pages, content) + check_text(before, nfes) + check_references(after)
 
 
-# ------------------------------------------------------------------------------------------------- reading a page
+@dataclass
+class Page:
+    """What a page of a PDF has.
 
-
-def read_page(page: Any) -> tuple[str, list[tuple[float, int]], set[str]]:
-    """The text of a page, the sizes of its pieces, (points, characters), and the names of their fonts.
-
-    Ligatures and styled letters of the text are plain ones, and words that a line's end divides are joined.
+    Args:
+        text: with plain letters instead of ligatures and styled ones, and words joined that a line's end divides.
+        sizes: of the pieces of text, (points, characters).
+        loose_fonts: the names of its fonts that the file does not hold, so that another machine shows another one.
+        pictures: the number of images and forms (drawings).
+        box: width and height, points.
     """
+
+    text: str
+    sizes: list[tuple[float, int]]
+    loose_fonts: set[str]
+    pictures: int
+    box: tuple[float, float]
+
+
+def read_page(page: Any) -> Page:
     sizes: list[tuple[float, int]] = []
     used = set()
 
@@ -120,25 +121,29 @@ def read_page(page: Any) -> tuple[str, list[tuple[float, int]], set[str]]:
             used.add(font_name(font or {}))
 
     text = unicodedata.normalize("NFKC", page.extract_text(visitor_text=visit))
-    return re.sub(r"(?<=[a-z])-\n(?=[a-z])", "", text), sizes, used
+    loose = {font_name(font) for font in resources(page, "/Font") if not is_embedded(font)} & used
+    pictures = sum(item.get("/Subtype") in ("/Image", "/Form") for item in resources(page, "/XObject"))
+    box = float(page.mediabox.width), float(page.mediabox.height)
+    return Page(re.sub(r"(?<=[a-z])-\n(?=[a-z])", "", text), sizes, loose, pictures, box)
 
 
-def divide(texts: list[str], pictures: list[int]) -> tuple[int, str, str]:
+def divide(pages: list[Page]) -> tuple[int, str, str]:
     """Pages before the references, the text before them, the text after; without that heading all is before.
 
-    A page that begins with the heading, but for a running title, is no page before them. pictures: their number on each page.
+    A page that begins with the heading, but for a running title, is no page before them.
     """
+    texts = [page.text for page in pages]
     for number in reversed(range(len(texts))):
         headings = list(REFERENCES.finditer(texts[number]))
         if headings:
             above, below = texts[number][: headings[-1].start()], texts[number][headings[-1].end() :]
-            content = number + (len(above.strip()) > 60 or pictures[number] > 0)
+            content = number + (len(above.strip()) > 60 or pages[number].pictures > 0)
             return content, "\n".join([*texts[:number], above]), "\n".join([below, *texts[number + 1 :]])
     return len(texts), "\n".join(texts), ""
 
 
 def look_up(entries: Any, key: str) -> Any:
-    """The dictionary under this key, wherever in the file it stands; an empty one where there is none."""
+    """What stands under this key, wherever in the file that is (get follows no reference); an empty dictionary for nothing."""
     try:
         return entries[key]
     except KeyError:
@@ -161,38 +166,34 @@ def font_name(font: Any) -> str:
     return str(font.get("/BaseFont", "without a name")).lstrip("/")
 
 
-def loose_fonts(page: Any) -> set[str]:
-    """The names of fonts that the file does not hold, so that another machine shows another one."""
-    found = set()
-    for font in resources(page, "/Font"):
-        inner = font["/DescendantFonts"][0].get_object() if "/DescendantFonts" in font else font
-        descriptor = look_up(inner, "/FontDescriptor")
-        embedded = font.get("/Subtype") == "/Type3" or any(f"/FontFile{kind}" in descriptor for kind in ("", "2", "3"))
-        if not embedded:
-            found.add(font_name(font))
-    return found
+def is_embedded(font: Any) -> bool:
+    inner = font["/DescendantFonts"][0].get_object() if "/DescendantFonts" in font else font
+    descriptor = look_up(inner, "/FontDescriptor")
+    return font.get("/Subtype") == "/Type3" or any(f"/FontFile{kind}" in descriptor for kind in ("", "2", "3"))
 
 
-def count_pictures(page: Any) -> int:
-    """Images and forms (drawings) on a page."""
-    return sum(item.get("/Subtype") in ("/Image", "/Form") for item in resources(page, "/XObject"))
-
-
-# ------------------------------------------------------------------------------------------------------- the checks
-
-
-def check_pages(boxes: list[tuple[float, float]], content: int) -> list[str]:
+def check_pages(pages: list[Page], content: int) -> list[str]:
+    """How many pages there are before the references, how large all are, and whether there are pictures and fit letters."""
     problems = []
     if content > MAX_PAGES:
         problems.append(f"pages: {content} before the references, expected at most {MAX_PAGES}")
-    for number, box in enumerate(boxes, start=1):
-        if any(abs(mine - wanted) > 3 for mine, wanted in zip(box, A4, strict=True)):
-            problems.append(f"paper: page {number} is {box[0]:.0f}x{box[1]:.0f} points, expected A4, 595x842")
+    for number, (width, height) in enumerate((page.box for page in pages), start=1):
+        if max(abs(width - A4[0]), abs(height - A4[1])) > 3:
+            problems.append(f"paper: page {number} is {width:.0f}x{height:.0f} points, expected A4, 595x842")
+    if not any(page.pictures for page in pages[:content]):
+        problems.append("pictures: none found; loss curves and samples must be shown")
+    if loose := sorted(set().union(*(page.loose_fonts for page in pages))):
+        problems.append(f"fonts: not embedded: {', '.join(loose)[:200]}")
+    sizes = [size for page in pages[:content] for size in page.sizes]
+    small = sum(count for size, count in sizes if size < MIN_SIZE - 0.1) / max(sum(count for _, count in sizes), 1)
+    if small > SMALL_SHARE:
+        smallest = min(size for size, _ in sizes)
+        problems.append(f"fonts: {small:.0%} of the characters are below {MIN_SIZE:g} points, the smallest {smallest:.1f}")
     return problems
 
 
-def check_text(text: str) -> list[str]:
-    """Whether there is text at all, whether its characters are letters, and whether no place is left to fill in."""
+def check_text(text: str, nfes: Sequence[int]) -> list[str]:
+    """Whether there is text at all, its characters are letters, every item is in it, and no place is left to fill in."""
     problems = []
     letters = "".join(text.split())
     strange = sum(letter == "\ufffd" or "\ue000" <= letter <= "\uf8ff" or letter < " " for letter in letters)
@@ -200,29 +201,24 @@ def check_text(text: str) -> list[str]:
         problems.append(f"text: only {len(letters)} characters can be read out (a scan, or nearly nothing written)")
     elif strange > 0.05 * len(letters) or text.count("(cid:") > 20:
         problems.append("text: its characters cannot be read out (fonts without a Unicode map)")
-    places = [" ".join(place.split()) for place in PLACE.findall(text)]
-    return problems + [f"not filled in: {place[:80]}" for place in places]
+    problems += places_left(text)
+    for name, (patterns, what) in ITEMS.items():
+        if not any(re.search(pattern, text, LINE | re.DOTALL if pattern.startswith(CAPTION) else LINE) for pattern in patterns):
+            problems.append(f"{name}: not found; {what}")
+    all_nfes = " and ".join(filter(None, (", ".join(map(str, nfes[:-1])), str(nfes[-1]))))
+    missing = [nfe for nfe in nfes if str(nfe) not in nfes_in(text)]
+    return problems + [f"results: NFE {nfe} not found; give the FID at NFE {all_nfes}" for nfe in missing]
 
 
-def check_items(text: str, nfes: Sequence[int]) -> list[str]:
-    problems = [
-        f"{name}: not found; {what}"
-        for name, (patterns, what) in ITEMS.items()
-        if not any(re.search(pattern, text, LINE | re.DOTALL if pattern.startswith(CAPTION) else LINE) for pattern in patterns)
-    ]
-    wanted = " and ".join(filter(None, (", ".join(map(str, nfes[:-1])), str(nfes[-1]))))
-    missing = [nfe for nfe in nfes if str(nfe) not in told_nfes(text)]
-    return problems + [f"results: NFE {nfe} not found; give the FID at NFE {wanted}" for nfe in missing]
+def places_left(text: str) -> list[str]:
+    return [f"not filled in: {' '.join(place.split())[:80]}" for place in PLACE.findall(text)]
 
 
-def told_nfes(text: str) -> set[str]:
+def nfes_in(text: str) -> set[str]:
     """The numbers that stand after NFE: `NFE 1`, `NFE = 2`, `NFE 1/2/4`, `NFE 1, 2 and 4`, `NFE in {1, 2, 4}`; also `1 NFE`."""
     found = set(re.findall(r"\b(\d+)[- ](?:step )?NFEs?\b", text, re.IGNORECASE))
-    for match in re.finditer(
-        r"\bNFEs?\b[\s=:(\[{∈|]*(?:of |in |is )?[\s(\[{]*(\d+(?:(?:\s|,|/|and|&|\|)+\d+\b(?!\.\d))*)", text
-    ):
-        found |= set(re.findall(r"\d+", match[1]))
-    return found
+    after = r"\bNFEs?\b[\s=:(\[{∈|]*(?:of |in |is )?[\s(\[{]*(\d+(?:(?:\s|,|/|and|&|\|)+\d+\b(?!\.\d))*)"
+    return found.union(*(re.findall(r"\d+", numbers) for numbers in re.findall(after, text)))
 
 
 def check_references(text: str) -> list[str]:
@@ -233,14 +229,4 @@ def check_references(text: str) -> list[str]:
         problems.append("citations of papers: the references name none (no year, arXiv or doi)")
     if not re.search(r"github|gitlab|huggingface|\bcode\b|\bsoftware\b|\brepository\b", text, re.IGNORECASE):
         problems.append("citations of code: the references name none; say 'Code: ...', if only of the kit")
-    return problems + [f"not filled in: {' '.join(place.split())[:80]}" for place in PLACE.findall(text)]
-
-
-def check_fonts(loose: set[str], sizes: list[tuple[float, int]]) -> list[str]:
-    problems = [f"fonts: not embedded: {', '.join(sorted(loose))[:200]}"] if loose else []
-    small = sum(count for size, count in sizes if size < MIN_SIZE - 0.1)
-    share = small / max(sum(count for _, count in sizes), 1)
-    if share > SMALL_SHARE:
-        smallest = min(size for size, _ in sizes)
-        problems.append(f"fonts: {share:.0%} of the characters are below {MIN_SIZE:g} points, the smallest {smallest:.1f}")
-    return problems
+    return problems + places_left(text)

@@ -1,10 +1,8 @@
-"""The first draft of a write-up: what can be told from a run's files, and [[places]] for what only its authors know."""
+"""The first draft of a write-up: what a run's files say, and [[places]] for what only its authors know."""
 
 import inspect
 import re
 import sys
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import custom_model
@@ -21,37 +19,22 @@ ALWAYS_CITED = ("1706.08500", "2104.11222")  # FID, and the tool that measures i
 AVERAGES = "2312.02696"  # weight averages by half-life
 
 
-@dataclass(frozen=True)
-class Reference:
-    """An entry of CITATION.cff as one line, and its arXiv number or None."""
-
-    text: str
-    arxiv: str | None
-
-
-def read_references(path: Path = PROJECT_ROOT / "CITATION.cff") -> list[Reference]:
-    """The entries under `references:` of our CITATION.cff, in its own layout (this is no reader of YAML)."""
+def read_references(path: Path = PROJECT_ROOT / "CITATION.cff") -> list[tuple[str, str | None]]:
+    """The entries under `references:` of our CITATION.cff, in its own layout: (one line, its arXiv number or None)."""
     if not path.is_file():
         raise UserError(f"no file {path}: the references of the write-up are taken from it")
     _, _, entries = path.read_text(encoding="utf-8").partition("\nreferences:\n")
     found = []
     for entry in re.split(r"^  - type: ", entries, flags=re.MULTILINE)[1:]:
         values = dict(re.findall(r"^    (title|year|notes|url): *(.*)$", entry, re.MULTILINE))
-        people = [
-            f"{given[0]}. {family}" if given else (name or family)
-            for name, family, given in re.findall(
-                r"\{?(?:name: ([^,}\n]+)|family-names: ([^,}\n]+)(?:, given-names: ([^}\n]+))?)", entry.split("title:", 1)[1]
-            )
-        ]
+        person = r"\{?(?:name: ([^,}\n]+)|family-names: ([^,}\n]+)(?:, given-names: ([^}\n]+))?)"
+        matches = re.findall(person, entry.split("title:", 1)[1])
+        people = [f"{given[0]}. {family}" if given else name or family for name, family, given in matches]
         authors = ", ".join(people[:-1]) + (" et al." if people[-1] == "others" else f"{', ' * (len(people) > 1)}{people[-1]}.")
         arxiv = re.search(r"arXiv:(\d{4}\.\d{4,5})", values.get("notes", ""))
-        where = f"arXiv:{arxiv[1]}" if arxiv else values.get("url", "")
-        title = values["title"].strip().strip('"')
-        found.append(Reference(f"{authors} {title}. {values['year']}. {where}.", arxiv[1] if arxiv else None))
+        title, where = values["title"].strip().strip('"'), arxiv[0] if arxiv else values.get("url", "")
+        found.append((f"{authors} {title}. {values['year']}. {where}.", arxiv and arxiv[1]))
     return found
-
-
-# ------------------------------------------------------------------------------------------------------------ sections
 
 
 def one_paragraph(docstring: str) -> str:
@@ -72,7 +55,7 @@ def own_text(cls: type) -> tuple[str, str]:
         description = one_paragraph(cls.__doc__ or "") or METHOD_PLACE
         return file_text, f"{description} The loss: {loss[:1].lower()}{loss[1:]}." if loss else description
     parent = cls.__mro__[1]
-    if parent.__module__.startswith("src.methods._"):  # no method of a paper
+    if parent.__module__.startswith("src.methods.shared."):  # no method of a paper
         return PAPERS_PLACE, METHOD_PLACE
     file_text, description = own_text(parent)
     return file_text, f"[[what your method does, in a paragraph; it extends {parent.__name__}:]] {description}"
@@ -87,50 +70,46 @@ def method_papers(cls: type) -> list[str]:
 
 def duration(seconds: float) -> str:
     """2 h 05 min; 12 min 30 s; 8 s."""
-    whole = timedelta(seconds=round(seconds))
-    hours, rest = divmod(int(whole.total_seconds()), 3600)
-    minutes, left = divmod(rest, 60)
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {left:02d} s" if minutes else f"{left} s"
 
 
 def training_text(run: Writeup) -> str:
     """The training details in sentences, the total training time among them."""
     config = run.training
-    shape = config.get("image_shape", run.challenge.shape)
+    _, height, width = config.get("image_shape", run.challenge.shape)
     others = {*NO_METHODS, *(item.name for item in run.challenge.network_fields())}
-    own = {name: value for name, value in run.model.items() if name not in others}
+    options = ", ".join(f"{name} {value}" for name, value in run.model.items() if name not in others)
+    processes, device = config.get("processes", 1), config["device"].removesuffix(" ()")
+    devices = device if processes == 1 else f"{processes} x {device}"
+    half_lives = config["ema_half_lives"]
     sentences = [
         f"The U-Net has {config['num_parameters']:,} parameters. It learned from {config['num_training_images']:,} "
-        f"{'pairs' if config.get('pairs') else 'images'} of {shape[1]}x{shape[2]} pixels "
-        f"({config.get('challenge') or 'images'}) in {run.steps:,} steps of batch size {config['batch_size']}, "
-        f"{run.steps * config['batch_size']:,} images seen in all.",
+        f"{'pairs' if config.get('pairs') else 'images'} of {height}x{width} pixels ({config.get('challenge') or 'images'}) in "
+        f"{run.steps:,} steps of batch size {config['batch_size']}, {run.steps * config['batch_size']:,} images seen in all.",
         f"Adam had a learning rate of {config['lr']:g} after a linear warm-up of {config['lr_warmup']} steps"
         + (f", falling linearly to 0 over the last {config['lr_decay']:.0%} of the steps" if config.get("lr_decay") else "")
         + (f"; gradients were clipped at norm {config['grad_clip']:g}." if config.get("grad_clip") else "."),
         ("Images were mirrored at random. " if config.get("flip") else "")
-        + f"Weights were averaged with half-lives of {', '.join(f'{value:g}' for value in config['ema_half_lives'])} of the "
-        "steps so far." * any(config["ema_half_lives"]),
+        + f"Weights were averaged with half-lives of {', '.join(f'{value:g}' for value in half_lives)} of the steps so far."
+        * any(half_lives),
+        *([f"Options of the method: {options}."] if options else []),
+        f"It ran on {devices} in {config['precision']}, PyTorch {config['torch']}, seed {config['seed']}.",
     ]
-    processes, device = config.get("processes", 1), config["device"].removesuffix(" ()")
-    devices = device if processes == 1 else f"{processes} x {device}"
-    if own:
-        sentences.append(f"Options of the method: {', '.join(f'{name} {value}' for name, value in own.items())}.")
-    sentences.append(f"It ran on {devices} in {config['precision']}, PyTorch {config['torch']}, seed {config['seed']}.")
     return " ".join([*sentences, time_text(run)])
 
 
 def time_text(run: Writeup) -> str:
     """The total training time, that of the runs it was built on included; a place where one of them is not known."""
-    mine, earlier = trained_seconds(run.log), earlier_runs(Run(run.folder))
-    unknown = [path for _, path, seconds in earlier if seconds is None]
-    if mine is None or unknown:
-        missing = (
-            "this run, whose log has no time" if mine is None else f"{' and '.join(map(str, unknown))}, whose log was not found"
-        )
+    own, earlier = trained_seconds(run.log), earlier_runs(Run(run.folder))
+    unknown = [str(path) for _, path, seconds in earlier if seconds is None]
+    if own is None or unknown:
+        missing = "this run, whose log has no time" if own is None else f"{' and '.join(unknown)}, whose log was not found"
         return f"**Total training time:** [[hours, with those of {missing}]]."
-    total = mine + sum(seconds for _, _, seconds in earlier)
+    total = own + sum(seconds for _, _, seconds in earlier)
     parts = "".join(f", {role} {path.name} {duration(seconds)}" for role, path, seconds in earlier)
-    return f"**Total training time: {duration(total)}**" + (f" (this run {duration(mine)}{parts})." if earlier else ".")
+    return f"**Total training time: {duration(total)}**" + (f" (this run {duration(own)}{parts})." if earlier else ".")
 
 
 def results_text(run: Writeup) -> str:
@@ -143,17 +122,19 @@ def results_text(run: Writeup) -> str:
 
 def references_text(run: Writeup, cls: type) -> str:
     """A list: the papers that the files of the method and of its teacher's name, those of FID and weight averages, the code."""
-    known = {reference.arxiv: reference.text for reference in read_references() if reference.arxiv}
+    references = read_references()
+    texts = {arxiv: text for text, arxiv in references}
     papers = method_papers(cls)
     for _, folder, _ in earlier_runs(Run(run.folder)):
         config = folder / MODEL_CONFIG
         papers += method_papers(find_method(config)) if config.is_file() else []
     papers += [AVERAGES] if any(run.training.get("ema_half_lives", [])) else []
-    unique = dict.fromkeys([*papers, *ALWAYS_CITED])
-    lines = [known.get(number, f"arXiv:{number}.") for number in unique]
-    challenge = next(reference.text for reference in read_references() if not reference.arxiv)
-    lines += [challenge, "Code: few-step-challenge, the kit this was trained, sampled and measured with; PyTorch."]
-    lines += ["[[code and papers that you used beside these, or delete this line]]"]
+    lines = [texts.get(number, f"arXiv:{number}.") for number in dict.fromkeys([*papers, *ALWAYS_CITED])]
+    lines += [
+        next(text for text, arxiv in references if arxiv is None),  # the challenge
+        "Code: few-step-challenge, the kit this was trained, sampled and measured with; PyTorch.",
+        "[[code and papers that you used beside these, or delete this line]]",
+    ]
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
 
 

@@ -1,7 +1,8 @@
 """The figures and the table of a write-up, each as wide as a column. One that cannot be drawn says why."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from src.common.figures import Figure, matplotlib
 from src.runs.folder import LOG
 from src.writeup.check import need
 from src.writeup.run import Writeup, cut_sheet, early_previews, first_samples
-from src.writeup.typeset import COLUMN, SMALL, Drawing, markup, png, styles
+from src.writeup.typeset import COLUMN, SMALL, Drawing, markup, styles
 
-LABEL = 32.0  # points, the column of row labels
+ROW_TITLE = 32.0  # points, the column of the titles of rows
 
 
 def drawings(run: Writeup) -> tuple[dict[str, Drawing], list[str]]:
@@ -25,22 +26,14 @@ def drawings(run: Writeup) -> tuple[dict[str, Drawing], list[str]]:
         problems.append(
             f"samples from early training: no preview before step {run.steps}; give train.py a --save_interval below"
         )
-    problems += [
-        f"results: no FID at NFE {nfe}; measure it with measure_fid.py (--metrics)"
-        if nfe not in run.fid
-        else f"results: the FID at NFE {nfe} is of step {run.fid[nfe]['step']} of {run.steps}; sample and measure again"
-        for nfe in run.nfe
-        if nfe not in run.fid or run.fid[nfe].get("step") not in (None, run.steps)
-    ]
-    problems += [
-        f"samples at NFE {nfe}: none; make them with sampling.py (--samples)" for nfe in run.nfe if nfe not in run.samples
-    ]
-    return {
-        "curves": lambda: curves(run),
-        "early": lambda: early(run),
-        "results": lambda: results(run),
-        "samples": lambda: samples(run),
-    }, problems
+    for nfe in run.nfe:
+        if nfe not in run.fid:
+            problems.append(f"results: no FID at NFE {nfe}; measure it with measure_fid.py (--metrics)")
+        elif (step := run.fid[nfe].get("step")) not in (None, run.steps):
+            problems.append(f"results: the FID at NFE {nfe} is of step {step} of {run.steps}; sample and measure again")
+    missing = (nfe for nfe in run.nfe if nfe not in run.samples)
+    problems += [f"samples at NFE {nfe}: none; make them with sampling.py (--samples)" for nfe in missing]
+    return {draw.__name__: partial(draw, run) for draw in (curves, early, results, samples)}, problems
 
 
 def curves(run: Writeup) -> list[Any]:
@@ -71,24 +64,27 @@ def curves(run: Writeup) -> list[Any]:
                 axis.legend(fontsize=SMALL, frameon=False, handlelength=1, columnspacing=1, borderpad=0.2, **where)
         axes[-1, 0].set_xlabel("images seen")
         axes[-1, 0].xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=300)
+        return [image(partial(figure.savefig, dpi=300), COLUMN, 72 * height)]
+
+
+def image(save: Callable[..., None], width: float, height: float) -> Any:
+    """A flowable of this size in points, of what save writes as a PNG file."""
+    file = io.BytesIO()
+    save(file, format="png")
     file.seek(0)
-    return [need("reportlab.platypus").Image(file, width=COLUMN, height=72 * height)]
+    return need("reportlab.platypus").Image(file, width=width, height=height)
 
 
-def grid(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], header: Sequence[str] = (), span: int = 1) -> Any:
-    """Rows of images, uint8 (H, W, 3), with labels on the left and, over every span of columns, a header."""
-    platypus = need("reportlab.platypus")
-    style = styles()
-    side = (COLUMN - LABEL) / len(rows[0])
-    gap = 2.0 if header else 0.0
+def grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], header: Sequence[str] = (), span: int = 1) -> Any:
+    """Rows of images, uint8 (H, W, 3), with titles on the left and, over every span of columns, a header."""
+    platypus, style = need("reportlab.platypus"), styles()
+    side, gap = (COLUMN - ROW_TITLE) / len(rows[0]), 2.0 if header else 0.0
     cells = [
         [
-            platypus.Paragraph(label, style["label"]),
-            *(png(Image.fromarray(image), width=side - gap, height=side - gap) for image in row),
+            platypus.Paragraph(title, style["row"]),
+            *(image(Image.fromarray(pixels).save, side - gap, side - gap) for pixels in row),
         ]
-        for label, row in zip(labels, rows, strict=True)
+        for title, row in zip(titles, rows, strict=True)
     ]
     commands = [
         *[(f"{edge}PADDING", (0, 0), (-1, -1), 0) for edge in ("LEFT", "RIGHT", "TOP", "BOTTOM")],
@@ -98,14 +94,14 @@ def grid(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], header: Se
         ("ALIGN", (1, 0), (-1, -1), "CENTER"),
     ]
     if header:
-        first = [platypus.Paragraph("step", style["label"])]
+        first = [platypus.Paragraph("step", style["row"])]
         for number, text in enumerate(header):
             first += [platypus.Paragraph(text, style["cell"]), *[""] * (span - 1)]
             commands.append(("SPAN", (1 + number * span, 0), ((number + 1) * span, 0)))
         cells.insert(0, first)
         commands.append(("BOTTOMPADDING", (0, 0), (-1, 0), 2))
     heights = [None] * bool(header) + [side] * len(rows)
-    return platypus.Table(cells, colWidths=[LABEL] + [side] * len(rows[0]), rowHeights=heights, style=commands)
+    return platypus.Table(cells, colWidths=[ROW_TITLE] + [side] * len(rows[0]), rowHeights=heights, style=commands)
 
 
 def short(steps: int) -> str:
@@ -123,38 +119,35 @@ def early(run: Writeup) -> list[Any]:
     span = max(1, min(8 // len(sheets), *(sheet.shape[1] for sheet in sheets)))
     count = min(sheet.shape[0] for sheet in sheets)
     rows = [[image for sheet in sheets for image in sheet[row, :span]] for row in range(count)]
-    labels = [f"NFE {nfe}" for nfe in run.nfe[:count]]
-    return [grid(rows, labels, [short(step) for step in chosen], span)]
+    return [grid(rows, [f"NFE {nfe}" for nfe in run.nfe[:count]], list(map(short, chosen)), span)]
 
 
 def samples(run: Writeup, columns: int = 8) -> list[Any]:
-    """Two rows of samples for each NFE, of the same noise in the same place."""
-    rows, labels = [], []
+    """Two rows of samples for each NFE, of the same noise in the same place; of fewer than a row, white places after them."""
+    rows, titles = [], []
     for nfe in (nfe for nfe in run.nfe if nfe in run.samples):
-        images = first_samples(run.samples[nfe], 2 * columns)
+        images = list(first_samples(run.samples[nfe], 2 * columns))
+        images += [np.full_like(images[0], 255)] * (columns - len(images))
         for start in range(0, len(images) - columns + 1, columns):
-            rows.append(list(images[start : start + columns]))
-            labels.append(f"NFE {nfe}" if start == 0 else "")
-        if len(images) < columns:
-            rows.append([*images, *[np.full_like(images[0], 255)] * (columns - len(images))])
-            labels.append(f"NFE {nfe}")
-    return [grid(rows, labels)] if rows else []
+            rows.append(images[start : start + columns])
+            titles.append("" if start else f"NFE {nfe}")
+    return [grid(rows, titles)] if rows else []
 
 
 def results(run: Writeup) -> list[Any]:
     """A table: a column for each NFE; a row for the metric that ranks, and for others and KID if measured at each NFE."""
     if not run.fid:
         return []
-    platypus = need("reportlab.platypus")
-    style = styles()
-    first, *others = run.challenge.metrics.items()
-    figures = [(first[1], "fid_score", 1), *((title, name, 1) for name, title in others), ("KID x 1,000", "kid", 1000)]
-    figures = [figure for figure in figures if all(figure[1] in result for result in run.fid.values())]
+    platypus, style = need("reportlab.platypus"), styles()
+    (_, ranks), *others = run.challenge.metrics.items()
+    figures = [("fid_score", ranks, 1), *((name, title, 1) for name, title in others), ("kid", "KID x 1,000", 1000)]
     nfes = sorted({*run.nfe, *run.fid})
-    rows = [["", *(platypus.Paragraph(f"<b>NFE {nfe}</b>", style["cell"]) for nfe in nfes)]]
-    for name, key, scale in figures:
-        values = [f"{scale * run.fid[nfe][key]:.2f}" if nfe in run.fid else "-" for nfe in nfes]
-        rows.append([platypus.Paragraph(markup(name), style["cell"]), *(platypus.Paragraph(v, style["cell"]) for v in values)])
+    rows = [["", *(f"<b>NFE {nfe}</b>" for nfe in nfes)]]
+    for name, title, scale in figures:
+        if all(name in scores for scores in run.fid.values()):
+            values = [f"{scale * run.fid[nfe][name]:.2f}" if nfe in run.fid else "-" for nfe in nfes]
+            rows.append([markup(title), *values])
+    cells = [[text and platypus.Paragraph(text, style["cell"]) for text in row] for row in rows]
     first = 90.0
     widths = [first] + [(COLUMN - first) / len(nfes)] * len(nfes)
     commands = [
@@ -166,4 +159,4 @@ def results(run: Writeup) -> list[Any]:
         ("TOPPADDING", (0, 0), (-1, -1), 2),
         ("BOTTOMPADDING", (0, 0), (-1, -1), 3),
     ]
-    return [platypus.Table(rows, colWidths=widths, style=commands)]
+    return [platypus.Table(cells, colWidths=widths, style=commands)]

@@ -23,25 +23,17 @@ SHEET_SCALE = 2  # the enlargement of preview sheets
 
 @dataclass
 class Writeup:
-    """What a write-up says of a trained run. Parts that are absent are empty; the write-up names them.
-
-    challenge: what it was trained for. nfe: the numbers of network calls that are told of.
-    model, training: model_config.json and training_config.json.
-    log: the lines of log.jsonl.
-    previews: step -> sheet of samples. samples: NFE -> folder of PNG files.
-    fid: NFE -> figures by name: fid_score, of the metric that ranks, and where they were measured the challenge's other
-        metrics, kid, num_generated, num_reference, step.
-    """
+    """What a write-up says of a trained run. Parts that are absent are empty; the write-up names them."""
 
     folder: Path
     challenge: Challenge
-    nfe: tuple[int, ...]
-    model: dict[str, Any]
-    training: dict[str, Any]
+    nfe: tuple[int, ...]  # the numbers of network calls that it has results of
+    model: dict[str, Any]  # model_config.json
+    training: dict[str, Any]  # training_config.json
     log: list[dict[str, Any]]
-    previews: dict[int, Path]
-    samples: dict[int, Path]
-    fid: dict[int, dict[str, Any]]
+    previews: dict[int, Path]  # step -> sheet of samples
+    samples: dict[int, Path]  # NFE -> folder of PNG files
+    fid: dict[int, dict[str, Any]]  # NFE -> fid_score, of the metric that ranks, other metrics, kid, num_generated, step ...
 
     @property
     def steps(self) -> int:
@@ -63,7 +55,7 @@ def read_run(
 
     metrics: results of measure_fid.py or src.evaluation; by default what measure_fid.py has added to the run's metrics.jsonl,
     else fid/nfe=K.json of the folder or metrics.json beside the samples.
-    samples: a folder of folders nfe=K, by default where the run's samples lie (Run.samples). previews: a folder of
+    samples: a folder of folders nfe=K, by default where samples_of finds the run's. previews: a folder of
     step_NNNNNNN.png, by default folder/previews.
 
     Raises UserError where there is no run, it has not saved yet, a file is malformed, its samples are no images, or a path
@@ -95,26 +87,25 @@ def read_run(
         run.log(),
         numbered(previews or folder / PREVIEWS, "step_", ".png"),
         found,
-        dict(sorted((read_fid(path) for path in metrics) if metrics else known_fid(run, found).items())),
+        dict(sorted((read_fid(path) for path in metrics) if metrics else measured_fid(run, found).items())),
     )
 
 
-def known_fid(run: Run, samples: dict[int, Path]) -> dict[int, dict[str, Any]]:
+def measured_fid(run: Run, samples: dict[int, Path]) -> dict[int, dict[str, Any]]:
     """NFE -> figures, as read_fid has them, of all that was measured of a run.
 
-    What measure_fid.py has added to the run counts most; of the same number of samples, evaluated beside it, KID is told too.
+    What measure_fid.py has added to the run counts most; of the same number of samples, evaluated beside it, KID is there too.
     """
     files = [file for folder in samples.values() if (file := folder / "metrics.json").is_file()]
     found = dict(read_fid(path) for path in (*files, *(run.folder / SCORES).glob("nfe=*.json")))
     for (nfe, _), scores in latest(run).items():
-        values = {metric: score.value for metric, score in scores.items()}
-        score = next(iter(scores.values()))
-        counts = {"num_generated": score.num_images, "step": score.step}
-        counts |= {"num_reference": int(score.reference)} if str(score.reference).isdecimal() else {}
-        same = found.get(nfe, {}).get("num_generated") == score.num_images
-        beside = {"kid": found[nfe]["kid"]} if same and "kid" in found.get(nfe, {}) else {}
-        known = {name: value for name, value in counts.items() if value is not None}
-        found[nfe] = {"fid_score": score.value, **beside, **values, **known}
+        first, beside = next(iter(scores.values())), found.get(nfe, {})
+        reference = str(first.reference or first.sampling.get("num_reference"))  # as lines of earlier releases have it
+        figures = {"num_generated": first.num_images, "step": first.step}
+        figures |= {"num_reference": int(reference)} if reference.isdecimal() else {}
+        figures |= {"kid": beside.get("kid")} if beside.get("num_generated") == first.num_images else {}
+        figures |= {"fid_score": first.value, **{metric: score.value for metric, score in scores.items()}}
+        found[nfe] = {name: value for name, value in figures.items() if value is not None}
     return found
 
 
@@ -149,12 +140,11 @@ def find_method(config: Path) -> type:
 
 def earlier_runs(run: Run) -> list[tuple[str, Path, float | None]]:
     """The runs that this one was built on, and those that they were, each once: (its role, its folder, seconds or None)."""
-    roles = dict(zip(ORIGINS, ("teacher", "first weights"), strict=True))
     found: dict[Path, tuple[str, Path, float | None]] = {}
     waiting = [run]
     while waiting:
         student = waiting.pop(0)
-        for key, role in roles.items():
+        for key, role in zip(ORIGINS, ("teacher", "first weights"), strict=True):
             checkpoint = student.origin(key)
             if checkpoint is None or checkpoint.parent.resolve() in found:
                 continue
@@ -163,9 +153,6 @@ def earlier_runs(run: Run) -> list[tuple[str, Path, float | None]]:
             if earlier.exists:
                 waiting.append(earlier)
     return list(found.values())
-
-
-# ----------------------------------------------------------------------------------------------------------- pictures
 
 
 def early_previews(run: Writeup, most: int = 8) -> dict[int, Path]:
@@ -182,7 +169,7 @@ def early_previews(run: Writeup, most: int = 8) -> dict[int, Path]:
 def cut_sheet(path: Path, height: int, width: int) -> np.ndarray:
     """The samples of a preview sheet, uint8 (rows, columns, H, W, 3): a row per NFE, the same noise in a column.
 
-    The labels on the left are narrower than an image of the sheet, which holds from 22 pixels per sample on.
+    The words on the left are narrower than an image of the sheet, which holds from 22 pixels per sample on.
 
     Raises UserError where the file is no sheet of samples of this size.
     """

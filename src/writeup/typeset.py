@@ -6,7 +6,6 @@ between the title and the first heading is set below the title. Figures and tabl
 """
 
 import html
-import io
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,17 +30,18 @@ FONTS = {  # of matplotlib, so that every machine has them
     "Code": "DejaVuSansMono",
     "Other": "DejaVuSans",  # for letters that the first ones lack
 }
+STYLES = tuple(FONTS)[:4]  # of Text
 PICTURE = re.compile(r"^!\[(.*)\]\((.*)\)$")
 Drawing = Callable[[], list[Any]]  # -> flowables of a figure or table
 
 
 @dataclass
 class Block:
-    """A piece of a write-up: kind is title, heading, text, item or picture; name is a picture's."""
+    """A piece of a write-up."""
 
-    kind: str
+    kind: str  # title, heading, text, item or picture
     text: str
-    name: str = ""
+    name: str = ""  # of a picture, or what stands before an item
 
 
 def parse(markdown: str) -> list[Block]:
@@ -65,9 +65,6 @@ def parse(markdown: str) -> list[Block]:
     return blocks
 
 
-# ---------------------------------------------------------------------------------------------------------- letters
-
-
 @cache
 def fonts() -> dict[str, set[int]]:
     """Register the fonts; name -> the letters it has."""
@@ -78,7 +75,7 @@ def fonts() -> dict[str, set[int]]:
         font = ttfonts.TTFont(name, folder / f"{file}.ttf")
         metrics.registerFont(font)
         letters[name] = set(font.face.charToGlyph)
-    metrics.registerFontFamily("Text", "Text", "Text-Bold", "Text-Italic", "Text-BoldItalic")
+    metrics.registerFontFamily("Text", *STYLES)
     for name in ("Code", "Other"):  # one face for all
         metrics.registerFontFamily(name, name, name, name, name)
     return letters
@@ -86,14 +83,14 @@ def fonts() -> dict[str, set[int]]:
 
 def missing_letters(text: str) -> str:
     """The letters of the text that no font here has."""
-    known = {letter for letter in fonts()["Text"] | fonts()["Other"] if letter < 0x10000}  # reportlab knows no others
-    return "".join(dict.fromkeys(c for c in text if not c.isspace() and ord(c) not in known))
+    letters = {letter for letter in fonts()["Text"] | fonts()["Other"] if letter < 0x10000}  # reportlab takes no others
+    return "".join(dict.fromkeys(c for c in text if not c.isspace() and ord(c) not in letters))
 
 
 def markup(text: str) -> str:
     """A text with **, *, ` and links as reportlab's markup. Letters that a style's font lacks are set in another one."""
     pieces = []
-    for piece in re.split(r"(`[^`]+`|\*\*.+?\*\*|(?<!\w)\*[^*\s][^*]*\*(?!\w)|\[[^\[\]]+\]\([^()\s]+\))", text):
+    for piece in re.split(r"(`[^`]+`|\*\*.+?\*\*|(?<!\w)\*[^*\s][^*]*\*(?!\w)|\[[^\[\]]+\]\(https?://[^()\s]+\))", text):
         if re.fullmatch(r"`[^`]+`", piece):
             pieces.append(f'<font name="Code" size="{SMALL:g}">{with_other_font(piece[1:-1], ("Code",))}</font>')
         elif re.fullmatch(r"\*\*.+\*\*", piece):
@@ -107,14 +104,11 @@ def markup(text: str) -> str:
     return "".join(pieces)
 
 
-def with_other_font(text: str, names: Iterable[str] = ("Text", "Text-Bold", "Text-Italic", "Text-BoldItalic")) -> str:
+def with_other_font(text: str, names: Iterable[str] = STYLES) -> str:
     """The text, escaped, with runs of letters that one of these fonts lacks set in the other font."""
     own = set.intersection(*(fonts()[name] for name in names))
     runs = ((plain, html.escape("".join(run))) for plain, run in groupby(text, key=lambda letter: ord(letter) in own))
     return "".join(run if plain else f'<font name="Other">{run}</font>' for plain, run in runs)
-
-
-# ------------------------------------------------------------------------------------------------------------- pages
 
 
 def styles() -> dict[str, Any]:
@@ -136,7 +130,7 @@ def styles() -> dict[str, Any]:
         "reference": style("reference", SMALL, leftIndent=16, bulletFontSize=SMALL, bulletFontName="Text", spaceAfter=2),
         "caption": style("caption", SMALL, spaceBefore=3, spaceAfter=9),
         "cell": style("cell", SMALL, alignment=enums.TA_CENTER),
-        "label": style("label", SMALL, alignment=enums.TA_RIGHT),
+        "row": style("row", SMALL, alignment=enums.TA_RIGHT),
     }
 
 
@@ -147,17 +141,18 @@ def typeset(blocks: list[Block], drawings: dict[str, Drawing], folder: Path, pdf
     than a column.
     """
     platypus, errors = need("reportlab.platypus"), need("reportlab.platypus.doctemplate")
-    style = styles()
-    head, body = flowables(blocks, drawings, folder, style)
+    head, body = flowables(blocks, drawings, folder)
     width, height = A4
-    depth = sum(piece.wrap(width - 2 * SIDE, height)[1] + piece.getSpaceAfter() for piece in head) + 14 if head else 0
+    heights = [piece.wrap(width - 2 * SIDE, height)[1] for piece in head]
+    depth = sum(heights) + sum(piece.getSpaceAfter() for piece in head) + 14 if head else 0
     if depth > height / 2:
         raise UserError(f"{folder / 'writeup.md'}: the title and authors take more than half a page")
 
-    def columns(below: float) -> list[Any]:
-        size = {"width": COLUMN, "height": height - TOP - BOTTOM - below, "showBoundary": 0}
+    def page(name: str, below: float, **options: Any) -> Any:
         paddings = dict.fromkeys(("leftPadding", "rightPadding", "topPadding", "bottomPadding"), 0)
-        return [platypus.Frame(SIDE + i * (COLUMN + GAP), BOTTOM, **size, **paddings) for i in range(2)]
+        size = {"width": COLUMN, "height": height - TOP - BOTTOM - below, "showBoundary": 0, **paddings}
+        frames = [platypus.Frame(left, BOTTOM, **size) for left in (SIDE, SIDE + COLUMN + GAP)]
+        return platypus.PageTemplate(name, frames, **options)
 
     def number(canvas: Any, document: Any) -> None:
         canvas.setFont("Text", SMALL)
@@ -166,21 +161,15 @@ def typeset(blocks: list[Block], drawings: dict[str, Drawing], folder: Path, pdf
     def first(canvas: Any, document: Any) -> None:
         number(canvas, document)
         top = height - TOP
-        for piece in head:
-            used = piece.wrap(width - 2 * SIDE, height)[1]
+        for piece, used in zip(head, heights, strict=True):
             piece.drawOn(canvas, SIDE, top - used)
             top -= used + piece.getSpaceAfter()
 
-    title = next((block.text for block in blocks if block.kind == "title"), "")
+    options = {"title": next((block.text for block in blocks if block.kind == "title"), "")[:200], "initialFontName": "Text"}
     with write_whole(pdf) as unfinished:
-        document = platypus.BaseDocTemplate(
-            str(unfinished), pagesize=A4, title=title[:200], invariant=1, initialFontName="Text"
-        )
+        document = platypus.BaseDocTemplate(str(unfinished), pagesize=A4, invariant=1, **options)
         document.addPageTemplates(
-            [
-                platypus.PageTemplate("first", columns(depth), onPage=first, autoNextPageTemplate="later"),
-                platypus.PageTemplate("later", columns(0), onPage=number),
-            ]
+            [page("first", depth, onPage=first, autoNextPageTemplate="later"), page("later", 0, onPage=number)]
         )
         try:
             document.build(body)
@@ -188,59 +177,43 @@ def typeset(blocks: list[Block], drawings: dict[str, Drawing], folder: Path, pdf
             raise UserError(f"{folder / 'writeup.md'}: a piece fits no column: {' '.join(str(error).split())[:200]}") from error
 
 
-def flowables(
-    blocks: list[Block], drawings: dict[str, Drawing], folder: Path, style: dict[str, Any]
-) -> tuple[list[Any], list[Any]]:
+def flowables(blocks: list[Block], drawings: dict[str, Drawing], folder: Path) -> tuple[list[Any], list[Any]]:
     """What stands over both columns, the title and authors, and what flows through them."""
-    platypus = need("reportlab.platypus")
-    head, body = [], []
+    platypus, style = need("reportlab.platypus"), styles()
+    head, body, section = [], [], None
     numbers = {"Figure": 0, "Table": 0}
-    section = None
     for block in blocks:
-        if block.kind == "title":
-            head.append(platypus.Paragraph(markup(block.text), style["title"]))
-        elif block.kind == "heading":
-            section = block.text.strip().lower()
-            body.append(platypus.Paragraph(markup(block.text), style["heading"]))
-        elif block.kind == "picture":
+        if block.kind == "picture":
             pieces = drawings[block.name]() if block.name in drawings else [picture(folder / block.name)]
             if pieces:
                 kind = "Table" if block.name == "results" else "Figure"
                 numbers[kind] += 1
                 text = platypus.Paragraph(f"<b>{kind} {numbers[kind]}:</b> {markup(block.text)}", style["caption"])
                 body.append(platypus.KeepTogether([platypus.Spacer(1, 4), *pieces, text]))
-        elif block.kind == "item":
+            continue
+        kind, place = block.kind, body
+        if kind == "title":
+            place = head
+        elif kind == "heading":
+            section = block.text.strip().lower()
+        elif kind == "item":
             kind = "reference" if section == "references" else "item"
-            body.append(platypus.Paragraph(markup(block.text), style[kind], bulletText=block.name))
         elif section is None:
-            head.append(platypus.Paragraph(markup(block.text), style["authors"]))
-        else:
-            kind = "ragged" if any(len(code) > 40 for code in re.findall("`([^`]+)`", block.text)) else "text"
-            body.append(platypus.Paragraph(markup(block.text), style[kind]))
+            kind, place = "authors", head
+        elif any(len(code) > 40 for code in re.findall("`([^`]+)`", block.text)):
+            kind = "ragged"
+        place.append(platypus.Paragraph(markup(block.text), style[kind], bulletText=block.name or None))
     return head, body
 
 
 def picture(path: Path) -> Any:
     """A picture file as wide as a column, or less, at most half a page high."""
-    platypus = need("reportlab.platypus")
     if not path.is_file():
         raise UserError(f"no picture {path}")
     try:
-        return fitted(platypus.Image(path))
+        image = need("reportlab.platypus").Image(path)
     except OSError as error:
         raise UserError(f"{path}: not a picture ({error})") from error
-
-
-def fitted(image: Any) -> Any:
-    """The image scaled to the width of a column, or to half a page's height if that is less."""
     scale = min(COLUMN / image.imageWidth, A4[1] / 2 / image.imageHeight)
     image.drawWidth, image.drawHeight = scale * image.imageWidth, scale * image.imageHeight
     return image
-
-
-def png(pixels: Any, **options: Any) -> Any:
-    """A PIL image as a flowable; options: its width and height in points."""
-    file = io.BytesIO()
-    pixels.save(file, "PNG")
-    file.seek(0)
-    return need("reportlab.platypus").Image(file, **options)

@@ -21,10 +21,10 @@ FLAGS = ["--num_iterations", 4, "--batch_size", 8, "--log_interval", 1, "--save_
 def shipped(tmp_path_factory) -> Path:
     """checkpoints/: a model with the digits' classes that can be guided, and one without."""
     folder = tmp_path_factory.mktemp("shipped") / "checkpoints"
-    for name, method, more in (("classes", "rectified_flow", {"classes": DIGITS}), ("plain", "meanflow", {})):
+    for name, method, class_options in (("classes", "rectified_flow", {"classes": DIGITS}), ("plain", "meanflow", {})):
         place = folder / name
         place.mkdir(parents=True)
-        options = {"challenge": "mnist", **more}
+        options = {"challenge": "mnist", **class_options}
         save_model(tiny_model(method, **options), place / "best_model.pt", {"method": method, **TINY, **options})
     return folder
 

@@ -16,19 +16,17 @@ import sampling
 from src.challenges import get_challenge
 from src.common.checkpoints import save_model
 from src.common.cli import UserError
+from src.common.distilled import LOSS_TYPES, describe_prior
+from src.common.files import PROJECT_ROOT
 from src.page import distillation, history, pictures, samples, sources
-from src.page.distillation import Wanted
-from src.page.samples import Asked
+from src.page.samples import Request
 from src.runs.folder import Run
 from src.score_distillation import __main__ as distillation_command
-from src.score_distillation.losses import LOSSES
-from src.score_distillation.optimize import OptimizeOptions
-from src.score_distillation.outputs import read_images
 from tests.helpers import TINY, add_measured, call, random_images, tiny_model
 from tests.test_layers import SRC, imports
 
-ASKED = Asked(seed=5, count=3)
-WITH_STREAMLIT = {"page.py", "sidebar.py", "tabs.py", "app.py", "starting.py"}
+REQUEST = Request(seed=5, count=3)
+WITH_STREAMLIT = {"page.py", "sidebar.py", "tabs.py", "app.py"}
 
 
 def silent(share: float) -> None:
@@ -51,11 +49,8 @@ def points(results):
 
 
 def test_what_computes_does_not_know_of_streamlit():
-    files = sorted((SRC / "demo").glob("*.py"))
+    files = sorted((SRC / "page").glob("*.py"))
     assert {path.name for path in files if any(name.startswith("streamlit") for name in imports(path))} == WITH_STREAMLIT
-
-
-# ------------------------------------------------------------------------------------------------------------ sources
 
 
 def test_checkpoints_are_listed(shipped, results, tmp_path):
@@ -65,8 +60,8 @@ def test_checkpoints_are_listed(shipped, results, tmp_path):
     ]
     runs = sources.trained(results)
     assert [source.name for source in runs] == ["results/points (meanflow, toy2d)", "results/images (custom, mnist)"]
-    assert [sources.on_the_plane(run) for run in runs] == [True, False]
-    assert [sources.can_be_distilled(source) for source in [*sources.shipped(shipped), *runs]] == [True, *[False] * 3]
+    assert [run.is_on_the_plane for run in runs] == [True, False]
+    assert [source.can_be_distilled for source in [*sources.shipped(shipped), *runs]] == [True, *[False] * 3]
     assert sources.shipped(tmp_path / "absent") == sources.trained(tmp_path / "absent") == []
 
 
@@ -79,7 +74,7 @@ def test_runs_that_were_not_saved_come_last(results, tmp_path):
     runs = sources.trained(folder)
     there, first = "results/there (meanflow, toy2d)", "results/a (not saved yet)"
     assert [source.name for source in runs] == [there, first, "results/z (not saved yet)"]
-    assert not sources.on_the_plane(runs[1]) and not sources.can_be_distilled(runs[1])
+    assert not runs[1].is_on_the_plane and not runs[1].can_be_distilled
     with pytest.raises(UserError, match=r"results/a has not saved yet: it ended before that; give the train.py command"):
         sources.load(runs[1].checkpoint, "cpu")
     assert sources.checkpoint_at(folder / "there") == sources.checkpoint_at(folder / "there" / "last.ckpt")
@@ -93,9 +88,7 @@ def test_what_is_handed_in_comes_last_and_the_damaged_is_named(shipped, tmp_path
         (tmp_path / name).touch()
     (tmp_path / "first" / "model_config.json").write_text("{")
     first, own = sources.shipped(tmp_path)
-    assert first.name == f"{tmp_path.name}/first (damaged)" and not sources.on_the_plane(first), (
-        "the second has no configuration"
-    )
+    assert first.name == f"{tmp_path.name}/first (damaged)" and not first.is_on_the_plane, "the second has no configuration"
     assert own.checkpoint == tmp_path / "best_model.pt"
 
 
@@ -116,21 +109,6 @@ def test_a_model_knows_its_data_and_classes(of_classes, plain, points, results):
     assert str(plain).startswith("MeanFlow, challenge mnist, ") and str(plain).endswith(" parameters, on cpu in float32")
 
 
-def test_no_model_comes_of_bad_files(shipped, tmp_path):
-    with pytest.raises(UserError, match="no checkpoint at"):
-        sources.load(tmp_path / "absent.ckpt", "cpu")
-    (tmp_path / "best_model.pt").write_bytes((shipped / "plain" / "best_model.pt").read_bytes())
-    (tmp_path / "model_config.json").write_text('{"method": "meanflow", "challenge": "mnist"}')
-    with pytest.raises(UserError, match="does not fit the model of"):
-        sources.load(tmp_path / "best_model.pt", "cpu")
-    (tmp_path / "best_model.pt").write_bytes((shipped / "plain" / "best_model.pt").read_bytes()[:2000])
-    with pytest.raises(UserError, match="damaged"):
-        sources.load(tmp_path / "best_model.pt", "cpu")
-
-
-# ------------------------------------------------------------------------------------------------------------ samples
-
-
 @pytest.mark.parametrize(
     ("model", "classes", "scale", "flags"),
     [
@@ -144,21 +122,21 @@ def test_samples_are_those_of_sampling_py(model, classes, scale, flags, request,
     loaded = request.getfixturevalue(model)
     flags += ["--ckpt_path", loaded.checkpoint, "--save_dir", tmp_path, "--num_samples", 3, "--nfe_list", 4, "--seed", 5]
     assert call(sampling, monkeypatch, *flags, "--device", "cpu") == 0
-    found = samples.draw(loaded, 4, replace(ASKED, classes=classes, scale=scale), silent)
+    found = samples.draw(loaded, 4, replace(REQUEST, classes=classes, scale=scale), silent)
     assert np.array_equal(loaded.challenge.to_array(found.samples), loaded.challenge.read(tmp_path / "nfe=4"))
     assert found.calls == 4 and 0 < found.seconds < 60
 
 
 def test_classes_are_named(of_classes, plain):
-    assert samples.class_names(of_classes, ASKED) == ["0", "1", "2"]
-    assert samples.class_names(of_classes, replace(ASKED, classes=(4, 0))) == ["3", "no class", "3"]
-    assert samples.class_names(plain, ASKED) == []
+    assert samples.class_names(of_classes, REQUEST) == ["0", "1", "2"]
+    assert samples.class_names(of_classes, replace(REQUEST, classes=(4, 0))) == ["3", "no class", "3"]
+    assert samples.class_names(plain, REQUEST) == []
 
 
 def test_progress_is_told_and_the_model_left_as_it_was(of_classes):
-    told = []
-    samples.way(of_classes, 4, replace(ASKED, classes=(3,), scale=2.0), told.append)
-    assert told == sorted(told) and len(told) == 8 and told[-1] == 1.0, "two steps and two predictions of two calls"
+    shares = []
+    samples.way(of_classes, 4, replace(REQUEST, classes=(3,), scale=2.0), shares.append)
+    assert shares == sorted(shares) and len(shares) == 8 and shares[-1] == 1.0, "two steps and two predictions of two calls"
 
     class ByTheUser(Exception):
         pass
@@ -167,40 +145,30 @@ def test_progress_is_told_and_the_model_left_as_it_was(of_classes):
         raise ByTheUser
 
     with pytest.raises(ByTheUser):
-        samples.draw(of_classes, 4, ASKED, stop)
+        samples.draw(of_classes, 4, REQUEST, stop)
     assert not of_classes.model.network._forward_hooks
-    assert samples.draw(of_classes, 1, ASKED, silent).calls == 1, "and the next one does not wait for it"
+    assert samples.draw(of_classes, 1, REQUEST, silent).calls == 1, "and the next one does not wait for it"
 
 
-@pytest.mark.parametrize(
-    ("model", "nfe", "asked", "message"),
-    [
-        ("of_classes", 4, {"classes": (1, 11)}, "there is no class 11: the model has classes 1 to 10, and 0 for none"),
-        ("plain", 4, {"classes": (1,)}, "there is no class 1: the model has no classes"),
-        ("plain", 4, {"scale": 2.0}, "cannot be guided"),
-        ("of_classes", 1, {"scale": 2.0}, "NFE 1: a guided step makes two calls"),
-    ],
-)
-def test_what_cannot_be_sampled(model, nfe, asked, message, request):
-    loaded = request.getfixturevalue(model)
+def test_a_guided_step_makes_two_calls(of_classes):
     for work in (samples.draw, samples.way, samples.paths):
-        with pytest.raises(UserError, match=message):
-            work(loaded, nfe, replace(ASKED, **asked), tell=silent)
+        with pytest.raises(UserError, match="NFE 1: a guided step makes two calls"):
+            work(of_classes, 1, replace(REQUEST, scale=2.0), tell=silent)
 
 
 def test_more_steps_than_the_method_has(tmp_path):
     options = {"method": "ddpm", "challenge": "mnist", "num_train_timesteps": 10, **TINY}
     save_model(tiny_model(**options), tmp_path / "last.ckpt", options)
     with pytest.raises(UserError, match="NFE 11: DDPM expected from 1 to num_train_timesteps = 10 sampling steps, got 11"):
-        samples.draw(sources.load(tmp_path / "last.ckpt", "cpu"), 11, ASKED, silent)
+        samples.draw(sources.load(tmp_path / "last.ckpt", "cpu"), 11, REQUEST, silent)
 
 
 @pytest.mark.parametrize("model", ["of_classes", "points"])
 def test_a_line_goes_from_one_seed_to_the_other(model, request):
     loaded = request.getfixturevalue(model)
-    lines = samples.between(loaded, 2, ASKED, 9, 5, silent)
+    lines = samples.between(loaded, 2, REQUEST, 9, 5, silent)
     array = lines.samples.unflatten(0, (3, 5))
-    first, last = (samples.draw(loaded, 2, replace(ASKED, seed=seed), silent).samples for seed in (5, 9))
+    first, last = (samples.draw(loaded, 2, replace(REQUEST, seed=seed), silent).samples for seed in (5, 9))
     torch.testing.assert_close(array[:, 0], first, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(array[:, -1], last, atol=1e-4, rtol=1e-4)
     steps = (array[:, 1:] - array[:, :-1]).flatten(2).norm(dim=2)
@@ -210,103 +178,86 @@ def test_a_line_goes_from_one_seed_to_the_other(model, request):
 def test_no_line_without_seeds(plain, monkeypatch):
     monkeypatch.setattr(plain.model, "takes_seeds", False)
     with pytest.raises(UserError, match="takes no seeds"):
-        samples.between(plain, 2, ASKED, 9, 5, silent)
+        samples.between(plain, 2, REQUEST, 9, 5, silent)
 
 
 @pytest.mark.parametrize("model", ["of_classes", "plain", "points"])
 def test_a_way_ends_in_the_samples(model, request):
     loaded = request.getfixturevalue(model)
-    found, drawn = samples.way(loaded, 4, ASKED, silent), samples.draw(loaded, 4, ASKED, silent).samples
-    assert found.states.shape == found.denoised.shape == (5, 3, *loaded.shape)
-    torch.testing.assert_close(found.denoised[-1], drawn, atol=1e-4, rtol=1e-4)
+    (states, denoised), drawn = samples.way(loaded, 4, REQUEST, silent), samples.draw(loaded, 4, REQUEST, silent).samples
+    assert states.shape == denoised.shape == (5, 3, *loaded.shape)
+    torch.testing.assert_close(denoised[-1], drawn, atol=1e-4, rtol=1e-4)
     size = drawn.square().mean().sqrt().clamp(min=1) if loaded.makes_images else 1
-    torch.testing.assert_close(found.states[-1], drawn / size, atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(found.states[0], found.denoised[0])
-    torch.testing.assert_close(samples.paths(loaded, 4, ASKED, silent), found.states)
+    torch.testing.assert_close(states[-1], drawn / size, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(states[0], denoised[0])
+    torch.testing.assert_close(samples.paths(loaded, 4, REQUEST, silent), states)
 
 
 def test_the_nearest_training_image_of_a_copy_is_itself():
     training = random_images(30, shape=(1, 28, 28))
     copies = np.repeat(training[[7, 21]], 3, axis=1)
     copies[1, :, 0, 0] = 255 - copies[1, :, 0, 0]
-    found = samples.nearest_training(copies, training)
-    assert found.rows.tolist() == [7, 21] and found.distances[0] == 0 and found.images.shape == (2, 3, 28, 28)
+    rows, images, distances = samples.nearest_training(copies, training)
+    assert rows.tolist() == [7, 21] and distances[0] == 0 and images.shape == (2, 3, 28, 28)
     change = abs(255 - 2 * int(training[21, 0, 0, 0])) / 28  # of one of 784 pixels
-    assert found.distances[1] == pytest.approx(change, abs=0.05)
-    assert np.array_equal(found.images[0][0], training[7, 0])
+    assert distances[1] == pytest.approx(change, abs=0.05)
+    assert np.array_equal(images[0][0], training[7, 0])
 
 
-def test_training_images_are_those_of_the_run(results):
-    loaded = sources.load(results / "images" / "last.ckpt", "cpu")
-    assert samples.training_images(loaded).shape == (24, 1, 28, 28)
-
-
-# ------------------------------------------------------------------------------------------------------- distillation
-
-
-def wanted(loss_type: str = "sds", **options) -> Wanted:
+def flags(loss_type: str = "sds", **options) -> dict:
     """Four steps toward a seven, two moments."""
-    told = {"steps": 4, "log_step": 2, "particles": 2, "seed": 5, **options}
-    return Wanted("7", loss_type, OptimizeOptions(**told), distillation.options_of(loss_type))
+    return {"class": "7", "loss_type": loss_type, "steps": 4, "log_step": 2, "particles": 2, "seed": 5, **options}
 
 
-@pytest.mark.parametrize("loss_type", LOSSES)
-def test_distilled_images_are_those_of_the_command(of_classes, loss_type, tmp_path, monkeypatch):
-    asked = wanted(loss_type, lr=0.05)
-    words = shlex.split(distillation.command(of_classes, asked))
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_distilled_images_are_those_of_the_command(of_classes, loss_type, tmp_path, monkeypatch, capsys):
+    words, seen = shlex.split(distillation.command(of_classes, flags(loss_type, lr=0.05))), []
     assert words[:3] == ["python", "-m", "src.score_distillation"]
     assert call(distillation_command, monkeypatch, *words[3:], "--save_dir", tmp_path) == 0
-    found = distillation.distil(of_classes, asked, lambda *told: None)
+    distils = describe_prior(of_classes.checkpoint, of_classes.model, of_classes.dtype)
+    assert f"distils {distils}" in capsys.readouterr().out.splitlines()
+    found = distillation.distil(of_classes, flags(loss_type, lr=0.05), lambda *moment: seen.append(moment))
     place = tmp_path / loss_type
-    assert np.array_equal(distillation.to_array(found.images[-1]), read_images([place / f"7_{i}.png" for i in (0, 1)]))
+    for particle, image in enumerate(found.images[-1]):
+        assert np.array_equal(image.transpose(1, 2, 0), np.asarray(Image.open(place / f"7_{particle}.png")))
     for images, step in zip(found.images, found.steps, strict=True):
-        (strip,) = read_images([place / "7" / f"step_{step:05d}.png"])
-        assert np.array_equal(np.concatenate(list(distillation.to_array(images)), axis=2), strip)
-    assert torch.equal(distillation.distil(of_classes, asked, lambda *told: None).images, found.images)
+        strip = np.asarray(Image.open(place / "7" / f"step_{step:05d}.png"))
+        assert np.array_equal(np.concatenate(list(images), axis=2).transpose(1, 2, 0), strip)
+    assert found.steps == [2, 4] == [step for step, _, _ in seen]
+    assert found.losses == [loss for _, loss, _ in seen] and all(loss > 0 for loss in found.losses)
 
 
-def test_the_command_leaves_defaults_out_and_quotes_names(of_classes):
-    options = OptimizeOptions()
-    asked = Wanted("a cat", "sds", options, LOSSES["sds"].Config())
-    flags = f"--prior {of_classes.checkpoint} --class 'a cat' --loss_type sds --device cpu"
-    assert distillation.command(of_classes, asked) == f"python -m src.score_distillation {flags}"
+@pytest.mark.parametrize("loss_type", distillation.OF_CHECKPOINTS)
+def test_the_document_has_the_options_for_a_checkpoint(loss_type):
+    lines = (PROJECT_ROOT / "docs" / "score_distillation.md").read_text().splitlines()
+    (line,) = [line for line in lines if "--class 7" in line and f"--loss_type {loss_type} " in line]
+    args = distillation_command.parse(shlex.split(line, comments=True)[3:])
+    assert all(getattr(args, name) == value for name, value in distillation.OF_CHECKPOINTS[loss_type].items())
+    assert tuple(distillation.OF_CHECKPOINTS) == LOSS_TYPES and args.guidance_scale == distillation.GUIDANCE_SCALE
 
 
-def test_what_is_distilled_is_said_as_the_command_says_it(of_classes, plain, points, tmp_path, monkeypatch, capsys):
-    words = shlex.split(distillation.command(of_classes, wanted()))
-    assert call(distillation_command, monkeypatch, *words[3:], "--save_dir", tmp_path) == 0
-    assert f"distils {distillation.describe(of_classes)}" in capsys.readouterr().out.splitlines()
-    assert distillation.refusal(of_classes) == ""
-    assert distillation.refusal(points) == "samples of challenge toy2d are no images"
-    assert distillation.refusal(plain).startswith("the checkpoint knows no classes")
-    one_step = replace(of_classes, model=tiny_model("meanflow", challenge="mnist", classes=list(of_classes.classes)))
-    assert "MeanFlow gives no denoised data; ddpm, edm and rectified_flow can" in distillation.refusal(one_step)
-
-
-@pytest.mark.parametrize("loss_type", LOSSES)
-def test_a_distillation_tells_every_moment_and_leaves_the_model_as_it_was(of_classes, loss_type):
-    before = {name: value.clone() for name, value in of_classes.model.state_dict().items()}
-    told = []
-    found = distillation.distil(of_classes, wanted(loss_type, steps=5), lambda *one: told.append(one))
-    assert [step for step, _, _ in told] == found.steps == [2, 4, 5]
-    assert [loss for _, loss, _ in told] == found.losses and all(loss > 0 for loss in found.losses)
-    assert torch.equal(torch.stack([images for _, _, images in told]), found.images)
-    assert found.images.shape == (3, 2, 1, 28, 28) and found.images.abs().max() <= 1
-    after = of_classes.model.state_dict()
-    assert before.keys() == after.keys() and all(torch.equal(after[name], value) for name, value in before.items())
-
-
-def test_what_cannot_be_distilled(plain, of_classes, monkeypatch):
-    with pytest.raises(UserError, match="the checkpoint knows no classes"):
-        distillation.distil(plain, wanted(), lambda *told: None)
+def test_what_cannot_be_distilled(points, plain, of_classes):
+    assert of_classes.refused == ""
+    assert points.refused == "samples of challenge toy2d are no images"
+    assert plain.refused.startswith("the checkpoint knows no classes")
     with pytest.raises(UserError, match="no such class; expected one of 0, 1, "):
-        distillation.distil(of_classes, replace(wanted(), name="10"), lambda *told: None)
-    monkeypatch.setattr(LOSSES["sds"], "gradient", lambda self, x, *rest: x * torch.nan)
-    with pytest.raises(UserError, match="the gradient is not finite in step 2"):
-        distillation.distil(of_classes, wanted(), lambda *told: None)
+        distillation.distil(of_classes, {**flags(), "class": "10"}, lambda *moment: None)
+    with pytest.raises(UserError, match="the gradient is not finite in step"):
+        distillation.distil(of_classes, flags(lr=1e38, log_step=1), lambda *moment: None)
 
 
-# ----------------------------------------------------------------------------------------------------------- pictures
+def test_another_choice_ends_the_process(of_classes, monkeypatch):
+    """Streamlit stops a page by an exception out of what it calls."""
+    started = []
+    popen = distillation.subprocess.Popen
+    monkeypatch.setattr(distillation.subprocess, "Popen", lambda *args, **kw: started.append(popen(*args, **kw)) or started[0])
+
+    def stop(*moment):
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        distillation.distil(of_classes, flags(steps=10000), stop)
+    assert started[0].returncode < 0
 
 
 def decoded(page: str) -> list[np.ndarray]:
@@ -366,9 +317,6 @@ def test_the_plane_shows_lines_from_noise_to_samples():
     assert both.size == (4 * width, 2 * height)
 
 
-# ------------------------------------------------------------------------------------------------------------ history
-
-
 def test_curves_and_scores_of_a_run(results, tmp_path):
     run = Run(results / "images")
     curves = history.curves(run)
@@ -407,28 +355,28 @@ def test_what_is_known_of_samples_is_of_that_checkpoint_sampled_so(classes_measu
         {"fid_pytorch": 2.0, "classes": ["7"], "num_generated": 9000},
     ):
         measure(run, **row)
-    known = [
-        history.known_scores(classes_measured, nfe, replace(ASKED, scale=scale))
+    found = [
+        history.scores_of_samples(classes_measured, nfe, replace(REQUEST, scale=scale))
         for nfe, scale in ((2, 0), (2, 2), (4, 0), (1, 0))
     ]
     title = classes_measured.challenge.metrics["fid_pytorch"]
-    assert known == [
+    assert found == [
         {title: ("9.00", "5,000 vs 60,000")},
         {title: ("5.00", "1,000 vs 300")},
         {title: ("6.00", "1,000 vs 300")},
         {},
     ]
-    assert history.known_scores(classes_measured, 2, replace(ASKED, classes=(8,))) == {}
-    assert history.known_scores(replace(classes_measured, step=None), 2, ASKED) == {}
+    assert history.scores_of_samples(classes_measured, 2, replace(REQUEST, classes=(8,))) == {}
+    assert history.scores_of_samples(replace(classes_measured, step=None), 2, REQUEST) == {}
 
 
 def test_the_distances_of_points_are_known_by_their_names(points, tmp_path):
     (tmp_path / "training_config.json").write_text("{}")
     loaded = replace(points, checkpoint=tmp_path / "last.ckpt")
-    assert points.step == loaded.step == 4 and history.known_scores(loaded, 2, ASKED) == {}
+    assert points.step == loaded.step == 4 and history.scores_of_samples(loaded, 2, REQUEST) == {}
     measure(loaded.run, mmd=0.0144, sliced_w2=1e-05, chamfer=4567.891)
     counts = "1,000 vs 300"
-    assert history.known_scores(loaded, 2, ASKED) == {
+    assert history.scores_of_samples(loaded, 2, REQUEST) == {
         "Chamfer distance": ("4,567.89", counts),
         "sliced Wasserstein-2 distance": ("1e-05", counts),
         "squared MMD": ("0.0144", counts),

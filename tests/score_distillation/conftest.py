@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import train
@@ -42,16 +41,3 @@ def run(shapes_root, tmp_path_factory):
         patch.setenv("CHALLENGE_CACHE", str(place / "cache"))
         run_script(train.main)
     return place / "r"
-
-
-@pytest.fixture
-def memory_of_tensors():
-    """A function that counts the bytes of all tensors that are alive."""
-    import gc
-
-    def count() -> int:
-        gc.collect()
-        found = {id(item): item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)}
-        return sum(item.numel() * item.element_size() for item in found.values())
-
-    return count

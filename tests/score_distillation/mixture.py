@@ -56,9 +56,6 @@ class Mixture(Prior):
         other.correction = Correction(rank)
         return other, list(other.correction.parameters())
 
-    def encode(self, images):
-        return images
-
     def decode(self, latents):
         return latents
 

@@ -1,8 +1,8 @@
 """The command: its files, its flags, that it goes on where it stopped, and what it refuses in one line."""
 
 import json
-import shlex
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -11,10 +11,10 @@ from PIL import Image
 
 import src.score_distillation.command as command_file
 from src.common import progress
-from src.common.files import PROJECT_ROOT
+from src.common.distilled import file_stem
 from src.score_distillation import __main__ as command
-from src.score_distillation.losses import LOSSES
-from src.score_distillation.outputs import file_stem, image_names
+from src.score_distillation.command import LOSSES
+from src.score_distillation.outputs import image_names
 from src.score_distillation.stable_diffusion import StableDiffusion
 from tests.helpers import call, fails
 
@@ -51,27 +51,14 @@ def test_the_courses_flags_and_defaults():
 
 
 @pytest.mark.parametrize("loss_type", LOSSES)
-def test_the_document_has_the_options_for_a_checkpoint(loss_type):
-    lines = (PROJECT_ROOT / "docs" / "score_distillation.md").read_text().splitlines()
-    (line,) = [line for line in lines if "--class 7" in line and f"--loss_type {loss_type} " in line]
-    args = command.parse(shlex.split(line, comments=True)[3:])
-    loss = LOSSES[loss_type]
-    assert command_file.options_of(loss.Config, args) == loss.Config(**loss.FOR_CHECKPOINT)
-
-
-@pytest.mark.parametrize("loss_type", ["sds", "vsd", "sdi"])
 def test_its_files(run, loss_type, tmp_path, monkeypatch, capsys):
     flags = ["--prior", run, "--class", "disc", "--loss_type", loss_type, "--save_dir", tmp_path, *FAST]
     monkeypatch.setattr(progress, "SECONDS", 0)  # between two lines
     assert call(command, monkeypatch, *flags) == 0
     place = tmp_path / loss_type
     assert sorted(path.name for path in place.iterdir()) == ["disc", "disc.png", "run_config.json"]
-    assert sorted(path.name for path in (place / "disc").iterdir()) == [
-        "log.jsonl",
-        "run_config.json",
-        "step_00002.png",
-        "step_00004.png",
-    ]
+    names = ["log.jsonl", "run_config.json", "step_00002.png", "step_00004.png"]
+    assert sorted(path.name for path in (place / "disc").iterdir()) == names
     assert read(place / "disc.png").shape == (16, 16, 3)
     assert np.array_equal(read(place / "disc.png"), read(place / "disc" / "step_00004.png"))
     assert not np.array_equal(read(place / "disc.png"), read(place / "disc" / "step_00002.png"))
@@ -87,27 +74,19 @@ def test_its_files(run, loss_type, tmp_path, monkeypatch, capsys):
     assert "4 of 4 steps" in printed.err and "loss " in printed.err
 
 
-def test_several_particles(run, tmp_path, monkeypatch):
-    flags = ["--prior", run, "--class", "square", "--particles", 3, "--save_dir", tmp_path, *FAST]
-    assert call(command, monkeypatch, *flags) == 0
-    images = [read(tmp_path / "sds" / f"square_{number}.png") for number in range(3)]
-    assert not np.array_equal(images[0], images[1])
-    assert read(tmp_path / "sds" / "square" / "step_00002.png").shape == (16, 48, 3)
-
-
 def test_it_goes_on_where_it_stopped(run, tmp_path, monkeypatch, capsys):
     """Ended in the middle, the same command makes the image of an uninterrupted run; once it is made, it stays."""
     flags = ["--prior", run, "--class", "disc", "--loss_type", "vsd", "--steps", 6, "--log_step", 2, "--device", "cpu"]
     assert call(command, monkeypatch, *flags, "--save_dir", tmp_path / "whole") == 0
     with monkeypatch.context() as patch:
-        right = command_file.RunFolder.report
+        right = command_file.append_json_line
 
-        def report(self, step, value, images):
-            right(self, step, value, images)
-            if step == 4:
+        def append(row, file):
+            right(row, file)
+            if row["step"] == 4:
                 raise KeyboardInterrupt
 
-        patch.setattr(command_file.RunFolder, "report", report)
+        patch.setattr(command_file, "append_json_line", append)
         assert call(command, patch, *flags, "--save_dir", tmp_path / "parts") == 130
     assert not (tmp_path / "parts" / "vsd" / "disc.png").exists()
     capsys.readouterr()
@@ -165,12 +144,10 @@ def test_what_is_refused(run, flags, words, monkeypatch, capsys, tmp_path):
     assert not list(tmp_path.rglob("*.png"))
 
 
-@pytest.mark.parametrize("missing", ["diffusers", "peft"])
-def test_absent_packages_are_one_line(missing, monkeypatch, capsys):
-    monkeypatch.setitem(__import__("sys").modules, missing, None)
-    if missing == "diffusers":
-        line = fails(command, monkeypatch, capsys, "--prompt", "a fox", "--device", "cpu")
-        assert "a text prompt needs the packages diffusers and transformers: pip install -r requirements-distillation" in line
-    else:
-        with pytest.raises(command_file.UserError, match="--loss_type vsd needs the package peft: pip install -r"):
-            StableDiffusion.adapted(object.__new__(StableDiffusion), 4)
+def test_absent_packages_are_one_line(monkeypatch, capsys):
+    for package in ("diffusers", "peft"):
+        monkeypatch.setitem(sys.modules, package, None)
+    line = fails(command, monkeypatch, capsys, "--prompt", "a fox", "--device", "cpu")
+    assert "a text prompt needs the packages diffusers and transformers: pip install -r requirements-score_distillation" in line
+    with pytest.raises(command_file.UserError, match="--loss_type vsd needs the package peft: pip install -r"):
+        StableDiffusion.adapted(object.__new__(StableDiffusion), 4)

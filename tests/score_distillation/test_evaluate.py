@@ -1,22 +1,22 @@
-"""Evaluation of all classes or prompts, by stand-ins of the judges; the sweep of an option; the comparison sheet."""
+"""Evaluation of all classes or prompts, by stand-ins of what scores; the sweep of an option; the comparison sheet."""
 
+import argparse
 import json
 import re
 import shutil
-import sys
-import types
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from src.common.distilled import describe_marks
 from src.common.files import PROJECT_ROOT, load_json
 from src.evaluation.classifier import ClassifierConfig, train_classifier
 from src.score_distillation import ablate, evaluate
+from src.score_distillation.evaluate import classes_read, open_scorer, read_prompts
 from src.score_distillation.outputs import write_png
 from src.score_distillation.prior import Condition
-from src.score_distillation.scores import CLIP, MARKS, ClassifierJudge, ClipJudge, describe_marks, read_prompts, save_scores
 from tests.helpers import call, fails
 from tests.score_distillation.conftest import CLASSES, draw
 from tests.score_distillation.mixture import Mixture
@@ -34,43 +34,31 @@ def classifier():
 
 
 @pytest.fixture
-def shapes_judge(classifier, monkeypatch):
-    """The judge of every command is this classifier, in the place of one of thousands of images."""
-    judge = ClassifierJudge(classifier, list(CLASSES))
-    monkeypatch.setattr(evaluate, "open_judge", lambda args, prior: judge)
-    monkeypatch.setattr(ablate, "open_judge", lambda args, prior: judge)
-    return judge
+def shapes_scorer(classifier, monkeypatch):
+    """Every command scores by this classifier, instead of one of thousands of images."""
+    scorer = classes_read(classifier, CLASSES)
+    for module in (evaluate, ablate):
+        monkeypatch.setattr(module, "open_scorer", lambda args, prior: scorer)
+    return scorer
 
 
-@pytest.fixture
-def open_clip(monkeypatch):
-    """What of open_clip is called: images are embedded as their mean colour, a text as the colour that it names."""
+class ColourClip:
+    """Instead of CLIP: an image is embedded as its mean colour, a text as the colour that it names."""
 
-    class Model(torch.nn.Module):
-        def encode_image(self, x):
-            return x.mean(dim=(2, 3)) + 1e-3
+    opened: list[str] = []  # noqa: RUF012
 
-        def encode_text(self, tokens):
-            return tokens.float()
+    def __init__(self, given, device):
+        self.opened.append(given)
 
-    def as_tensor(image):
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    def features(self, images):
+        return images.mean(axis=(2, 3)) + 1e-3
 
-    package, asked = types.ModuleType("open_clip"), []
-    package.__version__ = "1.2"
-
-    def create_model_and_transforms(name, pretrained):
-        asked.append((name, pretrained))
-        return Model(), None, as_tensor
-
-    package.create_model_and_transforms = create_model_and_transforms
-    package.get_tokenizer = lambda name: lambda texts: torch.tensor([[float(c in text) for c in "rgb"] for text in texts])
-    monkeypatch.setitem(sys.modules, "open_clip", package)
-    return asked
+    def text(self, prompt):
+        return np.array([float(colour in prompt) for colour in "rgb"])
 
 
 class Colours(Mixture):
-    """In the place of Stable Diffusion: images of 8x8 that show a colour named r, g or b after some steps."""
+    """Instead of Stable Diffusion: images of 8x8 that show a colour named r, g or b after some steps."""
 
     def __init__(self):
         super().__init__([(0.0, 0.0)], 1.0)
@@ -93,19 +81,25 @@ class Colours(Mixture):
         return latents.clamp(-1, 1)
 
 
-def test_the_classifier_reads_what_is_shown(shapes_judge):
+def test_the_classifier_reads_what_is_shown(shapes_scorer):
     rng = np.random.default_rng(9)
     images = np.stack([draw(name, rng).transpose(2, 0, 1) for name in ("disc", "square", "disc")])
-    assert shapes_judge(images, "disc").tolist() == [1, 0, 1]
-    assert shapes_judge(images, "square").tolist() == [0, 1, 0]
+    assert shapes_scorer(images, "disc").tolist() == [1, 0, 1]
+    assert shapes_scorer(images, "square").tolist() == [0, 1, 0]
 
 
-def test_all_classes(run, shapes_judge, tmp_path, monkeypatch, capsys):
+def test_all_classes(run, shapes_scorer, tmp_path, monkeypatch, capsys):
     flags = ["--prior", run, "--particles", 2, "--save_dir", tmp_path, *FAST]
     assert call(evaluate, monkeypatch, *flags, "--loss_type", "vsd") == 0
-    told = load_json(tmp_path / "vsd" / "eval.json")
-    assert list(told) == ["disc_0.png", "disc_1.png", "square_0.png", "square_1.png", "score"]
-    assert told["score"] == pytest.approx(np.mean(list(told.values())[:-1])) and set(told.values()) <= {0, 0.25, 0.5, 0.75, 1}
+    scores = load_json(tmp_path / "vsd" / "eval.json")
+    assert list(scores) == ["disc_0.png", "disc_1.png", "square_0.png", "square_1.png", "score"]
+    assert scores["score"] == pytest.approx(np.mean(list(scores.values())[:-1])) and set(scores.values()) <= {
+        0,
+        0.25,
+        0.5,
+        0.75,
+        1,
+    }
     assert Image.open(tmp_path / "comparison.png").size[1] == 64
     assert call(evaluate, monkeypatch, *flags, "--loss_type", "sds") == 0
     assert Image.open(tmp_path / "comparison.png").size[1] == 128, "a row of each loss that was evaluated"
@@ -126,25 +120,24 @@ def test_the_classifier_learns_from_the_data(run, shapes_root, tmp_path, monkeyp
     assert "are of other classes than the checkpoint, which knows disc, square" in line
 
 
-def test_all_prompts(open_clip, tmp_path, monkeypatch, capsys):
-    """Images of colours, by their own prior, scored by the colour that the prompt names; the marks are told."""
+def test_all_prompts(tmp_path, monkeypatch, capsys):
+    """Images of colours, by their own prior, scored by the colour that the prompt names; the marks are named."""
     prompts = tmp_path / "prompts.json"
     prompts.write_text(json.dumps({"one": {"prompt": "in r"}, "two": {"prompt": "in g"}}))
     monkeypatch.setattr(evaluate, "open_prior", lambda args: Colours())
-    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(evaluate, "Clip", ColourClip)
     flags = ["--prompts", prompts, "--save_dir", tmp_path, "--device", "cpu", "--steps", 150, "--lr", 0.05]
     assert call(evaluate, monkeypatch, *flags, "--negative_prompt", "in b", "--loss_type", "sds") == 0
-    told = load_json(tmp_path / "sds" / "eval.json")
-    assert list(told) == ["in_r.png", "in_g.png", "score"] and min(told.values()) > 0.9
-    assert open_clip == [tuple(CLIP.split(":"))] and CLIP == "ViT-L-14:openai"
+    scores = load_json(tmp_path / "sds" / "eval.json")
+    assert list(scores) == ["in_r.png", "in_g.png", "score"] and min(scores.values()) > 0.9
     assert "full marks: 0.28, reached" in capsys.readouterr().out
     assert call(evaluate, monkeypatch, *flags, "--clip", "ViT-B-32:openai", "--loss_type", "vsd") == 0
-    assert open_clip[-1] == ("ViT-B-32", "openai")
+    assert ColourClip.opened == [evaluate.CLIP, "ViT-B-32:openai"] and evaluate.CLIP == "ViT-L-14:openai"
 
 
 @pytest.mark.slow
 def test_the_real_package_of_clip(tmp_path, monkeypatch):
-    """The judge on a tiny CLIP with random weights of open_clip: the cosine that the package itself gives."""
+    """The scorer on a tiny CLIP with random weights of open_clip: the cosine that the package itself gives."""
     package = pytest.importorskip("open_clip", reason="open_clip is not installed: pip install open_clip_torch")
     vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
     text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
@@ -156,7 +149,8 @@ def test_the_real_package_of_clip(tmp_path, monkeypatch):
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
     images = np.random.default_rng(0).integers(0, 256, (3, 3, 40, 40), dtype=np.uint8)
-    found = ClipJudge(f"tiny-clip:{tmp_path / 'weights.pt'}", torch.device("cpu"))(images, "a fox")
+    args = argparse.Namespace(prior=None, clip=f"tiny-clip:{tmp_path / 'weights.pt'}", device="cpu")
+    found = open_scorer(args, None)(images, "a fox")
     with torch.no_grad():
         batch = torch.stack([preprocess(Image.fromarray(image.transpose(1, 2, 0))) for image in images])
         token = package.get_tokenizer("tiny-clip")(["a fox"])
@@ -170,15 +164,12 @@ def test_prompts_of_the_kit():
     assert len(prompts) == len(set(prompts)) == 10
 
 
-def test_marks(tmp_path):
-    assert list(MARKS.values()) == [0.28, 0.26, 0.24]
-    words = describe_marks(0.27, MARKS)
+def test_marks():
+    words = describe_marks(0.27)
     assert words == "full marks: 0.28, not reached; second mark: 0.26, reached; third mark: 0.24, reached"
-    assert save_scores({"a.png": 0.2, "b.png": 0.3}, tmp_path) == pytest.approx(0.25)
-    assert load_json(tmp_path / "eval.json") == {"a.png": 0.2, "b.png": 0.3, "score": 0.25}
 
 
-def test_a_sweep(run, shapes_judge, tmp_path, monkeypatch, capsys):
+def test_a_sweep(run, shapes_scorer, tmp_path, monkeypatch, capsys):
     flags = ["--prior", run, "--loss_type", "sdi", "--classes", "disc", "--save_dir", tmp_path, *FAST]
     sweep = ["--option", "inversion_n_steps", "--values", 1, 3]
     assert call(ablate, monkeypatch, *flags, *sweep) == 0
@@ -203,17 +194,10 @@ def test_a_sweep(run, shapes_judge, tmp_path, monkeypatch, capsys):
         (ablate, ["--option", "guidance_scale", "--values", "-1"], "expected guidance_scale of at least 0, got -1"),
     ],
 )
-def test_what_is_refused(run, shapes_judge, module, flags, words, tmp_path, monkeypatch, capsys):
+def test_what_is_refused(run, shapes_scorer, module, flags, words, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     line = fails(module, monkeypatch, capsys, "--prior", run, "--save_dir", tmp_path, *flags, *FAST)
     assert words in line
-
-
-def test_without_clip_it_says_so(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(evaluate, "open_prior", lambda args: Colours())
-    monkeypatch.setitem(sys.modules, "open_clip", None)
-    line = fails(evaluate, monkeypatch, capsys, "--save_dir", tmp_path, *FAST)
-    assert "needs the package open_clip: pip install open_clip_torch" in line
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"a": "b"}', '{"a": {"prompt": " "}}'])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.score_distillation.losses import LOSSES
+from src.common.distilled import LOSS_TYPES
 from src.submission import __main__ as submission
 from src.submission.handin.score_distillation import EXAMPLE
 from tests.helpers import call, fails
@@ -18,7 +18,7 @@ def outputs(tmp_path, monkeypatch):
     """Ten images of each loss with scores, and a report."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    for loss in LOSSES:
+    for loss in LOSS_TYPES:
         folder = tmp_path / "outputs" / loss
         (folder / "a_0").mkdir(parents=True)
         scores = {}
@@ -44,8 +44,13 @@ def test_what_is_handed_in(monkeypatch, capsys):
     with zipfile.ZipFile("113550000_lab3.zip") as archive:
         names = archive.namelist()
         assert archive.read("guidance/sd.py") == EXAMPLE.read_bytes()
-    expected = [f"outputs/{loss}/{name}" for loss in LOSSES for name in (*(f"a_{k}.png" for k in range(10)), "eval.json")]
-    assert set(names) == {"guidance/sd.py", "report.pdf", *expected, *(f"outputs/{loss}/run_config.json" for loss in LOSSES)}
+    expected = [f"outputs/{loss}/{name}" for loss in LOSS_TYPES for name in (*(f"a_{k}.png" for k in range(10)), "eval.json")]
+    assert set(names) == {
+        "guidance/sd.py",
+        "report.pdf",
+        *expected,
+        *(f"outputs/{loss}/run_config.json" for loss in LOSS_TYPES),
+    }
     assert call(submission, monkeypatch, *CHECK) == 0
     out = capsys.readouterr().out
     assert out.count("pass  ") == 5 and "113550000_lab3.zip: all 5 checks passed" in out
@@ -58,14 +63,10 @@ def test_scores_below_a_mark_are_a_note(outputs, monkeypatch, capsys):
     assert "note  scores: " in capsys.readouterr().out
 
 
-def without_method(text):
-    return text.replace("def invert_noise", "def invert")
-
-
 @pytest.mark.parametrize(
     ("spoil", "check", "words"),
     [
-        (without_method, "guidance", "absent: invert_noise"),
+        (lambda text: text.replace("def invert_noise", "def invert"), "guidance", "absent: invert_noise"),
         (lambda text: text.replace("text_embeddings, guidance_scale=7.5, l", "scale, l"), "guidance", "takes"),
         (lambda text: "from src.score_distillation import sds\n" + text, "guidance", "imports src.score_distillation"),
         (lambda text: "import threestudio\n" + text, "guidance", "imports threestudio"),
@@ -83,18 +84,22 @@ def test_another_class(spoil, check, words, tmp_path, monkeypatch, capsys):
 
 
 def rewrite(file, change):
-    told = json.loads(file.read_text())
-    change(told)
-    file.write_text(json.dumps(told))
+    scores = json.loads(file.read_text())
+    change(scores)
+    file.write_text(json.dumps(scores))
 
 
 @pytest.mark.parametrize(
     ("spoil", "check", "words"),
     [
         (lambda folder: (folder / "vsd" / "eval.json").unlink(), "images", "no outputs/vsd/eval.json"),
-        (lambda folder: rewrite(folder / "vsd" / "eval.json", lambda told: told.pop("a_3.png")), "images", "9 images"),
+        (lambda folder: rewrite(folder / "vsd" / "eval.json", lambda scores: scores.pop("a_3.png")), "images", "9 images"),
         (lambda folder: (folder / "sdi" / "a_3.png").write_bytes(b"no"), "images", "not a readable image"),
-        (lambda folder: rewrite(folder / "sds" / "eval.json", lambda told: told.update(score=0.4)), "scores", "score is 0.4"),
+        (
+            lambda folder: rewrite(folder / "sds" / "eval.json", lambda scores: scores.update(score=0.4)),
+            "scores",
+            "score is 0.4",
+        ),
     ],
 )
 def test_faulty_outputs(spoil, check, words, outputs, monkeypatch, capsys):
@@ -113,10 +118,6 @@ def test_what_cannot_be_packed(outputs, monkeypatch, capsys):
     assert "--student_id a b: expected letters and digits" in line
     (outputs / "sds" / "a_4.png").unlink()
     assert "has a score of a_4.png, which is absent" in fails(submission, monkeypatch, capsys, *PACK)
-    for loss in LOSSES:
+    for loss in LOSS_TYPES:
         (outputs / loss / "eval.json").unlink()
     assert "python -m src.score_distillation.evaluate makes them" in fails(submission, monkeypatch, capsys, *PACK)
-
-
-def test_the_other_hand_ins_are_as_they_were(monkeypatch, capsys):
-    assert "nowhere holds no" in fails(submission, monkeypatch, capsys, "pack", "nowhere")

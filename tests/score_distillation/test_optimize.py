@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.common.cli import UserError
-from src.score_distillation.losses import LOSSES
+from src.score_distillation.command import LOSSES
 from src.score_distillation.optimize import OptimizeOptions, clip_each, learning_rate, optimize
 from tests.score_distillation.mixture import Mixture
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from src.challenges import Challenge, add_challenge_flag, get_challenge, graded_challenge
 from src.common.cli import Parser, UserError, number
+from src.common.commands import run_command
 from src.runs.folder import nfe_name
 from src.submission.failures import Failed
 from src.submission.handin.archive import unpack
@@ -30,7 +31,6 @@ from src.submission.sandbox.broker import Broker
 from src.submission.sandbox.intake import read_config, take_in
 from src.submission.sandbox.process import find_bubblewrap
 from src.submission.sandbox.sampler import Model, NoPlan
-from src.writeup.check import check_writeup
 
 HandIn = TypeVar("HandIn")
 
@@ -211,8 +211,12 @@ def one_pdf(folder: Path, todo: str) -> Path:
 
 def writeup(submission: Submission) -> str:
     file = one_pdf(submission.folder, "python -m src.writeup RUN makes it; if it is handed in elsewhere, --no_writeup")
-    if problems := check_writeup(file, submission.task.nfe):
-        raise NotPassed(f"{file.name}: {'; '.join(problems)}", "edit writeup.md of the run and make the PDF again")
+    file = file.resolve()
+    try:
+        run_command("src.writeup", "--check", file, "--nfe_list", *submission.task.nfe)
+    except UserError as error:
+        problems = str(error).removeprefix(f"{file.parent}{os.sep}")
+        raise NotPassed(problems, "edit writeup.md of the run and make the PDF again") from error
     return f"{file.name} has every item the course asks for"
 
 

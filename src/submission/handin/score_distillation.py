@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from src.common.cli import Parser, UserError
+from src.common.distilled import EVAL, LOSS_TYPES, MARKS, RUN_CONFIG, describe_marks
 from src.common.files import PROJECT_ROOT, load_json
 from src.common.images import read_picture
-from src.score_distillation.losses import LOSSES
-from src.score_distillation.outputs import EVAL, RUN_CONFIG
-from src.score_distillation.scores import MARKS, describe_marks
 from src.submission.handin.archive import unpack
 from src.submission.handin.check import Note, NotPassed, one_pdf, print_results, results_of
 from src.submission.handin.contents import foreign_imports
@@ -55,7 +53,7 @@ def pack(outputs: Path, sd: Path, report: Path, out: Path) -> list[Packed]:
         if not file.is_file():
             raise UserError(f"{flag} {file}: no such file")
     sources = {SD: sd, report.name: report}
-    for loss in LOSSES:
+    for loss in LOSS_TYPES:
         folder = outputs / loss
         for name in (EVAL, RUN_CONFIG, *(scores_of(folder) if (folder / EVAL).is_file() else ())):
             if (folder / name).is_file():
@@ -63,7 +61,7 @@ def pack(outputs: Path, sd: Path, report: Path, out: Path) -> list[Packed]:
             elif name not in (EVAL, RUN_CONFIG):
                 raise UserError(f"{folder / EVAL} has a score of {name}, which is absent: evaluate anew")
     if not any(name.endswith(EVAL) for name in sources):
-        places = ", ".join(f"{loss}/{EVAL}" for loss in LOSSES)
+        places = ", ".join(f"{loss}/{EVAL}" for loss in LOSS_TYPES)
         raise UserError(f"{outputs}: none of {places}; python -m src.score_distillation.evaluate makes them")
     return write_zip(sources, out)
 
@@ -86,7 +84,7 @@ class HandIn:
     @cached_property
     def evaluated(self) -> dict[str, dict[str, float]]:
         """Loss -> the scores of its images, of those that have an eval.json. Raises UserError for a malformed one."""
-        places = {loss: self.folder / "outputs" / loss for loss in LOSSES}
+        places = {loss: self.folder / "outputs" / loss for loss in LOSS_TYPES}
         return {loss: scores_of(place) for loss, place in places.items() if (place / EVAL).is_file()}
 
 
@@ -128,7 +126,7 @@ def of_the_kit(tree: ast.Module) -> Iterator[str]:
 
 
 def images(given: HandIn) -> str:
-    if absent := [loss for loss in LOSSES if loss not in given.evaluated]:
+    if absent := [loss for loss in LOSS_TYPES if loss not in given.evaluated]:
         raise NotPassed(f"no outputs/{absent[0]}/{EVAL}", f"python -m src.score_distillation.evaluate --loss_type {absent[0]}")
     for loss, scores in given.evaluated.items():
         if len(scores) < PROMPTS:
@@ -148,7 +146,7 @@ def scores(given: HandIn) -> str:
         score = load_json(given.folder / "outputs" / loss / EVAL).get("score")
         if not isinstance(score, (int, float)) or abs(score - mean) > 1e-4:
             raise NotPassed(f"{loss}: score is {score}, the mean of its images {mean:.4f}", "evaluate anew")
-        lines.append(f"{loss} {score:.4f} ({describe_marks(score, MARKS)})")
+        lines.append(f"{loss} {score:.4f} ({describe_marks(score)})")
         reached = reached and score >= max(MARKS.values())
     return "; ".join(lines) if reached else Note("; ".join(lines))
 

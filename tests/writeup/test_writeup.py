@@ -18,10 +18,9 @@ from src.common.files import PROJECT_ROOT
 from src.common.images import contact_sheet
 from src.methods import Method, get_method
 from src.runs.folder import Run, identity_of, nfe_of, note_sampling
-from src.writeup import __main__ as report
-from src.writeup import check_writeup
-from src.writeup.check import told_nfes
-from src.writeup.draft import method_papers, own_text, read_references
+from src.writeup import __main__ as writeup
+from src.writeup.check import check_writeup, nfes_in
+from src.writeup.draft import draft, method_papers, own_text, read_references
 from src.writeup.run import cut_sheet, earlier_runs, early_previews, read_run
 from src.writeup.typeset import COLUMN, SIDE, fonts, markup, parse
 from tests import shipped
@@ -92,7 +91,7 @@ def fill_in(text: str) -> str:
 @pytest.fixture(scope="module")
 def drafted(made, tmp_path_factory) -> str:
     """The text of its write-up, places filled in."""
-    return fill_in(report.draft(read_run(Path(shutil.copytree(made, tmp_path_factory.mktemp("runs") / "first")))))
+    return fill_in(draft(read_run(Path(shutil.copytree(made, tmp_path_factory.mktemp("runs") / "first")))))
 
 
 @pytest.fixture
@@ -105,12 +104,12 @@ def edited(run, drafted):
 
 def test_draft_then_write_up(run, tmp_path, monkeypatch, capsys):
     """The first call drafts and names the places, the second passes; the pages are as they should be when rendered."""
-    line = fails(report, monkeypatch, capsys, run)
+    line = fails(writeup, monkeypatch, capsys, run)
     assert "3 to mend" in line and line.count("not filled in") == 3 and "name of the team" in line
     source, pdf = run / "writeup.md", run / "writeup.pdf"
     assert "**Total training time: 1 h 15 min**" in source.read_text()
     source.write_text(fill_in(source.read_text(encoding="utf-8")), encoding="utf-8")
-    assert call(report, monkeypatch, run) == 0
+    assert call(writeup, monkeypatch, run) == 0
     assert "nothing is missing" in capsys.readouterr().out and "Łukasz" in source.read_text(), "the edited text is kept"
 
     reader = pypdf.PdfReader(pdf)
@@ -139,7 +138,7 @@ def test_pages_when_rendered(run, edited, tmp_path, monkeypatch):
     text = edited.read_text(encoding="utf-8").replace("# Few-step", "# ✓ *₀* Few-step").replace("## Method", "## Method ✓")
     text += "\n2. A long word: " + "verylong" * 38 + ", **bold ₀ `code` *x***, [link ₀](https://example.org/?a=1&b=2)\n"
     edited.write_text(text, encoding="utf-8")
-    assert call(report, monkeypatch, run) == 0
+    assert call(writeup, monkeypatch, run) == 0
     subprocess.run(["pdftoppm", "-png", "-r", "72", pdf, tmp_path / "page"], check=True)
     pages = [np.asarray(Image.open(path).convert("L")) for path in sorted(tmp_path.glob("page*.png"))]
     assert len(pages) == len(pypdf.PdfReader(pdf).pages) <= 2
@@ -182,18 +181,18 @@ def replace(folder, old, new):
 def test_what_is_missing_is_named(run, edited, monkeypatch, capsys, fault):
     spoil, words = FAULTS[fault]
     spoil(run)
-    assert words in fails(report, monkeypatch, capsys, run)
+    assert words in fails(writeup, monkeypatch, capsys, run)
 
 
 def test_a_write_up_saved_by_notepad(run, edited, monkeypatch, capsys):
-    """Its byte order mark and its line ends change nothing; UTF-16 is told."""
-    assert call(report, monkeypatch, run) == 0
+    """Its byte order mark and its line ends change nothing; UTF-16 is refused."""
+    assert call(writeup, monkeypatch, run) == 0
     text, before = edited.read_text(encoding="utf-8"), pypdf.PdfReader(run / "writeup.pdf").pages[0].extract_text()
     edited.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
-    assert call(report, monkeypatch, run) == 0
+    assert call(writeup, monkeypatch, run) == 0
     assert pypdf.PdfReader(run / "writeup.pdf").pages[0].extract_text() == before
     edited.write_text(text, encoding="utf-16")
-    assert "UTF-16; save it as UTF-8" in fails(report, monkeypatch, capsys, run)
+    assert "UTF-16; save it as UTF-8" in fails(writeup, monkeypatch, capsys, run)
 
 
 def test_flags_name_what_lies_elsewhere(run, edited, tmp_path, monkeypatch, capsys):
@@ -201,14 +200,12 @@ def test_flags_name_what_lies_elsewhere(run, edited, tmp_path, monkeypatch, caps
         (run / name).rename(tmp_path / name)
     metrics = sorted((tmp_path / "fid").iterdir())
     flags = ["--samples", tmp_path / "samples", "--previews", tmp_path / "previews"]
-    assert call(report, monkeypatch, run, "--metrics", *metrics, *flags) == 0
-    assert "no folder" in fails(report, monkeypatch, capsys, run, "--samples", tmp_path / "nowhere")
+    assert call(writeup, monkeypatch, run, "--metrics", *metrics, *flags) == 0
+    assert "no folder" in fails(writeup, monkeypatch, capsys, run, "--samples", tmp_path / "nowhere")
     write_json(metrics[0], {"score": 1})
-    assert "found no fid_score" in fails(report, monkeypatch, capsys, run, "--metrics", *metrics)
-    assert "of which NFE?" in fails(report, monkeypatch, capsys, run, "--metrics", metrics[1].rename(tmp_path / "x.json"))
+    assert "found no fid_score" in fails(writeup, monkeypatch, capsys, run, "--metrics", *metrics)
+    assert "of which NFE?" in fails(writeup, monkeypatch, capsys, run, "--metrics", metrics[1].rename(tmp_path / "x.json"))
 
-
-# --------------------------------------------------------------------------------------------- other tools' PDFs
 
 LINES = [  # of a write-up made with another tool; each is needed
     "2 Our approach",
@@ -245,10 +242,15 @@ def plain_pdf(path, pages, size=10, font="Text", paper=(595, 842), picture=True)
     return path
 
 
+def problems_of(pdf):
+    return check_writeup(pdf, (1, 2, 4))
+
+
 def test_a_pdf_of_another_tool_passes(tmp_path, monkeypatch, capsys):
     pdf = plain_pdf(tmp_path / "a.pdf", [LINES])
-    assert check_writeup(pdf) == []
-    assert call(report, monkeypatch, "--check", pdf) == 0 and "nothing is missing" in capsys.readouterr().out
+    assert problems_of(pdf) == []
+    assert call(writeup, monkeypatch, "--check", pdf) == 0 and "nothing is missing" in capsys.readouterr().out
+    assert "1 to mend: results: NFE 8 not found" in fails(writeup, monkeypatch, capsys, "--check", pdf, "--nfe_list", 4, 8)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +271,7 @@ def test_a_pdf_of_another_tool_passes(tmp_path, monkeypatch, capsys):
 )
 def test_each_item_is_missed(tmp_path, line, words):
     lines = [text for number, text in enumerate(LINES) if number != line]
-    problems = check_writeup(plain_pdf(tmp_path / "a.pdf", [lines]))
+    problems = problems_of(plain_pdf(tmp_path / "a.pdf", [lines]))
     assert any(words in problem for problem in problems), problems
 
 
@@ -283,35 +285,34 @@ def test_each_item_is_missed(tmp_path, line, words):
     ],
 )
 def test_fonts_paper_and_pictures(tmp_path, options, words):
-    (problem,) = check_writeup(plain_pdf(tmp_path / "a.pdf", [LINES], **options))
+    (problem,) = problems_of(plain_pdf(tmp_path / "a.pdf", [LINES], **options))
     assert words in problem
 
 
 def test_pages_are_counted_up_to_the_references(tmp_path):
     filler = [LINES[:-3], ["More text that fills this page, a line of sixty letters or more."] * 3]
-    assert check_writeup(plain_pdf(tmp_path / "a.pdf", [*filler, LINES[-3:]], picture=True)) != []
+    assert problems_of(plain_pdf(tmp_path / "a.pdf", [*filler, LINES[-3:]], picture=True)) != []
     two = [*filler[:1], [*filler[1], *LINES[-3:]], LINES[-2:], LINES[-2:]]
-    assert check_writeup(plain_pdf(tmp_path / "b.pdf", two)) == [], "references may go on"
-    (problem,) = check_writeup(plain_pdf(tmp_path / "c.pdf", [*filler, filler[1], LINES[-3:]]))
+    assert problems_of(plain_pdf(tmp_path / "b.pdf", two)) == [], "references may go on"
+    (problem,) = problems_of(plain_pdf(tmp_path / "c.pdf", [*filler, filler[1], LINES[-3:]]))
     assert problem == "pages: 4 before the references, expected at most 2"
 
 
 def test_files_that_are_no_write_up(tmp_path):
     (tmp_path / "text.pdf").write_text("no PDF at all")
-    assert check_writeup(tmp_path / "text.pdf")[0].startswith("unreadable: ")
+    assert problems_of(tmp_path / "text.pdf")[0].startswith("unreadable: ")
     good = plain_pdf(tmp_path / "good.pdf", [LINES]).read_bytes()
     (tmp_path / "cut.pdf").write_bytes(good[: len(good) // 2])
-    assert check_writeup(tmp_path / "cut.pdf")[0].startswith("unreadable: ")
-    assert "pages: 31" in check_writeup(plain_pdf(tmp_path / "many.pdf", [["x"]] * 31))[0]
-    assert "only 1 characters can be read out" in " ".join(check_writeup(plain_pdf(tmp_path / "scan.pdf", [["x"]])))
+    assert problems_of(tmp_path / "cut.pdf")[0].startswith("unreadable: ")
+    assert "pages: 31" in problems_of(plain_pdf(tmp_path / "many.pdf", [["x"]] * 31))[0]
+    assert "only 1 characters can be read out" in " ".join(problems_of(plain_pdf(tmp_path / "scan.pdf", [["x"]])))
     with pytest.raises(UserError, match="no file"):
-        check_writeup(tmp_path / "nowhere.pdf")
+        problems_of(tmp_path / "nowhere.pdf")
 
 
 @pytest.mark.parametrize(
     ("text", "nfes"),
     [
-        ("NFE 1, NFE 2 and NFE 4", "124"),
         ("NFE = 1/2/4", "124"),
         ("NFE in {1, 2, 4}", "124"),
         ("NFE ∈ {1, 2}", "12"),
@@ -323,10 +324,7 @@ def test_files_that_are_no_write_up(tmp_path):
     ],
 )
 def test_numbers_of_calls_are_read(text, nfes):
-    assert told_nfes(text) == set(nfes)
-
-
-# ------------------------------------------------------------------------------------------------------- the parts
+    assert nfes_in(text) == set(nfes)
 
 
 def test_every_method_has_a_text_and_papers_with_names():
@@ -334,14 +332,14 @@ def test_every_method_has_a_text_and_papers_with_names():
     references = read_references()
     entries = (PROJECT_ROOT / "CITATION.cff").read_text(encoding="utf-8").count("\n  - type:")
     assert len(references) == entries
-    elsewhere = [reference.text for reference in references if reference.arxiv is None]
+    elsewhere = [text for text, arxiv in references if arxiv is None]
     assert [word in text for word, text in zip(("KAIST", "Shao"), elsewhere, strict=True)] == [True, True]
-    assert references[1].text == "J. Ho, A. Jain, P. Abbeel. Denoising Diffusion Probabilistic Models. 2020. arXiv:2006.11239."
-    known = {reference.arxiv for reference in references}
+    assert references[1][0] == "J. Ho, A. Jain, P. Abbeel. Denoising Diffusion Probabilistic Models. 2020. arXiv:2006.11239."
+    arxivs = {arxiv for _, arxiv in references}
     for name in shipped.METHODS:
         paper, text = own_text(get_method(name))
         assert "arXiv:" in paper and len(text) > 80 and "->" not in text and "\n" not in text
-        assert method_papers(get_method(name)) and set(method_papers(get_method(name))) <= known, name
+        assert method_papers(get_method(name)) and set(method_papers(get_method(name))) <= arxivs, name
         assert ("[[what your method does" in text) == (name == "custom")
 
 
@@ -367,11 +365,11 @@ def test_early_samples(run):
 
 
 def test_the_sampler_as_arithmetic_where_it_is_asked_for(run, monkeypatch):
-    told = ["NFE 4: 4 network calls, 8 operations, 6 numbers", "noise0 = normal(B, 3, 64, 64)", "images = noise0 - y1"]
-    monkeypatch.setattr("src.writeup.draft.arithmetic", lambda folder, nfe: told if (folder, nfe) == (run, 4) else None)
-    text = report.draft(read_run(run), plan=True)
-    assert f"The sampler ({told[0]}):\n\n- `{told[1]}`\n- `{told[2]}`\n" in text
-    assert "The sampler (" not in report.draft(read_run(run))
+    lines = ["NFE 4: 4 network calls, 8 operations, 6 numbers", "noise0 = normal(B, 3, 64, 64)", "images = noise0 - y1"]
+    monkeypatch.setattr("src.writeup.draft.arithmetic", lambda folder, nfe: lines if (folder, nfe) == (run, 4) else None)
+    text = draft(read_run(run), plan=True)
+    assert f"The sampler ({lines[0]}):\n\n- `{lines[1]}`\n- `{lines[2]}`\n" in text
+    assert "The sampler (" not in draft(read_run(run))
 
 
 @pytest.mark.slow
@@ -381,15 +379,15 @@ def test_time_of_the_teacher_counts(run):
     shutil.copytree(run, student)
     config = json.loads((run / "training_config.json").read_text())
     write_json(student / "training_config.json", {**config, "teacher": str(run), "init_from": str(run / "last.ckpt")})
-    assert "**Total training time: 2 h 30 min** (this run 1 h 15 min, teacher first" in report.draft(read_run(student))
+    assert "**Total training time: 2 h 30 min** (this run 1 h 15 min, teacher first" in draft(read_run(student))
     write_json(run / "training_config.json", {**config, "init_from": str(run.parent / "gone")})
     found = [(role, seconds) for role, _, seconds in earlier_runs(Run(student))]
     assert found == [("teacher", 4500.0), ("first weights", None)]
-    assert re.search(r"Total training time:\*\* \[\[.*gone", report.draft(read_run(student)))
+    assert re.search(r"Total training time:\*\* \[\[.*gone", draft(read_run(student)))
 
 
 def test_figures_of_the_evaluation(run):
-    """metrics.json beside the samples is read where measure_fid.py wrote nothing; its KID is told too."""
+    """metrics.json beside the samples is read where measure_fid.py wrote nothing; its KID is taken too."""
     shutil.rmtree(run / "fid")
     for nfe in (1, 2, 4):
         metrics = {"clean": {"fid": {"value": 7.0 * nfe}, "kid": {"value": 0.001}}, "pytorch": {"fid": {"value": 8.0}}}
@@ -400,7 +398,7 @@ def test_figures_of_the_evaluation(run):
 
 
 def test_what_measure_fid_has_added_to_the_run(run, monkeypatch, capsys):
-    """The last line of each NFE counts before files of results; a score of an earlier step is told, and an old line is read."""
+    """The last line of each NFE counts before files of results; a score of an earlier step is named; an old line is read."""
     row = {"step": STEPS, "fid_clean": 9.0, "fid_pytorch": 8.0, "num_generated": 7, "num_reference": 6}
     for score in (99.0, 9.0):
         add_measured(Run(run), {**row, "nfe": 1, "fid_clean": score, "reference": "6"})
@@ -408,7 +406,7 @@ def test_what_measure_fid_has_added_to_the_run(run, monkeypatch, capsys):
     fid = read_run(run).fid
     assert fid[1] == {"fid_score": 9.0, **row}
     assert (fid[2]["fid_score"], fid[2]["num_reference"], fid[4]["fid_score"]) == (11.0, 6, 10.0)
-    line = fails(report, monkeypatch, capsys, run)
+    line = fails(writeup, monkeypatch, capsys, run)
     assert "results: the FID at NFE 2 is of step 500 of 1000; sample and measure again" in line and "at NFE 1" not in line
 
 
@@ -437,7 +435,7 @@ def test_samples_that_lie_elsewhere(run, tmp_path, monkeypatch):
 
 def test_a_write_up_is_of_images(run, monkeypatch, capsys):
     write_json(run / "model_config.json", {"method": "ddpm", "challenge": "toy2d"})
-    assert "a write-up shows images, and its samples are none" in fails(report, monkeypatch, capsys, run)
+    assert "a write-up shows images, and its samples are none" in fails(writeup, monkeypatch, capsys, run)
 
 
 def test_curves_are_of_one_average(run):
@@ -450,7 +448,7 @@ def test_curves_are_of_one_average(run):
 
 
 def test_a_method_of_ones_own():
-    """What custom_model.py extends is told where it is a method; else its author tells all."""
+    """What custom_model.py extends is described where it is a method; else its author describes all."""
     assert own_text(custom_model.CustomGenerativeModel)[1].startswith("[[what your method does, in a paragraph; it extends Rec")
     own = type("Own", (Method,), {"__module__": "custom_model"})
     assert own_text(own) == ("[[the papers it follows]]", "[[what your method does, in a paragraph]]")
@@ -459,7 +457,7 @@ def test_a_method_of_ones_own():
 @pytest.mark.parametrize("heading", ["References", "5References", "R EFERENCES", "VI. BIBLIOGRAPHY", "6. References:"])
 def test_headings_of_references(tmp_path, heading):
     lines = [heading if line == "References" else line for line in LINES]
-    assert check_writeup(plain_pdf(tmp_path / "a.pdf", [lines])) == []
+    assert problems_of(plain_pdf(tmp_path / "a.pdf", [lines])) == []
 
 
 def test_markdown():
@@ -481,12 +479,14 @@ def test_markdown():
 def test_packages_are_optional(run, tmp_path, monkeypatch, capsys):
     pdf = plain_pdf(tmp_path / "a.pdf", [LINES])
     monkeypatch.setitem(sys.modules, "pypdf", None)
-    assert "write-ups need pypdf: pip install -r requirements-writeup.txt" in fails(report, monkeypatch, capsys, "--check", pdf)
+    assert "write-ups need pypdf: pip install -r requirements-writeup.txt" in fails(
+        writeup, monkeypatch, capsys, "--check", pdf
+    )
     monkeypatch.setitem(sys.modules, "reportlab.platypus", None)
-    assert "write-ups need reportlab: pip" in fails(report, monkeypatch, capsys, run)
+    assert "write-ups need reportlab: pip" in fails(writeup, monkeypatch, capsys, run)
 
 
 def test_one_of_run_and_check(run, monkeypatch, capsys):
     for flags in ([], [run, "--check", "a.pdf"]):
-        assert call(report, monkeypatch, *flags) == 2
+        assert call(writeup, monkeypatch, *flags) == 2
         assert "expected the folder of a run, or --check PDF" in capsys.readouterr().err
