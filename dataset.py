@@ -12,17 +12,16 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from src.challenges import get_challenge
-from src.challenges.shared.faces import DEFAULT_ROOT, split_ids
+from src.challenges.simpsons import DEFAULT_ROOT, SIMPSONS, split_ids
 from src.common.images import from_uint8
 
 
-def load_split(split: str, root: str | Path = DEFAULT_ROOT, data: str = "simpsons") -> np.ndarray:
-    """All images of a split ("train" or "val") of a challenge: a read-only array (N, 3, H, W), uint8.
+def load_split(split: str, root: str | Path = DEFAULT_ROOT) -> np.ndarray:
+    """All faces of a split ("train" or "val"): a read-only array (N, 3, 64, 64), uint8.
 
-    The faces at the default root are downloaded if they are absent. Raises UserError where root lacks them.
+    Those at the default root are downloaded if they are absent. Raises UserError where root lacks them.
     """
-    return get_challenge(data).load(split, root)[0]
+    return SIMPSONS.load(split, root)[0]
 
 
 class SimpsonsDataset(Dataset):
@@ -36,11 +35,9 @@ class SimpsonsDataset(Dataset):
         root: str | Path = DEFAULT_ROOT,
         split: str = "train",
         transform: Callable[[Image.Image], Any] | None = None,
-        data: str = "simpsons",
     ):
-        self.images = load_split(split, root, data)
-        names = split_ids(split) if data == "simpsons" else range(len(self.images))
-        self.image_paths = [Path(root) / f"{name}.png" for name in names]  # of the source: the images are read already
+        self.images = load_split(split, root)
+        self.image_paths = [Path(root) / f"{name}.png" for name in split_ids(split)]  # the images are read already
         self.transform = transform
 
     def __len__(self) -> int:
@@ -62,19 +59,14 @@ class SimpsonsDataModule:
         batch_size: int = 32,
         num_workers: int = 4,
         transform: Callable[[Image.Image], Any] | None = None,
-        data: str = "simpsons",
     ):
-        self.root = root
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.transform = transform
-        self.data = data
+        self.root, self.batch_size, self.num_workers, self.transform = root, batch_size, num_workers, transform
         self._set_dataset()
 
     def _set_dataset(self) -> None:
         """Read both splits, anew where root or transform were changed."""
-        self.train_ds = SimpsonsDataset(self.root, "train", self.transform, self.data)
-        self.val_ds = SimpsonsDataset(self.root, "val", self.transform, self.data)
+        self.train_ds = SimpsonsDataset(self.root, "train", self.transform)
+        self.val_ds = SimpsonsDataset(self.root, "val", self.transform)
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.train_ds, self.batch_size, shuffle=True, drop_last=True, num_workers=self.num_workers)

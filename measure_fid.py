@@ -69,7 +69,7 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
         parser.add_argument(
             "--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given"
         )
-        if challenge.takes_judge:
+        if challenge.has_own_feature_network:
             judge_help = "weights of the course's own feature network; without, the Inception of 2015 judges"
             parser.add_argument("--judge", metavar="FILE", help=judge_help)
         stats_help = "mean and covariance in pytorch-fid's format, which EDM's have too, in the place of reference images"
@@ -84,7 +84,7 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
 def compute_fid(generated_dir: str | Path, reference_dir: str | Path, device: str = "cuda", batch_size: int = 64) -> float:
     """FID of clean-fid's default mode, of the images in one folder against those in another."""
     challenge = get_challenge()
-    judge = challenge.load_judge(resolve_device(device))
+    judge = challenge.load_feature_network(resolve_device(device))
     folders = [challenge.read(Path(folder)) for folder in (generated_dir, reference_dir)]
     return challenge.measure(*folders, judge, metrics=[challenge.metric], batch_size=batch_size)[challenge.metric]
 
@@ -129,9 +129,10 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
             print(f"warning: {warning}")
 
     start = time.perf_counter()
-    own = challenge.takes_judge and args.judge
-    judge = challenge.load_own_judge(args.judge, device) if own else challenge.load_judge(device, args.inception)
-    if challenge.takes_judge:
+    own = challenge.has_own_feature_network and args.judge
+    load = challenge.load_own_feature_network if own else challenge.load_feature_network
+    judge = load(device, args.judge if own else args.inception)
+    if challenge.has_own_feature_network:
         processes.say(f"judge: {f'the network of {args.judge}' if own else 'the Inception of 2015; --judge takes another'}")
     if args.write_stats:
         title = "reference images, pytorch" if processes.is_first else None

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +39,22 @@ from src.runs.folder import (
     scale_name,
 )
 
+WHOLE = [0.0, math.inf]  # the guidance interval that leaves nothing out
+
 
 def parse() -> tuple[argparse.Namespace, Challenge]:
-    """The flags, and the challenge that their defaults are of: the one asked for, that of the model, or the course's."""
+    """The flags, and the challenge that their defaults are of: the one that is named, that of the model, or the course's."""
     first = Parser(add_help=False)
     first.add_argument("--ckpt_path", type=checkpoint_of)
     first.add_argument("--config_path")
     add_challenge_flag(first, default=None)
-    asked, _ = first.parse_known_args()
-    checkpoint = asked.ckpt_path or default_checkpoint(asked.challenge)
-    challenge = find_challenge(asked.challenge, checkpoint, asked.config_path)
-    theirs = Run.of(checkpoint).sample_shape if asked.challenge else None
-    if challenge.shape and theirs not in (None, challenge.shape):
+    named, _ = first.parse_known_args()
+    checkpoint = named.ckpt_path or default_checkpoint(named.challenge)
+    challenge = find_challenge(named.challenge, checkpoint, named.config_path)
+    shape = Run.of(checkpoint).sample_shape if named.challenge else None
+    if challenge.shape and shape not in (None, challenge.shape):
         raise UserError(
-            f"{checkpoint} was trained on samples of shape {theirs}; those of --challenge {challenge.name} are "
+            f"{checkpoint} was trained on samples of shape {shape}; those of --challenge {challenge.name} are "
             f"{challenge.shape}: leave the flag out"
         )
 
@@ -68,7 +71,7 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     parser.add_argument("--seed", type=number(int, 0), default=42, help="fixes every image's noise")
     add_precision_flag(parser)
-    options_help = "options of the model in the place of those in its configuration, such as eta=1: DDPM's ancestral sampling"
+    options_help = "options of the model instead of those in its configuration, such as eta=1: DDPM's ancestral sampling"
     parser.add_argument("--options", nargs="+", default=[], metavar="NAME=VALUE", help=options_help)
     group = parser.add_argument_group("of a model with classes")
     classes_help = "what is sampled, in turn: all, none (no class), or classes by name or by label 1, 2 ..."
@@ -78,16 +81,10 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     guidance_help += "both counted: near 0 almost no class, 1 the class as it is, more goes beyond it. Of several each has a "
     guidance_help += f"folder (default: {scales})"
     group.add_argument("--guidance_scale", type=number(float, 0), nargs="+", metavar="W", help=guidance_help)
+    interval = {"nargs": 2, "default": WHOLE, "metavar": ("LOW", "HIGH")}
     interval_help = "noise levels sigma between which guidance acts; outside them a step makes one call"
-    group.add_argument(
-        "--guidance_interval",
-        type=number(float, 0),
-        nargs=2,
-        default=[0.0, math.inf],
-        metavar=("LOW", "HIGH"),
-        help=interval_help,
-    )
-    weak_help = "guide away from this weaker model, a smaller or earlier checkpoint, in the place of the model without a class"
+    group.add_argument("--guidance_interval", type=number(float, 0), **interval, help=interval_help)
+    weak_help = "guide away from this weaker model, a smaller or earlier checkpoint, instead of the model without a class"
     group.add_argument("--autoguidance", type=checkpoint_of, metavar="CKPT", help=weak_help)
     add_challenge_flag(parser, default=challenge.name)
     return parser.parse_args(), challenge
@@ -100,30 +97,15 @@ def default_checkpoint(challenge: str | None) -> str:
 
 
 def write_samples(
-    model: torch.nn.Module,
-    challenge: Challenge,
-    folder: Path,
-    nfe: int,
-    num_samples: int,
-    batch_size: int,
-    seed: int,
-    dtype: torch.dtype,
-    processes: Processes,
-    **asked: Any,
+    batches: Iterable[torch.Tensor], challenge: Challenge, folder: Path, mine: slice, nfe: int, processes: Processes
 ) -> None:
-    """Write what generate yields into folder, in the challenge's way, replacing it whole; the processes share the images.
-
-    asked: further arguments of generate, such as classes.
-    """
-    mine = processes.share(num_samples)
+    """Write batches of samples, numbered as this process's share of all, into a folder, which is replaced whole."""
     with write_whole(folder, folder=True) if processes.is_first else contextlib.nullcontext() as partial:
         if processes.is_first:
             partial.mkdir()
-        partial = processes.first_says(partial)
-        count, first = mine.stop - mine.start, mine.start
-        steps = nfe // 2 if "guidance" in asked else nfe  # a guided one makes two calls
-        with Progress(count, f"NFE={nfe}" if processes.is_first else None, "image") as progress:
-            for samples in generate(model, challenge.known_shape, steps, count, batch_size, seed, dtype, mine.start, **asked):
+        partial, first = processes.first_says(partial), mine.start
+        with Progress(mine.stop - first, f"NFE={nfe}" if processes.is_first else None, "image") as progress:
+            for samples in batches:
                 challenge.write(samples, partial, first)
                 first += len(samples)
                 progress.update(len(samples))
@@ -155,21 +137,20 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
 def read_guidance(
     args: argparse.Namespace, challenge: Challenge, model: torch.nn.Module, device: torch.device
 ) -> dict[float, Guidance | None]:
-    """The guidance of each scale that is asked for; None for scale 0. Raises UserError where the model has no use for it."""
+    """The guidance of each scale; None for scale 0. Raises UserError where the model has no use for it."""
     usual = challenge.guidance_scales if getattr(model, "num_classes", 0) else (0.0,)
     scales = list(dict.fromkeys(args.guidance_scale or usual))
     if not any(scales):
-        if args.autoguidance or args.guidance_interval != [0.0, math.inf]:
+        if args.autoguidance or args.guidance_interval != WHOLE:
             raise UserError("--autoguidance and --guidance_interval need a --guidance_scale above 0")
         return {0.0: None}
+    method, weak = type(model).__name__, None
     if not getattr(model, "takes_guidance", False):
-        what = f"--guidance_scale: {type(model).__name__} cannot be guided"
-        raise UserError(f"{what}: what its network predicts is not linear in the denoised data")
-    weak = None
+        reason = "what its network predicts is not linear in the denoised data"
+        raise UserError(f"--guidance_scale: {method} cannot be guided: {reason}")
     if args.autoguidance:
         weak = load_model(args.autoguidance, create_custom_model, device).eval().to(memory_format=torch.channels_last)
         if type(weak) is not type(model) or weak.num_classes != model.num_classes:
-            method = type(model).__name__
             raise UserError(f"--autoguidance {args.autoguidance}: expected a model of the same method ({method}) and classes")
     elif not model.num_classes:
         raise UserError(f"--guidance_scale {max(scales):g}: the model was trained without classes")
@@ -181,14 +162,13 @@ def read_guidance(
         raise UserError(str(error)) from error
 
 
-def describe_guidance(guidance: Guidance | None, args: argparse.Namespace) -> dict[str, Any]:
+def describe_guidance(guidance: Guidance | None, autoguidance: str | Path | None) -> dict[str, Any]:
     """What sampling.json says of guidance, where there is any."""
     if guidance is None:
         return {}
     interval = [guidance.low, None if guidance.high == math.inf else guidance.high]
-    weak = args.autoguidance and Path(args.autoguidance).resolve()
-    name = weak and f"{weak.parent.name}/{weak.name}"  # which it is; a whole path would be of this machine alone
-    return {"guidance_scale": guidance.scale, "guidance_interval": interval, "autoguidance": name}
+    weak = autoguidance and "/".join(Path(autoguidance).resolve().parts[-2:])  # a whole path would be of this machine alone
+    return {"guidance_scale": guidance.scale, "guidance_interval": interval, "autoguidance": weak}
 
 
 def main() -> None:
@@ -208,25 +188,28 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
     batch_size = fitting_batch_size(args.batch_size, device, challenge.cpu_batch_size)
     names = (read_model_config(args.ckpt_path, args.config_path) or {}).get("classes", [])
     classes, by_scale = read_classes(args.classes, names), read_guidance(args, challenge, model, device)
-    about = {**describe_checkpoint(args.ckpt_path), "num_samples": args.num_samples, "seed": args.seed}
-    about |= {"challenge": challenge.name, "precision": precision_name(dtype), "options": options}
-    about |= {"classes": args.classes} if names else {}
+    metadata = {**describe_checkpoint(args.ckpt_path), "num_samples": args.num_samples, "seed": args.seed}
+    metadata |= {"challenge": challenge.name, "precision": precision_name(dtype), "options": options}
+    metadata |= {"classes": args.classes} if names else {}
     labels = labels_in_turn(model, 0, args.num_samples, classes)["labels"].tolist() if names else []
     files = [challenge.file_name(number) for number in range(len(labels))]
+    mine = processes.share(args.num_samples)
     for scale, guidance in by_scale.items():
         base = "the weaker model" if args.autoguidance else "no class"
         if warning := scale_warning(scale, base, "the model alone, in one call a step"):
             processes.say(warning)
         place = Path(args.save_dir) / (scale_name(scale) if len(by_scale) > 1 else "")
-        asked = {"classes": classes, **({"guidance": guidance} if guidance else {})}
+        sample_kwargs = {"classes": classes, **({"guidance": guidance} if guidance else {})}
         others = [folder for nfe, folder in nfe_folders(place).items() if nfe not in args.nfe_list]
         if names and processes.is_first:
             write_labels(labels_table(files, labels, names), place, others)
         for nfe in args.nfe_list:
-            folder = place / nfe_name(nfe)
-            write_samples(model, challenge, folder, nfe, args.num_samples, batch_size, args.seed, dtype, processes, **asked)
+            folder, steps = place / nfe_name(nfe), nfe // 2 if guidance else nfe  # a guided step makes two calls
+            shape, count = challenge.known_shape, mine.stop - mine.start
+            batches = generate(model, shape, steps, count, batch_size, args.seed, dtype, mine.start, **sample_kwargs)
+            write_samples(batches, challenge, folder, mine, nfe, processes)
             if processes.is_first:
-                note_sampling(folder, {**about, "nfe": nfe, **describe_guidance(guidance, args)})
+                note_sampling(folder, {**metadata, "nfe": nfe, **describe_guidance(guidance, args.autoguidance)})
                 if names:
                     draw_by_class(folder, files, labels, names, place / f"classes_{nfe_name(nfe)}.png")
         if others:

@@ -97,7 +97,7 @@ def measure(shown: Shown, device: torch.device) -> None:
     """FID of the samples at each number of calls."""
     challenge = shown.challenge
     reference = challenge.read_reference(challenge.default_root, challenge.reference_dir())
-    judge = challenge.load_judge(device)
+    judge = challenge.load_feature_network(device)
     for nfe, samples in shown.samples.items():
         scores = challenge.measure(samples, reference, judge, metrics=[challenge.metric], verbose=True)
         shown.fid[nfe] = scores[challenge.metric]

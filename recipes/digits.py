@@ -214,7 +214,7 @@ def main() -> None:
     args = parse()
     device = resolve_device(args.device)
     images = CHALLENGE.load("train", args.data_root)[0]
-    judge = CHALLENGE.load_judge(device, args.inception)
+    judge = CHALLENGE.load_feature_network(device, args.inception)
     entries, names = with_options(ENTRIES, args.options, CHALLENGE, args.out)
     bench = Bench(CHALLENGE, entries, args.out, args.images, device, pairs=args.pairs, pair_steps=PAIR_STEPS)
     for name in [*args.methods, *names]:

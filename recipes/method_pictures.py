@@ -18,7 +18,7 @@ from PIL import Image
 
 from recipes import toy2d
 from src.challenges import get_challenge
-from src.challenges.shared.points import POINT_SETS
+from src.challenges.toy2d.points import POINT_SETS
 from src.common.cli import Parser, number, run_script
 from src.common.figures import Figure, as_picture, matplotlib
 from src.common.files import PROJECT_ROOT, write_whole

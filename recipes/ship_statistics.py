@@ -26,7 +26,7 @@ def main() -> None:
     challenge = get_challenge(args.challenge)
     if not isinstance(challenge, ImageChallenge):
         raise UserError(f"--challenge {challenge.name}: its samples are no images")
-    judge, mode = challenge.load_judge(resolve_device(args.device), args.inception), fid_mode(challenge.metric)
+    judge, mode = challenge.load_feature_network(resolve_device(args.device), args.inception), fid_mode(challenge.metric)
     images = as_rgb(challenge.read_reference(args.data_root or challenge.default_root, challenge.reference_dir()))
     content = content_file(images, f"{mode} {judge.sha256}", "_statistics.npz").stem
     exact = cached_statistics(images, judge, mode, description=f"reference images, {mode}")

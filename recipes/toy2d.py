@@ -37,7 +37,7 @@ from recipes.shared import compare as compare
 from recipes.shared import toy2d_tables as tables
 from src.challenges import get_challenge
 from src.challenges import toy2d as challenge_file
-from src.challenges.shared import points as points_file
+from src.challenges.toy2d import points as points_file
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.devices import seed_everything
 from src.common.files import load_json_lines, load_torch, write_whole

@@ -11,7 +11,7 @@ import multiprocessing.process
 import os
 import subprocess
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,9 +49,7 @@ class Costs:
                 setattr(owner, name, self.timed(kind, getattr(owner, name)))
 
     def fresh(self) -> None:
-        self.kinds: dict[str, float] = defaultdict(float)
-        self.counts: dict[str, int] = defaultdict(int)
-        self.inside: set[str] = set()
+        self.kinds, self.counts, self.inside = Counter(), Counter(), set()
 
     def timed(self, kind: str, function: Callable) -> Callable:
         @functools.wraps(function)
@@ -84,13 +82,12 @@ class Costs:
             self.row = {}
 
 
-def table(title: str, rows: dict[str, dict[str, float]], most: int) -> None:
+def table(title: str, rows: dict[str, Counter], most: int) -> None:
     names = ["seconds", "fixtures", *KINDS]
     print(f"{title:72}" + "".join(f"{name:>16}" for name in names))
-    total = {name: sum(row.get(name, 0) for row in rows.values()) for name in names}
     shown = sorted(rows.items(), key=lambda item: -item[1]["seconds"])[:most]
-    for title, row in [("all", total), *shown]:
-        print(f"{title.removeprefix('tests/')[:71]:72}" + "".join(f"{row.get(name, 0):16.1f}" for name in names))
+    for title, row in [("all", sum(rows.values(), Counter())), *shown]:
+        print(f"{title.removeprefix('tests/')[:71]:72}" + "".join(f"{row[name]:16.1f}" for name in names))
     print()
 
 
@@ -99,19 +96,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what pytest --costs wrote")
     parser.add_argument("--most", type=int, default=40, help="files and tests to show, the dearest first")
     args = parser.parse_args()
-    files: dict = defaultdict(lambda: defaultdict(float))
-    tests: dict = defaultdict(lambda: defaultdict(float))
-    counts: dict = defaultdict(int)
+    files, tests, counts = defaultdict(Counter), defaultdict(Counter), Counter()
     for file in sorted(args.folder.glob("*.jsonl")):
-        for line in file.read_text().splitlines():
-            row = json.loads(line)
+        for row in map(json.loads, file.read_text().splitlines()):
+            fixtures = row.get("setup", 0) + row.get("teardown", 0)
             for place in (files[row["test"].partition("::")[0]], tests[row["test"]]):
-                place["seconds"] += row.get("setup", 0) + row.get("call", 0) + row.get("teardown", 0)
-                place["fixtures"] += row.get("setup", 0) + row.get("teardown", 0)
-                for kind, seconds in row["kinds"].items():
-                    place[kind] += seconds
-            for kind, count in row["counts"].items():
-                counts[kind] += count
+                place.update({"seconds": fixtures + row.get("call", 0), "fixtures": fixtures, **row["kinds"]})
+            counts.update(row["counts"])
     table("seconds by file", files, args.most)
     table("seconds by test", tests, args.most)
     print("how often: " + ", ".join(f"{kind} {count}" for kind, count in counts.items()))

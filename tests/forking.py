@@ -29,7 +29,7 @@ def serve(address: str) -> list | None:
     listening.listen()
     askers: dict[int, socket.socket] = {}  # by the process that was forked for them
 
-    def tell_ends(*_) -> None:
+    def pass_on_ends(*_) -> None:
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 with askers.pop(ended[0]) as asker, contextlib.suppress(OSError):
@@ -37,7 +37,7 @@ def serve(address: str) -> list | None:
                         ready.unregister(asker)
                     asker.sendall(ended[1].to_bytes(4, "big"))
 
-    signal.signal(signal.SIGCHLD, tell_ends)
+    signal.signal(signal.SIGCHLD, pass_on_ends)
     with selectors.DefaultSelector() as ready:
         for source in (sys.stdin.fileno(), listening):
             ready.register(source, selectors.EVENT_READ)
@@ -45,7 +45,7 @@ def serve(address: str) -> list | None:
             for key, _ in ready.select():
                 if key.fileobj == sys.stdin.fileno():
                     return None
-                with no_ends_told():
+                with ends_held_back():
                     if key.fileobj is not listening:  # it has gone, for it has no more to say
                         for pid in [pid for pid, asker in askers.items() if asker is key.fileobj]:
                             ready.unregister(key.fileobj)
@@ -73,7 +73,7 @@ def serve(address: str) -> list | None:
 
 
 @contextlib.contextmanager
-def no_ends_told() -> Iterator[None]:
+def ends_held_back() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     try:
         yield
@@ -117,5 +117,5 @@ def run(folder: str, words: list[str], environment: dict[str, str]) -> None:
 if __name__ == "__main__":
     for name in PRELOADED:
         __import__(name)
-    if (wanted := serve(sys.argv[1])) is not None:
-        run(*wanted)
+    if (command := serve(sys.argv[1])) is not None:
+        run(*command)

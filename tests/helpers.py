@@ -119,10 +119,10 @@ def assert_runs_agree(run_dir: Path, other: Path, precision: str, exact: Path, f
 
 
 def draw_little(kit: Path) -> None:
-    """Let a copy of the kit draw a few toon faces in the place of thousands, and two images in a row of a preview."""
+    """Let a copy of the kit draw a few toon faces instead of thousands, and two images in a row of a preview."""
     for name, pattern, count in (
-        ("toon.py", r'(?<=")(train|val)": \(\d+', r'\1": (12'),
-        ("_base.py", r"preview_samples = \d+", "preview_samples = 2"),
+        ("toon/__init__.py", r'(?<=")(train|val)": \(\d+', r'\1": (12'),
+        ("shared/challenge.py", r"preview_samples = \d+", "preview_samples = 2"),
     ):
         file = kit / "src" / "challenges" / name
         text, changes = re.subn(pattern, count, file.read_text())

@@ -2,8 +2,8 @@ import io
 import os
 import sys
 import time
-import types
 import zipfile
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,11 +12,8 @@ from PIL import Image
 
 import dataset
 from dataset import SimpsonsDataModule, SimpsonsDataset, get_data_iterator, load_split
-from src.challenges import get_challenge
-from src.challenges import toon as toon_file
-from src.challenges.shared import faces
-from src.challenges.shared.faces import split_ids
-from src.challenges.toon import drawing as toon
+from src.challenges import get_challenge, simpsons
+from src.challenges.simpsons import split_ids
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from tests.processes import python
@@ -31,7 +28,7 @@ def tiny_split(tmp_path, monkeypatch):
     for index in range(10):
         Image.new("RGB", (64, 64), (10 * index,) * 3).save(root / f"{index}.png")
     ids = {"train": [str(index) for index in range(7)], "val": ["9", "7", "8"]}
-    for module in (dataset, faces):
+    for module in (dataset, simpsons):
         monkeypatch.setattr(module, "split_ids", ids.__getitem__)
     return root
 
@@ -88,58 +85,19 @@ def test_no_half_reference_folder(tiny_split, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*ref*"))
 
 
-def test_toon_split(tmp_path, monkeypatch):
-    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path))
-    monkeypatch.setitem(toon_file.SPLITS, 64, {"train": (6, 1), "val": (4, 2)})
-    train, val = load_split("train", data="toon"), load_split("val", data="toon")
-    assert train.shape == (6, 3, 64, 64) and val.shape == (4, 3, 64, 64)
-    np.testing.assert_array_equal(val, toon.toon_faces(4, 2))
-    monkeypatch.setattr(toon, "toon_faces", lambda *args: pytest.fail("drawn again"))
-    np.testing.assert_array_equal(load_split("train", data="toon"), train)
-
-
-def test_small_toon_faces_are_means_of_squares_of_the_large(tmp_path, monkeypatch):
-    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path))
-    monkeypatch.setitem(toon_file.SPLITS, 32, {"train": (3, 1), "val": (5, 2)})
-    small, large = load_split("val", data="toon32"), toon.toon_faces(5, 2).astype(np.float64)
-    assert small.shape == (5, 3, 32, 32) and small.dtype == np.uint8
-    means = (large[:, :, ::2, ::2] + large[:, :, 1::2, ::2] + large[:, :, ::2, 1::2] + large[:, :, 1::2, 1::2]) / 4
-    assert np.abs(small - means).max() <= 0.5
-
-
-def fake_kagglehub(monkeypatch, download):
-    module = types.ModuleType("kagglehub")
-    module.dataset_download = download
-    monkeypatch.setitem(sys.modules, "kagglehub", module)
-
-
 def test_first_use_downloads(tiny_split, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    asked = []
-
-    def download(name):
-        asked.append(name)
-        cropped = tmp_path / "versions" / "1" / "cropped"
-        cropped.parent.mkdir(parents=True)
-        tiny_split.rename(cropped)
-        return str(cropped.parent)
-
-    fake_kagglehub(monkeypatch, download)
     monkeypatch.delenv("KAGGLEHUB_CACHE", raising=False)
-    assert len(load_split("train")) == 7
-    assert asked == ["kostastokis/simpsons-faces"]
-    assert os.environ["KAGGLEHUB_CACHE"] == "./data"
-
-
-def test_a_failed_download_says_why_and_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def download(name):
-        raise ConnectionError("no route")
-
-    fake_kagglehub(monkeypatch, download)
+    cropped = tmp_path / "versions" / "1" / "cropped"
+    cropped.parent.mkdir(parents=True)
+    kagglehub = Mock(**{"dataset_download.side_effect": ConnectionError("no route")})
+    monkeypatch.setitem(sys.modules, "kagglehub", kagglehub)
     with pytest.raises(UserError, match=r"no route.*--data_root"):
         load_split("train")
+    kagglehub.dataset_download.side_effect = lambda name: str(tiny_split.rename(cropped).parent)
+    assert len(load_split("train")) == 7
+    kagglehub.dataset_download.assert_called_with("kostastokis/simpsons-faces")
+    assert os.environ["KAGGLEHUB_CACHE"] == "./data"
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     with pytest.raises(UserError, match="pip install kagglehub"):
         load_split("train")
@@ -169,11 +127,7 @@ def test_real_faces(simpsons_root, tmp_path):
         return
     with zipfile.ZipFile(simpsons_root) as archive:
         names = {name.split("/")[-1].split(".")[0]: name for name in archive.namelist()}
-
-        def original(image_id):
-            image = Image.open(io.BytesIO(archive.read(names[image_id]))).convert("RGB")
-            return np.asarray(image)
-
+        original = lambda image_id: np.asarray(Image.open(io.BytesIO(archive.read(names[image_id]))).convert("RGB"))  # noqa: E731
         for ids, array in ((split_ids("train"), train), (split_ids("val"), val)):
             for index in range(0, len(ids), 97):
                 np.testing.assert_array_equal(array[index].transpose(1, 2, 0), original(ids[index]))

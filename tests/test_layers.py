@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from src.challenges import CHALLENGES
 from src.common.files import PROJECT_ROOT
 from tests.shipped import is_own
 
@@ -19,6 +20,10 @@ COMMON = {"src.common", "src.runs"}
 SHARED = {room: {f"src.{room}.shared"} for room in ("methods", "challenges")}
 DISTILLATION = ("prior", "lora", "checkpoint", "stable_diffusion", "loss", "sds", "vsd", "sdi", "optimize", "outputs")
 EVERYTHING = {"src", "custom_model"}
+WINGS = {  # beside the core, which is all else
+    "staff": {"src.submission"},
+    "extras": {"src.page", "src.writeup", "src.score_distillation", "recipes", "benchmarks"},
+}
 RULES = {  # files -> what of ours they may import; a room's __main__.py is a command, and free as train.py is
     "src/utils.py": {"src.common"},  # the six helpers: scripts use them whatever a student makes of this file
     "src/base_model.py": set(),
@@ -113,6 +118,24 @@ def test_rooms(rule):
         assert not wrong, f"{path.relative_to(PROJECT_ROOT)} imports {wrong}"
 
 
+def wing_of(name: str) -> str:
+    """core, staff or extras, of a module or of a file's path with dots."""
+    return next((wing for wing, rooms in WINGS.items() if allowed(name, rooms)), "core")
+
+
+def test_wings():
+    """Core imports neither of the others, and these do not import each other: they start each other's commands instead."""
+    for path in FILES:
+        wing = wing_of(".".join(path.relative_to(PROJECT_ROOT).with_suffix("").parts))
+        wrong = {name for name in ours(path) if wing_of(name) not in (wing, "core")}
+        assert not wrong, f"{path.relative_to(PROJECT_ROOT)}, of the {wing} wing, imports {wrong}"
+
+
+def test_no_file_begins_with_an_underscore():
+    for path in FILES:
+        assert path.name[0] != "_" or path.stem in ("__init__", "__main__"), path
+
+
 def test_every_file_has_a_rule():
     ruled = {path for rule in RULES for path in files(rule)}
     assert {path for path in FILES if path not in ruled} <= {SRC / "__init__.py"}
@@ -166,13 +189,15 @@ COURSE_NAMES = {
 }
 WEIGHTS = json.loads((PROJECT_ROOT / "tests/data/unet_state_dict.json").read_text())["conditional"]
 COURSE_ATTRIBUTES = {name.split(".")[0] for name in WEIGHTS} | set(dir(nn.Module())) | {"initialize"}
-OWN_NETWORKS = {SRC / "challenges" / f"{name}.py" for name in ("shared/unet", "labelled", "mnist/__init__", "toy2d")} | {
+OWN_NETWORKS = {
+    SRC / "challenges" / f"{name}.py" for name in ("shared/unet", "labelled", "mnist/__init__", "toy2d/__init__")
+} | {
     *(SRC / "evaluation").rglob("*.py")  # whose networks give features
 }
 
 
 def beyond_the_course(code: str, own_network: bool = False) -> list[str]:
-    """What a file uses of the contract's files, and of the network, that the course's own have not: a line each.
+    """What a file uses of the contract's files, and of the network, that the course's own lack: a line each.
 
     own_network: it knows that its network is the kit's own. An attribute that is asked for with a default may be absent.
     """
@@ -266,11 +291,11 @@ def test_a_fact_stands_in_one_place(literal):
 
 def test_nothing_asks_which_challenge_it_is():
     """No comparison with a challenge's name outside of the challenges; dataset.py has the course's own names."""
-    names = {path.stem for path in (SRC / "challenges").iterdir() if path.name[0] != "_" and not is_own(path)} - {"shared"}
+    names = set(CHALLENGES.names())
     for path in FILES:
         if (SRC / "challenges") in path.parents or path.name == "dataset.py":
             continue
         for node in nodes(path):
             if isinstance(node, ast.Compare):
-                told = {item.value for item in ast.walk(node) if isinstance(item, ast.Constant)}
-                assert not names & told, f"{path}, line {node.lineno}"
+                constants = {item.value for item in ast.walk(node) if isinstance(item, ast.Constant)}
+                assert not names & constants, f"{path}, line {node.lineno}"

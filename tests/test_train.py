@@ -285,7 +285,7 @@ def test_a_pipe_that_breaks_loses_no_work(tmp_path):
 
 @pytest.mark.slow
 def test_fid_on_the_development_split(toon, tmp_path, monkeypatch, package_file):
-    monkeypatch.setattr(ImageChallenge, "load_judge", lambda challenge, device: load_inception(package_file, device))
+    monkeypatch.setattr(ImageChallenge, "load_feature_network", lambda challenge, device: load_inception(package_file, device))
     flags = [*TOON, "--num_iterations", 4, "--save_dir", tmp_path, "--run_name", "r"]
     assert call(train, monkeypatch, *flags, "--dev_images", 5, "--eval_interval", 2, "--ema_half_lives", 0.1, 0.5) == 0
     rows = [row for row in log_of(tmp_path / "r") if "ema_half_life" in row]

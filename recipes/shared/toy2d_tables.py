@@ -16,7 +16,7 @@ import torch
 
 from recipes.shared import compare as compare
 from src.challenges import Challenge
-from src.challenges.shared.points import POINT_SETS
+from src.challenges.toy2d.points import POINT_SETS
 from src.common.figures import Figure
 from src.common.files import write_whole
 

@@ -6,29 +6,24 @@ With --class_conditional models learn the classes. FID is pytorch-fid's, the con
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
 from src.challenges.shared.challenge import register
-from src.challenges.shared.images import ImageChallenge
+from src.challenges.shared.images import PYTORCH_FID, ImageChallenge
 from src.challenges.shared.unet import ClassUNet
-
-if TYPE_CHECKING:
-    from src.evaluation.statistics import Statistics
-
-METRICS = {"fid_pytorch": "FID pytorch-fid"}
+from src.datasets import labelled
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledChallenge(ImageChallenge):
     """Images (3, S, S) of any data, measured against their validation images, or where there are none against all of them."""
 
-    metrics: Mapping[str, str] = field(default_factory=lambda: METRICS)
+    metrics: Mapping[str, str] = field(default_factory=lambda: PYTORCH_FID)
 
     graded = False
-    batch_size = 250
+    batch_size, file_digits = 250, 6
 
     def check_network(self, network: nn.Module) -> None:
         """Raise ValueError where a level of the U-Net would have half a pixel."""
@@ -42,24 +37,16 @@ class LabelledChallenge(ImageChallenge):
             )
 
     def class_names(self, root: str | Path) -> tuple[str, ...]:
-        from src.datasets import labelled
-
         return labelled.class_names(root)
 
-    def file_name(self, number: int) -> str:
-        return f"{number:06d}.png"
-
     def reference_dir(self) -> str:
-        """None: the data themselves, unless a folder is named."""
         return ""
 
     def read_reference(self, root: str | Path, folder: str | Path) -> np.ndarray:
-        """The images of a folder; without one the validation images at root, or where it has none all of its images.
+        """The images of a folder; without one the validation images at root, or where it has none all: uint8 (M, 3, H, W).
 
-        uint8 (M, 3, H, W). Which of them it was is printed.
+        Which of them it was is printed.
         """
-        from src.datasets import labelled
-
         if str(folder):
             return super().read_reference(root, folder)
         split = "val" if labelled.has_validation(root) else "train"
@@ -67,32 +54,23 @@ class LabelledChallenge(ImageChallenge):
         print(f"reference: {len(images):,} {'validation' if split == 'val' else 'training'} images of {root}")
         return images
 
-    def warnings(self, samples: np.ndarray, reference: "np.ndarray | Statistics | None") -> list[str]:
+    def warnings(self, samples: np.ndarray, reference: np.ndarray | None) -> list[str]:
         if reference is None and len(samples) != self.num_samples:
             return [f"{len(samples)} images; published figures are of {self.num_samples}, and FID depends on their number"]
         return super().warnings(samples, reference)
 
-
-def load(split: str, root: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images of a split, uint8 (N, 3, S, S), and their labels 1..C, int64 (N,), or None. See src/datasets/labelled.py."""
-    from src.datasets import labelled
-
-    return labelled.load_labelled(split, root)
-
-
-TRAINING: dict[str, Any] = {"batch_size": 128, "lr": 2e-4, "lr_warmup": 1000}
 
 LABELLED = register(
     LabelledChallenge(
         name="labelled",
         about="your own images in class folders, or a zip file in EDM's format, at their own resolution",
         shape=(),
-        load=load,
+        load=labelled.load_labelled,
         default_root="./data/labelled",
         network=ClassUNet,
         network_defaults={"ch_mult": (1, 2, 2, 2), "attn": (1, 2), "num_res_blocks": 2},  # 16x16 is a level of 32x32 and 64x64
         nfe=(1, 2, 4),
         num_samples=50000,
-        training=TRAINING,
+        training={"batch_size": 128, "lr": 2e-4, "lr_warmup": 1000},
     )
 )

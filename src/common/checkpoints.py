@@ -20,10 +20,9 @@ def save_model(
     config_path: str | Path | None = None,
     step: int | None = None,
 ) -> None:
-    """Write {"state_dict": ...} to checkpoint_path and model_config as JSON beside it (or to config_path).
+    """Write {"state_dict": ...}, with "step" where given, and model_config as JSON to config_path, by default beside it.
 
-    step: how many steps it was trained, kept under "step" where given. Both files appear whole or not at all. Raises UserError
-    if the disk refuses them.
+    Both files appear whole or not at all. Raises UserError if the disk refuses them.
     """
     checkpoint_path = Path(checkpoint_path)
     config_path = Path(config_path) if config_path else checkpoint_path.parent / MODEL_CONFIG
@@ -40,26 +39,23 @@ def load_model(
 ) -> torch.nn.Module:
     """Build create_model_fn(device=device, **model_config) and load the checkpoint strictly into it.
 
-    options: in the place of those of the configuration, which is read from config_path, by default model_config.json beside the
+    options: instead of those of the configuration, which is read from config_path, by default model_config.json beside the
     checkpoint; where that is absent, the model has its defaults. Only tensors are unpickled (weights_only), so a checkpoint
     cannot run code. Raises UserError where a file is absent, damaged or of another model.
     """
     state = state_of(load_torch(checkpoint_path, map_location=device), checkpoint_path)
-    told = config_path or Path(checkpoint_path).parent / MODEL_CONFIG
+    config_file = config_path or Path(checkpoint_path).parent / MODEL_CONFIG
     model_config = read_model_config(checkpoint_path, config_path)
     if model_config is None:
-        print(f"no {told}: the model has its default options")
-        model_config = {}
-
+        print(f"no {config_file}: the model has its default options")
     try:
-        model = create_model_fn(device=device, **{**model_config, **(options or {})})
+        model = create_model_fn(device=device, **{**(model_config or {}), **(options or {})})
     except (TypeError, ValueError) as error:
-        raise UserError(f"{told}: these options build no model: {error}") from error
-
+        raise UserError(f"{config_file}: these options build no model: {error}") from error
     own = model.state_dict()
     state = fit_names(state, own)
-    if differ := describe_mismatch(state, own):
-        raise UserError(f"{checkpoint_path} does not fit the model of {told}: {differ}")
+    if mismatch := describe_mismatch(state, own):
+        raise UserError(f"{checkpoint_path} does not fit the model of {config_file}: {mismatch}")
     model.load_state_dict(state)
     return model
 
@@ -69,12 +65,12 @@ def read_model_config(checkpoint_path: str | Path, config_path: str | Path | Non
 
     Raises UserError where config_path is absent, or the file is malformed.
     """
-    told = config_path or Path(checkpoint_path).parent / MODEL_CONFIG
-    if not config_path and not Path(told).is_file():
+    file = config_path or Path(checkpoint_path).parent / MODEL_CONFIG
+    if not config_path and not file.is_file():
         return None
-    config = load_json(told)
+    config = load_json(file)
     if not isinstance(config, dict):
-        raise UserError(f"{told}: expected a JSON object of options, got {type(config).__name__}")
+        raise UserError(f"{file}: expected a JSON object of options, got {type(config).__name__}")
     return config
 
 
@@ -93,20 +89,22 @@ def plain_name(name: str) -> str:
 
 def fit_names(state: dict[str, torch.Tensor], own: Iterable[str]) -> dict[str, torch.Tensor]:
     """The state with the names of a model, `own`, where they differ only by what torch.compile and DataParallel add."""
-    own = list(own)
-    names = {plain_name(name): name for name in own}
-    known = set(own)
-    return {name if name in known else names.get(plain_name(name), name): value for name, value in state.items()}
+    names = {**{plain_name(name): name for name in own}, **{name: name for name in own}}
+    return {names.get(name, names.get(plain_name(name), name)): value for name, value in state.items()}
+
+
+def _differences(state: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> tuple[list[str], list[str], list[str]]:
+    """The names that a state lacks of a model's own, those that it has in addition, and those of another shape."""
+    other = [name for name in own if name in state and state[name].shape != own[name].shape]
+    return [name for name in own if name not in state], [name for name in state if name not in own], other
 
 
 def describe_mismatch(state: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> str:
     """How a checkpoint's names and shapes differ from a model's own, in words; empty where they do not."""
-    missing = [name for name in own if name not in state]
-    strange = [name for name in state if name not in own]
-    other = [name for name in own if name in state and state[name].shape != own[name].shape]
+    missing, strange, other = _differences(state, own)
     parts = [
         f"{words} {len(names)} (such as {names[0]})"
-        for words, names in (("tensors missing:", missing), ("tensors that it has not:", strange))
+        for words, names in (("tensors missing:", missing), ("tensors that the model lacks:", strange))
         if names
     ]
     if other:
@@ -116,15 +114,14 @@ def describe_mismatch(state: dict[str, torch.Tensor], own: dict[str, torch.Tenso
 
 
 def take_weights(network: torch.nn.Module, given: dict[str, torch.Tensor]) -> None:
-    """Load another network's state_dict. Layers of the additional condition stay fresh, or are left out, where one has none.
+    """Load another network's state_dict; layers of the additional condition may be in one of them alone.
 
     Raises ValueError, naming a parameter, where the networks differ in anything else.
     """
-    own = network.state_dict()
-    given = {name: value for name, value in given.items() if name in own or not name.startswith("condition_")}
-    absent = [name for name in own if name not in given and not name.startswith("condition_")]
-    strange = [name for name in given if name not in own]
-    other = [name for name in given if name in own and given[name].shape != own[name].shape]
+    own, optional = network.state_dict(), "condition_"
+    given = {name: value for name, value in given.items() if name in own or not name.startswith(optional)}
+    absent, strange, other = _differences(given, own)
+    absent = [name for name in absent if not name.startswith(optional)]
     for names, words in ((absent, "lacks"), (strange, "has in addition"), (other, "has in another shape")):
         if names:
             raise ValueError(f"of another network: it {words} {len(names)} parameters, such as {names[0]}")

@@ -1,4 +1,4 @@
-"""Classes as users name them, as samples are made for them, and as a table beside the samples tells them."""
+"""Classes as users name them, as samples are made for them, and as a table beside the samples lists them."""
 
 import csv
 import io
@@ -27,27 +27,27 @@ def read_classes(words: Sequence[str], names: Sequence[str]) -> list[int] | None
     if list(words) == ["none"]:
         return [0]
     by_label = {str(label): label for label in range(1, len(names) + 1)}
-    known = {**by_label, **{name: label for label, name in enumerate(names, start=1)}}  # a name wins over a number
-    if unknown := next((word for word in words if word not in known), None):
+    labels = {**by_label, **{name: label for label, name in enumerate(names, start=1)}}  # a name wins over a number
+    if unknown := next((word for word in words if word not in labels), None):
         raise UserError(
             f"--classes {unknown}: no such class; expected all, none, or of {', '.join(names)}, or labels 1 to {len(names)}"
         )
-    return [known[word] for word in words]
+    return [labels[word] for word in words]
 
 
 def labels_in_turn(
     model: torch.nn.Module, first: int, count: int, classes: Sequence[int] | None = None
 ) -> dict[str, torch.Tensor]:
-    """What sample is told of the classes of samples first .. first + count - 1: {"labels": int64 (count,)}.
+    """The labels of samples first .. first + count - 1 as an argument of sample: {"labels": int64 (count,)}.
 
-    Sample i has the label classes[i % len(classes)], whatever the batch; by default each of the model's classes in turn. Of a
-    model without classes it is told nothing.
+    Sample i has the label classes[i % len(classes)], whatever the batch; by default each of the model's classes in turn. {} for
+    a model without classes.
     """
     num_classes = getattr(model, "num_classes", 0)
     if not num_classes:
         return {}
-    wanted = torch.tensor(range(1, num_classes + 1) if classes is None else list(classes), device=model.device)
-    return {"labels": wanted[torch.arange(first, first + count, device=model.device) % len(wanted)]}
+    labels = torch.tensor(range(1, num_classes + 1) if classes is None else list(classes), device=model.device)
+    return {"labels": labels[torch.arange(first, first + count, device=model.device) % len(labels)]}
 
 
 def labels_table(samples: Sequence[str], labels: Sequence[int], names: Sequence[str]) -> str:
@@ -60,16 +60,14 @@ def labels_table(samples: Sequence[str], labels: Sequence[int], names: Sequence[
 
 
 def write_labels(table: str, place: Path, others: Sequence[Path]) -> None:
-    """Write the table as labels.csv beside folders of samples. others: of these folders those that are not sampled now.
+    """Write the table as labels.csv beside folders of samples. others: those of the folders that are not sampled now.
 
-    Raises UserError where there are some, and the table beside them says something else.
+    Raises UserError where there are some, and the table beside them is another.
     """
     file = place / LABELS
     if others and file.is_file() and file.read_text(encoding="utf-8") != table:
-        raise UserError(
-            f"{file} is of {others[0].name} too, whose images are of other classes or of another number: give another "
-            "--save_dir"
-        )
+        what = "whose images are of other classes or of another number"
+        raise UserError(f"{file} is of {others[0].name} too, {what}: give another --save_dir")
     with write_whole(file) as partial:
         partial.write_text(table, encoding="utf-8")
 
@@ -77,12 +75,12 @@ def write_labels(table: str, place: Path, others: Sequence[Path]) -> None:
 def draw_by_class(
     folder: Path, files: Sequence[str], labels: Sequence[int], names: Sequence[str], sheet: Path, columns: int = 10
 ) -> None:
-    """Draw the first images of each class that a folder of samples has, a row for each, as a picture: sheet."""
-    rows, titles = [], []
+    """Draw the first images of each class in a folder of samples, a row for each, as the picture `sheet`."""
+    rows, captions = [], []
     for label in sorted(set(labels)):
         chosen = [file for file, own in zip(files, labels, strict=True) if own == label][:columns]
         rows.append(np.stack([np.asarray(read_picture(folder / file, file)).transpose(2, 0, 1) for file in chosen]))
         name = names[label - 1] if label else "no class"
-        titles.append(name if name.isascii() else f"class {label}")  # Pillow's own font has no other letters
+        captions.append(name if name.isascii() else f"class {label}")  # Pillow's own font has no other letters
     with write_whole(sheet) as partial:
-        contact_sheet(rows, titles).save(partial, format="png")
+        contact_sheet(rows, captions).save(partial, format="png")

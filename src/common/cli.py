@@ -18,7 +18,7 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1"
 
 
 class UserError(Exception):
-    """A mistake the user can mend. Its text says what was expected, what came and what to do; scripts print no traceback."""
+    """A mistake that the user can mend. Its text says what was expected, what came and what to do; no traceback is printed."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,7 +29,6 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **kwargs)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """As argparse's, with the choice that was probably meant."""
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
@@ -37,7 +36,7 @@ class Parser(argparse.ArgumentParser):
             raise
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """As argparse's; what parse_args will refuse is told with the flag that was probably meant. ~ is the home folder."""
+        """As argparse's; ~ is the home folder, and for an unknown flag the one that was probably meant is kept for error."""
         words = [with_home(word) for word in (sys.argv[1:] if args is None else args)]
         found, unknown = super().parse_known_args(words, namespace)
         self.meant = "".join(did_you_mean(word, self._option_string_actions) for word in unknown[:1] if word.startswith("--"))
@@ -52,14 +51,12 @@ class Parser(argparse.ArgumentParser):
 def with_home(word: str) -> str:
     """A word of a command line with ~ written out where it, or its value, begins with it: shells leave --flag=~/x."""
     name, equals, value = word.partition("=")
-    if equals and not name.startswith("~"):
-        return f"{name}={os.path.expanduser(value)}"
-    return os.path.expanduser(word)
+    return f"{name}={os.path.expanduser(value)}" if equals and not name.startswith("~") else os.path.expanduser(word)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ "; did you mean X?", where one of the known words is near; else nothing."""
-    near = difflib.get_close_matches(word.partition("=")[0], list(known), n=1)
+def did_you_mean(word: str, valid: Iterable[str]) -> str:
+    """ "; did you mean X?", where a valid word is near; otherwise nothing."""
+    near = difflib.get_close_matches(word.partition("=")[0], list(valid), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -79,9 +76,8 @@ def signal_of(stop: KeyboardInterrupt) -> int:
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main: a UserError ends in one line and exit code 2, Ctrl-C in one line and exit code 130.
 
-    The signals of ENDING end it as Ctrl-C does, so that nothing half-written is left, with the exit codes that shells expect:
-    143 for SIGTERM, 129 for SIGHUP. An output that is closed, or breaks, ends nothing: the work goes on, and the exit code is
-    that of the work; 1 where a file that standard output was sent to could not be written.
+    The signals of ENDING end it as Ctrl-C does, so that nothing half-written is left, with 128 + their number. An output that
+    is closed, or breaks, ends nothing; the exit code is 1 where a file that standard output was sent to could not be written.
     """
     with lasting_output() as refused:
         try:
@@ -101,7 +97,7 @@ def run_script(main: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def _interrupted_by(numbers: Iterable[int]) -> Iterator[None]:
-    """Inside the block these signals raise Interrupted, but for those that are ignored, as nohup ignores SIGHUP."""
+    """Inside the block these signals raise Interrupted, but not those that are ignored, as nohup ignores SIGHUP."""
 
     def interrupt(number: int, frame: object) -> NoReturn:
         raise Interrupted(number)

@@ -28,7 +28,7 @@ def seed_everything(seed: int) -> None:
 
 
 def resolve_device(name: str, say: Callable[[str], None] = print) -> torch.device:
-    """The device of this name: cpu, cuda, cuda:0 ..., mps, xpu. Where this machine has it not, says so and gives the CPU.
+    """The device of this name: cpu, cuda, cuda:0 ..., mps, xpu. Where this machine lacks it, says so and gives the CPU.
 
     Raises UserError for a name that is none, and for devices that torch knows and this project cannot use, such as meta.
     """
@@ -59,7 +59,7 @@ def device_count(kind: str) -> int:
 
 
 def device_name(device: torch.device) -> str:
-    """What the device is, in the words of its maker; of the CPU and mps, which have none, what the system tells."""
+    """What the device is, in the words of its maker; of the CPU and mps, which have none, what the system says."""
     if device.type in ("cuda", "xpu"):
         return torch.get_device_module(device).get_device_name(device)
     return f"{device} ({platform.processor()})"
@@ -78,13 +78,13 @@ def kept_random_state(device: torch.device) -> Iterator[None]:
     """After the block torch's global generators of the CPU and of this device are as they were before it."""
     place = () if device.type == "mps" else (device,)  # it has one, which is not named
     module = None if device.type == "cpu" else torch.get_device_module(device)
-    states = torch.get_rng_state(), module and module.get_rng_state(*place)
+    cpu_state, state = torch.get_rng_state(), module and module.get_rng_state(*place)
     try:
         yield
     finally:
-        torch.set_rng_state(states[0])
+        torch.set_rng_state(cpu_state)
         if module:
-            module.set_rng_state(states[1], *place)
+            module.set_rng_state(state, *place)
 
 
 def float64_device(device: torch.device) -> torch.device:
@@ -108,18 +108,15 @@ def has_native_bfloat16(device: torch.device) -> bool:
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     """auto | bf16 | fp32 -> the dtype of the network's matrix products.
 
-    auto is what the environment variable CHALLENGE_PRECISION says, and bf16 where the processor has it if that is not set.
+    auto is what the environment variable CHALLENGE_PRECISION says, or else bf16 where the processor has it.
 
     Raises UserError where the variable says neither bf16 nor fp32.
     """
-    if name != "auto":
-        return PRECISIONS[name]
-    told = os.environ.get(AUTO_PRECISION)
-    if not told:
+    if name == "auto" and not (name := os.environ.get(AUTO_PRECISION)):
         return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
-    if told not in PRECISIONS:
-        raise UserError(f"{AUTO_PRECISION}={told}: expected {' or '.join(PRECISIONS)}; mend or unset the variable")
-    return PRECISIONS[told]
+    if name not in PRECISIONS:
+        raise UserError(f"{AUTO_PRECISION}={name}: expected {' or '.join(PRECISIONS)}; mend or unset the variable")
+    return PRECISIONS[name]
 
 
 def add_precision_flag(parser: argparse._ActionsContainer, text: str = "bf16 where the processor has it") -> None:
@@ -133,7 +130,7 @@ def precision_name(dtype: torch.dtype) -> str:
 
 
 def precision_flag(name: str) -> str:
-    """The --precision of what precision_name says: bfloat16 -> bf16. Raises UserError where it says no such thing."""
+    """The --precision of a precision_name: bfloat16 -> bf16. Raises UserError for another name."""
     flags = {precision_name(dtype): flag for flag, dtype in PRECISIONS.items()}
     if name not in flags:
         raise UserError(f"unknown precision {name!r}; expected {' or '.join(flags)}")
@@ -146,13 +143,13 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The largest number of bytes held so far: on a GPU by its tensors, else by the process. None where it cannot be told."""
+    """The largest number of bytes held so far: on a GPU by its tensors, else by the process. None where nobody says it."""
     if device.type in ("cuda", "xpu"):
         return torch.get_device_module(device).max_memory_allocated(device)
     if device.type == "mps":
         return None
     try:
-        told = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return int(told["VmHWM"].split()[0]) * 1024
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(status["VmHWM"].split()[0]) * 1024
     except (OSError, KeyError):
         return None

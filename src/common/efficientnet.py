@@ -20,10 +20,7 @@ OUTPUTS = {2: 24, 4: 40, 10: 112, 15: 320}  # the last blocks of four resolution
 class Convolution(nn.Module):
     """A convolution that makes 1 / stride of the size, and the batch norm after it, folded into one: buffers, nothing to train.
 
-    Args:
-        state, conv, norm: the published parameters, and the names of the two layers in it.
-        stride: of the convolution.
-        depthwise: each channel by itself.
+    state, conv, norm: the published parameters, and the names of the two layers in it. depthwise: each channel by itself.
     """
 
     def __init__(self, state: dict[str, torch.Tensor], conv: str, norm: str, stride: int = 1, depthwise: bool = False):
@@ -44,12 +41,9 @@ class Convolution(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Images (B, 3, H, W) in [-1, 1] -> activations at 1/4, 1/8, 1/16 and 1/32 of their size, shallow to deep.
+    """Images (B, 3, H, W) in [-1, 1], as it was trained -> activations at 1/4, 1/8, 1/16 and 1/32 of their size.
 
-    This network was trained on inputs in [-1, 1], not on those normalised by ImageNet's mean and standard deviation.
-
-    Args:
-        state: the published parameters by name.
+    state: the published parameters by name.
     """
 
     def __init__(self, state: dict[str, torch.Tensor]):
@@ -58,8 +52,7 @@ class EfficientNetLite0(nn.Module):
         self.blocks = nn.ModuleList()
         for blocks, stride in STAGES:
             for index in range(blocks):
-                name = f"_blocks.{len(self.blocks)}"
-                layers = nn.ModuleDict()
+                name, layers = f"_blocks.{len(self.blocks)}", nn.ModuleDict()
                 if f"{name}._expand_conv.weight" in state:
                     layers["expand"] = Convolution(state, f"{name}._expand_conv", f"{name}._bn0")
                 step = stride if index == 0 else 1
@@ -68,8 +61,7 @@ class EfficientNetLite0(nn.Module):
                 self.blocks.append(layers)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        outputs = []
-        x = F.relu6(self.stem(x))
+        outputs, x = [], F.relu6(self.stem(x))
         for index, layers in enumerate(self.blocks):
             h = F.relu6(layers["expand"](x)) if "expand" in layers else x
             h = layers["project"](F.relu6(layers["depthwise"](h)))

@@ -1,10 +1,7 @@
-"""matplotlib without a backend: nothing here shows windows, so what MPLBACKEND names is neither needed nor changed.
+"""matplotlib without a backend and without pyplot, for all of the project: `from src.common.figures import Figure, matplotlib`.
 
-All of the project takes matplotlib from here: `from src.common.figures import Figure, matplotlib`. A Figure is written by its
-own savefig, or made a picture by as_picture; pyplot is left to whoever shows figures, as notebooks do.
-
-Colab and Jupyter set MPLBACKEND for all programs that they start, in environments without that backend too, where the import
-of matplotlib itself would end in an error. So it is imported without the variable, and then told what that says.
+Colab and Jupyter set MPLBACKEND for all programs that they start, also where that backend is not installed and the import of
+matplotlib would fail. So it is imported without the variable, which is taken into account afterwards.
 """
 
 import contextlib

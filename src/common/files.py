@@ -22,15 +22,13 @@ from src.common.cli import UserError
 from src.common.locks import file_lock, is_locked
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PARTIAL = ".partial"  # ends the hidden name of what is being written; beside it lies its lock, PARTIAL + LOCK
+LOCK = ".lock"
 
 
 def cache_dir() -> Path:
     """Where prepared arrays, weights and features are kept: $CHALLENGE_CACHE, by default data/cache of the project."""
     return Path(os.environ.get("CHALLENGE_CACHE") or PROJECT_ROOT / "data" / "cache").expanduser()
-
-
-PARTIAL = ".partial"  # ends the hidden name of what is being written; beside it lies a lock of this ending
-PARTIAL_LOCK = f"{PARTIAL}.lock"
 
 
 class CannotWrite(UserError):
@@ -42,10 +40,9 @@ def write_whole(path: str | Path, folder: bool = False) -> Iterator[Path]:
     """Give a temporary name beside path for a file, or a folder, and rename it to path if the block ends well.
 
     What stood at path before is replaced; a link is followed. Nothing half-written is left behind, also not of an earlier
-    process that was killed while it wrote there. The name is no other process's, on whatever machine.
+    process that was killed while it wrote there. No other process has the same name, on whatever machine.
 
-    Raises UserError, before the block where it can be told, where what stands at path is something else, and CannotWrite where
-    the disk refuses.
+    Raises UserError, before the block if possible, where something else stands at path, and CannotWrite where the disk refuses.
     """
     try:
         path = check_output(path, folder)
@@ -53,17 +50,19 @@ def write_whole(path: str | Path, folder: bool = False) -> Iterator[Path]:
         partial = path.with_name(f".{name}.{secrets.token_hex(6)}{PARTIAL}")
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent, name)
-        with file_lock(partial.with_name(partial.name + ".lock")):
+        with file_lock(_beside(partial)):
             try:
                 yield partial
                 _put_in_place(partial, path)
             finally:
-                if partial.is_dir():
-                    shutil.rmtree(partial)
-                else:
-                    partial.unlink(missing_ok=True)
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
     except OSError as error:
         raise CannotWrite(f"cannot write {path}: {error.strerror or error}{_other_place(path)}") from error
+
+
+def _beside(partial: Path) -> Path:
+    """The lock of what is being written."""
+    return partial.with_name(partial.name + LOCK)
 
 
 def _put_in_place(partial: Path, path: Path) -> None:
@@ -71,7 +70,8 @@ def _put_in_place(partial: Path, path: Path) -> None:
     if not (partial.is_dir() and path.is_dir()):
         os.replace(partial, path)
         return
-    with file_lock((old := partial.with_name(f".old{partial.name}")).with_name(old.name + ".lock")):
+    old = partial.with_name(f".old{partial.name}")
+    with file_lock(_beside(old)):
         os.replace(path, old)
         try:
             os.replace(partial, path)
@@ -82,25 +82,21 @@ def _put_in_place(partial: Path, path: Path) -> None:
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:
-    """Delete what write_whole was writing in a folder, under this name or any, when its process was killed.
-
-    What a live process is writing stays, on whatever machine it runs.
-    """
+    """Delete what killed processes were writing in a folder by write_whole, under this name or any; of live ones nothing."""
     starts = (f".{name}.", f".old.{name}.") if name else (".",)
-    names = {path.name.removesuffix(".lock") for path in folder.iterdir() if path.name.endswith((PARTIAL, PARTIAL_LOCK))}
-    for left_over in (folder / found for found in names if found.startswith(starts)):
-        lock = left_over.with_name(left_over.name + ".lock")
-        if is_locked(lock):
+    names = {path.name.removesuffix(LOCK) for path in folder.iterdir() if path.name.endswith((PARTIAL, PARTIAL + LOCK))}
+    for partial in (folder / found for found in names if found.startswith(starts)):
+        if is_locked(_beside(partial)):
             continue
-        if left_over.is_dir():
-            shutil.rmtree(left_over, ignore_errors=True)  # another process may be deleting it, too
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)  # another process may be deleting it, too
         with contextlib.suppress(OSError):  # the same; or another user's
-            left_over.unlink(missing_ok=True)
-            lock.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
+            _beside(partial).unlink(missing_ok=True)
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise UserError where a file of this name could not be written: to be asked before the work that makes it."""
+    """Raise UserError where a file of this name could not be written: before the work that makes it."""
     folder = (path := check_output(path)).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +107,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def _other_place(path: Path) -> str:
-    """How to have a file that the disk refuses written elsewhere, where it is one of the cache or of the project's folder."""
+    """How to have a file of the cache or the project's folder written elsewhere, where the disk refuses it."""
     here = path.absolute()
     if cache_dir().absolute() in here.parents:
         return "; set the environment variable CHALLENGE_CACHE to a folder that can be written"
@@ -119,24 +115,21 @@ def _other_place(path: Path) -> str:
 
 
 def check_output(path: str | Path, folder: bool = False) -> Path:
-    """Where a file, or a folder, of this name is written: path, or what it is a link to. To be asked before hours of work.
+    """Where a file, or a folder, of this name is written: path, or what it is a link to.
 
     Raises UserError where something else stands there: a folder, a file, a device, a pipe.
     """
     path = Path(path)
     target = path.resolve() if path.is_symlink() else path
-    wanted = "folder" if folder else "file"
     if target.exists() and not (target.is_dir() if folder else target.is_file()):
         there = "a folder" if target.is_dir() else "a file" if target.is_file() else "no regular file"
-        raise UserError(f"cannot write the {wanted} {path}: {there} stands there; name another, or remove it")
+        kind = "folder" if folder else "file"
+        raise UserError(f"cannot write the {kind} {path}: {there} stands there; name another, or remove it")
     return target
 
 
 def save_torch(value: Any, path: str | Path) -> None:
-    """torch.save that leaves either the whole file, safely on the disk, or none.
-
-    Raises CannotWrite, telling how much was needed, where the disk refuses.
-    """
+    """torch.save that leaves either the whole file, safely on the disk, or none. Raises CannotWrite where the disk refuses."""
     with write_whole(path) as partial:
         try:
             torch.save(value, partial)
@@ -167,7 +160,7 @@ def tensor_bytes(value: Any) -> int:
 
 
 def load_torch(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
-    """torch.load with weights_only=True; NumPy's numbers and arrays are taken beside tensors.
+    """torch.load with weights_only=True: tensors, and NumPy's numbers and arrays.
 
     Raises UserError where path is absent, damaged, something else, or holds more than that.
     """
@@ -199,7 +192,7 @@ def _no_checkpoint(path: Path) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "it is a pointer of Git LFS, not the file itself; fetch it with git lfs pull"
     if start[:14].lower().startswith((b"<!doctype html", b"<html")):
-        return "it is an HTML page, such as a login or warning that came in the place of a download"
+        return "it is an HTML page, such as a login or warning that came instead of a download"
     if start.startswith(b"PK"):
         try:
             with zipfile.ZipFile(path) as archive:
@@ -213,10 +206,8 @@ def _no_checkpoint(path: Path) -> str:
 def _numpy_types() -> list[Any]:
     """What pickles of NumPy's numbers and arrays name, under its names of before and after version 2."""
     core = np._core if hasattr(np, "_core") else np.core
-    made = [getattr(core.multiarray, name) for name in ("scalar", "_reconstruct")]
-    named = [
-        (function, f"{home}.multiarray.{function.__name__}") for function in made for home in ("numpy.core", "numpy._core")
-    ]
+    functions = [getattr(core.multiarray, name) for name in ("scalar", "_reconstruct")]
+    named = [(function, f"numpy.{home}.multiarray.{function.__name__}") for function in functions for home in ("core", "_core")]
     numbers = (np.float64, np.float32, np.float16, np.int64, np.int32, np.int16, np.int8, np.uint8, np.bool_)
     return [*named, np.dtype, np.ndarray, *(type(np.dtype(number)) for number in numbers)]
 
@@ -260,10 +251,7 @@ def append_json_line(row: dict[str, Any], path: str | Path) -> None:
 
 
 def load_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The objects of a file of one JSON object a line, as a log is; of an absent file none.
-
-    A last line that a killed run left unfinished is dropped. Other damaged lines are told, and left out.
-    """
+    """The objects of a file of one JSON object a line. A damaged last line is dropped, other damaged ones with a warning."""
     path = Path(path)
     lines = path.read_bytes().splitlines() if path.is_file() else []
     rows = []

@@ -6,8 +6,7 @@ from torch.utils import flop_counter
 def flops_counted() -> flop_counter.FlopCounterMode:
     """A context that counts the operations of what is computed in it: `get_total_flops()` of it, multiply and add apart.
 
-    Torch imports its compiler, seconds of work, when its counter is first called, only to keep the counter from being compiled:
-    what is counted here is not compiled, and starts at once.
+    Torch's counter imports its compiler when it is first called, seconds of work, only not to be compiled; this one does not.
     """
     mode = getattr(flop_counter, "_FlopCounterMode", flop_counter.FlopCounterMode)
     mode.__torch_dispatch__ = getattr(mode.__torch_dispatch__, "__wrapped__", mode.__torch_dispatch__)

@@ -19,9 +19,6 @@ LEFT_BEHIND = ("thumbs.db", "desktop.ini", "__macosx")  # by systems and archive
 ORIENTATION = 0x0112  # EXIF's number of the turn that a camera noted
 
 
-# --------------------------------------------------------------------------------------------------- which files are read
-
-
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or what systems leave behind: it is passed over without a word."""
     return name.startswith(".") or name.casefold() in LEFT_BEHIND
@@ -70,21 +67,14 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-# --------------------------------------------------------------------------------------------------------- how they are read
-
-
 class Remarks:
-    """What is lost of the pictures of a folder when they are read, counted, to be said in one line. Threads may share it.
+    """What is lost of the pictures of a folder or zip file when they are read, to be said in one line. Threads may share it.
 
-    Args:
-        folder: the folder or zip file that they are of.
-        counts: what was lost -> the number of pictures, and the first by name of them.
+    counts: what was lost -> the number of pictures, and the first by name of them.
     """
 
     def __init__(self, folder: str | Path, counts: Mapping[str, tuple[int, str]] | None = None):
-        self.folder = folder
-        self.counts = dict(counts or {})
-        self.lock = threading.Lock()
+        self.folder, self.counts, self.lock = folder, dict(counts or {}), threading.Lock()
 
     def add(self, lost: str, name: str) -> None:
         """Count a picture, named as of read_picture, of which this was lost."""
@@ -114,11 +104,12 @@ def read_picture(source: Path | IO[bytes], name: str, remarks: Remarks | None = 
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)  # it is a remark
             with Image.open(source) as image:
-                scaled, frames = _has_16_bits(image), getattr(image, "n_frames", 1)
+                lost = ["16 bits are scaled to 8"] if _has_16_bits(image) else []
+                lost += ["frames after the first are left out"] if getattr(image, "n_frames", 1) > 1 else []
                 image.load()
                 if remarks is not None:
-                    for lost in _losses(image, scaled, frames):
-                        remarks.add(lost, name)
+                    for words in lost + _lost(image):
+                        remarks.add(words, name)
                 if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
                     kind = "floating point" if image.mode == "F" else "whole numbers of 32 bits"
                     raise ValueError(f"pixels of {kind}; expected 8 or 16 bits")
@@ -129,7 +120,9 @@ def read_picture(source: Path | IO[bytes], name: str, remarks: Remarks | None = 
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{name}: too large a picture ({str(error).partition(' exceeds')[0]})") from error
     except UnidentifiedImageError as error:
-        raise UserError(f"{name}: not a readable image ({_what_instead(source)})") from error
+        size = source.stat().st_size if isinstance(source, Path) else source.seek(0, os.SEEK_END)
+        reason = "in no format that Pillow knows" if size else "the file is empty"
+        raise UserError(f"{name}: not a readable image ({reason})") from error
     except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: Pillow's for a broken PNG
         raise UserError(f"{name}: not a readable image ({error})") from error
 
@@ -137,51 +130,30 @@ def read_picture(source: Path | IO[bytes], name: str, remarks: Remarks | None = 
 def _has_16_bits(image: Image.Image) -> bool:
     """Whether a picture that is not decoded yet stores more than 8 bits a channel."""
     for _, _, _, args in image.tile:
-        of_tile = args if isinstance(args, tuple) else (args,)
-        if any(isinstance(arg, str) and ";16" in arg for arg in of_tile):
+        args = args if isinstance(args, tuple) else (args,)
+        if any(isinstance(arg, str) and ";16" in arg for arg in args):
             return True
-        if image.format == "PPM" and any(isinstance(arg, int) and arg > 255 for arg in of_tile[1:]):
+        if image.format == "PPM" and any(isinstance(arg, int) and arg > 255 for arg in args[1:]):
             return True
     return False
 
 
-def _losses(image: Image.Image, scaled: bool, frames: int) -> list[str]:
-    """What of a decoded picture is lost in RGB with 8 bits a channel. scaled: whether it has more bits; frames: of the file."""
-    found = {
-        "16 bits are scaled to 8": scaled,
-        "transparency is dropped and hidden colours show": _shows_hidden_colours(image),
-        "CMYK is converted without its colour profile": image.mode == "CMYK",
-        "frames after the first are left out": frames > 1,
-        "turned by EXIF, and read as stored": _orientation(image) > 1,
-        "the colour profile is not applied": image.mode != "CMYK" and _has_profile(image),
-    }
-    return [lost for lost, here in found.items() if here]
-
-
-def _shows_hidden_colours(image: Image.Image) -> bool:
-    """Whether a picture has a pixel that is not opaque."""
-    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
-
-
-def _orientation(image: Image.Image) -> int:
-    """The turn that EXIF notes, 1 to 8; 1 is none. Damaged EXIF notes none."""
-    try:
-        found = image.getexif().get(ORIENTATION, 1)
-    except (SyntaxError, ValueError, OSError, KeyError, TypeError, struct.error):  # what Pillow raises for damaged EXIF
-        return 1
-    return found if found in range(1, 9) else 1
-
-
-def _has_profile(image: Image.Image) -> bool:
-    """Whether a picture has a colour profile of another space than sRGB, which the pixels are taken for."""
+def _lost(image: Image.Image) -> list[str]:
+    """What of a decoded picture is lost in RGB, in words."""
+    transparent = image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
     profile = image.info.get("icc_profile") or b""
-    return bool(profile) and b"sRGB" not in profile.replace(b"\0", b"")  # names stand there in ASCII or UTF-16
-
-
-def _what_instead(source: Path | IO[bytes]) -> str:
-    """What a file is that Pillow does not know as a picture."""
-    size = source.stat().st_size if isinstance(source, Path) else source.seek(0, os.SEEK_END)
-    return "in no format that Pillow knows" if size else "the file is empty"
+    foreign = profile and b"sRGB" not in profile.replace(b"\0", b"")  # names stand there in ASCII or UTF-16
+    try:
+        turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
+    except (SyntaxError, ValueError, OSError, KeyError, TypeError, struct.error):  # what Pillow raises for damaged EXIF
+        turned = False
+    found = {
+        "transparency is dropped and hidden colours show": transparent,
+        "CMYK is converted without its colour profile": image.mode == "CMYK",
+        "turned by EXIF, and read as stored": turned,
+        "the colour profile is not applied": image.mode != "CMYK" and foreign,
+    }
+    return [words for words, here in found.items() if here]
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
@@ -195,24 +167,21 @@ def from_uint8(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def tensor_to_pil_image(tensor: torch.Tensor) -> Image.Image | list[Image.Image]:
-    """Images in [-1, 1] as 8-bit PIL images: clamp, scale, round.
-
-    tensor (B, 3, H, W) gives a list of B images, also for B = 1; (3, H, W) gives one image.
-    """
+    """Images in [-1, 1] as 8-bit PIL images: (B, 3, H, W) gives a list of B, also for B = 1; (3, H, W) gives one image."""
     if tensor.ndim not in (3, 4):
         raise ValueError(f"expected (B, 3, H, W) or (3, H, W), got {tuple(tensor.shape)}")
     pixels = to_uint8(tensor).movedim(-3, -1).cpu().numpy()
     return Image.fromarray(pixels) if tensor.ndim == 3 else [Image.fromarray(image) for image in pixels]
 
 
-def contact_sheet(rows: Sequence[np.ndarray], labels: Sequence[str], scale: int = 2) -> Image.Image:
-    """A picture of labelled rows of images. rows: uint8 arrays (N, 3, H, W); scale: enlargement in whole pixels."""
-    margin = 8 + max(7 * len(label) for label in labels)
+def contact_sheet(rows: Sequence[np.ndarray], captions: Sequence[str], scale: int = 2) -> Image.Image:
+    """A picture of rows of images with captions. rows: uint8 arrays (N, 3, H, W); scale: enlargement in whole pixels."""
+    margin = 8 + max(7 * len(caption) for caption in captions)
     (_, _, height, width), count = rows[0].shape, max(map(len, rows))
     sheet = Image.new("RGB", (margin + count * width * scale, len(rows) * height * scale), "white")
     draw = ImageDraw.Draw(sheet)
-    for y, (row, label) in enumerate(zip(rows, labels, strict=True)):
+    for y, (row, caption) in enumerate(zip(rows, captions, strict=True)):
         strip = Image.fromarray(np.concatenate(list(row), axis=2).transpose(1, 2, 0))
         sheet.paste(strip.resize((strip.width * scale, strip.height * scale), Image.NEAREST), (margin, y * height * scale))
-        draw.text((4, (y + 0.5) * height * scale), label, fill="black", anchor="lm")
+        draw.text((4, (y + 0.5) * height * scale), caption, fill="black", anchor="lm")
     return sheet

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,7 @@ PATIENCE = 0.2  # seconds for which a lock is asked for again: who only looks wh
 
 
 def _try_lock(descriptor: int) -> bool | None:
-    """Take the lock of an open file: whether it is ours now; None where the file system has no locks.
-
-    flock holds between machines where the file system hands it on, as NFS does.
-    """
+    """Take the lock of an open file, between machines too where NFS hands it on; None where the file system has no locks."""
     if fcntl is None:
         return None
     try:
@@ -40,7 +37,7 @@ def _try_lock(descriptor: int) -> bool | None:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether this open file is the one that stands at path now."""
+    """Whether this open file is the one that stands at path now, and not removed meanwhile."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -51,14 +48,14 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def file_lock(path: Path, wait: bool = False) -> Iterator[int | None]:
     """Inside the block this process holds the lock of the file `path`, which is made for it and removed again.
 
-    Gives the open file's descriptor; None where there are no locks. Raises BlockingIOError where another process holds it,
-    unless told to wait, and OSError where the file cannot be made.
+    Gives the open file's descriptor; None where there are no locks. Raises BlockingIOError where another process holds it and
+    `wait` is not set, and OSError where the file cannot be made.
     """
     end = time.monotonic() + PATIENCE
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         locked = _try_lock(descriptor)
-        if locked and _is_at(descriptor, path):  # the one before may have removed it meanwhile
+        if locked and _is_at(descriptor, path):
             break
         os.close(descriptor)
         if locked is None:
@@ -71,13 +68,17 @@ def file_lock(path: Path, wait: bool = False) -> Iterator[int | None]:
     try:
         yield descriptor
     finally:
-        with contextlib.suppress(OSError):  # the folder is lost
-            path.unlink()
+        _remove(path.unlink)
         os.close(descriptor)
 
 
+def _remove(remove: Callable[[], None]) -> None:
+    with contextlib.suppress(OSError):  # something is in it, or it is lost
+        remove()
+
+
 def is_locked(path: Path) -> bool:
-    """Whether a process that is alive holds the lock of this file; taken for so where it cannot be told."""
+    """Whether a process that is alive holds the lock of this file, or may hold it."""
     if fcntl is None:
         return True
     try:
@@ -96,19 +97,23 @@ def is_locked(path: Path) -> bool:
 def owned(folder: Path, wait: bool = False, new: bool = False) -> Iterator[None]:
     """Inside the block this process alone owns the folder. It is made where it is absent, and removed again if it stays empty.
 
-    new: the folder must not be there before; FileExistsError where it is. Raises UserError, naming the process and its machine,
-    where another one owns it, unless told to wait, or where it cannot be written.
+    new: raise FileExistsError where the folder is there before. Raises UserError where it cannot be written, or where another
+    process owns it and `wait` is not set.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=not new)
-            stack.callback(_remove_empty, made)
+            for path in reversed(made):
+                stack.callback(_remove, path.rmdir)
             descriptor = stack.enter_context(file_lock(folder / LOCK, wait))
             if descriptor is None:
                 _say_no_locks()
             else:
-                _write_owner(descriptor)
+                since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+                owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "arguments": sys.argv[1:]}
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, json.dumps(owner).encode())
         except BlockingIOError as error:
             raise UserError(f"{folder} is in use by {describe_owner(folder)}; wait until it has ended, or end it") from error
         except OSError as error:
@@ -118,27 +123,12 @@ def owned(folder: Path, wait: bool = False, new: bool = False) -> Iterator[None]
         yield
 
 
-def _remove_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        with contextlib.suppress(OSError):  # something is in it
-            folder.rmdir()
-
-
-def _write_owner(descriptor: int) -> None:
-    since = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "arguments": sys.argv[1:]}
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps(owner).encode())
-
-
 def owner_of(folder: Path) -> dict[str, Any]:
     """The process that owns a folder: its host, pid, since (when) and arguments; empty where no process does."""
-    if not is_locked(folder / LOCK):
-        return {}
-    try:
-        owner = json.loads((folder / LOCK).read_text())
-    except (OSError, ValueError):  # just made, or just gone
-        return {}
+    owner = None
+    if is_locked(folder / LOCK):
+        with contextlib.suppress(OSError, ValueError):  # just made, or just gone
+            owner = json.loads((folder / LOCK).read_text())
     return owner if isinstance(owner, dict) else {}
 
 
@@ -148,7 +138,6 @@ def describe_owner(folder: Path) -> str:
     return f"process {owner.get('pid')} on {owner.get('host')} since {owner.get('since')}" if owner else "another process"
 
 
-@functools.cache
+@functools.cache  # once
 def _say_no_locks() -> None:
-    """Once."""
     print("warning: this file system has no locks: see to it that no other process writes into the same folder")

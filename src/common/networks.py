@@ -1,7 +1,4 @@
-"""What is asked of a network by the names of its modules, which a course fixes: they are those of the weights in a checkpoint.
-
-Nothing else of the course's network is relied on: a course puts its own files in the place of ours.
-"""
+"""What is asked of a network by the names of its modules: those of the weights in a checkpoint, all that a course fixes."""
 
 import contextlib
 

@@ -6,7 +6,6 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
-from typing import TextIO
 
 
 class _Losable(io.FileIO):
@@ -25,11 +24,11 @@ class _Losable(io.FileIO):
         except OSError as error:
             if not (self.is_terminal or isinstance(error, BrokenPipeError)):  # there, who would read it has gone
                 self.refused = error
-            _close(self.fileno())
+            _send_nowhere(self.fileno())
             return len(data)
 
 
-def _close(descriptor: int) -> None:
+def _send_nowhere(descriptor: int) -> None:
     """Let what is written to this descriptor, by whatever library or child process, go nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     if nowhere != descriptor:
@@ -37,54 +36,35 @@ def _close(descriptor: int) -> None:
         os.close(nowhere)
 
 
-def _is_closed(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return True
-    return False
-
-
 @contextlib.contextmanager
 def lasting_output() -> Iterator[Callable[[], OSError | None]]:
     """Inside the block to write to sys.stdout and sys.stderr raises nothing, and lines are written when they end.
 
     What cannot be written any more goes nowhere, and letters that the encoding lacks are written as \\u escapes. A stream that
-    was closed from the start gets its descriptor back, so that no file that is opened later is written to in its place. Streams
-    that another program has put in their place, such as a notebook's, are left alone.
+    was closed from the start gets its descriptor back, so that no file that is opened later is written to instead. Streams of
+    another program, such as a notebook's, are left alone, and so is a console of Windows, which has no descriptor.
 
     Gives a function: why a file that standard output was sent to could not be written, if it could not.
     """
-    raw: dict[str, _Losable] = {}
-
+    files: dict[str, _Losable] = {}
     previous = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     for descriptor, (name, stream) in enumerate(previous.items(), start=1):
         if stream is None:
-            if _is_closed(descriptor):
-                _close(descriptor)
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                _send_nowhere(descriptor)
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for the rest of the process)
-        elif stream is getattr(sys, f"__{name}__"):
-            made = _lasting(stream)
-            if made is None:
-                stream.reconfigure(errors="backslashreplace")
-            else:
-                raw[name] = made.buffer.raw
-                setattr(sys, name, made)
+        elif stream is getattr(sys, f"__{name}__") and isinstance(getattr(stream.buffer, "raw", stream.buffer), io.FileIO):
+            stream.flush()
+            files[name] = _Losable(stream.fileno())
+            buffer = io.BufferedWriter(files[name])
+            setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", line_buffering=True))
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        yield lambda: raw["stdout"].refused if "stdout" in raw else None
+        yield lambda: files["stdout"].refused if "stdout" in files else None
     finally:
         for name, stream in previous.items():
             getattr(sys, name).flush()
             setattr(sys, name, stream)
-
-
-def _lasting(stream: TextIO) -> TextIO | None:
-    """A stream to the descriptor of a standard one; None for a console of Windows, which is none."""
-    raw = getattr(stream.buffer, "raw", stream.buffer)  # -u has no buffer between
-    if not isinstance(raw, io.FileIO):
-        return None
-    stream.flush()
-    buffer = io.BufferedWriter(_Losable(raw.fileno()))
-    return io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", line_buffering=True)

@@ -49,8 +49,7 @@ class Processes:
             return
         parameters = list(parameters)
         for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         self.sum(parameter.grad for parameter in parameters)
 
     def any(self, flag: bool, device: torch.device) -> bool:
@@ -87,10 +86,8 @@ class Processes:
 def join_processes(device_name: str) -> Iterator[tuple[Processes, torch.device]]:
     """Inside the block this process works with the others that torchrun started; gives them, and this process's device.
 
-    Without torchrun it works alone. With it, device "cuda" gives each process of a machine a GPU of its own (NCCL), the CPU is
-    shared by all (gloo). What is absent is replaced by the CPU, for all of them.
-
-    Raises UserError where a machine has fewer GPUs than processes, and for devices that processes cannot share: one GPU, mps.
+    Device "cuda" gives each process of a machine a GPU of its own (NCCL), the CPU is shared by all (gloo). Raises UserError for
+    fewer GPUs than processes, and for devices that processes cannot share: one GPU, mps.
     """
     size = _number("WORLD_SIZE", 1)
     if size == 1:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -11,21 +11,11 @@ SECONDS = 60.0  # between two lines
 Item = TypeVar("Item")
 
 
-def draws_bars(stream: TextIO) -> bool:
-    """Whether a bar that is drawn over itself can be read there: on a terminal, and in a notebook."""
-    return stream.isatty() or type(stream).__module__.startswith("ipykernel")
-
-
 class Progress:
-    """Shows on standard error how much is done: a bar that moves, or elsewhere than on a terminal a line at most every minute.
+    """Shows on standard error how much is done: a bar on a terminal or in a notebook, elsewhere a line at most every minute.
 
-    A context manager.
-
-    Args:
-        total: how much there is, in units.
-        title: of what; None shows nothing.
-        unit: one of them, such as "image".
-        done: how much was there before; of no weight for the time that is left.
+    A context manager. total: how many units there are; title: None shows nothing; unit: its name, such as "image"; done: units
+    that were there before, which do not count for the time that is left.
     """
 
     def __init__(self, total: int, title: str | None, unit: str, done: int = 0):
@@ -33,7 +23,8 @@ class Progress:
         self.before = self.done = done
         self.words = ""
         self.start = self.last_line = time.monotonic()
-        bar = title is not None and sys.stderr is not None and draws_bars(sys.stderr)
+        stream = sys.stderr
+        bar = title is not None and stream and (stream.isatty() or type(stream).__module__.startswith("ipykernel"))
         self.bar = tqdm(total=total, desc=title, unit=unit, initial=done, smoothing=0.05) if bar else None
 
     def __enter__(self) -> "Progress":

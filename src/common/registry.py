@@ -18,12 +18,12 @@ class Registry(Generic[Item]):
         self._items: dict[str, Item] = {}
 
     def add(self, name: str, item: Item) -> None:
-        """Make an item known by its name. Raises ValueError if one has it; a class imported anew may come again."""
+        """Make an item known by its name. Raises ValueError if another has it; a class imported anew may come again."""
         if name in self._items:
-            known = self._items[name]
-            if not (isinstance(item, type) and known.__qualname__ == item.__qualname__):
-                told = f": {known.__qualname__} and {item.__qualname__}" if isinstance(item, type) else ""
-                raise ValueError(f"{self.kind} {name!r} is registered twice{told}")
+            old, is_class = self._items[name], isinstance(item, type)
+            if not (is_class and old.__qualname__ == item.__qualname__):
+                both = f": {old.__qualname__} and {item.__qualname__}" if is_class else ""
+                raise ValueError(f"{self.kind} {name!r} is registered twice{both}")
         self._items[name] = item
 
     def remove(self, name: str) -> None:

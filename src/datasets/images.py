@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import zipfile
@@ -20,70 +21,68 @@ from src.common.files import cache_dir, check_writable, load_json, save_json, wr
 from src.common.images import Remarks, is_hidden, is_picture, list_pictures, read_picture, say_left_out
 from src.common.progress import Progress
 
-Decoded = TypeVar("Decoded")
-WINDOW = 256  # files that are decoded ahead
-MANY = 50_000  # files whose reading has a progress bar
+Item = TypeVar("Item")
+WINDOW = 256  # files that are read ahead
+MANY = 50_000  # files whose comparison with the cache has a progress bar
 
 
-class ImageSource:
-    """The images `ID.png (or jpg, webp, bmp, tif)` of a folder or zip file, in its root or in `cropped/`, by their ID.
+def load_images(root: str | Path, ids: Sequence[str], size: int = 64) -> np.ndarray:
+    """The images of these ids, resized, as one read-only memory-mapped array (len(ids), 3, size, size), uint8, in their order.
 
-    Attributes:
-        root: the folder or file.
-        names: ID -> name inside the source.
-        left_out: names of what lies beside them and is not read.
-
-    Raises UserError if root is absent, is no zip file, holds no such image, or holds two of one ID.
+    Raises UserError as images_by_id does, where root lacks ids (count and first five), and for a corrupt image.
     """
+    root = Path(root)
+    names, left_out = images_by_id(root)
+    if missing := [name for name in ids if name not in names]:
+        raise UserError(
+            f"{root}: {len(missing)} of {len(ids)} images are missing, first {', '.join(missing[:5])}; "
+            f"the source has {len(names)} images"
+        )
+    say_left_out(root, left_out)
+    return cached_pictures([size], root, [names[name] for name in ids], lambda picture, _: resized(picture, size))
 
-    def __init__(self, root: str | Path):
-        self.root = Path(root)
-        if self.root.is_dir():
-            found, self.left_out = self._in_folder()
-        elif self.root.is_file():
-            found, self.left_out = self._in_zip()
-        else:
-            raise UserError(f"no data at {self.root}: expected a folder or zip file of images named ID.png (--data_root)")
-        if not found:
-            raise UserError(f"{self.root}: no images ID.png (or jpg, webp, bmp, tif) in it or in cropped/")
-        self.names = {PurePosixPath(name).stem: name for name in found}
-        if surplus := [name for name in found if self.names[PurePosixPath(name).stem] != name]:
-            both = f"{surplus[0]} and {self.names[PurePosixPath(surplus[0]).stem]}"
-            raise UserError(f"{self.root}: {both} are two images of one ID, and so are {len(surplus)} in all: keep one of each")
 
-    def _in_folder(self) -> tuple[list[str], list[str]]:
-        """The names of the images, and of what is left out."""
-        pictures, left_out = list_pictures(self.root)
-        cropped = self.root / "cropped"
-        if pictures or not cropped.is_dir():
-            return pictures, left_out
-        pictures, others = list_pictures(cropped)
-        left_out = [name for name in left_out if name != "cropped/"] + [f"cropped/{name}" for name in others]
-        return [f"cropped/{name}" for name in pictures], left_out
+def resized(picture: Image.Image, size: int) -> np.ndarray:
+    """A picture (3, size, size), resized with Pillow's bilinear filter, as torchvision's Resize does it."""
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
 
-    def _in_zip(self) -> tuple[list[str], list[str]]:
-        names = [name for name in zip_entries(self.root) if not any(map(is_hidden, PurePosixPath(name).parts))]
-        for folder in ("", "cropped"):
-            if chosen := [name for name in names if os.path.dirname(name) == folder and is_picture(os.path.basename(name))]:
-                return chosen, sorted(set(names) - set(chosen))
-        return [], []
 
-    def content(self, ids: Sequence[str]) -> str:
-        """What content_hash says of the images of these ids, in their order."""
-        return content_hash(self.root, [self.names[image_id] for image_id in ids])
+def images_by_id(root: Path) -> tuple[dict[str, str], list[str]]:
+    """The images `ID.png (or jpg, webp, bmp, tif)` of a folder or zip file, in its root or in `cropped/`: ID -> name inside it.
 
-    def require(self, ids: Sequence[str]) -> None:
-        """Raise UserError with the count and the first five of those ids that the source lacks."""
-        missing = [name for name in ids if name not in self.names]
-        if missing:
-            raise UserError(
-                f"{self.root}: {len(missing)} of {len(ids)} images are missing, first {', '.join(missing[:5])}; "
-                f"the source has {len(self.names)} images"
-            )
+    Beside them the names of what is left out. Raises UserError if root is absent, is no zip file, holds no such image, or holds
+    two of one ID.
+    """
+    if not root.exists():
+        raise UserError(f"no data at {root}: expected a folder or zip file of images named ID.png (--data_root)")
+    found, left_out = _in_folder(root) if root.is_dir() else _in_zip(root)
+    if not found:
+        raise UserError(f"{root}: no images ID.png (or jpg, webp, bmp, tif) in it or in cropped/")
+    names = {PurePosixPath(name).stem: name for name in found}
+    if surplus := [name for name in found if names[PurePosixPath(name).stem] != name]:
+        both = f"{surplus[0]} and {names[PurePosixPath(surplus[0]).stem]}"
+        raise UserError(f"{root}: {both} are two images of one ID, and so are {len(surplus)} in all: keep one of each")
+    return names, left_out
 
-    def read_all(self, ids: Sequence[str], decode: Callable[[bytes, str], np.ndarray]) -> list[np.ndarray]:
-        """decode(file's bytes, file's name) for each id, in order."""
-        return list(read_files(self.root, [self.names[image_id] for image_id in ids], decode))
+
+def _in_folder(root: Path) -> tuple[list[str], list[str]]:
+    """The names of the images, and of what is left out."""
+    pictures, left_out = list_pictures(root)
+    cropped = root / "cropped"
+    if pictures or not cropped.is_dir():
+        return pictures, left_out
+    pictures, others = list_pictures(cropped)
+    left_out = [name for name in left_out if name != "cropped/"] + [f"cropped/{name}" for name in others]
+    return [f"cropped/{name}" for name in pictures], left_out
+
+
+def _in_zip(root: Path) -> tuple[list[str], list[str]]:
+    """The names of the images, and of what is left out."""
+    names = [name for name in zip_entries(root) if not any(map(is_hidden, PurePosixPath(name).parts))]
+    for folder in ("", "cropped"):
+        if chosen := [name for name in names if os.path.dirname(name) == folder and is_picture(os.path.basename(name))]:
+            return chosen, sorted(set(names) - set(chosen))
+    return [], []
 
 
 def zip_entries(path: Path) -> dict[str, zipfile.ZipInfo]:
@@ -93,26 +92,23 @@ def zip_entries(path: Path) -> dict[str, zipfile.ZipInfo]:
             infos = [info for info in archive.infolist() if not info.is_dir()]
     except (zipfile.BadZipFile, OSError) as error:
         raise UserError(f"{path}: not a readable zip file ({error})") from error
-    found = {info.filename: info for info in infos}
-    if len(found) < len(infos):
-        twice = next(name for name, count in Counter(info.filename for info in infos).items() if count > 1)
-        raise UserError(f"{path}: two files in it are called {twice}: pack it anew")
-    return found
+    ((name, count),) = Counter(info.filename for info in infos).most_common(1) or [("", 0)]
+    if count > 1:
+        raise UserError(f"{path}: two files in it are called {name}: pack it anew")
+    return {info.filename: info for info in infos}
 
 
 def content_hash(root: Path, names: Sequence[str]) -> str:
-    """A hash of the bytes of these files of a folder or zip file, in their order: what a cache knows them by.
+    """A hash of the bytes of these files of a folder or zip file, in their order: what the cache knows them by.
 
-    Sizes and times of files are the same for different files often enough (copied, unpacked, drawn by a program), so that all
-    bytes of a folder's files are read. A zip file has a checksum of each file, which reading it verifies: those are taken.
-
-    Raises UserError where a file cannot be read.
+    Different files often enough have equal sizes and times, so that a folder's files are read. Those of a zip file have
+    checksums, which reading verifies. Raises UserError where a file cannot be read.
     """
     digest = hashlib.sha256()
     if root.is_dir():
         title = "comparing with the cache" if len(names) > MANY else None
-        for found in read_files(root, names, lambda data, _: hashlib.sha256(data).digest(), title):
-            digest.update(found)
+        for part in read_files(root, names, lambda data, _: hashlib.sha256(data).digest(), title):
+            digest.update(part)
     else:
         entries = zip_entries(root)
         digest.update(json.dumps([[entries[name].file_size, entries[name].CRC] for name in names]).encode())
@@ -120,17 +116,18 @@ def content_hash(root: Path, names: Sequence[str]) -> str:
 
 
 def read_files(
-    root: Path, names: Sequence[str], decode: Callable[[bytes, str], Decoded], title: str | None = "decoding"
-) -> Iterator[Decoded]:
+    root: Path, names: Sequence[str], decode: Callable[[bytes, str], Item], title: str | None = None
+) -> Iterator[Item]:
     """Yield decode(file's bytes, file's name) for each of these names inside a folder or zip file, in order.
 
-    Several threads work, at most WINDOW files ahead of what is taken. title: of a progress bar; None: without one.
+    Several threads work, at most WINDOW files ahead of what is taken; the first file is done before all others. title: of a
+    progress bar; None: without one.
 
     Raises UserError where a file cannot be read, and whatever decode raises.
     """
     archive = None if root.is_dir() else zipfile.ZipFile(root)
 
-    def one(name: str) -> Decoded:
+    def one(name: str) -> Item:
         try:
             data = archive.read(name) if archive else (root / name).read_bytes()
         except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted
@@ -138,57 +135,44 @@ def read_files(
         return decode(data, name)
 
     try:
-        with (
-            ThreadPoolExecutor(os.cpu_count()) as pool,
-            Progress(len(names), title, "image") as progress,
-        ):
-            for start in range(0, len(names), WINDOW):
-                for decoded in pool.map(one, names[start : start + WINDOW]):
-                    yield decoded
+        with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(len(names), title, "image") as progress:
+            for start, stop in itertools.pairwise((0, *range(1, len(names), WINDOW), len(names))):
+                for item in pool.map(one, names[start:stop]):
+                    yield item
                     progress.update()
     finally:
         if archive:
             archive.close()
 
 
-def decode_image(data: bytes, name: str, size: int, remarks: Remarks | None = None) -> np.ndarray:
-    """An encoded image as RGB (3, size, size) uint8, resized with Pillow's bilinear filter, as torchvision's Resize does it."""
-    picture = read_picture(io.BytesIO(data), name, remarks).resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(picture).transpose(2, 0, 1)
+def read_pictures(
+    root: Path, names: Sequence[str], convert: Callable[[Image.Image, str], Item], remarks: Remarks, title: str = "decoding"
+) -> Iterator[Item]:
+    """As read_files: convert(picture as RGB, file's name). remarks takes what was lost of the pictures."""
+    read = lambda data, name: convert(read_picture(io.BytesIO(data), f"{root}: {name}", remarks), name)  # noqa: E731
+    return read_files(root, names, read, title)
 
 
-def load_images(root: str | Path, ids: Sequence[str], size: int = 64) -> np.ndarray:
-    """The images of these ids as one read-only memory-mapped array (len(ids), 3, size, size), uint8, in their order.
-
-    They are decoded at the first call and cached by their content and the size.
-
-    Raises UserError if the source is absent, lacks ids (count and first five), holds two images of one id or a corrupt image.
-    """
-    source = ImageSource(root)
-    source.require(ids)
-    say_left_out(source.root, source.left_out)
-
-    def read(remarks: Remarks) -> np.ndarray:
-        return np.stack(source.read_all(ids, lambda data, name: decode_image(data, name, size, remarks)))
-
-    return cached_pictures([size, source.content(ids)], source.root, read)
-
-
-def cached_pictures(key: object, root: Path, read: Callable[[Remarks], np.ndarray]) -> np.ndarray:
-    """read(remarks)'s array of the pictures of a folder or zip file, kept as of cached_array under this key.
+def cached_pictures(
+    key: Sequence[object], root: Path, names: Sequence[str], convert: Callable[[Image.Image, str], np.ndarray]
+) -> np.ndarray:
+    """What read_pictures gives, uint8 of one shape, as one array, kept as of cached_array under this key and their content.
 
     What was lost of the pictures is printed in one line, also where they come from the cache.
     """
-    kept = cache_file(key).with_suffix(".json")
-    remarks = Remarks(root)
+    key = [*key, content_hash(root, names)]
+    kept, remarks = cache_file(key).with_suffix(".json"), Remarks(root)
 
-    def make() -> np.ndarray:
-        array = read(remarks)
+    def read() -> np.ndarray:
+        for i, pixels in enumerate(read_pictures(root, names, convert, remarks)):
+            if i == 0:
+                pictures = np.empty((len(names), *pixels.shape), np.uint8)
+            pictures[i] = pixels
         if remarks.counts:
             save_json(remarks.counts, kept)
-        return array
+        return pictures
 
-    array = cached_array(key, make)
+    array = cached_array(key, read)
     if not remarks.counts and kept.is_file():
         remarks = Remarks(root, load_json(kept))
     remarks.say()

@@ -10,31 +10,19 @@ Hidden files and folders, macOS's __MACOSX and Windows' Thumbs.db are passed ove
 out, which is said.
 """
 
-import io
 import json
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
 from src.common.cli import UserError
-from src.common.images import (
-    PICTURES,
-    Remarks,
-    is_hidden,
-    is_picture,
-    list_pictures,
-    printable,
-    read_picture,
-    say_left_out,
-    scan,
-)
-from src.datasets.images import cached_pictures, content_hash, read_files, zip_entries
+from src.common.images import PICTURES, is_hidden, is_picture, list_pictures, printable, say_left_out, scan
+from src.datasets.images import cached_pictures, read_files, zip_entries
 
 SMALLEST, LARGEST = 16, 128  # pixels of a side
 MOST_CLASSES = 65536
@@ -44,45 +32,42 @@ SPLITS = {"train", "val", "test", "valid", "validation", "dev"}  # names of fold
 
 @dataclass(frozen=True, eq=False)
 class LabelledFiles:
-    """The image files of one split of a data set, in the order of its images.
+    """The image files of one split of a data set, in the order of its images."""
 
-    Args:
-        root: a folder, or a zip file.
-        names: inside it.
-        labels: int64 (N,), 1..C; None where there are none.
-        classes: the names of the classes 1..C; empty without labels.
-        left_out: names of what lies beside the images and is not read.
-    """
-
-    root: Path
-    names: Sequence[str]
-    labels: np.ndarray | None = None
-    classes: tuple[str, ...] = ()
-    left_out: Sequence[str] = ()
-
-    @cached_property
-    def content(self) -> str:
-        """What content_hash says of the images."""
-        return content_hash(self.root, self.names)
-
-    def say_left_out(self) -> None:
-        """Print one line about what is not read, where there is something."""
-        say_left_out(self.root, self.left_out)
+    root: Path  # a folder, or a zip file
+    names: Sequence[str]  # inside it
+    labels: np.ndarray | None = None  # int64 (N,), 1..C; None where there are none
+    classes: tuple[str, ...] = ()  # the names of the classes 1..C; empty without labels
+    left_out: Sequence[str] = ()  # names of what lies beside the images and is not read
 
 
 def load_labelled(split: str, root: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images of a split ("train" or "val") and their labels, int64 (N,), or None.
-
-    Images are a read-only memory map, uint8 (N, 3, S, S), decoded at the first call and kept in the project's cache. Grey ones
-    are read as RGB of three equal channels.
+    """The images of a split ("train" or "val"), uint8 (N, 3, S, S), kept in the cache, and their labels, int64 (N,), or None.
 
     Raises UserError where find_files does, where an image is unreadable or not square, where its side is not of 16 to 128
     pixels, or where images are of several sizes.
     """
     files = find_files(split, root)
-    files.say_left_out()
-    images = cached_pictures(["labelled", files.content], files.root, lambda remarks: decode_images(files, remarks))
-    return images, files.labels
+    say_left_out(files.root, files.left_out)
+    first = []  # the size of the first picture, which is read before the others
+
+    def pixels(picture: Image.Image, name: str) -> np.ndarray:
+        size = f"{picture.width}x{picture.height}"
+        if not first:
+            if picture.width != picture.height or not SMALLEST <= picture.width <= LARGEST:
+                raise UserError(
+                    f"{files.root}: {name} is {size}, expected a square of {SMALLEST} to {LARGEST} pixels; "
+                    "python -m src.datasets.pack_zip --resolution crops and resizes"
+                )
+            first.append(size)
+        if size != first[0]:
+            raise UserError(
+                f"{files.root}: images of several sizes: {files.names[0]} is {first[0]}, {name} is {size}; "
+                "python -m src.datasets.pack_zip --resolution brings them to one"
+            )
+        return np.asarray(picture).transpose(2, 0, 1)
+
+    return cached_pictures(["labelled"], files.root, files.names, pixels), files.labels
 
 
 def class_names(root: str | Path) -> tuple[str, ...]:
@@ -96,46 +81,6 @@ def has_validation(root: str | Path) -> bool:
     return root.is_dir() and has_splits(root) and (root / "val").is_dir()
 
 
-def decode_images(files: LabelledFiles, remarks: Remarks) -> np.ndarray:
-    """The images, uint8 (N, 3, S, S). Raises UserError, naming the first that is amiss, as load_labelled does."""
-    first = files.names[0]
-    side = next(read_files(files.root, [first], lambda data, name: image_side(files.root, name, data), None))
-
-    def decode(data: bytes, name: str) -> np.ndarray:
-        picture = open_picture(files.root, name, data, remarks)
-        if picture.size != (side, side):
-            raise UserError(
-                f"{files.root}: images of several sizes: {first} is {side}x{side}, {name} is {describe_size(picture)}; "
-                "python -m src.datasets.pack_zip --resolution brings them to one"
-            )
-        return np.asarray(picture).transpose(2, 0, 1)
-
-    images = np.empty((len(files.names), 3, side, side), np.uint8)
-    for i, pixels in enumerate(read_files(files.root, files.names, decode)):
-        images[i] = pixels
-    return images
-
-
-def image_side(root: Path, name: str, data: bytes) -> int:
-    """The side of an image in pixels. Raises UserError where it is unreadable, not square, too small or too large."""
-    picture = open_picture(root, name, data)
-    if picture.width != picture.height or not SMALLEST <= picture.width <= LARGEST:
-        raise UserError(
-            f"{root}: {name} is {describe_size(picture)}, expected a square of {SMALLEST} to {LARGEST} pixels; "
-            "python -m src.datasets.pack_zip --resolution crops and resizes"
-        )
-    return picture.width
-
-
-def open_picture(root: Path, name: str, data: bytes, remarks: Remarks | None = None) -> Image.Image:
-    """The picture as RGB. Raises UserError where it is unreadable."""
-    return read_picture(io.BytesIO(data), f"{root}: {name}", remarks)
-
-
-def describe_size(picture: Image.Image) -> str:
-    return f"{picture.width}x{picture.height}"
-
-
 # ------------------------------------------------------------------------------------------------------------- folders
 
 
@@ -145,9 +90,8 @@ def find_files(split: str, root: str | Path) -> LabelledFiles:
     Class folders have labels 1, 2 ... by their sorted names, those of the training images in both splits. Class k of
     dataset.json has the label k + 1 and the name str(k).
 
-    Raises UserError where root is absent, no folder and no zip file, or has no such split; where it has no images, a class
-    folder without any, or images beside class folders; where validation images are of a class without training images; and
-    where dataset.json is malformed, names files that are absent, or leaves images out.
+    Raises UserError where root or the split is absent; where there are no images, a class folder without any, or images beside
+    class folders; where a class has validation images alone; and where dataset.json is malformed or does not fit the files.
     """
     root = Path(root)
     if not root.exists():
@@ -155,8 +99,8 @@ def find_files(split: str, root: str | Path) -> LabelledFiles:
     if root.is_dir() and has_splits(root):
         if not (root / split).is_dir():
             raise UserError(f"{root} has no {split} images: its folders are {', '.join(subfolders(root))}, not {split}")
-        found = find_in_folder(root / split)
-        return found if split == "train" else with_classes_of(find_in_folder(root / "train"), found)
+        files = find_in_folder(root / split)
+        return files if split == "train" else with_classes_of(find_in_folder(root / "train"), files)
     if split != "train":
         raise UserError(
             f"{root} has no {split} images: all that it holds are for training; a folder with train/ and {split}/ has both"
@@ -189,8 +133,8 @@ def find_in_folder(root: Path) -> LabelledFiles:
         raise UserError(f"{root} holds no class folders and no images ({', '.join(PICTURES)})")
     if empty := next((name for name, (pictures, _) in found.items() if not pictures), None):
         inside = ", ".join(subfolders(folders[empty]))
-        more = f"; the folders in it ({inside}) are not searched" if inside else ""
-        raise UserError(f"{root}: the class folder {empty} holds no images ({', '.join(PICTURES)}){more}")
+        deeper = f"; the folders in it ({inside}) are not searched" if inside else ""
+        raise UserError(f"{root}: the class folder {empty} holds no images ({', '.join(PICTURES)}){deeper}")
     labels = [label for label, (pictures, _) in enumerate(found.values(), start=1) for _ in pictures]
     images, others = ([f"{folders[name].name}/{file}" for name in found for file in found[name][part]] for part in (0, 1))
     left_out = [name for name in left_out if not name.endswith("/")] + others
@@ -199,23 +143,18 @@ def find_in_folder(root: Path) -> LabelledFiles:
 
 def find_unpacked(root: Path) -> LabelledFiles:
     """The images of a folder that a zip file in EDM's format was unpacked to."""
-    folders = [Path(folder) for folder, _, _ in os.walk(root)]
-    visible = [folder for folder in folders if not any(map(is_hidden, folder.relative_to(root).parts))]
     names, left_out = [], []
-    for folder in visible:
-        here = folder.relative_to(root)
-        pictures, others = list_pictures(folder)
-        names += [(here / name).as_posix() for name in pictures]
-        left_out += [(here / name).as_posix() for name in others if not name.endswith("/")]
+    for folder, _, _ in os.walk(root):
+        here = Path(folder).relative_to(root)
+        if not any(map(is_hidden, here.parts)):
+            for found, files in zip((names, left_out), list_pictures(Path(folder)), strict=True):
+                found += [(here / name).as_posix() for name in files if not name.endswith("/")]
     files = with_metadata(root, sorted(names), (root / METADATA).read_bytes())
     return replace(files, left_out=sorted(set(left_out) - {METADATA}))
 
 
 def with_classes_of(train: LabelledFiles, files: LabelledFiles) -> LabelledFiles:
-    """The files with the labels that their classes have among the training images; without where those have none.
-
-    Raises UserError for a class that has no training images.
-    """
+    """The files with the labels of the training images' classes, where those have any. UserError for any other class."""
     if files.labels is None or train.labels is None:
         return replace(files, labels=None, classes=())
     if unknown := next((name for name in files.classes if name not in train.classes), None):
@@ -229,9 +168,8 @@ def with_classes_of(train: LabelledFiles, files: LabelledFiles) -> LabelledFiles
 def subfolders(folder: Path) -> dict[str, Path]:
     """Name -> folder, of the folders in a folder, sorted by name.
 
-    Names are composed, since macOS takes accents and syllables apart; what is not UTF-8 is escaped, so that it can be printed.
-
-    Raises UserError where the folder cannot be read, or two have the same name but for that.
+    Names are composed, since macOS takes accents and syllables apart; what is not UTF-8 is escaped. Raises UserError where the
+    folder cannot be read, or two names are then the same.
     """
     found: dict[str, Path] = {}
     for entry in scan(folder):
@@ -257,7 +195,7 @@ def find_in_zip(root: Path) -> LabelledFiles:
     left_out = sorted(set(files) - {*names, metadata})
     if not metadata:
         return LabelledFiles(root, names, left_out=left_out)
-    (data,) = read_files(root, [metadata], lambda data, _: data, None)
+    (data,) = read_files(root, [metadata], lambda data, _: data)
     return replace(with_metadata(root, names, data, metadata.removesuffix(METADATA)), left_out=left_out)
 
 
@@ -275,41 +213,37 @@ def find_metadata(names: Sequence[str]) -> str:
 
 
 def with_metadata(root: Path, files: Sequence[str], data: bytes, prefix: str = "") -> LabelledFiles:
-    """The files with the labels of a dataset.json, whose text is data. prefix: of all files' names, not of those in data.
-
-    Raises UserError where it is malformed, names files that are absent, or leaves images out.
-    """
+    """The files with the labels of a dataset.json, whose text is data. prefix: of all files' names, not of those in data."""
     if not files:
         raise UserError(f"{root}: no images ({', '.join(PICTURES)}) beside {METADATA}")
-    told = read_metadata(root, data)
-    if told is None:
+    class_of = read_metadata(root, data)
+    if class_of is None:
         return LabelledFiles(root, files)
     names = [plain(name).removeprefix(plain(prefix)) for name in files]
     here = set(names)
     for missing, words in (
-        ([name for name in told if name not in here], "names {} files that are absent, first {}"),
-        ([name for name in names if name not in told], "leaves out {} images, first {}"),
+        ([name for name in class_of if name not in here], "names {} files that are absent, first {}"),
+        ([name for name in names if name not in class_of], "leaves out {} images, first {}"),
     ):
         if missing:
             raise UserError(f"{root}: {METADATA} {words.format(len(missing), missing[0])}")
-    classes = np.array([told[name] for name in names], np.int64)
+    classes = np.array([class_of[name] for name in names], np.int64)
     return LabelledFiles(root, files, classes + 1, tuple(map(str, range(classes.max() + 1))))
 
 
 def read_metadata(root: Path, data: bytes) -> dict[str, int] | None:
-    """File -> class, from 0, as a dataset.json says; None where it says that there are none.
-
-    Raises UserError where it is malformed, or a class is no whole number from 0 to below MOST_CLASSES.
-    """
+    """File -> class, from 0, as a dataset.json says; None where it says that there are none."""
     try:
-        told = json.loads(data.decode("utf-8-sig"))
+        metadata = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{root}: {METADATA} is malformed JSON ({error})") from error
-    labels = told.get("labels", False) if isinstance(told, dict) else False
+    labels = metadata.get("labels", False) if isinstance(metadata, dict) else False
     if labels is None:
         return None
     pairs = list(labels.items()) if isinstance(labels, Mapping) else labels
-    if not isinstance(pairs, list) or not all(map(is_pair, pairs)):
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs
+    ):
         raise UserError(f'{root}: {METADATA} is not {{"labels": [[file, class], ...]}}, and not {{"labels": null}} either')
     found: dict[str, int] = {}
     for file, label in pairs:
@@ -319,11 +253,6 @@ def read_metadata(root: Path, data: bytes) -> dict[str, int] | None:
         if found.setdefault(plain(file), label) != label:
             raise UserError(f"{root}: {METADATA} gives {file} two classes, {found[plain(file)]} and {label}")
     return found
-
-
-def is_pair(item: object) -> bool:
-    """Whether this is a file's name and something."""
-    return isinstance(item, (list, tuple)) and len(item) == 2 and isinstance(item[0], str)
 
 
 def plain(name: str) -> str:

@@ -19,9 +19,9 @@ from PIL import Image
 
 from src.common.cli import Parser, UserError, number, run_script
 from src.common.files import check_output, write_whole
-from src.common.images import Remarks
-from src.datasets.images import read_files
-from src.datasets.labelled import LARGEST, METADATA, SMALLEST, LabelledFiles, find_files, has_splits, open_picture
+from src.common.images import Remarks, say_left_out
+from src.datasets.images import read_pictures
+from src.datasets.labelled import LARGEST, METADATA, SMALLEST, LabelledFiles, find_files, has_splits
 
 BEGINNING = (1980, 1, 1, 0, 0, 0)  # of time in zip files: the date of all entries
 PERMISSIONS = 0o644 << 16
@@ -36,49 +36,39 @@ def square(picture: Image.Image, resolution: int | None) -> Image.Image:
     return middle if resolution is None else middle.resize((resolution, resolution), Image.Resampling.LANCZOS)
 
 
-def png_bytes(picture: Image.Image) -> bytes:
-    """A PNG file without compression."""
-    file = io.BytesIO()
-    picture.save(file, format="png", compress_level=0, optimize=False)
-    return file.getvalue()
-
-
 def entry_name(number: int) -> str:
     """The name of image `number` (from 0) in the zip file: NNNNN/imgNNNNNNNN.png, with the first five digits as its folder."""
     digits = f"{number:08d}"
     return f"{digits[:5]}/img{digits}.png"
 
 
-def add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Add an entry, stored, whose header does not tell when and where it was made."""
-    info = zipfile.ZipInfo(name, BEGINNING)
-    info.create_system, info.external_attr = UNIX, PERMISSIONS
-    archive.writestr(info, data, zipfile.ZIP_STORED)
-
-
 def pack(files: LabelledFiles, path: Path, resolution: int | None, labels: bool) -> tuple[int, int]:
     """Write the images, and with `labels` their classes from 0, into a zip file, whole or not at all.
 
-    Returns the side of all of them, and how many were smaller before, both in pixels.
+    Returns the side of all of them in pixels, and how many were smaller before. What is lost of the pictures is printed.
 
-    Raises UserError where an image is unreadable, where without a resolution their middles are of several sizes or not of 16 to
-    128 pixels, or where the disk refuses. What is lost of the pictures is printed.
+    Raises UserError where an image is unreadable, or their middles without a resolution are not of one size of 16 to 128.
     """
     remarks = Remarks(files.root)
 
-    def convert(data: bytes, name: str) -> tuple[str, int, int, bytes]:
-        picture = open_picture(files.root, name, data, remarks)
-        made = square(picture, resolution)
+    def convert(picture: Image.Image, name: str) -> tuple[str, int, int, bytes]:
+        made, png = square(picture, resolution), io.BytesIO()
         if not SMALLEST <= made.width <= LARGEST:
             raise UserError(
                 f"{files.root}: the middle of {name} is {made.width}x{made.height}, expected {SMALLEST} to {LARGEST} pixels: "
                 "give --resolution"
             )
-        return name, min(picture.size), made.width, png_bytes(made)
+        made.save(png, format="png", compress_level=0, optimize=False)
+        return name, min(picture.size), made.width, png.getvalue()
+
+    def add(name: str, data: bytes) -> None:
+        info = zipfile.ZipInfo(name, BEGINNING)  # its header does not say when and where it was made
+        info.create_system, info.external_attr = UNIX, PERMISSIONS
+        archive.writestr(info, data, zipfile.ZIP_STORED)
 
     first, side, enlarged = "", 0, 0
     with write_whole(path) as partial, zipfile.ZipFile(partial, "w") as archive:
-        for i, (name, before, after, data) in enumerate(read_files(files.root, files.names, convert, "packing")):
+        for i, (name, before, after, data) in enumerate(read_pictures(files.root, files.names, convert, remarks, "packing")):
             first, side = (first, side) if i else (name, after)
             if after != side:
                 raise UserError(
@@ -86,14 +76,14 @@ def pack(files: LabelledFiles, path: Path, resolution: int | None, labels: bool)
                     "give --resolution"
                 )
             enlarged += before < after
-            add(archive, entry_name(i), data)
+            add(entry_name(i), data)
         classes = [[entry_name(i), int(label) - 1] for i, label in enumerate(files.labels)] if labels else None
-        add(archive, METADATA, json.dumps({"labels": classes}).encode())
+        add(METADATA, json.dumps({"labels": classes}).encode())
     remarks.say()
     return side, enlarged
 
 
-def make_parser() -> Parser:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m src.datasets.pack_zip", description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of images, or of class folders, or such a zip file")
     parser.add_argument("out", type=Path, metavar="OUT.zip", help="where to")
@@ -102,11 +92,7 @@ def make_parser() -> Parser:
     labels_help = "write the classes, or none; None: those that SOURCE has"
     parser.add_argument("--labels", action=argparse.BooleanOptionalAction, help=labels_help)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.zip if it exists")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = make_parser().parse_args(argv)
+    args = parser.parse_args(argv)
     if args.out.suffix.lower() != ".zip":
         raise UserError(f"{args.out}: expected a name that ends in .zip, by which EDM's programs know such a file")
     if args.out.exists() and not args.overwrite:
@@ -121,14 +107,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = find_files("train", args.source)
     if args.labels and files.labels is None:
         raise UserError(f"--labels: {args.source} has no classes")
-    files.say_left_out()
+    say_left_out(files.root, files.left_out)
     labels = files.labels is not None if args.labels is None else args.labels
     side, enlarged = pack(files, args.out, args.resolution, labels)
     if enlarged:
         print(f"warning: {enlarged:,} images were smaller than {side}x{side}, and are blurred")
     names = ", ".join(f"{i} {name}" if name != str(i) else name for i, name in enumerate(files.classes))
-    told = textwrap.shorten(f"{len(files.classes)} classes: {names}", 400, placeholder=" ...") if labels else "no labels"
-    print(f"{args.out}: {len(files.names):,} images of {side}x{side}, {told}")
+    classes = textwrap.shorten(f"{len(files.classes)} classes: {names}", 400, placeholder=" ...") if labels else "no labels"
+    print(f"{args.out}: {len(files.names):,} images of {side}x{side}, {classes}")
 
 
 if __name__ == "__main__":

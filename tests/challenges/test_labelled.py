@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,7 +21,8 @@ from src.datasets.pairs import __main__ as pairs
 from src.evaluation.statistics import Statistics, write_statistics
 from src.evaluation.trajectory import __main__ as trajectory
 from src.runs.folder import Run
-from tests.helpers import TINY, TINY_FLAGS, call, fails, random_images
+from src.submission import __main__ as submission
+from tests.helpers import TINY, TINY_FLAGS, call, fails, random_images, read_pngs
 
 NAMES = ("강아지", "tabby cat")
 COUNTS = {"train": 9, "val": 4}  # images of each class
@@ -81,8 +84,8 @@ def sample(monkeypatch, checkpoint, *flags):
 
 
 def test_a_run_knows_its_shape_and_classes(run, tmp_path, monkeypatch):
-    told = json.loads((run.folder / "model_config.json").read_text())
-    assert (told["challenge"], told["sample_shape"], told["classes"]) == ("labelled", [3, 24, 24], list(NAMES[::-1]))
+    config = json.loads((run.folder / "model_config.json").read_text())
+    assert (config["challenge"], config["sample_shape"], config["classes"]) == ("labelled", [3, 24, 24], list(NAMES[::-1]))
     assert run.sample_shape == (3, 24, 24)
     with Image.open(run.previews()[1]) as sheet:
         assert sheet.height == 3 * 2 * 24  # NFE 1, 2, 4, enlarged twice
@@ -94,43 +97,39 @@ def test_a_run_knows_its_shape_and_classes(run, tmp_path, monkeypatch):
     assert rows[1:] == [["000000.png", "1", "tabby cat"], ["000001.png", "2", "강아지"], ["000002.png", "1", "tabby cat"]]
 
 
-def test_a_moved_checkpoint_is_sampled_alike(run, moved, tmp_path, monkeypatch):
+def test_a_moved_checkpoint_is_sampled_alike(run, moved, tmp_path, monkeypatch, capsys):
     (tmp_path / "elsewhere.json").write_bytes((run.folder / "model_config.json").read_bytes())
     (tmp_path / "bare").mkdir()
     bare = shutil.copy(moved, tmp_path / "bare" / "best.pt")
     ways = {
         "run": [run.folder / "last.ckpt"],
         "moved": [moved],
-        "told": [moved, "--challenge", "labelled"],
+        "named": [moved, "--challenge", "labelled"],
         "config": [bare, "--config_path", "elsewhere.json"],
     }
-    made = {}
     for name, words in ways.items():
         assert sample(monkeypatch, *words, "--save_dir", name, "--classes", "강아지") == 0
-        made[name] = np.stack([np.asarray(Image.open(path)) for path in sorted((tmp_path / name / "nfe=2").iterdir())])
-    assert made["run"].shape == (3, 24, 24, 3)
-    assert all(np.array_equal(images, made["run"]) for images in made.values())
+    made = {name: read_pngs(tmp_path / name / "nfe=2") for name in ways}
+    assert made["run"].shape == (3, 24, 24, 3) and all(np.array_equal(images, made["run"]) for images in made.values())
+    line = fails(sampling, monkeypatch, capsys, "--challenge", "simpsons32", "--ckpt_path", moved)
+    assert "was trained on samples of shape (3, 24, 24); those of --challenge simpsons32 are (3, 32, 32)" in line
+    line = fails(submission, monkeypatch, capsys, "pack", moved.parent, "--out", "x.zip", "--challenge", "labelled")
+    assert "challenge labelled is for practice" in line
 
 
-def test_a_shape_that_nobody_tells(moved, tmp_path, monkeypatch, capsys):
-    told = json.loads((moved.parent / "model_config.json").read_text())
+def test_a_shape_that_nothing_says(moved, tmp_path, monkeypatch, capsys):
+    config = json.loads((moved.parent / "model_config.json").read_text())
     flags = ["--ckpt_path", moved, "--device", "cpu"]
-    (moved.parent / "model_config.json").write_text(json.dumps({**told, "sample_shape": [3, "24", 24]}))
+    (moved.parent / "model_config.json").write_text(json.dumps({**config, "sample_shape": [3, "24", 24]}))
     assert "expected sample_shape as a list of positive whole numbers" in fails(sampling, monkeypatch, capsys, *flags)
-    del told["sample_shape"]
-    (moved.parent / "model_config.json").write_text(json.dumps(told))
+    del config["sample_shape"]
+    (moved.parent / "model_config.json").write_text(json.dumps(config))
     assert sample(monkeypatch, moved) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("error: the samples of challenge labelled have the shape of the data") and "sample_shape" in line
     assert not (tmp_path / "samples" / "nfe=2").exists() and not list((tmp_path / "samples").glob(".*"))
     flags = ["--challenge", "labelled", "--methods", "custom", "--json", "s.json", "--device", "cpu"]
     assert "the samples of challenge labelled have the shape" in fails(step_seconds, monkeypatch, capsys, *flags)
-
-
-def test_another_challenge_is_refused(run, moved, monkeypatch, capsys):
-    for checkpoint in (run.folder / "last.ckpt", moved):
-        line = fails(sampling, monkeypatch, capsys, "--challenge", "simpsons32", "--ckpt_path", checkpoint)
-        assert "was trained on samples of shape (3, 24, 24); those of --challenge simpsons32 are (3, 32, 32)" in line
 
 
 def test_a_moved_checkpoint_teaches_pairs_and_trajectories(moved, tmp_path, monkeypatch, capsys):
@@ -169,9 +168,8 @@ def test_levels_that_do_not_divide_the_resolution(size, words):
     with pytest.raises(ValueError, match=rf"images of {size}x{size} cannot be halved 5 times") as error:
         create_custom_model(**options)
     assert str(error.value).endswith(words)
-    told = dict(part.split(maxsplit=1) if " " in part else (part, "") for part in words.partition("--")[2].split(" --"))
-    network = {name: [int(number) for number in value.split()] for name, value in told.items()}
-    create_custom_model(**{**options, **network})  # what the message tells
+    flags = [part.split() for part in words.partition("--")[2].split(" --")]
+    create_custom_model(**{**options, **{name: list(map(int, values)) for name, *values in flags}})  # what the message says
 
 
 def test_the_network_suits_32_and_64():
@@ -205,13 +203,6 @@ def test_what_train_refuses(tmp_path, monkeypatch, capsys, flags, words):
     assert call(train, monkeypatch, "--challenge", "labelled", *STEPS, *TINY_FLAGS, "--ch_mult", 1, 1, 1, 1, 1, *flags) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line and "decoding:" not in line]
     assert len(lines) == 1 and lines[0].startswith("error: ") and words in lines[0]
-
-
-def test_it_is_for_practice(moved, monkeypatch, capsys):
-    from src.submission import __main__ as submission
-
-    line = fails(submission, monkeypatch, capsys, "pack", moved.parent, "--out", "x.zip", "--challenge", "labelled")
-    assert "challenge labelled is for practice" in line
 
 
 # ----------------------------------------------------------------------------------------------------------- measuring
@@ -255,27 +246,12 @@ def test_edms_reference_file_is_read_as_it_is(tmp_path, monkeypatch):
     (tmp_path / "made").mkdir()
     for i, image in enumerate(random_images(3)):
         Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / "made" / f"{i}.png")
-    seen = []
-
-    class Judge:
-        sha256 = source = "none"
-
-    challenge = get_challenge("labelled")
-    monkeypatch.setattr(type(challenge), "load_judge", lambda *args: Judge())
-    monkeypatch.setattr(
-        type(challenge),
-        "measure",
-        lambda self, samples, reference, judge, **asked: seen.append(reference) or {"fid_pytorch": 1.0},
-    )
+    challenge, measure = type(get_challenge("labelled")), Mock(return_value={"fid_pytorch": 1.0})
+    monkeypatch.setattr(challenge, "load_feature_network", lambda *args: SimpleNamespace(sha256="none", source="none"))
+    monkeypatch.setattr(challenge, "measure", measure)
+    base = ["--challenge", "labelled", "--generated_dir", "made", "--device", "cpu"]
     for flag, file in (("--stats", "edm.npz"), ("--reference_stats", "edm.npz"), ("--stats", "plain.npz")):
-        assert (
-            call(measure_fid, monkeypatch, "--challenge", "labelled", "--generated_dir", "made", flag, file, "--device", "cpu")
-            == 0
-        )
-    for statistics in seen:
-        assert (
-            np.array_equal(statistics.mu, mu)
-            and np.array_equal(statistics.sigma, sigma)
-            and statistics.sigma.dtype == np.float64
-        )
-    assert len(seen) == 3
+        assert call(measure_fid, monkeypatch, *base, flag, file) == 0
+        statistics = measure.call_args.args[1]
+        assert np.array_equal(statistics.mu, mu) and np.array_equal(statistics.sigma, sigma)
+        assert statistics.sigma.dtype == np.float64

@@ -23,21 +23,12 @@ def kit(tmp_path_factory, package_file):
     folder = tmp_path_factory.mktemp("kit")
     shutil.copytree(PROJECT_ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "data").mkdir()
-    for name in (
-        "data/train_split.txt",
-        "data/val_split.txt",
-        "custom_model.py",
-        "train.py",
-        "dataset.py",
-        "sampling.py",
-        "measure_fid.py",
-        "requirements.txt",
-    ):
+    scripts = ("custom_model.py", "train.py", "dataset.py", "sampling.py", "measure_fid.py", "requirements.txt")
+    for name in ("data/train_split.txt", "data/val_split.txt", *scripts):
         shutil.copy(PROJECT_ROOT / name, folder / name)
     code = files_in("write_a_challenge.md")
-    assert (
-        list(code) == ["src/challenges/colours.py", "draw_colours.py"] and code["src/challenges/colours.py"].count("\n") < 100
-    )
+    assert list(code) == ["src/challenges/colours.py", "draw_colours.py"]
+    assert code["src/challenges/colours.py"].count("\n") < 100
     for name, content in code.items():
         (folder / name).write_text(content)
 

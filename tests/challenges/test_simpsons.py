@@ -20,13 +20,8 @@ def test_the_default_is_the_courses():
     assert (course.shape, course.nfe, course.num_samples) == ((3, 64, 64), (1, 2, 4), 1000)
     assert course.reference_dir() == "./data/simpsons_64x64/val"
     assert [entry.scores[1] for entry in course.published] == [293.4, 90.3, 18.2]
-    assert {item.name: item.default for item in course.network_fields()} == {
-        "ch": 128,
-        "ch_mult": (1, 2, 2, 2),
-        "attn": (1,),
-        "num_res_blocks": 4,
-        "dropout": 0.1,
-    }
+    network = {"ch": 128, "ch_mult": (1, 2, 2, 2), "attn": (1,), "num_res_blocks": 4, "dropout": 0.1}
+    assert {item.name: item.default for item in course.network_fields()} == network
 
 
 def test_every_challenge_says_all_of_itself():
@@ -56,7 +51,7 @@ def test_the_small_one_is_small(simpsons_root):
 
 
 def test_a_checkpoint_knows_its_challenge(toon, tmp_path, monkeypatch):
-    """The course's is told by nothing, as before there were others."""
+    """The course's is the one that no file names."""
     flags = [*TINY_FLAGS, "--batch_size", 4, "--num_iterations", 1, "--save_dir", tmp_path, "--run_name", "toon"]
     assert call(train, monkeypatch, *flags, "--challenge", "toon") == 0
     config = json.loads((tmp_path / "toon" / "model_config.json").read_text())

@@ -1,3 +1,5 @@
+"""Points in the plane: the six sets, the network, and every command on them."""
+
 import json
 
 import numpy as np
@@ -9,8 +11,8 @@ import measure_fid
 import sampling
 import train
 from src.challenges import CHALLENGES, Challenge, get_challenge, register
-from src.challenges.shared.points import MODE_STD, MODES, POINT_SETS, STD
 from src.challenges.toy2d import TOY2D, ToyMLP
+from src.challenges.toy2d.points import MODE_STD, MODES, POINT_SETS, STD
 from src.common.cli import UserError
 from src.evaluation import __main__ as suite
 from src.evaluation.points import chamfer
@@ -69,7 +71,6 @@ def test_circle_and_moons():
 def test_network_call():
     torch.manual_seed(0)
     network, x, t = ToyMLP(), torch.randn(5, 2), torch.linspace(0, 1000, 5)
-    assert not network.use_additional_condition
     out = network(x, t)
     assert out.shape == (5, 2)
     assert not torch.allclose(out, network(x, t / 2))
@@ -78,6 +79,10 @@ def test_network_call():
         network(x, t, t)
     out.square().sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
+    network = ToyMLP(use_additional_condition=True)
+    assert not torch.allclose(network(x, t, t), network(x, t, condition=t / 2))
+    with pytest.raises(ValueError, match="needs a condition"):
+        network(x, t)
 
 
 def test_members_are_networks_of_their_own():
@@ -92,15 +97,6 @@ def test_members_are_networks_of_their_own():
     assert not torch.allclose(both(x.roll(5, 0), t.roll(5)), out.roll(5, 0))
     with pytest.raises(ValueError, match="divided among 2"):
         both(x[:5], t[:5])
-
-
-def test_network_with_condition():
-    torch.manual_seed(0)
-    network, x, t = ToyMLP(use_additional_condition=True), torch.randn(5, 2), torch.linspace(0, 1000, 5)
-    assert network.use_additional_condition
-    assert not torch.allclose(network(x, t, t), network(x, t, condition=t / 2))
-    with pytest.raises(ValueError, match="needs a condition"):
-        network(x, t)
 
 
 @pytest.mark.parametrize("condition", [False, True])
@@ -124,9 +120,8 @@ def test_registry():
         get_challenge("x")
     with pytest.raises(ValueError, match="registered twice"):
         register(TOY2D)
-    bounds = [requirement for requirement in TOY2D.marks if requirement.method == "ddpm"]
-    assert {requirement.below for requirement in bounds} == {20, 60}
-    assert bounds[0].passes(bounds[0].below - 1) and not bounds[0].passes(bounds[0].below)
+    assert {mark.below for mark in TOY2D.marks if mark.method == "ddpm"} == {20, 60}
+    assert TOY2D.marks[0].passes(59) and not TOY2D.marks[0].passes(60)
 
 
 # -------------------------------------------------------------------------------------------------- through the scripts

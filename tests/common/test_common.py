@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -63,9 +64,6 @@ def test_pil_images():
     assert len(utils.tensor_to_pil_image(torch.zeros(3, 3, 8, 8))) == 3
     with pytest.raises(ValueError, match="expected"):
         utils.tensor_to_pil_image(torch.zeros(8, 8))
-
-
-def test_pixels_survive_the_round_trip():
     pixels = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(images.to_uint8(images.from_uint8(pixels)), pixels)
 
@@ -98,29 +96,16 @@ def test_save_and_load(saved):
     assert json.loads((saved.parent / "model_config.json").read_text()) == json.loads(json.dumps(CONFIG))
 
 
-def test_config_elsewhere_and_bare_state_dict(saved, tmp_path):
+def test_config_elsewhere_bare_weights_and_an_absent_config(saved, tmp_path, capsys):
+    """Without one the model has its defaults, as the course's load_model has it."""
     torch.save(tiny_model().state_dict(), tmp_path / "bare.pt")
     os.rename(tmp_path / "model_config.json", tmp_path / "other.json")
     load_model(tmp_path / "bare.pt", create_custom_model, config_path=tmp_path / "other.json")
-
-
-def break_checkpoint(path, how):
-    if how == "absent":
-        path.unlink()
-    elif how == "truncated":
-        path.write_bytes(path.read_bytes()[:5000])
-    elif how == "text":
-        path.write_text("hello")
-    elif how == "empty":
-        path.write_bytes(b"")
-    elif how == "foreign":
-        torch.save({"state_dict": torch.nn.Linear(2, 2).state_dict()}, path)
-    elif how == "no tensors":
-        torch.save({"state_dict": {"a": 1}}, path)
-    elif how == "runs code":
-        path.write_bytes(pickle.dumps(Malicious(path.parent / "ran")))
-    elif how == "runs code in a zip":
-        torch.save({"state_dict": Malicious(path.parent / "ran")}, path)
+    created = []
+    load_model(saved, lambda device, **options: created.append(options) or tiny_model())
+    assert created == [{}] and "the model has its default options" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no file"):
+        load_model(saved, create_custom_model, config_path=tmp_path / "named.json")
 
 
 class Malicious:
@@ -133,21 +118,35 @@ class Malicious:
         return os.mkdir, (self.mark,)
 
 
+def other_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("checkpoints/best_model.pt", b"")
+
+
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("spoil", "message"),
     [
-        ("absent", "no checkpoint at"),
-        ("truncated", "cut off or damaged"),
-        ("text", "not a"),
-        ("empty", "the file is empty"),
-        ("foreign", "does not fit the model"),
-        ("no tensors", "not a model checkpoint"),
-        ("runs code", "may run code"),
-        ("runs code in a zip", "may run code"),
+        (Path.unlink, "no checkpoint at"),
+        (lambda path: path.write_bytes(path.read_bytes()[:5000]), "cut off or damaged"),
+        (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "cut off or damaged"),
+        (lambda path: path.write_text("hello"), "not a"),
+        (lambda path: path.write_bytes(b""), "the file is empty"),
+        (lambda path: path.write_bytes(b"\n\n"), "the file is empty"),
+        (
+            lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid"),
+            "a pointer of Git LFS",
+        ),
+        (lambda path: path.write_bytes(b"<!DOCTYPE html><html><head><title>Sign in</title>"), "an HTML page"),
+        (lambda path: path.write_bytes(b"\xef\xbb\xbf\n<html>"), "an HTML page"),
+        (other_zip, "a zip file of something else"),
+        (lambda path: torch.save({"state_dict": torch.nn.Linear(2, 2).state_dict()}, path), "does not fit the model"),
+        (lambda path: torch.save({"state_dict": {"a": 1}}, path), "not a model checkpoint"),
+        (lambda path: path.write_bytes(pickle.dumps(Malicious(path.parent / "ran"))), "may run code"),
+        (lambda path: torch.save({"state_dict": Malicious(path.parent / "ran")}, path), "may run code"),
     ],
 )
-def test_bad_checkpoints(saved, how, message):
-    break_checkpoint(saved, how)
+def test_bad_checkpoints(saved, spoil, message):
+    spoil(saved)
     with pytest.raises(UserError, match=message) as caught:
         load_model(saved, create_custom_model)
     assert "\n" not in str(caught.value)
@@ -200,44 +199,6 @@ def test_write_whole_replaces_a_folder_only_when_done(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "new.txt"]
 
 
-def test_an_absent_config_means_the_defaults(tmp_path, capsys):
-    """As the course's load_model has it."""
-    created = []
-
-    def create(device, **options):
-        created.append(options)
-        return tiny_model()
-
-    torch.save({"state_dict": tiny_model().state_dict()}, tmp_path / "model.pt")
-    load_model(tmp_path / "model.pt", create)
-    assert created == [{}] and "the model has its default options" in capsys.readouterr().out
-    with pytest.raises(UserError, match="no file"):
-        load_model(tmp_path / "model.pt", create, config_path=tmp_path / "named.json")
-
-
-WHAT = {  # the beginning of a file that was taken for a checkpoint -> what it is
-    b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 235\n": "a pointer of Git LFS",
-    b"<!DOCTYPE html><html><head><title>Sign in</title>": "an HTML page",
-    b"\xef\xbb\xbf\n<html>": "an HTML page",
-    b"\n\n": "the file is empty",
-    b"PK\x03\x04 and no more": "cut off or damaged",
-}
-
-
-@pytest.mark.parametrize("data", WHAT)
-def test_what_is_no_checkpoint_is_named(data, saved):
-    saved.write_bytes(data)
-    with pytest.raises(UserError, match=WHAT[data]):
-        load_model(saved, create_custom_model)
-
-
-def test_a_zip_of_something_else_is_no_checkpoint(saved):
-    with zipfile.ZipFile(saved, "w") as archive:
-        archive.writestr("checkpoints/best_model.pt", b"")
-    with pytest.raises(UserError, match="a zip file of something else"):
-        load_model(saved, create_custom_model)
-
-
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
 def test_names_of_wrappers_are_taken_out(prefix, saved):
     """Of torch.compile and DataParallel, before the whole name or within it."""
@@ -255,12 +216,10 @@ def test_missing_and_unexpected_names_are_told_apart(saved):
     torch.save({"state_dict": state}, saved)
     with pytest.raises(UserError) as caught:
         load_model(saved, create_custom_model)
-    for words in (
-        r"tensors missing: 1 (such as network.head.bias)",
-        r"tensors that it has not: 1 (such as network.extra)",
-        r"of another shape: 1 (network.head.weight is (2,), expected (8, 3, 3, 3))",
-    ):
-        assert words in str(caught.value)
+    assert str(caught.value).endswith(
+        "tensors missing: 1 (such as network.head.bias); tensors that the model lacks: 1 (such as network.extra); "
+        "tensors of another shape: 1 (network.head.weight is (2,), expected (8, 3, 3, 3))"
+    )
 
 
 def test_numbers_of_numpy_beside_the_weights(saved):
@@ -307,15 +266,8 @@ def test_write_whole_follows_links(tmp_path):
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "file"])
 def test_what_is_no_file_is_refused_before_the_work(kind, tmp_path):
-    path = tmp_path / "out"
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path = Path(os.devnull)
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        path.touch()
+    path = Path(os.devnull) if kind == "device" else tmp_path / "out"
+    {"pipe": os.mkfifo, "device": str, "folder": Path.mkdir, "file": Path.touch}[kind](path)
     before = path.stat()
     with pytest.raises(UserError, match="stands there"), files.write_whole(path, folder=kind == "file"):
         pytest.fail("the work was begun")
@@ -330,40 +282,12 @@ def test_names_as_long_as_a_disk_takes(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def picture(mode, values):
-    """A PNG file of these values (H, W) or (H, W, C)."""
-    file = io.BytesIO()
-    Image.fromarray(values, mode).save(file, "PNG") if mode else Image.fromarray(values).save(file, "PNG")
-    return io.BytesIO(file.getvalue())
-
-
-def test_pictures_of_every_mode_are_read_as_rgb():
-    grey16 = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
-    read = np.asarray(images.read_picture(picture(None, grey16), "a"))
-    assert read.shape == (8, 8, 3) and read[0, 0, 0] == 0 and read[-1, -1, 0] == 255
-    assert np.abs(read[..., 0] - grey16 / 257).max() <= 0.5, "scaled, not clipped"
-    colours = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
-    whole = Image.fromarray(colours)
-    for mode in ("RGBA", "RGB", "L", "LA", "P", "1", "CMYK"):
-        file = io.BytesIO()
-        image = whole.convert(mode) if mode != "LA" else whole.convert("L").convert("LA")
-        image.save(file, "TIFF" if mode == "CMYK" else "PNG")
-        file.seek(0)
-        assert np.array_equal(np.asarray(images.read_picture(file, "a")), np.asarray(image.convert("RGB"))), mode
-
-
-def test_a_picture_that_is_a_bomb_or_none_is_one_line():
+def test_a_picture_that_is_a_bomb_is_one_line():
     file = io.BytesIO()
     Image.new("1", (20000, 20000)).save(file, "PNG")
     file.seek(0)
     with pytest.raises(UserError, match=r"bomb\.png: too large a picture \(Image size \(400000000 pixels\)\)"):
         images.read_picture(file, "bomb.png")
-    with pytest.raises(UserError, match=r"a\.png: not a readable image"):
-        images.read_picture(io.BytesIO(b"GIF8"), "a.png")
-    floats = io.BytesIO()
-    Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(floats, "TIFF")
-    with pytest.raises(UserError, match="pixels of floating point"):
-        images.read_picture(floats, "a.tif")
 
 
 @pytest.mark.parametrize(
@@ -394,19 +318,13 @@ run_script(main)
 
 
 def test_scripts_end_in_one_line(capsys):
-    def fail():
-        raise UserError("no bread: buy some")
-
-    with pytest.raises(SystemExit) as caught:
-        cli.run_script(fail)
-    assert caught.value.code == 2 and capsys.readouterr().err == "error: no bread: buy some\n"
-
-    def interrupted():
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit) as caught:
-        cli.run_script(interrupted)
-    assert caught.value.code == 130
+    for error, code, line in (
+        (UserError("no bread: buy some"), 2, "error: no bread: buy some\n"),
+        (KeyboardInterrupt(), 130, "\ninterrupted\n"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            cli.run_script(Mock(side_effect=error))
+        assert caught.value.code == code and capsys.readouterr().err == line
 
 
 def test_the_home_folder_in_every_flag_and_variable(monkeypatch):
@@ -438,10 +356,8 @@ def test_a_refused_file_of_the_project_names_what_moves_it(tmp_path, monkeypatch
         return str(caught.value)
 
     cached = tmp_path / "kit" / "data" / "cache" / "features" / "x.npy"
-    assert line(cached) == (
-        f"cannot write {cached}: {os.strerror(reason)}; "
-        "set the environment variable CHALLENGE_CACHE to a folder that can be written"
-    )
+    todo = "set the environment variable CHALLENGE_CACHE to a folder that can be written"
+    assert line(cached) == f"cannot write {cached}: {os.strerror(reason)}; {todo}"
     assert line(tmp_path / "kit" / "x.json").endswith("; name another place for it on the command line (--help)")
     assert line(tmp_path / "x.json").endswith(os.strerror(reason))
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "full"))
@@ -449,19 +365,14 @@ def test_a_refused_file_of_the_project_names_what_moves_it(tmp_path, monkeypatch
 
 
 def test_a_cache_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch):
-    def work():
-        raise AssertionError("worked first")
-
-    def refuse(self, *args, **kwargs):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
+    work = Mock(side_effect=AssertionError("worked first"))
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path))
     (tmp_path / "images").mkdir()
     with monkeypatch.context() as patch, pytest.raises(UserError, match=r"Permission denied; set the .* CHALLENGE_CACHE"):
         patch.setattr(os, "access", lambda *args: False)
         cached_array("key", work)
     with monkeypatch.context() as patch, pytest.raises(UserError, match=r"Read-only file system; set the .* CHALLENGE_CACHE"):
-        patch.setattr(Path, "mkdir", refuse)
+        patch.setattr(Path, "mkdir", Mock(side_effect=OSError(errno.EROFS, os.strerror(errno.EROFS))))
         cached_array("key", work)
 
 
@@ -534,8 +445,8 @@ def test_what_is_asked_of_a_gpu_is_asked_of_its_own_kind(monkeypatch):
 def test_several_processes_need_a_gpu_each(name, local, message, monkeypatch):
     monkeypatch.setattr("src.common.processes.resolve_device", lambda name, say: torch.device(name))
     monkeypatch.setattr("src.common.processes.device_count", lambda kind: 2)
-    told = {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "RANK": local, "LOCAL_RANK": local, "MASTER_ADDR": "a", "MASTER_PORT": 1}
-    for key, value in told.items():
+    environment = {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "RANK": local, "LOCAL_RANK": local}
+    for key, value in {**environment, "MASTER_ADDR": "a", "MASTER_PORT": 1}.items():
         monkeypatch.setenv(key, str(value))
     with pytest.raises(UserError, match=re.escape(message)), join_processes(name):
         pass

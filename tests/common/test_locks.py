@@ -94,7 +94,7 @@ def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_never(tmp_pat
         (tmp_path / ".nfe=1.4711.partial" / "0000.png").touch()
         remove_leftovers(tmp_path)
         assert len(list(tmp_path.glob(".*.partial"))) == 2 and not (tmp_path / ".nfe=1.4711.partial").exists()
-        for _ in range(2):  # where nothing stands, and in the place of what does
+        for _ in range(2):  # where nothing stands, and instead of what does
             with write_whole(tmp_path / "nfe=1", folder=True) as partial:
                 partial.mkdir()
         assert len(list(tmp_path.glob(".nfe=1.*.partial"))) == 1, "the other's"

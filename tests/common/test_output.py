@@ -33,17 +33,20 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "PYTHONUTF8": "1"}
 HEARD = "".join(f"나 {step}\nby a child\n" for step in range(3))
 
 
-def shell(words: str, work: Path, **environment: str) -> subprocess.CompletedProcess:
-    """SCRIPT in a shell, `words` behind it; it writes "done" into the file `work`. The code is the script's own."""
-    command = f"'{sys.executable}' '{script(work)}' '{work}' {words}; exit ${{PIPESTATUS[0]}}"
+@pytest.fixture
+def script(tmp_path) -> Path:
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    return tmp_path / "script.py"
+
+
+def shell(words: str, script: Path, **environment: str) -> tuple[int, str, str]:
+    """SCRIPT in a shell, `words` behind it: the script's own exit code, and what was written to stdout and stderr."""
+    work = script.with_name("work")
+    command = f"'{sys.executable}' '{script}' '{work}' {words}; exit ${{PIPESTATUS[0]}}"
     environment = {**ENVIRONMENT, **environment}
-    return subprocess.run(["bash", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, env=environment)
-
-
-def script(work: Path) -> Path:
-    file = work.with_name("script.py")
-    file.write_text(SCRIPT, encoding="utf-8")
-    return file
+    done = subprocess.run(["bash", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, env=environment)
+    assert work.read_text() == "done"
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 @pytest.mark.parametrize(
@@ -58,22 +61,19 @@ def script(work: Path) -> Path:
     ],
 )
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_output_that_breaks_ends_no_work(words, code, said, unbuffered, tmp_path):
-    done = shell(words, tmp_path / "work", PYTHONUNBUFFERED=unbuffered)
-    assert (done.returncode, done.stderr.decode()) == (code, said)
-    assert (tmp_path / "work").read_text() == "done"
+def test_output_that_breaks_ends_no_work(words, code, said, unbuffered, script):
+    assert shell(words, script, PYTHONUNBUFFERED=unbuffered)[::2] == (code, said)
 
 
 @pytest.mark.parametrize("settings", [{"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}])
-def test_letters_that_the_output_lacks_are_escaped(settings, tmp_path):
-    done = shell("", tmp_path / "work", PYTHONUTF8="0", **settings)
-    assert done.returncode == 0 and (tmp_path / "work").read_text() == "done"
-    assert done.stdout.decode("ascii").splitlines()[1] == r"\uac00 0"
+def test_letters_that_the_output_lacks_are_escaped(settings, script):
+    code, written, _ = shell("", script, PYTHONUTF8="0", **settings)
+    assert code == 0 and written.splitlines()[1] == r"\uac00 0"
 
 
-def test_a_terminal_that_is_lost_ends_no_work(tmp_path):
+def test_a_terminal_that_is_lost_ends_no_work(script, tmp_path):
     ours, theirs = os.openpty()
-    words = [sys.executable, script(tmp_path / "work"), tmp_path / "work"]
+    words = [sys.executable, script, tmp_path / "work"]
     process = subprocess.Popen(words, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs)
     os.close(theirs)
     assert os.read(ours, 100).startswith(b"begun")

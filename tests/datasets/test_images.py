@@ -1,3 +1,5 @@
+"""Folders and zip files of images known by an ID: what is read, what is cached, what is refused."""
+
 import os
 import shutil
 import zipfile
@@ -8,7 +10,9 @@ from PIL import Image
 
 from src.common.cli import UserError
 from src.datasets import images
-from src.datasets.images import ImageSource, load_images
+from src.datasets.images import content_hash, images_by_id, load_images
+
+IDS = [str(index) for index in range(6)]
 
 
 @pytest.fixture
@@ -24,10 +28,7 @@ def folder(tmp_path, monkeypatch):
     return root
 
 
-IDS = [str(index) for index in range(6)]
-
-
-def test_folder_pixels_are_those_of_pil_and_torchvision(folder):
+def test_pixels_are_those_of_pil_and_torchvision(folder):
     array = load_images(folder, ["3", "0"])
     assert array.shape == (2, 3, 64, 64) and array.dtype == np.uint8
     for pixels, name in zip(array, ("3.webp", "0.png"), strict=True):
@@ -49,29 +50,21 @@ def test_cropped_folder_and_zip_give_the_same_pixels(folder, tmp_path):
         np.testing.assert_array_equal(load_images(archive, IDS), expected)
 
 
-def test_grey_palette_and_transparent_images_become_rgb(tmp_path, monkeypatch):
-    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
-    for name, mode, colour in (("a", "L", 77), ("b", "RGBA", (10, 20, 30, 0)), ("c", "P", 0)):
-        Image.new(mode, (64, 64), colour).save(tmp_path / f"{name}.png")
-    array = load_images(tmp_path, ["a", "b"])
-    assert array[0, :, 5, 5].tolist() == [77, 77, 77] and array[1, :, 5, 5].tolist() == [10, 20, 30]
-    assert load_images(tmp_path, ["c"]).shape == (1, 3, 64, 64)
-
-
-def test_decoded_once_then_memory_mapped(folder, monkeypatch):
-    first = load_images(folder, IDS)
-    monkeypatch.setattr(images, "decode_image", lambda *args: pytest.fail("decoded again"))
-    again = load_images(folder, IDS)
-    assert isinstance(again, np.memmap) and not again.flags.writeable
-    np.testing.assert_array_equal(again, first)
-
-
-def test_a_changed_source_is_decoded_again(folder):
-    before = load_images(folder, IDS).copy()
+def test_decoded_once_then_memory_mapped(folder, tmp_path, monkeypatch):
+    """Also where files were touched, moved, or others came beside them; a changed one is decoded again."""
+    first = load_images(folder, IDS).copy()
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "read_picture", lambda *args: pytest.fail("decoded again"))
+        os.utime(folder / "1.jpg", (0, 0))
+        folder = shutil.move(folder, tmp_path / "moved")
+        (folder / "more.png").write_bytes(b"not asked for")
+        again = load_images(folder, IDS)
+        assert isinstance(again, np.memmap) and not again.flags.writeable
+        np.testing.assert_array_equal(again, first)
     Image.new("RGB", (80, 70), "red").save(folder / "0.png")
     after = load_images(folder, IDS)
     assert after[0, :, 0, 0].tolist() == [255, 0, 0]
-    np.testing.assert_array_equal(after[1:], before[1:])
+    np.testing.assert_array_equal(after[1:], first[1:])
 
 
 @pytest.mark.parametrize("size", [0, 50, 1000])
@@ -88,14 +81,22 @@ def test_missing_ids_are_counted_and_named(folder):
         load_images(folder, ["0"] + [f"x{index}" for index in range(7)])
 
 
-def test_corrupt_image_is_named_and_nothing_cached(folder, tmp_path):
-    (folder / "2.jpeg").write_bytes((folder / "2.jpeg").read_bytes()[:300])
-    with pytest.raises(UserError, match=r"2\.jpeg"):
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("0.png", b"", r"the file is empty"),
+        ("1.jpg", b"text", r"in no format that Pillow knows"),
+        ("2.jpeg", None, r"[Tt]runcated"),
+    ],
+)
+def test_a_broken_picture_is_named_and_nothing_cached(folder, tmp_path, name, content, words):
+    (folder / name).write_bytes((folder / name).read_bytes()[:300] if content is None else content)
+    with pytest.raises(UserError, match=rf"{name}: not a readable image \({words}"):
         load_images(folder, IDS)
     assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
-def test_corrupt_zip_member_is_named(folder, tmp_path):
+def test_a_corrupt_zip_member_is_named(folder, tmp_path):
     archive = tmp_path / "faces.zip"
     with zipfile.ZipFile(archive, "w") as file:
         file.write(folder / "0.png", "0.png")
@@ -107,45 +108,27 @@ def test_corrupt_zip_member_is_named(folder, tmp_path):
 
 
 def test_no_source(tmp_path):
-    with pytest.raises(UserError, match="no data at"):
-        ImageSource(tmp_path / "absent")
-    with pytest.raises(UserError, match="no images"):
-        ImageSource(tmp_path)
     (tmp_path / "broken.zip").write_bytes(b"PK not a zip")
-    with pytest.raises(UserError, match="not a readable zip"):
-        ImageSource(tmp_path / "broken.zip")
-
-
-def as_copied(folder, other, change):
-    """A copy of a folder with the same names, sizes and times, one file of which has other content."""
-    shutil.copytree(folder, other)
-    for path in other.rglob("*"):
-        if path.name == "0.png":
-            stat, image = path.stat(), np.asarray(Image.open(path)).copy()
-            Image.fromarray(change(image)).save(path)
-            path.write_bytes(path.read_bytes().ljust(stat.st_size, b"\0"))
-            assert path.stat().st_size == stat.st_size
-        os.utime(path, ns=(0, (folder / path.relative_to(other)).stat().st_mtime_ns))
-    return other
+    (tmp_path / "empty").mkdir()
+    for name, words in (("absent", "no data at"), ("empty", "no images"), ("broken.zip", "not a readable zip")):
+        with pytest.raises(UserError, match=words):
+            images_by_id(tmp_path / name)
 
 
 def test_folders_of_the_same_names_sizes_and_times_are_told_apart(folder, tmp_path):
-    first = load_images(folder, IDS).copy()
-    other = as_copied(folder, tmp_path / "other", lambda image: image[::-1] // 2)
+    first, other = load_images(folder, IDS).copy(), tmp_path / "other"
+    shutil.copytree(folder, other)
+    pixels = np.asarray(Image.open(folder / "0.png"))
+    Image.fromarray(pixels[::-1] // 2).save(other / "0.png")
+    (other / "0.png").write_bytes((other / "0.png").read_bytes().ljust((folder / "0.png").stat().st_size, b"\0"))
+    for path in (*folder.iterdir(), *other.iterdir()):
+        os.utime(path, ns=(0, 0))
     stats = [{path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in root.iterdir()} for root in (folder, other)]
     assert stats[0] == stats[1]
     second = load_images(other, IDS)
     assert (second[0] != first[0]).any() and np.array_equal(second[1:], first[1:])
-    assert ImageSource(folder).content(IDS[1:]) == ImageSource(other).content(IDS[1:]) != ImageSource(other).content(IDS[:1:-1])
-
-
-def test_touched_copied_and_moved_files_are_not_decoded_again(folder, tmp_path, monkeypatch):
-    first = load_images(folder, IDS)
-    os.utime(folder / "1.jpg", (0, 0))
-    shutil.move(folder, tmp_path / "moved")
-    (tmp_path / "moved" / "more.png").write_bytes(b"not asked for")
-    monkeypatch.setattr(images, "decode_image", lambda *args: pytest.fail("decoded again"))
-    np.testing.assert_array_equal(load_images(tmp_path / "moved", IDS), first)
+    hashes = [content_hash(root, ["1.jpg", "2.jpeg"]) for root in (folder, other)]
+    assert hashes[0] == hashes[1] != content_hash(other, ["2.jpeg", "1.jpg"])
 
 
 def test_two_images_of_one_id_are_refused(folder, tmp_path):
@@ -173,17 +156,9 @@ def test_what_is_left_out_and_lost_is_said_in_a_line_each_also_from_the_cache(fo
             (tmp_path / "nested").mkdir()
             folder.rename(root / "cropped")
         load_images(root, IDS)
-        said = capsys.readouterr().out.splitlines()
+        lines = capsys.readouterr().out.splitlines()
         first = "broken.png" if root == folder else "cropped/broken.png"
-        assert len(said) == 2
-        assert said[0].startswith(f"{root}: 3 files or folders are left out, such as {first}; pictures end in .png .jpg ")
-        assert said[1].startswith(
-            f"{root}: read as RGB of 8 bits: transparency is dropped and hidden colours show (2, such as "
-        )
-
-
-def test_files_that_are_empty_or_no_pictures_are_named(folder):
-    for name, content, words in (("0.png", b"", "the file is empty"), ("1.jpg", b"text", "in no format that Pillow knows")):
-        (folder / name).write_bytes(content)
-        with pytest.raises(UserError, match=rf"{name}: not a readable image \({words}\)"):
-            load_images(folder, [name[0]])
+        assert len(lines) == 2
+        assert lines[0].startswith(f"{root}: 3 files or folders are left out, such as {first}; pictures end in .png .jpg ")
+        lost = "transparency is dropped and hidden colours show (2, such as "
+        assert lines[1].startswith(f"{root}: read as RGB of 8 bits: {lost}")

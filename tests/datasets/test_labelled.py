@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from src.common.cli import UserError
-from src.common.files import PROJECT_ROOT
-from src.datasets import labelled
+from src.datasets import images
 from src.datasets.labelled import class_names, find_files, has_validation, load_labelled
 from tests.helpers import random_images
 
@@ -68,40 +67,37 @@ def expect(loaded, seeds, labels):
 # ------------------------------------------------------------------------------------------------------------- folders
 
 
-def test_two_splits(tmp_path):
-    root = write(
-        tmp_path / "d", {"train/b/1.png": 1, "train/b/0.png": 0, "train/a/x.png": 2, "train/c/y.png": 3, "val/c/z.png": 4}
-    )
-    expect(load_labelled("train", root), [2, 0, 1, 3], [1, 2, 2, 3])
-    expect(load_labelled("val", root), [4], [3])  # the third class, though it is the only one here
-    assert class_names(root) == ("a", "b", "c") and has_validation(root)
-
-
-def test_without_splits_all_images_are_for_training(tmp_path):
-    root = write(tmp_path / "d", {"a/0.png": 0, "b/0.png": 1})
-    expect(load_labelled("train", root), [0, 1], [1, 2])
-    assert not has_validation(root)
-    with pytest.raises(
-        UserError, match=r"d has no val images: all that it holds are for training; a folder with train/ and val/"
-    ):
-        load_labelled("val", root)
-    write(root, {"train/a/0.png": 0})
-    with pytest.raises(UserError, match="d has no val images: its folders are a, b, train, not val"):
-        load_labelled("val", root)
-
-
-def test_images_without_class_folders_have_no_labels(tmp_path):
-    expect(load_labelled("train", write(tmp_path / "d", {"1.png": 1, "0.png": 0})), [0, 1], None)
-    root = write(tmp_path / "e", {"train/1.png": 1, "val/0.png": 0, "README.md": b"x"})
-    expect(load_labelled("train", root), [1], None)
-    expect(load_labelled("val", root), [0], None)
-    assert class_names(root) == ()
-
-
-def test_a_class_called_train_is_no_split(tmp_path):
-    root = write(tmp_path / "vehicles", {"car/0.png": 0, "plane/0.png": 1, "train/0.png": 2})
-    expect(load_labelled("train", root), [0, 1, 2], [1, 2, 3])
-    assert class_names(root) == ("car", "plane", "train")
+@pytest.mark.parametrize(
+    ("files", "train", "val", "classes"),
+    [
+        (
+            {"train/b/1.png": 1, "train/b/0.png": 0, "train/a/x.png": 2, "train/c/y.png": 3, "val/c/z.png": 4},
+            ([2, 0, 1, 3], [1, 2, 2, 3]),
+            ([4], [3]),  # the third class, though it is the only one here
+            ("a", "b", "c"),
+        ),
+        ({"a/0.png": 0, "b/0.png": 1}, ([0, 1], [1, 2]), r"all that it holds are for training; a folder with train/ and", "ab"),
+        ({"a/0.png": 0, "train/a/0.png": 0}, None, r"has no val images: its folders are a, train, not val", None),
+        ({"1.png": 1, "0.png": 0}, ([0, 1], None), "has no val images", ()),
+        ({"train/1.png": 1, "val/0.png": 0, "README.md": b"x"}, ([1], None), ([0], None), ()),
+        (
+            {"car/0.png": 0, "plane/0.png": 1, "train/0.png": 2},
+            ([0, 1, 2], [1, 2, 3]),
+            "no val images",
+            ("car", "plane", "train"),
+        ),
+    ],
+)
+def test_splits_and_classes(tmp_path, files, train, val, classes):
+    root = write(tmp_path / "d", files)
+    if train:
+        expect(load_labelled("train", root), *train)
+        assert class_names(root) == tuple(classes) and has_validation(root) == isinstance(val, tuple)
+    if isinstance(val, tuple):
+        expect(load_labelled("val", root), *val)
+    else:
+        with pytest.raises(UserError, match=val):
+            load_labelled("val", root)
 
 
 def test_a_messy_folder(tmp_path):
@@ -145,29 +141,6 @@ def test_names_that_are_not_utf8_can_be_printed(tmp_path):
     (tmp_path / "d" / os.fsdecode("개".encode("euc-kr")) / "0.png").write_bytes(encoded(one(0)))
     expect(load_labelled("train", tmp_path / "d"), [0], [1])
     assert class_names(tmp_path / "d")[0].encode() == rb"\udcb0\udcb3"
-
-
-def test_all_kinds_of_pictures_become_rgb(tmp_path):
-    image = one(0)
-    grey, palette = encoded(image, mode="L"), encoded(image, mode="P")
-    root = write(tmp_path / "d", {"a/0.png": grey, "a/1.png": palette, "a/2.webp": encoded(image, "webp", lossless=True)})
-    write(root, {"a/3.jpg": encoded(image, "jpeg"), "a/4.png": encoded(image, mode="RGBA"), "a/5.gif": b"passed over"})
-    images, _ = load_labelled("train", root)
-    assert images.shape == (5, 3, SIZE, SIZE)
-    assert (images[0] == images[0, :1]).all() and np.array_equal(images[2], image) and np.array_equal(images[4], image)
-
-
-def test_decoded_once_and_again_after_a_change(tmp_path, monkeypatch):
-    root = write(tmp_path / "d", {"a/0.png": 0, "b/0.png": 1})
-    load_labelled("train", root)
-    monkeypatch.setattr(labelled, "read_picture", lambda *args: pytest.fail("decoded again"))
-    expect(load_labelled("train", root), [0, 1], [1, 2])
-    monkeypatch.undo()
-    monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
-    os.rename(root / "b" / "0.png", root / "a" / "1.png")
-    write(root, {"c/0.png": 2})
-    (root / "b").rmdir()
-    expect(load_labelled("train", root), [0, 1, 2], [1, 1, 2])
 
 
 def test_folders_and_zips_of_the_same_names_sizes_and_times_are_told_apart(tmp_path):
@@ -240,24 +213,23 @@ def test_absent_and_unreadable(tmp_path):
 # ----------------------------------------------------------------------------------------------------------- zip files
 
 
-def test_edms_zip(tmp_path):
-    path = write_zip(tmp_path / "d.zip", EDM, CLASSES)
-    expect(load_labelled("train", path), [0, 1, 2], [5, 2, 1])
-    assert class_names(path) == ("0", "1", "2", "3", "4") and not has_validation(path)  # a class may have no images
+WINDOWS = {name.replace("/", "\\"): seed for name, seed in EDM.items()}
+BACKSLASHED = [[name.replace("/", "\\"), label] for name, label in CLASSES]
+
+
+@pytest.mark.parametrize(
+    ("files", "labels"),
+    [(EDM, CLASSES), (EDM, dict(CLASSES)), (EDM, BACKSLASHED), (WINDOWS, BACKSLASHED), (EDM, None), (EDM, "absent")],
+)
+def test_edms_zip(tmp_path, files, labels):
+    """With its labels as a list or an object, by the slashes of Windows too, and without labels."""
+    path = write_zip(tmp_path / "d.zip", files, labels)
+    has_labels = labels not in (None, "absent")
+    expect(load_labelled("train", path), [0, 1, 2], [5, 2, 1] if has_labels else None)
+    assert class_names(path) == (("0", "1", "2", "3", "4") if has_labels else ())  # a class may have no images
+    assert not has_validation(path)
     with pytest.raises(UserError, match=r"d\.zip has no val images"):
         load_labelled("val", path)
-
-
-@pytest.mark.parametrize("labels", [None, "absent"])
-def test_a_zip_without_labels(tmp_path, labels):
-    path = write_zip(tmp_path / "d.zip", EDM, labels)
-    expect(load_labelled("train", path), [0, 1, 2], None)
-    assert class_names(path) == ()
-
-
-def test_labels_as_an_object(tmp_path):
-    """As EDM's own reader takes them too."""
-    expect(load_labelled("train", write_zip(tmp_path / "d.zip", EDM, dict(CLASSES))), [0, 1, 2], [5, 2, 1])
 
 
 def test_a_zip_that_was_packed_again(tmp_path):
@@ -272,14 +244,6 @@ def test_a_zip_that_was_packed_again(tmp_path):
         archive.writestr("cifar/readme.txt", b"x")
         archive.writestr("cifar/dataset.json", "\ufeff" + json.dumps({"labels": CLASSES, "source": "elsewhere"}))
         archive.writestr("__MACOSX/cifar/._dataset.json", b"\0\5\26\7")
-    expect(load_labelled("train", path), [0, 1, 2], [5, 2, 1])
-
-
-@pytest.mark.parametrize("entries_too", [False, True])
-def test_backslashes_of_windows(tmp_path, entries_too):
-    files = {name.replace("/", "\\"): seed for name, seed in EDM.items()} if entries_too else EDM
-    labels = [[name.replace("/", "\\"), label] for name, label in CLASSES]
-    path = write_zip(tmp_path / "d.zip", files, labels)
     expect(load_labelled("train", path), [0, 1, 2], [5, 2, 1])
 
 
@@ -365,16 +329,7 @@ def test_a_zip_that_is_refused(tmp_path, cache, make, words):
 def test_large_photographs_are_refused_before_all_are_decoded(tmp_path, monkeypatch):
     root = write(tmp_path / "d", {f"a/{i}.png": encoded(one(i, 200)) for i in range(9)})
     opened = []
-    monkeypatch.setattr(labelled, "read_picture", lambda file, name, _: opened.append(name) or Image.open(file))
+    monkeypatch.setattr(images, "read_picture", lambda file, name, _: opened.append(name) or Image.open(file))
     with pytest.raises(UserError, match="200x200, expected a square of 16 to 128"):
         load_labelled("train", root)
     assert len(opened) == 1
-
-
-def test_real_photographs_in_afhqs_layout():
-    root = PROJECT_ROOT / "../shared/data/afhq_layout"
-    if not root.is_dir():
-        pytest.skip("there are no photographs in train/{cat,dog,wild} and val/ beside the project")
-    images, labels = load_labelled("train", root)
-    assert images.shape[1:] == (3, 32, 32) and class_names(root) == ("cat", "dog", "wild") and set(labels) == {1, 2, 3}
-    assert len(load_labelled("val", root)[0]) + len(images) == 1200

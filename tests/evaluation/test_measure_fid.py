@@ -94,7 +94,7 @@ def test_absent_reference_is_made_from_the_split(folders, run, monkeypatch):
         write_images(folder, make_images(2, 4, (32, 32)))
 
     monkeypatch.setattr(ImageChallenge, "write_reference", write_reference)
-    monkeypatch.setattr(ImageChallenge, "load_judge", lambda *arguments: Inception())
+    monkeypatch.setattr(ImageChallenge, "load_feature_network", lambda *arguments: Inception())
     monkeypatch.setattr(ImageChallenge, "measure", lambda *arguments, **words: {"fid_clean": 1.5})
     code, out, _ = run("--generated_dir", "gen", "--data", "toon", "--data_root", "somewhere")
     assert code == 0
@@ -123,7 +123,7 @@ def test_absent_reference_is_made_from_the_split(folders, run, monkeypatch):
 )
 def test_mistakes_end_in_one_line_and_code_2(folders, run, monkeypatch, arguments, words):
     (folders / "empty").mkdir()
-    monkeypatch.setattr(ImageChallenge, "load_judge", lambda *given: pytest.fail("the weights were loaded first"))
+    monkeypatch.setattr(ImageChallenge, "load_feature_network", lambda *given: pytest.fail("the weights were loaded first"))
     code, _, err = run(*arguments)
     assert code == 2
     assert err.startswith("error: ") and err.count("\n") == 1 and words in err

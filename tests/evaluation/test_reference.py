@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 import measure_fid
-from src.challenges import get_challenge
-from src.challenges.shared import faces
+from src.challenges import get_challenge, simpsons
 from src.challenges.shared.images import ImageChallenge
 from src.evaluation import __main__ as suite
 from src.evaluation.inception import Inception
@@ -22,8 +21,8 @@ VAL = "data/simpsons_64x64/val"
 def roots(tmp_path, monkeypatch):
     """Two data sets one/ and two/ of three validation images each, of the same names; and generated images in gen/."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(faces, "split_ids", lambda split: ["0", "1", "2"])
-    monkeypatch.setattr(ImageChallenge, "load_judge", lambda *arguments: Inception())
+    monkeypatch.setattr(simpsons, "split_ids", lambda split: ["0", "1", "2"])
+    monkeypatch.setattr(ImageChallenge, "load_feature_network", lambda *arguments: Inception())
     monkeypatch.setattr(ImageChallenge, "measure", lambda self, samples, reference, *_, **__: {"fid_clean": reference.mean()})
     for seed, name in ((3, "one"), (4, "two")):
         for number, image in enumerate(make_images(seed, 3)):

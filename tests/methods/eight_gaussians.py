@@ -7,7 +7,7 @@ import math
 import torch
 
 from src.challenges import get_challenge
-from src.challenges.shared.points import MODE_STD, MODES, POINT_SETS, STD
+from src.challenges.toy2d.points import MODE_STD, MODES, POINT_SETS, STD
 from src.common.devices import seed_everything
 from src.methods import Method, get_method
 from src.training.ema import EMA

@@ -21,7 +21,7 @@ COUNT = 8
 class Pixels(DigitsChallenge):
     """In FID's place the distance of mean pixels."""
 
-    def load_judge(self, device, file=None):
+    def load_feature_network(self, device, file=None):
         return None
 
     def measure(self, samples, reference, judge, **others):

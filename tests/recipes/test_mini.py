@@ -20,7 +20,7 @@ from tests.helpers import BOTH_PRECISIONS, TINY, call, fails, random_images
 class Pixels(ImageChallenge):
     """In FID's place the distance of mean pixels."""
 
-    def load_judge(self, device, file=None):
+    def load_feature_network(self, device, file=None):
         return None
 
     def measure(self, samples, reference, judge, *, metrics, **others):

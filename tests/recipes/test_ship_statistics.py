@@ -18,7 +18,7 @@ def test_what_it_writes_is_found(counted, tmp_path, monkeypatch, capsys):  # noq
     monkeypatch.setenv("CHALLENGE_CACHE", str(tmp_path / "cache"))
     changed = dataclasses.replace(get_challenge("mnist"), load=lambda split, root: (IMAGES[:, :1], None))
     monkeypatch.setitem(CHALLENGES._items, "mnist", changed)
-    monkeypatch.setattr(type(changed), "load_judge", lambda self, device, file=None: network)
+    monkeypatch.setattr(type(changed), "load_feature_network", lambda self, device, file=None: network)
     monkeypatch.setattr("src.evaluation.statistics.SHIPPED", tmp_path / "shipped")
     monkeypatch.setattr(ship_statistics, "SHIPPED", tmp_path / "shipped")
     assert call(ship_statistics, monkeypatch, "--device", "cpu") == 0

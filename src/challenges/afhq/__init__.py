@@ -13,32 +13,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from src.challenges.afhq.data import CLASSES, DEFAULT_ROOT, SIZE, load_animals
 from src.challenges.shared.challenge import Mark, register
-from src.challenges.shared.images import ImageChallenge, as_rgb
+from src.challenges.shared.images import PYTORCH_FID, ImageChallenge, as_rgb
 from src.challenges.shared.unet import ClassUNet
 from src.common.cli import UserError
 from src.common.images import contact_sheet, read_picture
 from src.common.processes import Processes
 
-# What loading and measuring need is imported by the functions that need it: a model is built and sampled without.
+# What measuring needs is imported by the functions that measure: a model is built and sampled without.
 if TYPE_CHECKING:
     from src.evaluation.inception import Inception
     from src.evaluation.stargan_inception import StarGANInception
 
-CLASSES = ("cat", "dog", "wild")
-SIZE = 64
 SCALES = (0.0, 7.5)
-DEFAULT_ROOT = "./data/datasets/afhq"
 HANDED_IN, ON_SHEET = 32, 8  # images of each scale
 OWN_METRIC = "fid_stargan"
-METRICS = {"fid_pytorch": "FID pytorch-fid", OWN_METRIC: "FID of StarGAN v2's Inception"}
-
-
-def load(split: str, root: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """The images of a split at 64x64 and their labels 1, 2, 3. See src/challenges/afhq/data.py."""
-    from src.challenges.afhq.data import load_animals  # here: a model is built and sampled without
-
-    return load_animals(split, root, CLASSES, SIZE, DEFAULT_ROOT)
+METRICS = {**PYTORCH_FID, OWN_METRIC: "FID of StarGAN v2's Inception"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +39,7 @@ class AnimalsChallenge(ImageChallenge):
     metrics: Mapping[str, str] = field(default_factory=lambda: METRICS)
 
     graded = False
-    hands_in_images = hands_in_code = takes_judge = True
+    hands_in_images = hands_in_code = has_own_feature_network = True
     preview_samples = 9
 
     @property
@@ -65,22 +56,25 @@ class AnimalsChallenge(ImageChallenge):
         It is the first 32 images of each, in turn of all classes, and a sheet with 8 of them. Raises UserError where one is
         missing, or the sheet would show fewer than two of a class.
         """
+        from src.evaluation.by_class import read_labelled
+
         chosen = {}
         for scale, folder in folders.items():
             files = [folder / self.file_name(number) for number in range(HANDED_IN)]
             if absent := [file.name for file in files if not file.is_file()]:
                 raise UserError(f"{folder}: {HANDED_IN} images of each scale are handed in; {absent[0]} is absent")
-            check_classes_shown(folder)
+            labels = read_labelled(folder, CLASSES)[1][:ON_SHEET].tolist()
+            if few := next((name for label, name in enumerate(CLASSES, start=1) if labels.count(label) < 2), None):
+                raise UserError(f"{folder}: the first {ON_SHEET} images need two of every class; of {few} there are fewer")
             chosen[scale] = files
-        names = iter(f"images/{name}" for name in self.names_handed_in(self.num_handed_in))
-        zipped: dict[str, Path | bytes] = {next(names): file for files in chosen.values() for file in files}
+        names = [f"images/{name}" for name in self.names_handed_in(self.num_handed_in)]
+        zipped = dict(zip(names, (file for files in chosen.values() for file in files), strict=True))
         read = lambda file: np.asarray(read_picture(file, str(file))).transpose(2, 0, 1)  # noqa: E731
-        rows = [np.stack([read(file) for file in files[:ON_SHEET]]) for files in chosen.values()]
-        sheet = io.BytesIO()
+        rows, sheet = [np.stack([read(file) for file in files[:ON_SHEET]]) for files in chosen.values()], io.BytesIO()
         contact_sheet(rows, [f"scale {scale:g}" for scale in chosen]).save(sheet, format="png")
         return {**zipped, "sheet.png": sheet.getvalue()}
 
-    def load_own_judge(self, file: str, device: torch.device) -> "StarGANInception":
+    def load_own_feature_network(self, device: torch.device, file: str) -> "StarGANInception":
         """The course's feature network. Raises UserError where the file is absent or of another network."""
         from src.evaluation.stargan_inception import load_stargan_inception
 
@@ -90,35 +84,26 @@ class AnimalsChallenge(ImageChallenge):
         self,
         samples: np.ndarray,
         reference: np.ndarray,
-        judge: "Inception | StarGANInception",
+        feature_network: "Inception | StarGANInception",
         *,
         metrics: Sequence[str] | None = None,
         batch_size: int = 64,
         processes: Processes | None = None,
         verbose: bool = False,
     ) -> dict[str, float]:
-        """FID by the judge that is given: "fid_stargan" by the course's, "fid_pytorch" by the Inception of 2015."""
+        """FID by the network that is given: "fid_stargan" by the course's, "fid_pytorch" by the Inception of 2015."""
         from src.evaluation.fid import frechet_distance
         from src.evaluation.stargan_inception import StarGANInception, stargan_features
 
-        if not isinstance(judge, StarGANInception):
-            more: dict[str, Any] = {"batch_size": batch_size, "processes": processes, "verbose": verbose}
-            return super().measure(samples, reference, judge, metrics=["fid_pytorch"], **more)
+        if not isinstance(feature_network, StarGANInception):
+            settings: dict[str, Any] = {"batch_size": batch_size, "processes": processes, "verbose": verbose}
+            return super().measure(samples, reference, feature_network, metrics=list(PYTORCH_FID), **settings)
         processes = processes or Processes()
         mine = as_rgb(samples)[processes.share(len(samples))]
         title = "images, StarGAN v2's Inception" if verbose and processes.is_first else None
-        real = stargan_features(as_rgb(reference), judge, batch_size, title and f"reference {title}", processes)
-        features = stargan_features(mine, judge, batch_size, title and f"generated {title}")
+        real = stargan_features(as_rgb(reference), feature_network, batch_size, title and f"reference {title}", processes)
+        features = stargan_features(mine, feature_network, batch_size, title and f"generated {title}")
         return {OWN_METRIC: frechet_distance(np.concatenate(processes.gather(features)), real)}
-
-
-def check_classes_shown(folder: Path) -> None:
-    """Raise UserError unless the images of the sheet are, by labels.csv, two or more of every class."""
-    from src.evaluation.by_class import read_labelled
-
-    labels = read_labelled(folder, CLASSES)[1][:ON_SHEET].tolist()
-    if few := next((name for label, name in enumerate(CLASSES, start=1) if labels.count(label) < 2), None):
-        raise UserError(f"{folder}: the first {ON_SHEET} images need two of every class; of {few} there are fewer")
 
 
 AFHQ = register(
@@ -126,7 +111,7 @@ AFHQ = register(
         name="afhq",
         about="cats, dogs and wild animals at 64x64, by class and with guidance",
         shape=(3, SIZE, SIZE),
-        load=load,
+        load=load_animals,
         default_root=DEFAULT_ROOT,
         classes=CLASSES,
         class_conditional=True,

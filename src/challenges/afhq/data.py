@@ -3,51 +3,46 @@
 AFHQ is of Choi et al. (StarGAN v2, arXiv:1912.01865): 512x512 photographs in train/CLASS and val/CLASS.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from src.common.cli import UserError
-from src.common.images import Remarks
-from src.datasets.images import cached_pictures, decode_image, read_files
+from src.common.images import say_left_out
+from src.datasets.images import cached_pictures, resized
 from src.datasets.labelled import find_files
 
+CLASSES = ("cat", "dog", "wild")
+SIZE = 64
+DEFAULT_ROOT = "./data/datasets/afhq"
 URL = "https://www.dropbox.com/s/t9l9o3vsx2jai3z/afhq.zip?dl=1"  # the authors'
 
 
-def load_animals(
-    split: str, root: str | Path, classes: Sequence[str], size: int, default_root: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """The images of a split ("train" or "val"), uint8 (N, 3, size, size), and their labels 1 .. C, int64 (N,).
+def load_animals(split: str, root: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """The images of a split ("train" or "val"), uint8 (N, 3, 64, 64), and their labels 1, 2, 3, int64 (N,).
 
     root has the folders train and val, and in each one for every class. The default root is downloaded if it is absent. Images
-    are resized by torchvision, whatever their shape, and kept in the cache.
+    are resized, whatever their shape, and kept in the cache.
 
     Raises UserError where root is absent or has other classes, or an image is unreadable.
     """
-    if Path(root) == Path(default_root) and not Path(root).exists():
+    if Path(root) == Path(DEFAULT_ROOT) and not Path(root).exists():
         download(Path(root))
     if not Path(root).is_dir():
-        raise UserError(f"no folder {root}: expected train/ and val/, in each {', '.join(classes)} (--data_root)")
+        raise UserError(f"no folder {root}: expected train/ and val/, in each {', '.join(CLASSES)} (--data_root)")
     files = find_files(split, root)
-    if files.classes != tuple(classes):
+    if files.classes != CLASSES:
         raise UserError(
-            f"{root}: expected the folders train and val, in each {', '.join(classes)}; the classes there are "
+            f"{root}: expected the folders train and val, in each {', '.join(CLASSES)}; the classes there are "
             f"{', '.join(files.classes) or 'none'} (--data_root)"
         )
-    files.say_left_out()
-
-    def read(remarks: Remarks) -> np.ndarray:
-        decode = lambda data, name: decode_image(data, name, size, remarks)  # noqa: E731
-        return np.stack(list(read_files(files.root, files.names, decode)))
-
-    return cached_pictures(["afhq", size, files.content], files.root, read), files.labels
+    say_left_out(files.root, files.left_out)
+    return cached_pictures(["afhq", SIZE], files.root, files.names, lambda picture, _: resized(picture, SIZE)), files.labels
 
 
 def download(root: Path) -> None:
     """Download and unpack AFHQ, so that root has its folders train and val. Raises UserError where that fails."""
-    from torchvision.datasets.utils import download_and_extract_archive  # here, as torchvision takes seconds to import
+    from torchvision.datasets.utils import download_and_extract_archive  # torchvision takes seconds to import
 
     print(f"downloading AFHQ from {URL} ...")
     try:

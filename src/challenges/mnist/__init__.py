@@ -8,32 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from src.challenges.mnist.data import load_digits
 from src.challenges.shared.challenge import Mark, Published, register
-from src.challenges.shared.images import ImageChallenge, as_rgb, fid_mode
+from src.challenges.shared.images import PYTORCH_FID, ImageChallenge
 from src.challenges.shared.unet import ClassUNet, init_layer
 from src.common.options import Preset
-from src.common.processes import Processes
 
-if TYPE_CHECKING:
-    from src.evaluation.inception import Inception
-    from src.evaluation.statistics import Statistics
-
-METRICS = {"fid_pytorch": "FID pytorch-fid"}
 CLOTHES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 COURSE = "the course's full mark"
 
 
 class GreyUNet(ClassUNet):
-    """The U-Net of grey images (B, 1, 28, 28): levels of 28x28, 14x14 and 7x7, attention at 7x7.
-
-    docs/digits.md has what it was compared with.
-    """
+    """The U-Net of grey images (B, 1, 28, 28): levels of 28x28, 14x14 and 7x7, attention at 7x7. See docs/digits.md."""
 
     def __init__(
         self,
@@ -55,16 +47,15 @@ class DigitsChallenge(ImageChallenge):
     """10,000 images, handed in as a folder and measured against the statistics of all training images.
 
     Args:
-        contrast: samples are multiplied by it before they are cut to [-1, 1] and stored. Above 1, what is nearly -1 or 1 is
-            stored as black or white: four fifths of a digit's pixels are black, and FID sees faint grain there that eyes do
-            not.
+        contrast: samples are multiplied by it before they are cut to [-1, 1] and stored. Above 1, what is nearly black or white
+            becomes so: four fifths of a digit's pixels are black, and FID sees faint grain there that eyes do not.
     """
 
     contrast: float = 1.0
-    metrics: Mapping[str, str] = field(default_factory=lambda: METRICS)
+    metrics: Mapping[str, str] = field(default_factory=lambda: PYTORCH_FID)
 
     graded = False
-    hands_in_images = True
+    hands_in_images = keeps_statistics = True
     batch_size, cpu_batch_size = 250, 64  # on a CPU larger batches leave its caches
     preview_samples = 16
 
@@ -75,7 +66,6 @@ class DigitsChallenge(ImageChallenge):
         return f"{number + 1:05d}.png"
 
     def reference_dir(self) -> str:
-        """None: the training images themselves, unless a folder is named."""
         return ""
 
     def read_reference(self, root: str | Path, folder: str | Path) -> np.ndarray:
@@ -86,34 +76,6 @@ class DigitsChallenge(ImageChallenge):
         if len(samples) == self.num_samples:
             return []
         return [f"{len(samples)} images; the course measures {self.num_samples}, and FID depends on their number"]
-
-    def measure(
-        self,
-        samples: np.ndarray,
-        reference: "np.ndarray | Statistics",
-        judge: "Inception",
-        *,
-        metrics: Sequence[str] | None = None,
-        batch_size: int = 64,
-        processes: Processes | None = None,
-        verbose: bool = False,
-    ) -> dict[str, float]:
-        """FID of images (N, C, H, W) against images, whose statistics are kept in the cache, or statistics, by name."""
-        from src.evaluation.statistics import Statistics, cached_statistics
-
-        if not isinstance(reference, Statistics):
-            mode = fid_mode(self.metric)
-            title = f"reference images, {mode}" if verbose and (processes or Processes()).is_first else None
-            reference = cached_statistics(as_rgb(reference), judge, mode, batch_size, title, processes)
-        more = {"metrics": metrics, "batch_size": batch_size, "processes": processes, "verbose": verbose}
-        return super().measure(samples, reference, judge, **more)
-
-
-def load(split: str, root: str | Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images of a split, uint8 (N, 1, 28, 28), and their labels 1..10, int64 (N,), or None. See data.py."""
-    from src.challenges.mnist.data import FASHION_MNIST, MNIST, load_digits
-
-    return load_digits(split, root, {"mnist": MNIST, "fashion_mnist": FASHION_MNIST}[name], f"./data/{name}")
 
 
 TRAINING: dict[str, Any] = {
@@ -149,7 +111,7 @@ DIGITS = register(
     DigitsChallenge(
         name="mnist",
         about="handwritten digits at 28x28 and a U-Net for two CPU cores",
-        load=partial(load, name="mnist"),
+        load=partial(load_digits, name="mnist"),
         classes=tuple("0123456789"),
         default_root="./data/mnist",
         contrast=1.06,
@@ -165,7 +127,7 @@ FASHION = register(
     DigitsChallenge(
         name="fashion_mnist",
         about="clothes at 28x28, as mnist has digits",
-        load=partial(load, name="fashion_mnist"),
+        load=partial(load_digits, name="fashion_mnist"),
         classes=CLOTHES,
         default_root="./data/fashion_mnist",
         **COMMON,

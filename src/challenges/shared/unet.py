@@ -1,7 +1,7 @@
 """The kit's own U-Net: that of the course's challenge in any width, for images of any size, and with classes.
 
-It has the names and shapes of the course's network, so that checkpoints fit both, but blocks of its own: what a course puts in
-the place of src/network.py and src/module.py is made for 128 channels, and knows no classes.
+It has the names and shapes of the course's network, so that checkpoints fit both, but blocks of its own: a course may replace
+src/network.py and src/module.py by files that are made for 128 channels and know no classes.
 """
 
 import math
@@ -14,6 +14,8 @@ from torch import nn
 from src.common.networks import embed, halvings, per_image
 from src.module import DownSample, Swish, TimeEmbedding, UpSample
 
+SMALL_UNET = {"ch": 32, "ch_mult": (1, 2, 2), "attn": (1,), "num_res_blocks": 1, "dropout": 0.0}  # for 32x32 on a laptop
+
 
 def init_layer(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Conv2d | nn.Linear:
     """Xavier-uniform weights and a zero bias; a gain near zero makes a residual branch start as nothing."""
@@ -23,26 +25,20 @@ def init_layer(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Conv2d | n
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups; in networks narrower than the course's fewer, of at least 4 channels each.
-
-    A group of one channel would take out the time that is added to that channel before it.
-    """
+    """GroupNorm with 32 groups, in narrow networks fewer: one of a single channel would remove the time that is added to it."""
     return nn.GroupNorm(math.gcd(32, channels // 4, channels), channels)
 
 
 class AttnBlock(nn.Module):
     """Single-head self-attention over the positions of a feature map, added to its input.
 
-    Written as two matrix products and a softmax: every one of them has a forward-mode derivative, which the fused attention
-    kernels lack and which methods with a Jacobian-vector product need.
+    Two matrix products and a softmax have the forward-mode derivatives that some methods need; fused kernels lack them.
     """
 
     def __init__(self, in_ch: int):
         super().__init__()
         self.group_norm = group_norm(in_ch)
-        self.proj_q = init_layer(nn.Conv2d(in_ch, in_ch, 1))
-        self.proj_k = init_layer(nn.Conv2d(in_ch, in_ch, 1))
-        self.proj_v = init_layer(nn.Conv2d(in_ch, in_ch, 1))
+        self.proj_q, self.proj_k, self.proj_v = (init_layer(nn.Conv2d(in_ch, in_ch, 1)) for _ in range(3))
         self.proj = init_layer(nn.Conv2d(in_ch, in_ch, 1), gain=1e-5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -69,31 +65,20 @@ class ResBlock(nn.Module):
             nn.Dropout(dropout),
             init_layer(nn.Conv2d(out_ch, out_ch, 3, padding=1), gain=1e-5),
         )
-        same = in_ch == out_ch
-        self.shortcut = nn.Identity() if same else init_layer(nn.Conv2d(in_ch, out_ch, 1))
+        self.shortcut = nn.Identity() if in_ch == out_ch else init_layer(nn.Conv2d(in_ch, out_ch, 1))
         self.attn = AttnBlock(out_ch) if attn else nn.Identity()
 
     def forward(self, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
-        h = self.block1(x) + self.temb_proj(temb)[:, :, None, None]
-        h = self.block2(h)
+        h = self.block2(self.block1(x) + self.temb_proj(temb)[:, :, None, None])
         return self.attn(self.shortcut(x) + h)
 
 
 class ClassUNet(nn.Module):
-    """The U-Net, to whose embedding of the time that of a label is added.
+    """The U-Net, with the embedding of a label added to that of the time. Without classes it computes what the course's does.
 
-    Without classes it has the names and shapes of the course's, and computes the same.
+    num_classes: labels are 1..num_classes, and 0 is "no class"; 0: the network takes no labels. All others as of src.network.
 
-    Args:
-        ch: channels of the first level.
-        ch_mult: channels of each level as a multiple of ch; between levels height and width halve.
-        attn: levels (from 0) whose blocks end in self-attention.
-        num_res_blocks: residual blocks a level on the way down; one more on the way up.
-        dropout: probability inside every residual block.
-        use_additional_condition: take a second scalar per image beside the time.
-        num_classes: labels are 1..num_classes, and 0 is "no class"; 0: the network takes no labels.
-
-    Raises ValueError where no level is named, or attention at one that is not there.
+    Raises ValueError where no level is named, or attention at an absent one.
     """
 
     def __init__(
@@ -123,8 +108,7 @@ class ClassUNet(nn.Module):
             )
 
         self.head = init_layer(nn.Conv2d(3, ch, 3, padding=1))
-        channels = ch
-        skips = [ch]
+        channels, skips = ch, [ch]
         self.downblocks = nn.ModuleList()
         for level, multiple in enumerate(ch_mult):
             for _ in range(num_res_blocks):
@@ -135,12 +119,7 @@ class ClassUNet(nn.Module):
                 self.downblocks.append(DownSample(channels))
                 skips.append(channels)
 
-        self.middleblocks = nn.ModuleList(
-            [
-                ResBlock(channels, channels, time_size, dropout, attn=True),
-                ResBlock(channels, channels, time_size, dropout),
-            ]
-        )
+        self.middleblocks = nn.ModuleList(ResBlock(channels, channels, time_size, dropout, level) for level in (True, False))
 
         self.upblocks = nn.ModuleList()
         for level, multiple in reversed(list(enumerate(ch_mult))):
@@ -165,20 +144,12 @@ class ClassUNet(nn.Module):
         condition: torch.Tensor | float | None = None,
         labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Predict an image-shaped quantity.
+        """Predict a quantity of the shape of x (B, C, H, W), contiguous; H and W are multiples of `multiple`.
 
-        Args:
-            x: (B, C, H, W), C that of the head, H and W multiples of `multiple`.
-            timestep: (B,), or one for all images: a number, or a tensor of one. Any real scale; see TimeEmbedding.
-            condition: the same, where the network was built with use_additional_condition; else ignored with a warning.
-            labels: (B,), int64, where there are classes; without them no image has a class.
+        timestep is (B,), or one for all images, of any real scale, and so is the condition, which a network that was not built
+        with use_additional_condition ignores with a warning. labels: (B,), int64; without them no image has a class.
 
-        Returns:
-            As x is, contiguous.
-
-        Raises:
-            ValueError: a condition that is missing; labels of a network without classes; a size that the levels cannot halve;
-                scalars that are not one per image.
+        Raises ValueError for a missing condition, labels without classes, a wrong size, and scalars that are not one per image.
         """
         if x.shape[-1] % self.multiple or x.shape[-2] % self.multiple:
             raise ValueError(f"height and width must be multiples of {self.multiple}, got {tuple(x.shape)}")

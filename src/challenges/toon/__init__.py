@@ -7,8 +7,10 @@ import numpy as np
 
 from src.challenges.shared.challenge import register
 from src.challenges.shared.images import ImageChallenge
-from src.challenges.shared.unet import ClassUNet
+from src.challenges.shared.unet import SMALL_UNET, ClassUNet
+from src.challenges.toon import drawing
 from src.common.options import Preset
+from src.datasets.images import cached_array
 
 SPLITS = {  # size -> number of images, seed
     64: {"train": (4000, 1), "val": (300, 2)},
@@ -17,13 +19,10 @@ SPLITS = {  # size -> number of images, seed
 
 
 def load_toons(split: str, root: str | Path, size: int) -> tuple[np.ndarray, None]:
-    """All toon faces of a split: a read-only memory-mapped array (N, 3, size, size), uint8. They are drawn: root is not read.
+    """All toon faces of a split, uint8 (N, 3, size, size). They are drawn, once: root is not read.
 
     Those of 32x32 are the means of 2x2 pixels of those of 64x64, and there are more of them.
     """
-    from src.challenges.toon import drawing
-    from src.datasets.images import cached_array
-
     count, seed = SPLITS[size][split]
 
     def drawn() -> np.ndarray:
@@ -52,7 +51,7 @@ TOON32 = register(
         nfe=(1, 2, 4),
         num_samples=1000,
         network=ClassUNet,
-        network_defaults={"ch": 32, "ch_mult": (1, 2, 2), "attn": (1,), "num_res_blocks": 1, "dropout": 0.0},
+        network_defaults=SMALL_UNET,
         training={
             "batch_size": 64,
             "num_iterations": 20000,

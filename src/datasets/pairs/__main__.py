@@ -26,7 +26,7 @@ from src.common.locks import owned
 from src.common.noise import draw_noise, image_seeds
 from src.common.processes import Processes, join_processes
 from src.common.progress import Progress
-from src.datasets.pairs import ABOUT, IDENTITY, SHARD, describe_pairs, read_about, read_shard, shards
+from src.datasets.pairs import IDENTITY, METADATA, SHARD, describe_pairs, read_metadata, read_shard, shards
 from src.methods import Method
 from src.runs.folder import TRAINING_CONFIG, Run, checkpoint_of
 from src.training.checkpoint import load_teacher
@@ -38,14 +38,14 @@ def make_pairs(
 ) -> dict[str, Any]:
     """The model's images of these noises, by `steps` steps of its own sampler, as a file holds them.
 
-    first: the number of the first pair, which says what class it is of, where the model has classes.
+    first: the number of the first pair, on which its class depends, where the model has classes.
 
     Raises UserError where they are not finite.
     """
     size = (len(seeds), *shape)
     with autocast(model.device, dtype):
-        told = labels_in_turn(model, first, len(seeds))
-        images = model.sample(size, num_inference_timesteps=steps, seeds=seeds, **told).float()
+        label_kwargs = labels_in_turn(model, first, len(seeds))
+        images = model.sample(size, num_inference_timesteps=steps, seeds=seeds, **label_kwargs).float()
     distances = (images - draw_noise(size, images.device, seeds)).flatten(1).norm(dim=1)
     arrays = {"images": images.half().cpu().numpy(), "seeds": np.array(seeds, np.int64), "distances": distances.cpu().numpy()}
     if not np.isfinite(arrays["images"]).all():
@@ -54,43 +54,43 @@ def make_pairs(
 
 
 def fill_shard(
-    path: Path, missing: range, model: Method, about: dict[str, Any], batch_size: int, dtype: torch.dtype, progress: Progress
+    path: Path, missing: range, model: Method, metadata: dict[str, Any], batch_size: int, dtype: torch.dtype, progress: Progress
 ) -> None:
     """Write the file with these pairs behind those that it holds already."""
-    parts = [read_shard(path, about)] if missing.start % SHARD else []
+    parts = [read_shard(path, metadata)] if missing.start % SHARD else []
     for start in range(missing.start, missing.stop, batch_size):
         count = min(batch_size, missing.stop - start)
-        seeds = image_seeds(about["seed"], start, count)
-        parts.append(make_pairs(model, about["image_shape"], about["steps"], seeds, dtype, start))
+        seeds = image_seeds(metadata["seed"], start, count)
+        parts.append(make_pairs(model, metadata["image_shape"], metadata["steps"], seeds, dtype, start))
         progress.update(count)
     with write_whole(path) as partial, open(partial, "wb") as file:
         np.savez(file, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
-def begin_folder(folder: Path, about: dict[str, Any]) -> None:
+def begin_folder(folder: Path, metadata: dict[str, Any]) -> None:
     """Write pairs.json. Raises UserError where the folder holds pairs made in another way."""
-    if (folder / ABOUT).is_file():
-        there = read_about(folder)
-        others = [f"{name} {there[name]} there, {about[name]} here" for name in IDENTITY if there[name] != about[name]]
+    if (folder / METADATA).is_file():
+        there = read_metadata(folder)
+        others = [f"{name} {there[name]} there, {metadata[name]} here" for name in IDENTITY if there[name] != metadata[name]]
         if others:
             raise UserError(f"{folder} holds other pairs: {'; '.join(others)}; choose another --out")
     remove_leftovers(folder)
-    save_json(about, folder / ABOUT)
+    save_json(metadata, folder / METADATA)
 
 
-def missing_pairs(folder: Path, about: dict[str, Any]) -> list[tuple[Path, range]]:
-    """The files that lack pairs, and which they lack. A damaged file is named and deleted: it lacks all."""
+def missing_pairs(folder: Path, metadata: dict[str, Any]) -> list[tuple[Path, range]]:
+    """The files that lack pairs, and the numbers of these. A damaged file is named and deleted: it lacks all."""
     missing = []
-    for path, wanted in shards(folder, about["count"]):
+    for path, numbers in shards(folder, metadata["count"]):
         held = 0
         if path.is_file():
             try:
-                held = len(read_shard(path, about, ["seeds"])["seeds"])
+                held = len(read_shard(path, metadata, ["seeds"])["seeds"])
             except UserError as error:
                 print(f"warning: {error}")
                 path.unlink()
-        if held < len(wanted):
-            missing.append((path, wanted[held:]))
+        if held < len(numbers):
+            missing.append((path, numbers[held:]))
     return missing
 
 
@@ -110,9 +110,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--count", type=number(int, 1), required=True, help="how many pairs the folder shall hold")
     parser.add_argument("--steps", type=number(int, 1), required=True, help="steps of the teacher's sampler")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where to")
-    parser.add_argument(
-        "--batch_size", type=number(int, 1), default=64, help="images at a time; changes them by rounding alone"
-    )
+    batch_help = "images at a time; changes them by rounding alone"
+    parser.add_argument("--batch_size", type=number(int, 1), default=64, help=batch_help)
     parser.add_argument("--image_size", type=number(int, 1), help="height and width, where the teacher's run does not say it")
     parser.add_argument("--device", default="cuda", help="falls back to the CPU where there is no such device")
     add_precision_flag(parser, "auto is that of the pairs in the folder, in a new one bf16 where the processor has it")
@@ -134,9 +133,9 @@ def run(args: argparse.Namespace, processes: Processes, device: torch.device) ->
     shape = sample_shape(source, args.image_size)
     model = load_teacher(source, shape, create_custom_model, device).eval().to(memory_format=torch.channels_last)
     precision = args.precision
-    if precision == "auto" and (folder / ABOUT).is_file():
-        precision = precision_flag(read_about(folder)["precision"])
-    about = {
+    if precision == "auto" and (folder / METADATA).is_file():
+        precision = precision_flag(read_metadata(folder)["precision"])
+    metadata = {
         "teacher": str(source),
         "teacher_sha256": file_sha256(checkpoint) if processes.is_first else None,
         "teacher_options": load_json(checkpoint.parent / MODEL_CONFIG),
@@ -146,21 +145,20 @@ def run(args: argparse.Namespace, processes: Processes, device: torch.device) ->
         "precision": precision_name(resolve_precision(precision, device)),
         "count": args.count,
     }
-    about = processes.first_says(about)
-    dtype = resolve_precision(precision_flag(about["precision"]), device)
+    metadata = processes.first_says(metadata)
+    dtype = resolve_precision(precision_flag(metadata["precision"]), device)
     with owned(folder) if processes.is_first else contextlib.nullcontext():
         if processes.is_first:
-            begin_folder(folder, about)
-        missing = processes.first_says(missing_pairs(folder, about) if processes.is_first else None)
-        there = args.count - sum(len(pairs) for _, pairs in missing)
-        processes.say(
-            f"{folder}: {there} of {args.count} pairs are there; {type(model).__name__} on {device}, {about['precision']}"
-        )
+            begin_folder(folder, metadata)
+        missing = processes.first_says(missing_pairs(folder, metadata) if processes.is_first else None)
+        there = args.count - sum(len(numbers) for _, numbers in missing)
+        place = f"{type(model).__name__} on {device}, {metadata['precision']}"
+        processes.say(f"{folder}: {there} of {args.count} pairs are there; {place}")
         mine = missing[processes.share(len(missing))]
-        total = sum(len(pairs) for _, pairs in mine)
+        total = sum(len(numbers) for _, numbers in mine)
         with Progress(total, "pairs" if processes.is_first else None, "pair") as progress:
-            for path, pairs in mine:
-                fill_shard(path, pairs, model, about, args.batch_size, dtype, progress)
+            for path, numbers in mine:
+                fill_shard(path, numbers, model, metadata, args.batch_size, dtype, progress)
         processes.wait()
     processes.say(f"{folder}: {describe_pairs(folder)}")
 

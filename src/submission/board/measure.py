@@ -38,7 +38,7 @@ def load_reference(
     challenge: Challenge, folder: str, inception_file: str | None, device: torch.device, batch_size: int
 ) -> Reference:
     """Read the reference once per process. Raises UserError where images or weights are absent."""
-    images, network = challenge.read(Path(folder)), challenge.load_judge(device, inception_file)
+    images, network = challenge.read(Path(folder)), challenge.load_feature_network(device, inception_file)
     return Reference(images, cached_features(images, network, "clean", batch_size), network, batch_size)
 
 

@@ -1,7 +1,7 @@
 """Six sets of points in the plane. Each is a function of count and seed: float32 (count, 2), the same on every machine.
 
-All have mean 0 and a standard deviation of 2, the root of the mean variance of the two coordinates. The shift and the scale
-are those of the distribution, in closed form, not of the draw: sets of different seeds are draws of one law.
+All have mean 0 and a standard deviation of 2, the root of the mean variance of the two coordinates: that of the distribution,
+in closed form, not of the draw.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ CIRCLE_NOISE = 0.03
 Raw = Callable[[np.random.Generator, int], np.ndarray]
 
 
-def _swiss_roll(rng: np.random.Generator, count: int) -> np.ndarray:
+def swiss_roll(rng: np.random.Generator, count: int) -> np.ndarray:
     """The curve (a cos a, a sin a), its angle a uniform from 1.5 to 4.5 pi: one and a half turns, without noise."""
     angle = pi * rng.uniform(1.5, 4.5, count)
     return np.stack([angle * np.cos(angle), angle * np.sin(angle)], axis=1)
 
 
-def _moons(rng: np.random.Generator, count: int) -> np.ndarray:
+def moons(rng: np.random.Generator, count: int) -> np.ndarray:
     """Two half circles of radius 1 that reach into each other, with Gaussian noise."""
     angle, lower = pi * rng.random(count), rng.random(count) < 0.5
     x = np.where(lower, 1 - np.cos(angle), np.cos(angle))
@@ -32,47 +32,41 @@ def _moons(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.stack([x, y], axis=1) + MOONS_NOISE * rng.standard_normal((count, 2))
 
 
-def _s_curve(rng: np.random.Generator, count: int) -> np.ndarray:
+def s_curve(rng: np.random.Generator, count: int) -> np.ndarray:
     """Two three-quarter circles of radius 1 joined to an S, without noise."""
     angle = pi * rng.uniform(-1.5, 1.5, count)
     return np.stack([np.sin(angle), np.sign(angle) * (np.cos(angle) - 1)], axis=1)
 
 
-def _eight_gaussians(rng: np.random.Generator, count: int) -> np.ndarray:
+def eight_gaussians(rng: np.random.Generator, count: int) -> np.ndarray:
     """Eight round Gaussians on a circle, equally likely."""
     angle = 2 * pi / MODES * rng.integers(MODES, size=count)
     return np.stack([np.cos(angle), np.sin(angle)], axis=1) + MODE_STD * rng.standard_normal((count, 2))
 
 
-def _checkerboard(rng: np.random.Generator, count: int) -> np.ndarray:
+def checkerboard(rng: np.random.Generator, count: int) -> np.ndarray:
     """Uniform on the eight dark squares of a board of 4 by 4 squares of side 1."""
     column, half = rng.integers(4, size=count), rng.integers(2, size=count)
     corner = np.stack([column - 2, 2 * half + column % 2 - 2], axis=1)
     return corner + rng.random((count, 2))
 
 
-def _circle(rng: np.random.Generator, count: int) -> np.ndarray:
+def circle(rng: np.random.Generator, count: int) -> np.ndarray:
     """A ring of radius 1 whose radius has Gaussian noise."""
     angle, radius = 2 * pi * rng.random(count), 1 + CIRCLE_NOISE * rng.standard_normal(count)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
-def _scaled(raw: Raw, mean: tuple[float, float], variance: float) -> Callable[[int, int], np.ndarray]:
-    """The set of a raw one with this mean and this mean variance of its coordinates."""
-
-    def draw(count: int, seed: int) -> np.ndarray:
-        points = raw(np.random.default_rng(seed), count)
-        return ((points - mean) * (STD / variance**0.5)).astype(np.float32)
-
-    draw.__doc__ = raw.__doc__
-    return draw
+def scaled(raw: Raw, mean: tuple[float, float], variance: float) -> Callable[[int, int], np.ndarray]:
+    """raw with its mean and the mean variance of its coordinates, which are these, made 0 and STD**2."""
+    return lambda count, seed: ((raw(np.random.default_rng(seed), count) - mean) * (STD / variance**0.5)).astype(np.float32)
 
 
 POINT_SETS: dict[str, Callable[[int, int], np.ndarray]] = {
-    "swiss_roll": _scaled(_swiss_roll, (2, 2 / (3 * pi)), (9.75 * pi**2 - 4 - (2 / (3 * pi)) ** 2) / 2),
-    "moons": _scaled(_moons, (0.5, 0.25), (1.3125 - 1 / pi) / 2 + MOONS_NOISE**2),
-    "s_curve": _scaled(_s_curve, (0, 0), 1 + 2 / (3 * pi)),
-    "eight_gaussians": _scaled(_eight_gaussians, (0, 0), 0.5 + MODE_STD**2),
-    "checkerboard": _scaled(_checkerboard, (0, 0), 4 / 3),
-    "circle": _scaled(_circle, (0, 0), (1 + CIRCLE_NOISE**2) / 2),
+    "swiss_roll": scaled(swiss_roll, (2, 2 / (3 * pi)), (9.75 * pi**2 - 4 - (2 / (3 * pi)) ** 2) / 2),
+    "moons": scaled(moons, (0.5, 0.25), (1.3125 - 1 / pi) / 2 + MOONS_NOISE**2),
+    "s_curve": scaled(s_curve, (0, 0), 1 + 2 / (3 * pi)),
+    "eight_gaussians": scaled(eight_gaussians, (0, 0), 0.5 + MODE_STD**2),
+    "checkerboard": scaled(checkerboard, (0, 0), 4 / 3),
+    "circle": scaled(circle, (0, 0), (1 + CIRCLE_NOISE**2) / 2),
 }

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from src.challenges.shared.challenge import Challenge, Mark, register
-from src.challenges.shared.points import POINT_SETS
+from src.challenges.toy2d.points import POINT_SETS
 from src.common.cli import UserError
 
 NUM_POINTS = 2048  # that are sampled, and compared with as many
@@ -49,10 +49,7 @@ MLP_OPTIONS = {
 
 
 class Affine(nn.Module):
-    """`members` linear layers side by side, each with its bias as a last row of its weight.
-
-    With the bias in the weight, forward-mode derivatives take half the time of nn.Linear's.
-    """
+    """`members` linear layers side by side. The bias is the weight's last row: that halves the time of forward derivatives."""
 
     def __init__(self, inputs: int, outputs: int, members: int = 1):
         super().__init__()
@@ -68,18 +65,15 @@ class Affine(nn.Module):
 class ToyMLP(nn.Module):
     """An MLP with the U-Net's call: points (B, 2), time (B,) and, if built so, a second scalar (B,) -> (B, 2).
 
-    Time and second scalar have the U-Net's sinusoids and one layer. Before every activation each channel is multiplied by a
-    projection of it: added instead, as in the U-Net, it left stray points between the turns of the swiss roll, a Chamfer
-    distance of 57 instead of 18 (rectified flow, NFE 50, one seed).
-
-    So small a network leaves a processor waiting for instructions, not for arithmetic. Therefore several can be trained as one:
-    with `members` above 1 it is that many networks of independent weights, and each has an equal, contiguous part of the batch.
+    Time and second scalar have the U-Net's sinusoids and one layer. Each channel is multiplied by a projection of it before
+    every activation: added, as in the U-Net, it left stray points between the turns of the swiss roll (a Chamfer distance of 57
+    instead of 18; rectified flow, NFE 50, one seed).
 
     Args:
         hidden: widths of the hidden layers.
         frequencies: of the sinusoids, from 1 down to nearly 1 / 10000.
-        use_additional_condition: take a second scalar per point beside the time.
-        members: independent networks; the batch must be a multiple of it.
+        members: independent networks that are trained as one, each on an equal, contiguous part of the batch: a processor
+            spends a single network's time on waiting for instructions.
     """
 
     def __init__(
@@ -138,18 +132,17 @@ class PointChallenge(Challenge):
         return samples.detach().float().cpu().numpy()
 
     def write(self, samples: torch.Tensor, folder: Path, first: int = 0) -> None:
-        """Write points (B, 2) as points_00000000.npy, named by the first of them."""
+        """Write points (B, 2) as points_00000000.npy, named by the number of the first."""
         np.save(folder / f"points_{first:08d}.npy", self.to_array(samples))
 
     def read(self, folder: Path) -> np.ndarray:
         """All points of a folder's files *.npy, in the order of their names: float32 (N, 2). Raises UserError without any."""
-        files = sorted(Path(folder).glob("*.npy"))
-        if not files:
-            raise UserError(f"{folder}: no points (*.npy)")
         try:
-            points = [np.load(file) for file in files]
+            points = [np.load(file) for file in sorted(Path(folder).glob("*.npy"))]
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{folder}: not arrays of points ({error})") from error
+        if not points:
+            raise UserError(f"{folder}: no points (*.npy)")
         if wrong := next((part.shape for part in points if part.ndim != 2 or part.shape[1] != 2), None):
             raise UserError(f"{folder}: expected points (N, 2), got an array {wrong}")
         return np.concatenate(points).astype(np.float32)
@@ -158,14 +151,14 @@ class PointChallenge(Challenge):
         if len(points := self.read(folder)) != count:
             raise UserError(f"{folder} holds {len(points)} points, expected {count}")
 
-    def picture(self, rows: Sequence[np.ndarray], labels: Sequence[str]) -> Image.Image:
+    def picture(self, rows: Sequence[np.ndarray], captions: Sequence[str]) -> Image.Image:
         """The points of each row in a square of their own, side by side."""
         from src.common.figures import Figure, as_picture
 
         figure = Figure(figsize=(2.4 * len(rows), 2.6), dpi=100, layout="constrained")
-        for axis, points, label in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, labels, strict=True):
+        for axis, points, caption in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, captions, strict=True):
             axis.scatter(*points.T, s=2, linewidths=0)
-            axis.set(xlim=(-5, 5), ylim=(-5, 5), aspect="equal", title=label)
+            axis.set(xlim=(-5, 5), ylim=(-5, 5), aspect="equal", title=caption)
         return as_picture(figure)
 
     def read_reference(self, root: str | Path, folder: str | Path) -> np.ndarray:
@@ -178,7 +171,7 @@ class PointChallenge(Challenge):
         self,
         samples: np.ndarray,
         reference: np.ndarray,
-        judge: None = None,
+        feature_network: None = None,
         *,
         metrics: Sequence[str] | None = None,
         **unused: Any,
@@ -186,9 +179,9 @@ class PointChallenge(Challenge):
         """Distances of points (N, 2) from the reference (M, 2), by name; nothing of them is worth sharing out."""
         from src.evaluation import points
 
-        known = {"chamfer": points.chamfer, "sliced_w2": points.sliced_wasserstein, "mmd": points.mmd}
+        distances = {"chamfer": points.chamfer, "sliced_w2": points.sliced_wasserstein, "mmd": points.mmd}
         try:
-            return {name: known[name](samples, reference) for name in metrics or self.metrics}
+            return {name: distances[name](samples, reference) for name in metrics or self.metrics}
         except ValueError as error:
             raise UserError(f"these points cannot be measured: {error}") from error
 
