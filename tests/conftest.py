@@ -107,7 +107,7 @@ def python_forked(monkeypatch) -> str:
 def intake_forked(request, monkeypatch):
     """The process that reads a submission need not import torch."""
     if "submission" in request.node.nodeid or "foreign" in request.node.nodeid or "challenges" in request.node.nodeid:
-        monkeypatch.setattr("src.submission.intake.PYTHON", forked_python())
+        monkeypatch.setattr("src.submission.sandbox.intake.PYTHON", forked_python())
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from src.evaluation.inception import Inception
-from src.submission.broker import Broker
+from src.submission.sandbox.broker import Broker
 from src.training.loop import Trainer
 
 KINDS = {

@@ -9,9 +9,8 @@ import sys
 
 from src.common.cli import Parser, UserError, run_script
 
-COMMANDS = ("pack", "check", "grade", "plan")
-MODULES = {"plan": "src.submission.plan.__main__"}  # of the others it is that of the command's name
-HAND_INS = {"score_distillation": "src.submission.score_distillation"}  # --challenge -> the module that packs and checks it
+COMMANDS = {"pack": "handin.pack", "check": "handin.check", "grade": "board.grade", "plan": "plan.__main__"}
+HAND_INS = {"score_distillation": "handin.score_distillation"}  # --challenge -> the module that packs and checks it
 
 
 def main() -> None:
@@ -20,14 +19,13 @@ def main() -> None:
         print(__doc__)
         return
     if name not in COMMANDS:
-        raise UserError(f"expected one of {', '.join(COMMANDS)}, got {name!r}: python -m src.submission {COMMANDS[0]} --help")
+        raise UserError(f"expected one of {', '.join(COMMANDS)}, got {name!r}: python -m src.submission pack --help")
     first = Parser(add_help=False)
     first.add_argument("--challenge")
-    asked = first.parse_known_args(rest)[0].challenge
-    if asked in HAND_INS and name in ("pack", "check"):
-        importlib.import_module(HAND_INS[asked]).main(name, rest)
-    else:
-        importlib.import_module(MODULES.get(name, f"src.submission.{name}")).main(rest)
+    challenge = first.parse_known_args(rest)[0].challenge
+    other = name in ("pack", "check") and HAND_INS.get(challenge)
+    module = importlib.import_module(f"src.submission.{other or COMMANDS[name]}")
+    module.main(*([name] if other else []), rest)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import errno
 from collections.abc import Iterator
 
 from src.common.cli import UserError
+from src.submission import bounds
 
 CODES = {
     "unsafe_archive": "paths out of the folder, links, or too many or too large files",
@@ -19,11 +20,10 @@ CODES = {
     "memory_limit": "took more memory than allowed",
     "disk_limit": "wrote more than allowed",
     "time_limit": "took more time than allowed",
-    "wrong_output": "gave no images of the shape asked for, or broke the protocol",
+    "wrong_output": "gave no images of the expected shape, or broke the protocol",
     "crashed": "its own code ended in an error",
     "grader_error": "a fault of the grader or its machine, not of the submission",
 }
-TEXT_LENGTH, QUOTED_LENGTH, PRIVATE_LENGTH = 300, 60, 2000
 # of an OSError that says something of the machine, and nothing of a submission
 FAULTS = {getattr(errno, name, 0) for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "ESTALE", "EMFILE", "ENFILE")}
 
@@ -31,39 +31,33 @@ FAULTS = {getattr(errno, name, 0) for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO
 class Failed(UserError):
     """A submission fails for the reason `code`, one of CODES; `text` is one line that says what was found, for everyone.
 
-    private: what only the team should read, as the message of an exception is, in which anything may stand.
+    private: what only the team should read, as the message of an exception, in which anything may stand.
     """
 
     def __init__(self, code: str, text: str, private: str = ""):
         if code not in CODES:
             raise ValueError(f"unknown code {code!r}; expected one of {', '.join(CODES)}")
-        self.code = code
-        self.text = one_line(text)
-        self.private = private[:PRIVATE_LENGTH]
+        self.code, self.text, self.private = code, one_line(text), private[: bounds.PRIVATE_LENGTH]
+        self.reason = f"{code}: {self.text}"
         super().__init__(self.reason)
 
-    @property
-    def reason(self) -> str:
-        return f"{self.code}: {self.text}"
 
-
-def one_line(text: str) -> str:
-    """Text of strangers made fit to show: one line of printable characters, at most TEXT_LENGTH of them."""
-    text = " ".join(str(text)[: 4 * TEXT_LENGTH].split())
+def one_line(text: object, length: int = bounds.TEXT_LENGTH) -> str:
+    """Text of strangers made fit to show: one line of printable characters, at most so many of them."""
+    text = " ".join(str(text)[: 4 * bounds.TEXT_LENGTH].split())
     text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 3] + "..."
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def quoted(text: object, length: int = QUOTED_LENGTH) -> str:
-    """What a stranger has written, as such: between quotes, which it cannot close, and at most so long."""
-    line = one_line(str(text).translate({ord(mark): '"' for mark in "\u201c\u201d\u201e\u201f"}))
-    return f"\u201c{line if len(line) <= length else line[: length - 3] + '...'}\u201d"
+def quoted(text: object, length: int = bounds.QUOTED_LENGTH) -> str:
+    """What a stranger has written, between quotes that it cannot close, and at most so long."""
+    inside = str(text).translate(dict.fromkeys(range(0x201C, 0x2020), '"'))
+    return f"\u201c{one_line(inside, length)}\u201d"
 
 
 @contextlib.contextmanager
 def blamed(code: str, what: str, wrong: str) -> Iterator[None]:
-    """Whatever breaks inside fails the submission with this code: a stranger's bytes may raise anything. It says that `what` is
-    `wrong`, and the kind of exception.
+    """Whatever breaks inside fails the submission with this code and says that `what` is `wrong`.
 
     For want of memory it is a memory_limit. Failed itself goes through, and so do the machine's own faults (FAULTS).
     """

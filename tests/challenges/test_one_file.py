@@ -10,7 +10,7 @@ from PIL import Image
 
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
-from src.submission.sandbox import find_bubblewrap
+from src.submission.sandbox.process import find_bubblewrap
 from tests.documents import files_in, steps_in
 from tests.processes import python
 

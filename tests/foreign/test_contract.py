@@ -9,7 +9,7 @@ import pytest
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.methods import method_names
-from src.submission.sandbox import find_bubblewrap
+from src.submission.sandbox.process import find_bubblewrap
 from tests.documents import files_in
 from tests.foreign import CONTRACT, COURSE
 from tests.helpers import draw_little, read_pngs

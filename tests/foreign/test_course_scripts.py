@@ -7,7 +7,7 @@ import pytest
 
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
-from src.submission.sandbox import find_bubblewrap
+from src.submission.sandbox.process import find_bubblewrap
 from tests.foreign import CONTRACT, COURSE, lay_out
 from tests.helpers import FACES_FLAGS, TINY, draw_little, slow_but
 from tests.processes import python
@@ -28,8 +28,8 @@ OTHERS = "benchmarks.sampling, benchmarks.training, benchmarks.fid, benchmarks.e
 GRADE = """
 import json, sys
 from pathlib import Path
-from src.submission.grading import run_job
-from src.submission.job import Job, Settings
+from src.submission.board.grading import run_job
+from src.submission.board.job import Job, Settings
 options = json.loads(sys.argv[1])
 settings = Settings(**options, nfe=(1,), seeds=1, num_images=12, device="cpu", precision="fp32", public_seed=None)
 Path("seed").touch(0o600)

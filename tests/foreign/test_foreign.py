@@ -1,13 +1,11 @@
 """Foreign models under the course's scripts and ours: the same images, for the same calls of the network."""
 
-import numpy as np
 import pytest
 import torch
 
 from src.common.checkpoints import load_model
 from src.common.cli import UserError
 from src.common.devices import seed_everything
-from src.common.images import to_uint8
 from src.common.noise import image_seeds
 from src.common.sampling import generate
 from src.network import UNet
@@ -71,14 +69,3 @@ def test_the_courses_scripts_load_what_ours_load(foreign):
     ours = load_model(folder / "checkpoints/best_model.pt", custom_model.create_custom_model)
     for (name, mine), (other, value) in zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True):
         assert name == other and torch.equal(mine, value)
-
-
-def test_the_battery_is_varied():
-    assert len(FOREIGN) >= 15 and "package" in FOREIGN
-
-
-def test_pictures_of_a_foreign_model_are_bytes(tmp_path):
-    with imported(lay_out(tmp_path / "team", "flow_plain")) as custom_model:
-        model = load_model(tmp_path / "team/checkpoints/best_model.pt", custom_model.create_custom_model).eval()
-        [images] = generate(model, (3, 64, 64), 1, 2, 2, 0, torch.float32)
-    assert to_uint8(images).numpy().dtype == np.uint8

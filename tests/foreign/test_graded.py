@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.submission import check
+from src.submission.board.grading import prepare, record, run_job
+from src.submission.board.job import Settings
 from src.submission.failures import Failed
-from src.submission.grading import prepare, record, run_job
-from src.submission.job import Settings
+from src.submission.handin import check
 from tests.foreign import FOREIGN, lay_out
 from tests.helpers import slow_but
 from tests.processes import forked_python

@@ -9,7 +9,7 @@ from PIL import Image
 
 from src.common.distilled import LOSS_TYPES
 from src.submission import __main__ as submission
-from src.submission.score_distillation import EXAMPLE
+from src.submission.handin.score_distillation import EXAMPLE
 from tests.helpers import call, fails
 
 

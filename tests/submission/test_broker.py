@@ -8,11 +8,13 @@ import torch
 
 from src.challenges import get_challenge
 from src.network import UNet
-from src.submission.broker import HEADER_BYTES, Broker, Model, NoPlan
+from src.submission import bounds
 from src.submission.failures import Failed
-from src.submission.sandbox import Limits, Usage
-from src.submission.weights import Weights
-from src.submission.worker import LENGTHS, to_bytes
+from src.submission.handin.weights import Weights
+from src.submission.sandbox.broker import Broker
+from src.submission.sandbox.process import Usage
+from src.submission.sandbox.sampler import Model, NoPlan
+from src.submission.sandbox.worker import LENGTHS, pack_message
 from tests.helpers import TINY, fill_by_rule
 from tests.submission.test_plan import plan
 
@@ -51,12 +53,12 @@ def message(header: object, payload: bytes = b"") -> bytes:
     return LENGTHS.pack(len(text), len(payload)) + text + payload
 
 
-def call(rows: int = 2, size: int = 64, dtype: torch.dtype = torch.float32, network: object = "network.", **more) -> bytes:
-    given = {"x": torch.zeros(rows, 3, size, size, dtype=dtype), "timestep": torch.zeros(rows)}
-    parts = {name: to_bytes(tensor) for name, tensor in given.items()}
-    tensors = {name: {"dtype": part[0], "shape": part[1]} for name, part in parts.items()}
-    header = {"kind": "call", "network": network, "precision": "float32", "tensors": {**tensors, **more}}
-    return message(header, b"".join(part[2] for part in parts.values()))
+def call(rows: int = 2, size: int = 64, dtype: torch.dtype = torch.float32, network: object = "network.", **described) -> bytes:
+    header = {"kind": "call", "network": network, "precision": "float32"}
+    data = pack_message(header, {"x": torch.zeros(rows, 3, size, size, dtype=dtype), "timestep": torch.zeros(rows)})
+    start = LENGTHS.size + LENGTHS.unpack(data[: LENGTHS.size])[0]
+    header = json.loads(data[LENGTHS.size : start])
+    return message({**header, "tensors": {**header["tensors"], **described}}, data[start:])
 
 
 def images(**described: object) -> bytes:
@@ -76,14 +78,14 @@ def sample(data: bytes, nfe: int = 1) -> Broker:
 
 
 def broker_of(data: bytes) -> Broker:
-    broker = Broker(MODEL, Limits(), get_challenge())
+    broker = Broker(MODEL, get_challenge())
     broker.confined, broker._cpu_at_start = Pipe(data), 0.0
     return broker
 
 
 def test_calls_are_counted_and_answered():
     broker = sample(call() + call() + images(), nfe=2)
-    assert broker.calls == 4 and broker.images == 2 and len(broker.confined.sent) == 3
+    assert broker.calls == 4 and len(broker.confined.sent) == 3
     assert broker.result.shape == (2, 3, 64, 64) and not broker.result.any()
     answer = torch.frombuffer(bytearray(broker.confined.sent[1][-len(PIXELS) :]), dtype=torch.float32)
     assert torch.equal(answer.reshape(2, 3, 64, 64), NETWORK(torch.zeros(2, 3, 64, 64), torch.zeros(2)))
@@ -114,7 +116,7 @@ def test_calls_are_counted_and_answered():
         (message([]), "wrong_output: a message of the model's process has no sense"),
         (message({"kind": "ready"}), "wrong_output: a message of the model's process was not expected now"),
         (message({"kind": "images"}), "wrong_output: a message of the model's process has no sense"),
-        (LENGTHS.pack(HEADER_BYTES + 1, 0), "wrong_output: a message of the model's process has no sense"),
+        (LENGTHS.pack(bounds.HEADER_BYTES + 1, 0), "wrong_output: a message of the model's process has no sense"),
         (LENGTHS.pack(17, 1 << 40) + b'{"kind": "call"} ', "wrong_output: 1099511627776 bytes in one message"),
         (message({"kind": "error", "code": "grader_error", "text": "x"}), "crashed: an error of its own"),
         (message({"kind": "error", "code": "crashed", "kind_of_error": "OSError"}), "crashed: OSError in its own code"),

@@ -9,9 +9,9 @@ import torch
 from custom_model import create_custom_model
 from src.common.checkpoints import save_model
 from src.submission import __main__ as command
-from src.submission import check
-from src.submission.contents import CHECKPOINT, CONFIG, REQUIRED
-from src.submission.pack import pack
+from src.submission.handin import check
+from src.submission.handin.contents import CHECKPOINT, CONFIG, REQUIRED
+from src.submission.handin.pack import pack
 from tests.helpers import TINY, call, fill_by_rule, slow_but
 from tests.processes import forked_python
 

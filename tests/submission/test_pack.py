@@ -1,9 +1,8 @@
-"""The manifest of protected files, what goes into a submission, and the zip."""
+"""The protected files, what goes into a submission, and the zip."""
 
 import json
 import shutil
 import subprocess
-import sys
 import zipfile
 
 import pytest
@@ -14,13 +13,16 @@ from src.common.checkpoints import save_model
 from src.common.cli import UserError
 from src.common.files import PROJECT_ROOT
 from src.submission import __main__ as command
-from src.submission.contents import CODE, Import, closure, foreign_imports, imports, source_files
-from src.submission.manifest import hash_file, protected_files, read_manifest, restore, states
-from src.submission.pack import check_code, pack
-from src.submission.weights import read_tensors
+from src.submission import bounds
+from src.submission.handin import kit
+from src.submission.handin.contents import CODE, Import, closure, foreign_imports, imports, source_files
+from src.submission.handin.pack import check_code, pack
+from src.submission.handin.weights import read_tensors
 from tests.foreign import lay_out
 from tests.helpers import TINY, call, fails, fill_by_rule
 from tests.processes import forked_python
+
+HISTORY = kit.history  # before a fixture puts another in its place
 
 
 @pytest.fixture
@@ -41,51 +43,81 @@ def names_of(path):
         return archive.namelist()
 
 
-def test_the_manifest_is_that_of_this_kit():
-    """After a change of a protected file: python -m src.submission.manifest."""
-    assert list(read_manifest()) == protected_files()
-    assert set(states(PROJECT_ROOT).values()) == {"kit"}
-
-
-def test_all_that_the_staffs_scripts_import_is_put_in_place(tmp_path):
-    """But custom_model.py, and what that alone imports."""
-    shutil.copytree(PROJECT_ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("sampling.py", "measure_fid.py", "dataset.py"):
-        shutil.copy(PROJECT_ROOT / name, tmp_path)
-    needed = closure(tmp_path, ["sampling.py", "measure_fid.py"]) - {"src/__init__.py"}
+def test_all_that_the_staffs_scripts_import_is_protected():
+    """But custom_model.py, and what that alone imports; a new challenge needs no step beside its file or folder."""
+    names = set(kit.protected_files())
     course = {"dataset.py", "src/base_model.py", "src/network.py", "src/module.py"}
-    assert needed | course == {name for name in protected_files() if name.endswith(".py")}
+    assert {"sampling.py", "measure_fid.py", "data/val_split.txt", *course} <= names and "custom_model.py" not in names
+    files = {path.relative_to(PROJECT_ROOT).as_posix() for path in (PROJECT_ROOT / "src/challenges").rglob("*.py")}
+    assert files <= names and not [name for name in names if name.startswith(("src/methods", "src/submission"))]
 
 
-def test_the_courses_originals_are_as_good(tmp_path, monkeypatch):
-    """Their hashes are known; a stand-in takes the place of one."""
-    known = read_manifest()
-    assert {name for name, digests in known.items() if "course" in digests} == {
-        *("sampling.py", "measure_fid.py", "dataset.py", "data/train_split.txt", "data/val_split.txt"),
-        *("src/base_model.py", "src/network.py", "src/module.py"),
+def test_what_a_folder_has_of_the_protected_files(tmp_path, monkeypatch):
+    """Whatever its line ends, with or without a byte order mark."""
+    files = {
+        "sampling.py": (b"print('today')\n", "kit"),
+        "dataset.py": (b"\xef\xbb\xbfprint('original')\r\n", "course"),
+        "measure_fid.py": (b"print('mine')\n", "changed"),
+        "src/network.py": (bytes(bounds.KIT_FILE_BYTES + 1), "changed"),
+        "src/module.py": (None, "absent"),
     }
-    assert known["data/val_split.txt"]["kit"] == known["data/val_split.txt"]["course"]
-    (tmp_path / "dataset.py").write_bytes(b"print('original')\r\n")
-    known["dataset.py"]["course"] = hash_file(tmp_path / "dataset.py")
-    monkeypatch.setattr(sys.modules["src.submission.manifest"], "read_manifest", lambda: known)
-    assert states(tmp_path)["dataset.py"] == "course" and states(tmp_path)["sampling.py"] == "absent"
-    (tmp_path / "dataset.py").write_bytes(b"print('mine')\n")
-    assert states(tmp_path)["dataset.py"] == "changed"
+    (tmp_path / "src").mkdir()
+    for name, (data, _) in files.items():
+        if data is not None:
+            (tmp_path / name).write_bytes(data)
+    monkeypatch.setitem(kit.COURSE, "dataset.py", kit.hashes_of(tmp_path / "dataset.py")[1])
+    known = {name: {"0"} for name in files} | {"sampling.py": {"0", kit.hashes_of(tmp_path / "sampling.py")[0]}}
+    assert kit.states(tmp_path, known) == {name: state for name, (_, state) in files.items()}
+    (tmp_path / "sampling.py").write_bytes(b"print('today')\r\n")
+    assert kit.states(tmp_path, known)["sampling.py"] == "kit"
 
 
-def test_line_endings_do_not_count(tmp_path):
-    unix, dos, other = (tmp_path / name for name in ("unix", "dos", "other"))
-    unix.write_bytes(b"a = 1\nb = 2\n")
-    dos.write_bytes(b"a = 1\r\nb = 2\r\n")
-    other.write_bytes(b"a = 1\nb = 3\n")
-    assert hash_file(unix) == hash_file(dos) != hash_file(other)
+def git(folder, *words):
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_an_older_kit_is_known_by_its_history(tmp_path, monkeypatch):
+    """By one call of git for all files; a changed file is none, nor is what only lies here uncommitted, to its author."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed: apt install git")
+    clone, team = tmp_path / "clone", tmp_path / "team"
+    monkeypatch.setattr(kit, "PROJECT_ROOT", clone)
+    monkeypatch.setattr(kit, "protected_files", lambda: ("sampling.py", "new.py"))
+    monkeypatch.setattr(kit, "history", HISTORY.__wrapped__)
+    for folder in (clone, team):
+        folder.mkdir()
+    (clone / "sampling.py").write_text("a = 1\n")
+    (clone / "new.py").write_text("b = 1\n")
+    (team / "sampling.py").write_bytes(b"a = 1\r\n")
+    assert kit.history() == {} and kit.states(team, kit.known_blobs())["sampling.py"] == "kit", (
+        "a zip of the kit has no history"
+    )
+    git(clone, "init", "-q")
+    git(clone, "add", "sampling.py")
+    git(clone, "commit", "-qm", "1")
+    blob = git(clone, "rev-parse", "HEAD:sampling.py")
+    (clone / "sampling.py").write_text("a = 2\n")
+    git(clone, "commit", "-qam", "2")
+    assert blob == kit.hashes_of(team / "sampling.py")[0] and blob in kit.history()["sampling.py"]
+    assert kit.states(team, kit.known_blobs()) == {"sampling.py": "kit", "new.py": "absent"}
+    (team / "sampling.py").write_text("a = 3\n")
+    (team / "new.py").write_text("b = 1\n")
+    assert kit.states(team, kit.known_blobs()) == {"sampling.py": "changed", "new.py": "kit"}
+    (clone / "sampling.py").write_text("a = 3\n")
+    assert (
+        kit.states(team, kit.known_blobs())["sampling.py"] == "kit"
+        and kit.states(team, kit.known_blobs(handed_out=True))["sampling.py"] == "changed"
+    )
+    monkeypatch.setattr(kit.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError("git")))
+    assert kit.history() == {}
 
 
 def test_restore_replaces_files_links_and_folders(tmp_path):
     folder, outside = tmp_path / "handed_in", tmp_path / "outside"
     folder.mkdir()
-    restore(folder)
-    assert set(states(folder).values()) == {"kit"}
+    kit.restore(folder)
+    assert set(kit.states(folder, kit.known_blobs()).values()) == {"kit"}
     outside.mkdir()
     (outside / "keep").write_text("untouched")
     for path in (folder / "data").iterdir():
@@ -97,14 +129,8 @@ def test_restore_replaces_files_links_and_folders(tmp_path):
     (folder / "src/module.py").mkdir()
     (folder / "sampling.py").unlink()
     (folder / "sampling.py").symlink_to(outside / "keep")
-    assert set(restore(folder)) == {
-        "src/network.py",
-        "src/module.py",
-        "sampling.py",
-        "data/train_split.txt",
-        "data/val_split.txt",
-    }
-    assert set(states(folder).values()) == {"kit"}
+    kit.restore(folder)
+    assert set(kit.states(folder, kit.known_blobs()).values()) == {"kit"}
     assert sorted(path.name for path in outside.iterdir()) == ["keep"]
     assert (outside / "keep").read_text() == "untouched"
 
@@ -179,8 +205,8 @@ def test_pack(run, tmp_path, monkeypatch, capsys):
     out = tmp_path / "submission.zip"
     assert call(command, monkeypatch, "pack", run, "--out", out) == 0
     names = names_of(out)
-    wanted = {*CODE, "requirements.txt", "checkpoints/best_model.pt", "checkpoints/model_config.json", "writeup.pdf"}
-    assert wanted | {"results/log.jsonl", "src/network.py"} <= set(names)
+    expected = {*CODE, "requirements.txt", "checkpoints/best_model.pt", "checkpoints/model_config.json", "writeup.pdf"}
+    assert expected | {"results/log.jsonl", "src/network.py"} <= set(names)
     assert not [name for name in names if "resume.pt" in name or "submission" in name]
     listed = capsys.readouterr().out
     assert all(name in listed for name in names)
@@ -226,26 +252,25 @@ def test_bad_runs_are_refused(run, tmp_path, monkeypatch, capsys):
     assert "expected one of pack, check, grade" in fails(command, monkeypatch, capsys, "send")
 
 
-def test_what_the_staff_replace_is_told(run, tmp_path, monkeypatch, capsys):
-    changed = {name: digests if name != "src/network.py" else {"kit": "0" * 64} for name, digests in read_manifest().items()}
-    monkeypatch.setattr(sys.modules["src.submission.manifest"], "read_manifest", lambda: changed)
+def test_the_author_reads_what_the_staff_replace(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kit, "history", lambda: {"src/network.py": {"0" * 40}})
     pack(run, tmp_path / "submission.zip", None)
-    told = capsys.readouterr().out
-    assert "note: changed, the staff will put their own in place: src/network.py" in told
+    printed = capsys.readouterr().out
+    assert "note: changed, the staff will put their own in place: src/network.py\n" in printed
     absent = "no training_config.json (settings of the training), no training_curves.png (curves), no metrics.jsonl (scores; "
-    assert f"note: left out, since {run} has none of it: {absent}" in told
+    assert f"note: left out, since {run} has none of it: {absent}" in printed
 
 
 def in_a_clone(folder, model, *flags):
     """Pack a foreign model in a clone of the kit that its author works in; what the command said, and the zip."""
-    for name in (*protected_files(), *CODE, "requirements.txt"):
+    for name in (*kit.protected_files(), *CODE, "requirements.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT_ROOT / name, folder / name)
     shutil.copytree(PROJECT_ROOT / "src", folder / "src", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     lay_out(folder.with_name("theirs"), model)
     for path in folder.with_name("theirs").rglob("*"):
         name = path.relative_to(folder.with_name("theirs")).as_posix()
-        if path.is_file() and name not in protected_files() and name not in ("train.py", "src/utils.py"):
+        if path.is_file() and name not in kit.protected_files() and name not in ("train.py", "src/utils.py"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, folder / name)
     command = [forked_python(), "-m", "src.submission", "pack", "checkpoints", "--no_writeup", "--out", "out.zip", *flags]

@@ -14,8 +14,7 @@ from src.methods import METHODS
 from src.network import UNet
 from src.submission import bounds
 from src.submission.bounds import CONSTANT_VALUES, PLAN_BYTES, PLAN_NUMBERS, PLAN_OPERATIONS
-from src.submission.broker import COURSE_SEED, Model, NoPlan, run_plan
-from src.submission.draws import CourseDraws, draws_of
+from src.submission.handin.weights import Weights
 from src.submission.plan.__main__ import plans_of
 from src.submission.plan.operations import BadPlan
 from src.submission.plan.read import read
@@ -23,7 +22,7 @@ from src.submission.plan.record import NotRecorded, locate
 from src.submission.plan.replay import as_index
 from src.submission.plan.rules import check
 from src.submission.plan.text import lines
-from src.submission.weights import Weights
+from src.submission.sandbox.sampler import COURSE_SEED, CourseDraws, Model, NoPlan, draws_of, run_plan
 from tests.foreign import FOREIGN, imported, lay_out
 from tests.helpers import SHAPE, TINY, fill_by_rule, slow_but, tiny_model
 from tests.submission.samplers import HONEST, REFUSED

@@ -12,11 +12,11 @@ from src.common.checkpoints import load_model, read_model_config
 from src.common.cli import Parser, UserError, number
 from src.common.files import PROJECT_ROOT
 from src.runs.folder import checkpoint_of
-from src.submission.broker import Plans
 from src.submission.plan.operations import BadPlan
 from src.submission.plan.read import read
 from src.submission.plan.record import NotRecorded, Recorder, as_bytes, record
 from src.submission.plan.text import lines
+from src.submission.sandbox.sampler import Plans
 
 
 def plans_of(

@@ -20,7 +20,7 @@ from PIL import Image
 from src.challenges.toon.drawing import toon_faces
 from src.common.checkpoints import save_model
 from src.common.files import PROJECT_ROOT
-from src.submission.contents import CHECKPOINT, CONFIG, source_files
+from src.submission.handin.contents import CHECKPOINT, CONFIG, source_files
 from tests.helpers import TINY, tiny_model
 from tests.submission.cheats import of_code
 

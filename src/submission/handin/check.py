@@ -10,11 +10,11 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,15 +22,17 @@ from src.challenges import Challenge, add_challenge_flag, get_challenge, graded_
 from src.common.cli import Parser, UserError, number
 from src.common.commands import run_command
 from src.runs.folder import nfe_name
-from src.submission.archive import unpack
-from src.submission.broker import Broker, NoPlan
-from src.submission.contents import CHECKPOINT, COURSE_PACKAGES, REQUIRED, SAMPLED, closure, foreign_imports
 from src.submission.failures import Failed
-from src.submission.intake import read_config, take_in
-from src.submission.manifest import restore, states
-from src.submission.prepare import read_model
-from src.submission.sandbox import Limits, find_bubblewrap
-from src.submission.weights import Weights
+from src.submission.handin.archive import unpack
+from src.submission.handin.contents import CHECKPOINT, COURSE_PACKAGES, REQUIRED, SAMPLED, closure, foreign_imports, listed
+from src.submission.handin.kit import known_blobs, restore, states
+from src.submission.handin.weights import Weights
+from src.submission.sandbox.broker import Broker
+from src.submission.sandbox.intake import read_config, take_in
+from src.submission.sandbox.process import find_bubblewrap
+from src.submission.sandbox.sampler import Model, NoPlan
+
+HandIn = TypeVar("HandIn")
 
 
 class NotPassed(Exception):
@@ -45,17 +47,26 @@ class Note(str):
     """What a check found that costs nothing: the submission passes, and its author should know."""
 
 
+@dataclass(frozen=True)
+class Result:
+    """What one check found, and what to do about it: nothing where it passed."""
+
+    name: str
+    found: str
+    todo: str = ""
+
+    @property
+    def verdict(self) -> str:
+        return "FAIL" if self.todo else "note" if isinstance(self.found, Note) else "pass"
+
+
 @dataclass
 class Submission:
     """An unpacked submission and how it is run.
 
-    Args:
-        folder: where it lies, with the staff's protected files in place.
-        states: what the submission had of the protected files before that, as `manifest.states` tells it.
-        python: the interpreter of the processes.
-        seconds: the most that one of them may take.
-        network: options of the challenge's network, where they are not its own defaults.
-        challenge: the name of the challenge; by default the one that the submission's model_config.json names.
+    folder: where it lies, with the staff's protected files in place. states: what it had of these before (kit.states). python:
+    the interpreter of the processes. seconds: the most that one of them may take. network: options of the challenge's network,
+    where they are not its own defaults. challenge: its name; by default the one that model_config.json names.
     """
 
     folder: Path
@@ -84,19 +95,10 @@ class Submission:
         Raises NotPassed with its last line where it fails or takes too long.
         """
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-        words = [self.python, *map(str, command)]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        options = {"cwd": self.folder, "env": environment, "text": True, "errors": "replace", "timeout": self.seconds}
         try:
-            done = subprocess.run(
-                words,
-                cwd=self.folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                timeout=self.seconds,
-            )
+            done = subprocess.run([self.python, *map(str, command)], **pipes, **options)
         except subprocess.TimeoutExpired:
             raise NotPassed(f"took more than {self.seconds:g} s", "make it faster, or give more --seconds") from None
         if done.returncode:
@@ -107,42 +109,35 @@ class Submission:
 
 def required_files(submission: Submission) -> str:
     there = {name for name in REQUIRED if (submission.folder / name).is_file() and submission.states.get(name) != "absent"}
-    absent = [name for name in REQUIRED if name not in there]
-    if absent:
+    if absent := [name for name in REQUIRED if name not in there]:
         raise NotPassed(f"absent: {', '.join(absent)}", "make the zip with python -m src.submission pack")
     size = (submission.folder / CHECKPOINT).stat().st_size
     return f"all {len(REQUIRED)}; {CHECKPOINT} has {size / 1e6:.1f} MB"
 
 
 def protected_files(submission: Submission) -> str:
-    names = {state: [name for name, found in submission.states.items() if found == state] for state in ("changed", "course")}
-    if names["changed"]:
-        return Note(f"changed, the staff put their own in place: {', '.join(names['changed'])}")
-    return "as handed out" + (f"; the course's originals: {', '.join(names['course'])}" if names["course"] else "")
+    changed, course = (
+        ", ".join(name for name, found in submission.states.items() if found == state) for state in ("changed", "course")
+    )
+    if changed:
+        return Note(f"changed, the staff put their own in place: {changed}")
+    return "as handed out" + (f"; the course's originals: {course}" if course else "")
 
 
 def imports(submission: Submission) -> str:
     files = {path.relative_to(submission.folder).as_posix() for path in submission.folder.rglob("*.py")}
-    sampled = closure(submission.folder, SAMPLED)
-    foreign = foreign_imports(submission.folder, sampled, needed_only=True)
-    if foreign:
-        told = "; ".join(f"{module} in {', '.join(names)}" for module, names in foreign.items())
-        raise NotPassed(
-            f"sampling imports what is not in the course's environment: {told}",
-            "remove the import, guard it by try, or add the module to the zip",
-        )
-    others = foreign_imports(submission.folder, files)
-    if others:
-        told = "; ".join(f"{module} in {', '.join(names)}" for module, names in others.items())
-        return Note(f"not in the course's environment, and not needed for sampling: {told}")
+    if foreign := foreign_imports(submission.folder, closure(submission.folder, SAMPLED), needed_only=True):
+        found = f"sampling imports what is not in the course's environment: {listed(foreign)}"
+        raise NotPassed(found, "remove the import, guard it by try, or add the module to the zip")
+    if others := foreign_imports(submission.folder, files):
+        return Note(f"not in the course's environment, and not needed for sampling: {listed(others)}")
     return f"{len(files)} files import only Python's own modules and the course's packages"
 
 
 def requirements(submission: Submission) -> str:
     lines = (submission.folder / "requirements.txt").read_text(encoding="utf-8-sig", errors="replace").splitlines()
     names = [re.split(r"[\s\[<>=!~;@#]", line.strip(), maxsplit=1)[0].lower().replace("_", "-") for line in lines]
-    foreign = sorted({name for name in names if name and not name.startswith("-") and name not in COURSE_PACKAGES})
-    if foreign:
+    if foreign := sorted({name for name in names if name and not name.startswith("-") and name not in COURSE_PACKAGES}):
         return Note(f"further packages, which the staff do not install: {', '.join(foreign)}")
     return f"{len([name for name in names if name])} packages, all of the course"
 
@@ -151,13 +146,12 @@ def weights(submission: Submission) -> str:
     weights = submission.weights
     count = sum(len(network.state_dict()) for network in weights.networks.values())
     others = len(weights.extras) + len(weights.zeros)
-    told = f"{count} tensors of the challenge's network" + (f", {others} others" if others else "")
-    return Note("; ".join([told, *weights.remarks])) if weights.remarks else told
+    found = f"{count} tensors of the challenge's network" + (f", {others} others" if others else "")
+    return Note("; ".join([found, *weights.remarks])) if weights.remarks else found
 
 
 def training_starts(submission: Submission) -> str:
-    foreign = foreign_imports(submission.folder, closure(submission.folder, ["train.py"]), needed_only=True)
-    if foreign:
+    if foreign := foreign_imports(submission.folder, closure(submission.folder, ["train.py"]), needed_only=True):
         return Note(f"not started: train.py needs what is not in the course's environment: {', '.join(foreign)}")
     if "--num_iterations" not in submission.run("train.py", "--help"):
         raise NotPassed("train.py --help does not list --num_iterations", "keep the course's flags")
@@ -184,19 +178,18 @@ def sampling(submission: Submission) -> str:
 
 
 def plan(submission: Submission) -> str:
-    """As the grader records it: in its sandbox, with stand-ins in the place of the network's answers."""
+    """As the grader records it: in its sandbox, with stand-ins for the network's answers."""
     try:
         find_bubblewrap()
     except UserError as error:
         return Note(f"not recorded here: {error}")
     challenge, found, own = submission.task, [], []
     with tempfile.TemporaryDirectory() as folder:
-        model = read_model(submission.folder, Path(folder) / "code", read_config(submission.folder), submission.weights)
-        with Broker(model, Limits(), challenge) as broker:
+        model = Model.of(submission.folder, Path(folder) / "code", read_config(submission.folder), submission.weights)
+        with Broker(model, challenge) as broker:
             for nfe in challenge.nfe:
                 try:
-                    plan = broker.record(nfe).shown
-                    found.append(f"NFE {nfe}: {plan.summary}")
+                    found.append(f"NFE {nfe}: {broker.record(nfe).shown.summary}")
                 except NoPlan as error:
                     own.append(f"NFE {nfe}: {error}")
                 except Failed as error:
@@ -207,24 +200,29 @@ def plan(submission: Submission) -> str:
     return "; ".join(found)
 
 
-def writeup(submission: Submission) -> str:
-    files = sorted(path.name for path in submission.folder.glob("*.pdf"))
+def one_pdf(folder: Path, todo: str) -> Path:
+    """The only PDF of a folder. Raises NotPassed, with what to do, where there is none, or several."""
+    files = sorted(folder.glob("*.pdf"))
     if len(files) != 1:
-        raise NotPassed(
-            f"expected one PDF at the top, found {', '.join(files) or 'none'}",
-            "python -m src.writeup RUN makes it; if it is handed in elsewhere, --no_writeup",
-        )
-    folder = submission.folder.resolve()
+        names = ", ".join(path.name for path in files) or "none"
+        raise NotPassed(f"expected one PDF at the top, found {names}", todo)
+    return files[0]
+
+
+def writeup(submission: Submission) -> str:
+    file = one_pdf(submission.folder, "python -m src.writeup RUN makes it; if it is handed in elsewhere, --no_writeup")
+    file = file.resolve()
     try:
-        run_command("src.writeup", "--check", folder / files[0], "--nfe_list", *submission.task.nfe)
+        run_command("src.writeup", "--check", file, "--nfe_list", *submission.task.nfe)
     except UserError as error:
-        problems = str(error).removeprefix(f"{folder}{os.sep}")
+        problems = str(error).removeprefix(f"{file.parent}{os.sep}")
         raise NotPassed(problems, "edit writeup.md of the run and make the PDF again") from error
-    return f"{files[0]} has every item the course asks for"
+    return f"{file.name} has every item the course asks for"
 
 
+FIRST = "required files"
 CHECKS: dict[str, Callable[[Submission], str]] = {
-    "required files": required_files,
+    FIRST: required_files,
     "protected files": protected_files,
     "imports": imports,
     "requirements.txt": requirements,
@@ -236,38 +234,44 @@ CHECKS: dict[str, Callable[[Submission], str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Result:
-    """What one check found, and what to do about it: nothing where it passed."""
-
-    name: str
-    found: str
-    todo: str = ""
-
-    @property
-    def verdict(self) -> str:
-        return "FAIL" if self.todo else "note" if isinstance(self.found, Note) else "pass"
-
-
-def check(source: Path, folder: Path, checks: Sequence[str] = tuple(CHECKS), **options: Any) -> Iterator[Result]:
-    """Unpack a submission into the new folder and run the checks of these names there, one result each.
-
-    Where required files are absent, the checks after that one are not run: they would only say so again. options: fields of
-    Submission. Raises UserError where the zip cannot be unpacked.
-    """
-    unpack(source, folder)
-    submission = Submission(folder, states(folder), **options)
-    restore(folder)
-    for name in checks:
+def results_of(hand_in: HandIn, checks: Mapping[str, Callable[[HandIn], str]]) -> Iterator[Result]:
+    """One result for each check. Where FIRST fails the others are not run: they would only say so again."""
+    for name, proof in checks.items():
         try:
-            result = Result(name, CHECKS[name](submission))
+            result = Result(name, proof(hand_in))
         except NotPassed as error:
             result = Result(name, str(error), error.todo)
         except UserError as error:
             result = Result(name, str(error), "mend what the line names")
         yield result
-        if result.todo and name == "required files":
+        if result.todo and name == FIRST:
             return
+
+
+def check(source: Path, folder: Path, checks: Sequence[str] = tuple(CHECKS), **options: Any) -> Iterator[Result]:
+    """Unpack a submission into the new folder and run the checks of these names there, one result each.
+
+    options: fields of Submission. Raises UserError where the zip cannot be unpacked.
+    """
+    unpack(source, folder)
+    submission = Submission(folder, states(folder, known_blobs(handed_out=True)), **options)
+    restore(folder)
+    yield from results_of(submission, {name: CHECKS[name] for name in checks})
+
+
+def print_results(source: Path, results: Iterator[Result], count: int) -> None:
+    """A line each, and two where there is something to do. Raises UserError that names the failed ones of `count` checks."""
+    failed, done = [], 0
+    for result in results:
+        done += 1
+        print(f"{result.verdict}  {result.name}: {result.found}", flush=True)
+        if result.todo:
+            print(f"      -> {result.todo}", flush=True)
+            failed.append(result.name)
+    if failed:
+        waiting = f" ({count - done} were not run)" if done < count else ""
+        raise UserError(f"{len(failed)} of {count} checks failed: {', '.join(failed)}{waiting}")
+    print(f"{source}: all {count} checks passed")
 
 
 def make_environment(requirements: Path, folder: Path) -> str:
@@ -314,18 +318,8 @@ def main(argv: Sequence[str]) -> None:
         print(f"{args.submission}: {challenge.num_handed_in:,} images as challenge {challenge.name} takes them")
         return
     names = [name for name in CHECKS if name != "write-up" or not args.no_writeup]
-    failed, done = [], 0
+    options = {name: getattr(args, name) for name in ("device", "num_samples", "seconds", "challenge")}
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         python = make_environment(args.env, Path(folder) / "env") if args.env else sys.executable
-        options = {"python": python, "device": args.device, "num_samples": args.num_samples, "seconds": args.seconds}
-        options["challenge"] = args.challenge
-        for result in check(args.submission, Path(folder) / "submission", names, **options):
-            done += 1
-            print(f"{result.verdict}  {result.name}: {result.found}", flush=True)
-            if result.todo:
-                print(f"      -> {result.todo}", flush=True)
-                failed.append(result.name)
-    if failed:
-        waiting = f" ({len(names) - done} were not run)" if done < len(names) else ""
-        raise UserError(f"{len(failed)} of {len(names)} checks failed: {', '.join(failed)}{waiting}")
-    print(f"{args.submission}: all {len(names)} checks passed")
+        results = check(args.submission, Path(folder) / "submission", names, python=python, **options)
+        print_results(args.submission, results, len(names))

@@ -1,10 +1,12 @@
 """Grade one submission: unpack, check, record its sampler in the sandbox, run its plans here, measure, and write its result.
 
-Nothing of the submission is imported here.
+Nothing of the submission is imported here. python -m src.submission.board.grading JOB.json DEVICE grades one in a process of
+its own, as grade.py starts it.
 """
 
 import os
 import shutil
+import sys
 import tempfile
 import time
 import traceback
@@ -19,8 +21,9 @@ import torch
 
 from src.challenges import Challenge
 from src.common.classes import labels_in_turn
+from src.common.cli import run_script
 from src.common.devices import resolve_device, resolve_precision
-from src.common.files import write_whole
+from src.common.files import load_json, write_whole
 from src.common.flops import flops_counted
 from src.common.images import contact_sheet, to_uint8
 from src.common.networks import takes_condition
@@ -28,20 +31,27 @@ from src.common.noise import image_seeds
 from src.common.sampling import fitting_batch_size
 from src.evaluation.neighbours import nearest
 from src.runs.folder import nfe_name
-from src.submission import audit
-from src.submission.broker import COURSE_SEED, Broker, Model, NoPlan, Plans, checked, run_plan
-from src.submission.draws import CourseDraws, draws_of
+from src.submission.board.job import Job, Settings, new_result, read_secret, run_seed, work_folder, write_result
+from src.submission.board.measure import (
+    Reference,
+    check_distinct,
+    check_not_reference,
+    check_public,
+    load_reference,
+    seed_statistics,
+)
 from src.submission.failures import Failed, one_line, quoted
-from src.submission.intake import take_in
-from src.submission.job import Job, Settings, new_result, read_secret, run_seed, write_result
-from src.submission.judge import Judge, check_public, load_judge, seed_statistics
+from src.submission.handin.kit import known_blobs, states
 from src.submission.plan.replay import Law
 from src.submission.plan.text import lines
-from src.submission.prepare import read_model
+from src.submission.sandbox.broker import Broker
+from src.submission.sandbox.intake import take_in
+from src.submission.sandbox.sampler import COURSE_SEED, CourseDraws, Model, NoPlan, Plans, checked, draws_of, run_plan
 
 SHEET = (4, 8)  # rows and columns of the picture of samples
 COURSE_BATCH = 32  # images at a time of the course's sampling.py
 OWN_CODE = "sampled by its own code: images are not proved to come from the network"
+KIT = ".kit.json"  # in a board's work folder: the kit's blobs, so that git is asked once for all teams
 
 
 def run_job(job: Job) -> dict[str, Any]:
@@ -75,15 +85,14 @@ def grade(job: Job, result: dict[str, Any]) -> None:
     settings, device = job.settings, torch.device(job.settings.device)
     torch.backends.cudnn.deterministic = True
     with tempfile.TemporaryDirectory(prefix="grade-") as work:
-        model, result["replaced"] = prepare(job.submission, Path(work), settings, result["remarks"])
+        model, result["replaced"] = prepare(job.submission, Path(work), settings, result["remarks"], job.board)
         model.to(device)
-        judge = load_judge(settings.task, settings.reference_dir, settings.inception, device, settings.batch_size)
-        samplers = record(model, settings)
-        failed = []
-        for nfe, sampler in samplers.items():
+        place = settings.task, settings.reference_dir, settings.inception, device, settings.batch_size
+        reference, failed = load_reference(*place), []
+        for nfe, sampler in record(model, settings).items():
             result["method"] = sampler.method or result["method"]
             try:
-                result["nfe"][str(nfe)] = grade_nfe(sampler, job, judge, result)
+                result["nfe"][str(nfe)] = grade_nfe(sampler, job, reference, result)
             except Failed as error:
                 result["failures"][str(nfe)] = error.reason
                 write_private(job, error)
@@ -92,62 +101,60 @@ def grade(job: Job, result: dict[str, Any]) -> None:
             raise failed[0]
 
 
-def grade_nfe(sampler: "Sampler", job: Job, judge: Judge, result: dict[str, Any]) -> dict[str, Any]:
+def grade_nfe(sampler: "Sampler", job: Job, reference: Reference, result: dict[str, Any]) -> dict[str, Any]:
     """What the result says of one NFE; result's remarks are added to. Raises Failed."""
     settings, secret, nfe = job.settings, read_secret(job.seed_file), sampler.nfe
     if sampler.failure:
         raise sampler.failure
     seeds = [run_seed(secret, nfe, index) for index in range(settings.seeds)]
+    public = [] if settings.public_seed is None else [settings.public_seed]
     try:
-        runs = [sampler.images(seed) for seed in seeds]
-        runs += [sampler.course_images()] if settings.public_seed is not None else []
+        runs = [sampler.images(seed) for seed in seeds] + [sampler.course_images() for _ in public]
     except NoPlan as error:  # its question has another answer for these images
-        sampler.plan, sampler.own_code = None, one_line(str(error))
-        runs = [sampler.images(seed) for seed in (*seeds, *([] if settings.public_seed is None else [settings.public_seed]))]
+        sampler.plan, sampler.own_code = None, one_line(error)
+        runs = [sampler.images(seed) for seed in (*seeds, *public)]
     if sampler.own_code:
         result["remarks"].append(f"NFE {nfe}: {OWN_CODE} ({quoted(sampler.own_code, 200)})")
     together = np.concatenate(runs)
-    duplicates = audit.check_distinct(together)
-    near = audit.check_not_reference(together, judge.reference)
-    scores = [judge.score(run) for run in runs]
-    check_public(nfe, scores[: settings.seeds], scores[settings.seeds :])
+    duplicates, near = check_distinct(together), check_not_reference(together, reference.images)
+    scores = [reference.score(run) for run in runs]
+    check_public(nfe, scores[: len(seeds)], scores[len(seeds) :])
     picture, plan = write_sheet(job, nfe, runs[0]), sampler.plan and sampler.plan.shown
     calls = plan.calls if plan else sampler.calls / len(together)
-    told = plan and {"operations": plan.operations, "calls": plan.calls, "numbers": plan.numbers, "lines": lines(plan)}
     return {
-        **seed_statistics(scores[: settings.seeds]),
-        "fid_public": scores[-1]["fid"] if settings.public_seed is not None else None,
+        **seed_statistics(scores[: len(seeds)]),
+        "fid_public": scores[-1]["fid"] if public else None,
         "calls": calls,
-        "gflop": calls * flop_of(sampler.model, settings) / 1e9,
+        "gflop": calls * flop_of(sampler.model, settings.task.shape) / 1e9,
         "duplicates": duplicates,
         "near_reference": near,
         "samples": picture.relative_to(job.board).as_posix(),
-        "plan": told,
+        "plan": plan and {"operations": plan.operations, "calls": plan.calls, "numbers": plan.numbers, "lines": lines(plan)},
         "own_code": sampler.own_code or None,
     }
 
 
 def write_private(job: Job, error: Failed) -> None:
     """Words of the submission's own error go where the team and the staff can read them, and nobody else."""
-    if not error.private:
-        return
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", errors="replace") as file:
-        file.write(f"{error.reason}\n{error.private}\n\n")
+    if error.private:
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", errors="replace") as file:
+            file.write(f"{error.reason}\n{error.private}\n\n")
 
 
-# ------------------------------------------------------------------------------------------------------------- sampling
-
-
-def prepare(submission: Path, work: Path, settings: Settings, remarks: list[str]) -> tuple[Model, list[str]]:
+def prepare(
+    submission: Path, work: Path, settings: Settings, remarks: list[str], board: Path | None = None
+) -> tuple[Model, list[str]]:
     """Unpack and check a submission without running it: its model, and the protected files that it had changed.
 
-    The course's own are in their place. remarks are added to. Raises Failed.
+    The kit's own are put over them. remarks are added to. board: whose work folder may hold KIT. Raises Failed.
     """
     taken = take_in(submission, work, remarks, settings.network, settings.task)
-    model = read_model(taken.top, work / "code", taken.config, taken.weights)
+    stored = board and work_folder(board) / KIT
+    found = states(taken.top, load_json(stored) if stored and stored.is_file() else known_blobs())
+    model = Model.of(taken.top, work / "code", taken.config, taken.weights)
     shutil.rmtree(taken.top)
-    return model, [name for name, state in taken.states.items() if state == "changed"]
+    return model, [name for name, state in found.items() if state == "changed"]
 
 
 @dataclass
@@ -171,27 +178,24 @@ class Sampler:
 
     def images(self, seed: int) -> np.ndarray:
         """The images of a run, uint8 (num_images, 3, H, W), from a seed for each. Raises Failed, and NoPlan."""
-        device, made = torch.device(self.settings.device), []
+        device, count = self.model.device, self.settings.num_images
         size = fitting_batch_size(self.settings.batch_size, device)
         if self.plan is None:
             return self._by_own_code(seed, size)
-        size, first = 1 if self.plan.image_by_image else size, 0
-        while first < self.settings.num_images:
-            seeds = image_seeds(seed, first, min(size, self.settings.num_images - first))
-            made.append(self._run(self.plan, first, len(seeds), draws_of(seeds, device)))
-            first += len(seeds)
+        made = []
+        for first, part in batches(1 if self.plan.image_by_image else size, count):
+            made.append(self._run(self.plan, first, part, draws_of(image_seeds(seed, first, part), device)))
         return np.concatenate(made)
 
     def course_images(self) -> np.ndarray:
         """The images that the course's sampling.py makes: its batches, its order of draws, its arrangement of memory."""
         if self.course is None or self.draws is None:
             return self.images(COURSE_SEED)
-        size, count = 1 if self.course.image_by_image else COURSE_BATCH, self.settings.num_images
-        for network in self.model.networks.values():
-            network.to(memory_format=torch.contiguous_format)
-        firsts = range(0, count, size)
-        made = [self._run(self.course, first, min(size, count - first), self.draws.draw) for first in firsts]
-        self.model.to(torch.device(self.settings.device))
+        device, size = self.model.device, 1 if self.course.image_by_image else COURSE_BATCH
+        self.model.to(device, torch.contiguous_format)
+        parts = batches(size, self.settings.num_images)
+        made = [self._run(self.course, first, part, self.draws.draw) for first, part in parts]
+        self.model.to(device)
         return np.concatenate(made)
 
     def _run(self, plans: Plans, first: int, count: int, draw: Callable[[int, Law], torch.Tensor]) -> np.ndarray:
@@ -201,25 +205,28 @@ class Sampler:
 
     def _by_own_code(self, seed: int, size: int) -> np.ndarray:
         """In a fresh process of the submission, which knows nothing of what others of it have made."""
-        made, first, count = [], 0, self.settings.num_images
-        with Broker(self.model, self.settings.limits, self.settings.task) as broker:
-            while first < count:
-                seeds = image_seeds(seed, first, min(size, count - first))
-                made.append(to_uint8(broker.sample(self.nfe, seeds, first, precision_of(self.settings))).numpy())
-                first += len(seeds)
+        made, precision = [], resolve_precision(self.settings.precision, self.model.device)
+        with Broker(self.model, self.settings.task) as broker:
+            for first, part in batches(size, self.settings.num_images):
+                images = broker.sample(self.nfe, image_seeds(seed, first, part), first, precision)
+                made.append(to_uint8(images).numpy())
         self.calls += broker.calls
         return np.concatenate(made)
+
+
+def batches(size: int, count: int) -> list[tuple[int, int]]:
+    """The first image and the number of images of each batch."""
+    return [(first, min(size, count - first)) for first in range(0, count, size)]
 
 
 def record(model: Model, settings: Settings) -> dict[int, Sampler]:
     """NFE -> its sampler. The sandbox is started once, and again only after a failure. Raises Failed where no model is made."""
     samplers = {nfe: Sampler(nfe, model, settings) for nfe in settings.nfe}
-    waiting, dtype, draws = list(settings.nfe), precision_of(settings), None
-    batches = (fitting_batch_size(settings.batch_size, model.device), COURSE_BATCH)
-    count = settings.num_images
-    sizes = sorted({part for size in batches for part in (min(size, count), count % size) if part})
+    waiting, dtype, draws = list(settings.nfe), resolve_precision(settings.precision, model.device), None
+    both = (fitting_batch_size(settings.batch_size, model.device), COURSE_BATCH)
+    sizes = sorted({part for size in both for _, part in batches(size, settings.num_images)})
     while waiting:
-        with Broker(model, settings.limits, settings.task) as broker:
+        with Broker(model, settings.task) as broker:
             draws = draws or CourseDraws(broker.random_states, COURSE_SEED, model.device)
             while waiting:
                 earlier = settings.nfe[: -len(waiting)]  # the course's script draws theirs first
@@ -237,31 +244,25 @@ def record(model: Model, settings: Settings) -> dict[int, Sampler]:
     return samplers
 
 
-def precision_of(settings: Settings) -> torch.dtype:
-    return resolve_precision(settings.precision, torch.device(settings.device))
-
-
-def flop_of(model: Model, settings: Settings) -> int:
-    """What one call of the network takes for one image."""
-    network, zero = next(iter(model.networks.values())), torch.zeros(1, device=model.device)
+def flop_of(model: Model, shape: tuple[int, ...]) -> int:
+    """What one call of the network takes for one image of this shape."""
+    zero = torch.zeros(1, device=model.device)
     with torch.inference_mode(), flops_counted() as counter:
-        network(torch.zeros(1, *settings.task.shape, device=model.device), zero, zero if takes_condition(network) else None)
+        model.network(zero.new_zeros(1, *shape), zero, zero if takes_condition(model.network) else None)
     return counter.get_total_flops()
 
 
 def write_sheet(job: Job, nfe: int, images: np.ndarray) -> Path:
     """A picture of the first images in the team's folder; below them the training images that are nearest to those of the last
     row, where these are at hand."""
-    rows, columns = SHEET
-    columns = min(columns, len(images))
-    chosen = images[: rows * columns]
-    lines = [chosen[first : first + columns] for first in range(0, len(chosen) - columns + 1, columns)]
+    columns = min(SHEET[1], len(images))
+    rows = [images[first : first + columns] for first in range(0, min(len(images), SHEET[0] * SHEET[1]) - columns + 1, columns)]
     if job.settings.data_root:
         training = load_training(job.settings.task, job.settings.data_root)
-        lines.append(training[nearest(*(part.reshape(len(part), -1) for part in (lines[-1], training)))[0]])
+        rows.append(training[nearest(*(part.reshape(len(part), -1) for part in (rows[-1], training)))[0]])
     path = job.folder / f"{nfe_name(nfe)}.png"
     with write_whole(path) as partial:
-        contact_sheet(lines, [""] * len(lines), scale=1).save(partial, format="PNG")
+        contact_sheet(rows, [""] * len(rows), scale=1).save(partial, format="PNG")
     return path
 
 
@@ -269,3 +270,13 @@ def write_sheet(job: Job, nfe: int, images: np.ndarray) -> Path:
 def load_training(challenge: Challenge, root: str) -> np.ndarray:
     """The training images, uint8 (T, C, H, W), once for all NFEs. Raises UserError where they cannot be read."""
     return challenge.load("train", root)[0]
+
+
+def main() -> None:
+    job = Job.read(Path(sys.argv[1]))
+    result = run_job(replace(job, settings=replace(job.settings, device=sys.argv[2])))
+    print(f"{job.team}: {result['reason'] or 'graded'} ({result['seconds']:.0f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    run_script(main)

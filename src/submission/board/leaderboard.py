@@ -14,7 +14,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -23,15 +23,17 @@ from PIL import Image
 
 from src.challenges import Published, get_challenge
 from src.common.files import write_whole
+from src.submission import bounds
 
-NAME_LENGTH, REASON_LENGTH, LINE_LENGTH = 60, 240, 160  # characters that are shown
-PLAN_LINES = 400  # of a plan that are shown
-SHEET_PIXELS = 640  # the longer side of a picture on the page
-MOST_PIXELS = 50_000_000  # of a picture that is opened at all
 FORMULA = re.compile(r"((?:^|[;\t\r\n])\s*)(?=[=+\-@|%\t\r\uff1d\uff0b\uff0d\uff20])")  # the last four are wide = + - @
 HERE = Path(__file__).parent
 OWN_CODE = """Their images are not proved to come from the network: what these samplers do could not be recorded as a plan, for
 the reason that stands below each picture. They are ranked apart."""
+COLUMNS = (
+    *("nfe", "rank", "team", "submission", "method", "fid", "fid_spread", "fid_seeds", "fid_public"),
+    *("kid", "kid_spread", "calls", "operations", "numbers", "own_code"),
+    *("seeds", "num_images", "graded_at", "sha256", "code", "reason"),
+)
 
 
 @dataclass
@@ -79,27 +81,22 @@ def write_board(
     """
     entries = [entry for result in results for entry in read_entries(result, folder, nfes)]
     give_ranks(entries)
-    failures = [failure for result in results for failure in read_failures(result)]
-    remarks = [remark for result in results for remark in read_remarks(result)]
+    lists = {
+        "entries": [{name: value for name, value in vars(each).items() if name not in ("plan", "samples")} for each in entries],
+        "failures": [failure for result in results for failure in read_failures(result)],
+        "remarks": [remark for result in results for remark in read_remarks(result)],
+    }
     latest = max((text(result.get("graded_at"), 32) for result in results), default="")
-    told = {
-        "title": title,
-        "updated": latest,
-        "references": [{"name": each.name, "note": each.note, "fid": dict(each.scores)} for each in references],
-    }
-    plain = [{name: value for name, value in asdict(entry).items() if name not in ("plan", "samples")} for entry in entries]
-    lists = {"entries": plain, "failures": failures, "remarks": remarks}
+    rows = [{"name": each.name, "note": each.note, "fid": dict(each.scores)} for each in references]
+    content = {"title": title, "updated": latest, "references": rows, **lists}
     files = {
-        "leaderboard.json": json.dumps({**told, **lists}, indent=2, allow_nan=False) + "\n",
-        "leaderboard.csv": "\ufeff" + as_csv(plain, failures),  # by the mark Excel knows UTF-8
-        "leaderboard.html": as_html(title, latest, entries, failures, remarks, references, nfes),
+        "leaderboard.json": json.dumps(content, indent=2, allow_nan=False) + "\n",
+        "leaderboard.csv": "\ufeff" + as_csv([*lists["entries"], *lists["failures"]]),  # by the mark Excel knows UTF-8
+        "leaderboard.html": as_html(title, latest, entries, lists["failures"], lists["remarks"], references, nfes),
     }
-    for name, content in files.items():
+    for name, text_of_file in files.items():
         with write_whole(folder / name) as partial:
-            partial.write_text(content, encoding="utf-8", newline="")
-
-
-# ----------------------------------------------------------------------------------------------- what a result says
+            partial.write_text(text_of_file, encoding="utf-8", newline="")
 
 
 def text(value: Any, length: int) -> str:
@@ -140,31 +137,26 @@ def read_entries(result: dict[str, Any], folder: Path, nfes: Sequence[int]) -> l
         plan, why = values.get("plan") or {}, values.get("own_code")
         seeds = [seed for seed in values.get("fid_seeds") or [] if number(seed) is not None]
         spread = values if len(seeds) > 1 else {}
+        numbers = {name: values.get(name) for name in ("fid", "fid_public", "kid", "calls")}
+        numbers |= {name: plan.get(name) for name in ("operations", "numbers")}
+        numbers |= {name: result.get(name) for name in ("seeds", "num_images")}
+        numbers |= {"fid_spread": spread.get("fid_spread"), "kid_spread": spread.get("kid_spread", spread.get("kid_error"))}
+        lines = [text(line, bounds.LINE_LENGTH) for line in (plan.get("lines") or [])[: bounds.PLAN_LINES]]
+        if (left := len(plan.get("lines") or []) - bounds.PLAN_LINES) > 0:
+            lines[-1] = f"\u2026 {left + 1:,} more lines are in the team's result.json"
         found.append(
             Entry(
                 **read_team(result),
-                method=text(result.get("method"), NAME_LENGTH),
+                method=text(result.get("method"), bounds.NAME_LENGTH),
                 nfe=nfe,
                 fid_seeds=seeds,
-                fid_spread=number(spread.get("fid_spread")),
-                kid_spread=number(spread.get("kid_spread", spread.get("kid_error"))),
-                **{name: number(values.get(name)) for name in ("fid", "fid_public", "kid", "calls")},
-                **{name: number(plan.get(name)) for name in ("operations", "numbers")},
-                **{name: number(result.get(name)) for name in ("seeds", "num_images")},
-                own_code=None if why is None else text(why, REASON_LENGTH) or "no reason was given",
-                plan=read_plan(plan.get("lines") or []),
+                **{name: number(value) for name, value in numbers.items()},
+                own_code=None if why is None else text(why, bounds.REASON_LENGTH) or "no reason was given",
+                plan=lines,
                 samples=picture(folder, values.get("samples")),
             )
         )
     return found
-
-
-def read_plan(lines: Sequence[Any]) -> list[str]:
-    """At most PLAN_LINES lines; the last one says how many are left out."""
-    shown = [text(line, LINE_LENGTH) for line in lines[:PLAN_LINES]]
-    if len(lines) > PLAN_LINES:
-        shown[-1] = f"\u2026 {len(lines) - PLAN_LINES + 1:,} more lines are in the team's result.json"
-    return shown
 
 
 def read_failures(result: dict[str, Any]) -> list[dict[str, str]]:
@@ -172,26 +164,22 @@ def read_failures(result: dict[str, Any]) -> list[dict[str, str]]:
     reasons = list((result.get("failures") or {}).values())
     if result.get("status") != "graded" or result.get("reason"):
         reasons = reasons or [result.get("reason") or "failed: no reason was given"]
-    rows = []
-    for reason in dict.fromkeys(map(str, reasons)):
-        code, _, line = reason.partition(":")
-        rows.append({**read_team(result), "code": text(code, 40), "reason": text(line, REASON_LENGTH)})
-    return rows
+    parts = [reason.partition(":") for reason in dict.fromkeys(map(str, reasons))]
+    return [
+        {**read_team(result), "code": text(code, 40), "reason": text(line, bounds.REASON_LENGTH)} for code, _, line in parts
+    ]
 
 
 def read_remarks(result: dict[str, Any]) -> list[dict[str, str]]:
     """What the staff and the team should know of a submission, and what costs it nothing."""
-    lines = [text(remark, REASON_LENGTH) for remark in result.get("remarks") or []]
+    lines = [text(remark, bounds.REASON_LENGTH) for remark in result.get("remarks") or []]
     return [{**read_team(result), "remark": line} for line in lines if line]
 
 
 def read_team(result: dict[str, Any]) -> dict[str, str]:
-    return {
-        "team": text(result.get("team"), NAME_LENGTH) or "(no name)",
-        "submission": text(result.get("submission"), NAME_LENGTH),
-        "sha256": text(result.get("sha256"), 64),
-        "graded_at": text(result.get("graded_at"), 32),
-    }
+    lengths = {"team": bounds.NAME_LENGTH, "submission": bounds.NAME_LENGTH, "sha256": 64, "graded_at": 32}
+    found = {name: text(result.get(name), length) for name, length in lengths.items()}
+    return found | {"team": found["team"] or "(no name)"}
 
 
 def give_ranks(entries: list[Entry]) -> None:
@@ -208,31 +196,25 @@ def picture(folder: Path, path: Any) -> str:
         return ""
     try:
         with Image.open(file, formats=("PNG", "JPEG", "WEBP")) as image:
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > bounds.PICTURE_PIXELS:
                 return ""
             fresh = Image.new("RGB", image.size, "white")
             fresh.paste(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError):  # what Pillow says of damaged files
         return ""
-    if max(fresh.size) > SHEET_PIXELS:
-        fresh.thumbnail((SHEET_PIXELS, SHEET_PIXELS))
+    if max(fresh.size) > bounds.SHEET_PIXELS:
+        fresh.thumbnail((bounds.SHEET_PIXELS, bounds.SHEET_PIXELS))
     stored = io.BytesIO()
     fresh.save(stored, "WEBP", quality=85)
     return "data:image/webp;base64," + base64.b64encode(stored.getvalue()).decode()
 
 
-# -------------------------------------------------------------------------------------------------------- the files
-
-
-def as_csv(entries: list[dict[str, Any]], failures: list[dict[str, str]]) -> str:
+def as_csv(rows: list[dict[str, Any]]) -> str:
     """A row for each team and NFE, then one for each failure."""
-    columns = ["nfe", "rank", "team", "submission", "method", "fid", "fid_spread", "fid_seeds", "fid_public"]
-    columns += ["kid", "kid_spread", "calls", "operations", "numbers", "own_code"]
-    columns += ["seeds", "num_images", "graded_at", "sha256", "code", "reason"]
     stored = io.StringIO()
-    writer = csv.DictWriter(stored, columns, lineterminator="\r\n")
+    writer = csv.DictWriter(stored, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
-    for row in [*entries, *failures]:
+    for row in rows:
         values = {**row, "fid_seeds": " ".join(map(str, row.get("fid_seeds", [])))}
         writer.writerow({name: no_formula(value) for name, value in values.items()})
     return stored.getvalue()
@@ -254,31 +236,102 @@ def as_html(
 ) -> str:
     """The page. Only the digests of its own style and script are allowed to act."""
     style, script = (f"\n{(HERE / name).read_text(encoding='utf-8')}" for name in ("board.css", "board.js"))
-    allowed = {"style-src": style, "script-src": script}
-    digests = "; ".join(
-        f"{kind} 'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-        for kind, content in allowed.items()
-    )
-    policy = f"default-src 'none'; img-src data:; {digests}; base-uri 'none'; form-action 'none'"
+    digests = [base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() for content in (style, script)]
+    allowed = f"style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'"
     teams = len({(entry.team, entry.sha256) for entry in entries})
     counts = sorted({(entry.num_images, entry.seeds) for entry in entries if entry.num_images and entry.seeds})
     measured = ", ".join(f"{images:g} images for each of {seeds:g} secret seeds" for images, seeds in counts)
-    measured = "; ".join(part for part in (measured, latest and f"last graded {latest}") if part)
+    lists = {
+        "Failures": ("Submissions that were not graded, or not at every NFE, and why.", failures),
+        "Remarks": ("What was noticed, and costs nothing.", remarks),
+    }
     sections = "".join(nfe_section(nfe, entries, references) for nfe in nfes)
-    calls = " and ".join(filter(None, (", ".join(map(str, nfes[:-1])), str(nfes[-1]))))
-    links = "".join(f'<a href="#nfe{nfe}">NFE {nfe}</a>' for nfe in nfes) + '<a href="#failures">Failures</a>' * bool(failures)
-    links += '<a href="#remarks">Remarks</a>' * bool(remarks)
+    links = "".join(f'<a href="#nfe{nfe}">NFE {nfe}</a>' for nfe in nfes)
+    for name, (caption, rows) in lists.items():
+        if rows:
+            sections += team_section(name, caption, rows)
+            links += f'<a href="#{name.lower()}">{name}</a>'
     return Template((HERE / "board.html").read_text(encoding="utf-8")).substitute(
-        policy=policy,
+        policy=f"default-src 'none'; img-src data:; {allowed}; base-uri 'none'; form-action 'none'",
         title=html.escape(title),
         style=style,
         teams=f"{teams} team" if teams == 1 else f"{teams} teams",
-        calls=calls,
-        measured=html.escape(measured),
+        calls=" and ".join(filter(None, (", ".join(map(str, nfes[:-1])), str(nfes[-1])))),
+        measured=html.escape("; ".join(part for part in (measured, latest and f"last graded {latest}") if part)),
         links=links,
-        sections=sections + failure_section(failures) + remark_section(remarks),
+        sections=sections,
         script=script,
     )
+
+
+def nfe_section(nfe: int, entries: list[Entry], references: Sequence[Published]) -> str:
+    """The table of one NFE, and below it that of those sampled by their own code, where there are any."""
+    mine = [entry for entry in entries if entry.nfe == nfe]
+    others = [(reference.scores[nfe], reference) for reference in references if nfe in reference.scores]
+    full = max([*(entry.fid for entry in mine), *(fid for fid, _ in others)], default=1.0)
+    rows = [(each.own_code is None, each.fid, entry_row(each, full)) for each in mine]
+    planned, own = ([row for of_plan, *row in rows if of_plan is kind] for kind in (True, False))
+    planned += [(fid, reference_row(reference, fid, full)) for fid, reference in others]
+    caption = f"{'One network call' if nfe == 1 else f'{nfe} network calls'} per image. Press a heading to sort."
+    tables = fid_table(caption, planned)
+    if own:
+        tables += "<h3>Sampled by their own code</h3>\n" + fid_table(OWN_CODE, own)
+    return section(f"nfe{nfe}", f"NFE {nfe}", tables)
+
+
+def fid_table(caption: str, rows: list[tuple[float, str]]) -> str:
+    """A table by FID; rows are (FID, HTML), and equal ones stay in their order."""
+    head = heading("Rank", "number") + heading("Team", "text") + heading("FID", "number", "ascending")
+    head += "".join(heading(label, "number") for label in ("Public seed", "KID", "Calls")) + heading("Samples")
+    return table(caption, head, [row for _, row in sorted(rows, key=lambda row: row[0])])
+
+
+def entry_row(entry: Entry, full: float) -> str:
+    seeds = ", ".join(f"{seed:.2f}" for seed in entry.fid_seeds[:20])
+    fid = f'<span title="{seeds}">{figure(entry.fid, ".2f", entry.fid_spread)}</span>'
+    kid, spread = (None if value is None else 1000 * value for value in (entry.kid, entry.kid_spread))
+    sheet = "no picture"
+    if entry.samples:
+        alt = html.escape(f"{entry.team}, samples at NFE {entry.nfe}", quote=True)
+        sheet = f'<button type="button" class="sheet"><img src="{entry.samples}" alt="{alt}"></button>'
+    cells = [
+        cell("Rank", entry.rank, str(entry.rank), "number rank"),
+        name_cell(entry.team, [entry.method, entry.submission, entry.sha256[:8]]),
+        cell("FID", entry.fid, fid + bar(entry.fid, full)),
+        cell("FID, public seed", entry.fid_public, figure(entry.fid_public, ".2f")),
+        cell("KID x 1,000", kid, figure(kid, ".2f", spread)),
+        cell("Calls per image", entry.calls, figure(entry.calls, "g")),
+        f'<td class="samples wide">{sheet}{how_sampled(entry)}</td>',
+    ]
+    return f'<tr class="rank{entry.rank}">{"".join(cells)}</tr>'
+
+
+def how_sampled(entry: Entry) -> str:
+    """A plan behind a click, each line set apart from the direction of reading of the others, or why there is none."""
+    if entry.own_code is not None:
+        return f'<p class="reason soft"><bdi>{html.escape(entry.own_code)}</bdi></p>'
+    lines = "\n".join(f'<bdi dir="ltr">{html.escape(line)}</bdi>' for line in entry.plan)
+    counts = f"{figure(entry.operations, ',')} operations, {figure(entry.numbers, ',')} numbers"
+    return f'<details><summary>Plan: {counts}</summary><pre tabindex="0">{lines}</pre></details>' if lines else ""
+
+
+def reference_row(reference: Published, fid: float, full: float) -> str:
+    rank = '<td class="number rank" data-label="Rank">\u2013</td>'
+    cells = name_cell(reference.name, [reference.note]) + cell("FID", fid, f"{fid:.1f}{bar(fid, full)}") + "<td></td>" * 4
+    return f'<tr class="reference">{rank}{cells}</tr>'
+
+
+def team_section(title: str, caption: str, rows: list[dict[str, str]]) -> str:
+    """A table of failures, which have a code and a reason, or of remarks."""
+    head, lines = heading("Team", "text"), []
+    head += heading("Reason", "text") + heading("What happened") if "code" in rows[0] else heading("Remark")
+    for row in rows:
+        line = name_cell(row["team"], [row["submission"], row["sha256"][:8]])
+        if "code" in row:
+            line += f'<td data-value="{html.escape(row["code"], quote=True)}"><code>{html.escape(row["code"])}</code></td>'
+        words = html.escape(row["reason" if "code" in row else "remark"])
+        lines.append(f'<tr>{line}<td class="reason wide"><bdi>{words}</bdi></td></tr>')
+    return section(title.lower(), title, table(caption, head, lines))
 
 
 def heading(label: str, kind: str = "", order: str = "none") -> str:
@@ -304,108 +357,15 @@ def name_cell(name: str, below: Sequence[str]) -> str:
 
 def figure(value: float | None, form: str, spread: float | None = None) -> str:
     """A number as it is shown, with its spread below; empty for None."""
-    if value is None:
-        return ""
-    return f"{value:{form}}" + ("" if spread is None else f" <small>\u00b1 {spread:{form}}</small>")
+    below = "" if spread is None else f" <small>\u00b1 {spread:{form}}</small>"
+    return "" if value is None else f"{value:{form}}{below}"
 
 
 def bar(value: float, full: float) -> str:
     """A bar as long as value is of full."""
     share = max(0.0, min(1.0, value / full)) if full > 0 else 0.0
-    track = '<rect class="track" width="100" height="5"/>'
-    return (
-        f'<svg class="bar" viewBox="0 0 100 5" preserveAspectRatio="none" aria-hidden="true">{track}'
-        f'<rect width="{100 * share:.1f}" height="5"/></svg>'
-    )
-
-
-def nfe_section(nfe: int, entries: list[Entry], references: Sequence[Published]) -> str:
-    """The table of one NFE, and below it that of those sampled by their own code, where there are any."""
-    mine = [entry for entry in entries if entry.nfe == nfe]
-    others = [reference for reference in references if nfe in reference.scores]
-    full = max([*(entry.fid for entry in mine), *(reference.scores[nfe] for reference in others)], default=1.0)
-    rows = [(entry.fid, entry_row(entry, full)) for entry in mine if entry.own_code is None]
-    own = [(entry.fid, entry_row(entry, full)) for entry in mine if entry.own_code is not None]
-    rows += [(reference.scores[nfe], reference_row(reference, nfe, full)) for reference in others]
-    caption = f"{'One network call' if nfe == 1 else f'{nfe} network calls'} per image. Press a heading to sort."
-    tables = fid_table(caption, rows)
-    if own:
-        tables += "<h3>Sampled by their own code</h3>\n" + fid_table(OWN_CODE, own)
-    return section(f"nfe{nfe}", f"NFE {nfe}", tables)
-
-
-def fid_table(caption: str, rows: list[tuple[float, str]]) -> str:
-    """A table by FID; rows are (FID, HTML), and equal ones stay in their order."""
-    head = heading("Rank", "number") + heading("Team", "text") + heading("FID", "number", "ascending")
-    head += "".join(heading(label, "number") for label in ("Public seed", "KID", "Calls")) + heading("Samples")
-    return table(caption, head, [row for _, row in sorted(rows, key=lambda row: row[0])])
-
-
-def entry_row(entry: Entry, full: float) -> str:
-    seeds = ", ".join(f"{seed:.2f}" for seed in entry.fid_seeds[:20])
-    fid = f'<span title="{seeds}">{figure(entry.fid, ".2f", entry.fid_spread)}</span>'
-    kid, spread = (None if value is None else 1000 * value for value in (entry.kid, entry.kid_spread))
-    alt = f"{entry.team}, samples at NFE {entry.nfe}"
-    sheet = "no picture"
-    if entry.samples:
-        image = f'<img src="{entry.samples}" alt="{html.escape(alt, quote=True)}">'
-        sheet = f'<button type="button" class="sheet">{image}</button>'
-    cells = [
-        cell("Rank", entry.rank, str(entry.rank), "number rank"),
-        name_cell(entry.team, [entry.method, entry.submission, entry.sha256[:8]]),
-        cell("FID", entry.fid, fid + bar(entry.fid, full)),
-        cell("FID, public seed", entry.fid_public, figure(entry.fid_public, ".2f")),
-        cell("KID x 1,000", kid, figure(kid, ".2f", spread)),
-        cell("Calls per image", entry.calls, figure(entry.calls, "g")),
-        f'<td class="samples wide">{sheet}{how_sampled(entry)}</td>',
-    ]
-    return f'<tr class="rank{entry.rank}">{"".join(cells)}</tr>'
-
-
-def how_sampled(entry: Entry) -> str:
-    """A plan behind a click, each line set apart from the direction of reading of the others, or why there is none."""
-    if entry.own_code is not None:
-        return f'<p class="reason soft"><bdi>{html.escape(entry.own_code)}</bdi></p>'
-    lines = "\n".join(f'<bdi dir="ltr">{html.escape(line)}</bdi>' for line in entry.plan)
-    counts = f"{figure(entry.operations, ',')} operations, {figure(entry.numbers, ',')} numbers"
-    return f'<details><summary>Plan: {counts}</summary><pre tabindex="0">{lines}</pre></details>' if lines else ""
-
-
-def reference_row(reference: Published, nfe: int, full: float) -> str:
-    value = reference.scores[nfe]
-    cells = [
-        '<td class="number rank" data-label="Rank">\u2013</td>',
-        name_cell(reference.name, [reference.note]),
-        cell("FID", value, f"{value:.1f}{bar(value, full)}"),
-        "<td></td>" * 4,
-    ]
-    return f'<tr class="reference">{"".join(cells)}</tr>'
-
-
-def failure_section(failures: list[dict[str, str]]) -> str:
-    """The table of what could not be graded; empty without any."""
-    rows = [
-        f'<td data-value="{html.escape(failure["code"], quote=True)}"><code>{html.escape(failure["code"])}</code></td>'
-        f'<td class="reason wide"><bdi>{html.escape(failure["reason"])}</bdi></td>'
-        for failure in failures
-    ]
-    caption = "Submissions that were not graded, or not at every NFE, and why."
-    return team_section("Failures", caption, heading("Reason", "text") + heading("What happened"), failures, rows)
-
-
-def remark_section(remarks: list[dict[str, str]]) -> str:
-    """The table of what was noticed and costs nothing; empty without any."""
-    rows = [f'<td class="reason wide"><bdi>{html.escape(remark["remark"])}</bdi></td>' for remark in remarks]
-    return team_section("Remarks", "What was noticed, and costs nothing.", heading("Remark"), remarks, rows)
-
-
-def team_section(title: str, caption: str, head: str, about: list[dict[str, str]], rows: list[str]) -> str:
-    """A table of teams, the cells of a row after the team's name given as HTML; empty without rows."""
-    if not rows:
-        return ""
-    names = [name_cell(each["team"], [each["submission"], each["sha256"][:8]]) for each in about]
-    lines = [f"<tr>{name}{row}</tr>" for name, row in zip(names, rows, strict=True)]
-    return section(title.lower(), title, table(caption, heading("Team", "text") + head, lines))
+    track, box = '<rect class="track" width="100" height="5"/>', 'viewBox="0 0 100 5" preserveAspectRatio="none"'
+    return f'<svg class="bar" {box} aria-hidden="true">{track}<rect width="{100 * share:.1f}" height="5"/></svg>'
 
 
 def section(name: str, title: str, content: str) -> str:
@@ -413,12 +373,5 @@ def section(name: str, title: str, content: str) -> str:
 
 
 def table(caption: str, head: str, rows: list[str]) -> str:
-    """A table; rows are HTML."""
-    return f"""<table>
-<caption>{caption}</caption>
-<thead><tr>{head}</tr></thead>
-<tbody>
-{chr(10).join(rows)}
-</tbody>
-</table>
-"""
+    lines = ["<table>", f"<caption>{caption}</caption>", f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows]
+    return "\n".join([*lines, "</tbody>", "</table>", ""])

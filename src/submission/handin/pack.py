@@ -5,9 +5,9 @@ python -m src.submission pack results/RUN --out submission.zip
 
 import tempfile
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -19,9 +19,9 @@ from src.common.files import PROJECT_ROOT, check_output, load_json, load_torch, 
 from src.common.noise import image_seeds
 from src.common.sampling import sample_batch
 from src.runs.folder import BEST, CURVES, LAST, LOG, METRICS, TRAINING_CONFIG, checkpoint_of, nfe_folders, scale_name
-from src.submission.archive import content_hash
-from src.submission.contents import CHECKPOINT, CODE, CONFIG, SAMPLED, closure, foreign_imports, source_files
-from src.submission.manifest import states
+from src.submission.handin.archive import content_hash
+from src.submission.handin.contents import CHECKPOINT, CODE, CONFIG, SAMPLED, closure, foreign_imports, source_files
+from src.submission.handin.kit import known_blobs, states
 
 RESULTS = {  # of a run's files those that go along -> what the zip lacks without
     LOG: "losses",
@@ -35,12 +35,10 @@ LARGE = 1024  # numbers of a tensor that is worth leaving out
 PROBE_IMAGES = 4
 
 
-@dataclass
-class Packed:
-    """A file of the zip: its name inside, where it comes from, its size in bytes and its SHA-256."""
+class Packed(NamedTuple):
+    """A file of the zip: its name inside, its size in bytes and its SHA-256."""
 
     name: str
-    source: Path
     size: int
     sha256: str
 
@@ -58,8 +56,7 @@ def pack(
     """Write the zip `out` and return what is in it, in order.
 
     Args:
-        run: folder with last.ckpt (or best_model.pt) and model_config.json; its log, settings, curves and
-            scores go along as results/.
+        run: folder with last.ckpt (or best_model.pt) and model_config.json; what it has of RESULTS goes along as results/.
         writeup: the PDF; None leaves it out.
         float16: store the weights in half the bytes, if images change by less than bound.
         bound: the largest mean absolute change of a pixel at any NFE, in steps of 1/255.
@@ -78,45 +75,49 @@ def pack(
     if not out.name.endswith(".zip"):
         raise UserError(f"--out {out}: expected a name that ends in .zip")
     check_output(out)
-    files = [*CODE, "requirements.txt", *source_files(root)]
-    check_code(root, files)
+    sources = code_of(root)
+    check_code(root, sources)
     task = graded_challenge(challenge or (read_model_config(checkpoint) or {}).get("challenge"))
     model = load_model(checkpoint, create_custom_model)
 
-    sources = {name: root / name for name in files}
     sources |= {f"results/{name}": run / name for name in RESULTS if (run / name).is_file()}
     if absent := [f"no {name} ({what})" for name, what in RESULTS.items() if not (run / name).is_file()]:
         print(f"note: left out, since {run} has none of it: {', '.join(absent)}")
-    sources[CONFIG] = run / MODEL_CONFIG
+    sources |= {CONFIG: run / MODEL_CONFIG, CHECKPOINT: checkpoint}
     if writeup is not None:
         sources[writeup.name] = writeup
+    if not (float16 or slim):
+        return write_zip(sources, out)
     smaller = out.with_name(f".{out.name}.weights")
     try:
-        sources[CHECKPOINT] = checkpoint
-        if float16 or slim:
-            saved = load_torch(checkpoint)
-            state = saved.get("state_dict", saved)
-            state = share_unused(model, state, task) if slim else state
-            save_torch({"state_dict": halve(model, state, bound, task) if float16 else state}, smaller)
-            sources[CHECKPOINT] = smaller
-        packed = [Packed(name, path, path.stat().st_size, content_hash(path)) for name, path in sorted(sources.items())]
-        write_zip(packed, out)
+        saved = load_torch(checkpoint)
+        state = saved.get("state_dict", saved)
+        state = share_unused(model, state, task) if slim else state
+        save_torch({"state_dict": halve(model, state, bound, task) if float16 else state}, smaller)
+        return write_zip({**sources, CHECKPOINT: smaller}, out)
     finally:
         smaller.unlink(missing_ok=True)
-    return packed
 
 
-def write_zip(files: Sequence[Packed], out: Path) -> None:
-    """Write these files as a zip, whole or not at all; the same files make the same bytes."""
+def code_of(root: Path) -> dict[str, Path]:
+    """The project's files that go along: name in the zip -> file."""
+    return {name: root / name for name in (*CODE, "requirements.txt", *source_files(root))}
+
+
+def write_zip(sources: Mapping[str, Path], out: Path) -> list[Packed]:
+    """Write these files, by their names inside, as a zip, whole or not at all; the same files make the same bytes."""
+    check_output(out)
+    packed = [Packed(name, path.stat().st_size, content_hash(path)) for name, path in sorted(sources.items())]
     with write_whole(out) as partial, zipfile.ZipFile(partial, "w") as archive:
-        for file in files:
-            member = zipfile.ZipInfo(file.name, DATE)
+        for name, path in sorted(sources.items()):
+            member = zipfile.ZipInfo(name, DATE)
             member.external_attr = 0o644 << 16
-            stored = file.name == CHECKPOINT  # weights do not shrink
+            stored = name == CHECKPOINT  # weights do not shrink
             member.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
-            with file.source.open("rb") as source, archive.open(member, "w", force_zip64=stored) as target:
+            with path.open("rb") as source, archive.open(member, "w", force_zip64=stored) as target:
                 while block := source.read(1 << 20):
                     target.write(block)
+    return packed
 
 
 def pack_images(samples: Path, out: Path, challenge: Challenge, root: Path = PROJECT_ROOT) -> list[Packed]:
@@ -139,44 +140,33 @@ def pack_images(samples: Path, out: Path, challenge: Challenge, root: Path = PRO
         folders[scale] = found[0]
     check_output(out)
     with tempfile.TemporaryDirectory(prefix="pack-") as made:
-        sources = {name: root / name for name in (*CODE, "requirements.txt", *source_files(root))}
-        sources |= {path.name: path for path in root.glob("*.ipynb")}
+        sources = code_of(root) | {path.name: path for path in root.glob("*.ipynb")}
         for name, item in challenge.hand_in(folders).items():
+            sources[name] = item if isinstance(item, Path) else Path(made) / name
             if isinstance(item, bytes):
-                item, content = Path(made) / name, item
-                item.write_bytes(content)
-            sources[name] = item
-        packed = [Packed(name, path, path.stat().st_size, content_hash(path)) for name, path in sorted(sources.items())]
-        write_zip(packed, out)
-    return packed
+                sources[name].write_bytes(item)
+        return write_zip(sources, out)
 
 
-def check_code(root: Path, files: list[str]) -> None:
+def check_code(root: Path, files: Sequence[str] | Mapping[str, Path]) -> None:
     """Say what the staff will replace, and what does not go along. Raises UserError where sampling would lack something."""
-    found = states(root)
+    found = states(root, known_blobs(handed_out=True))
     if absent := [name for name, state in found.items() if state == "absent"]:
         raise UserError(f"files of the course are absent: {', '.join(absent)}; put the originals back")
     if changed := [name for name, state in found.items() if state == "changed"]:
         print(f"note: changed, the staff will put their own in place: {', '.join(changed)}")
     sampled = closure(root, SAMPLED)
-    foreign = foreign_imports(root, sampled, needed_only=True)
-    if foreign:
-        told = "; ".join(f"{module} (in {', '.join(names)})" for module, names in foreign.items())
+    if foreign := foreign_imports(root, sampled, needed_only=True):
+        names = "; ".join(f"{module} (in {', '.join(names)})" for module, names in foreign.items())
         raise UserError(
-            f"sampling imports what is neither in this project nor in the course's environment: {told}; copy it into the "
+            f"sampling imports what is neither in this project nor in the course's environment: {names}; copy it into the "
             "project, remove the import, or guard it by try"
         )
-    others = foreign_imports(root, set(files) - sampled, needed_only=True)
-    if others:
+    if others := foreign_imports(root, set(files) - sampled, needed_only=True):
         print(f"note: not in the course's environment, and not needed for sampling: {', '.join(others)}")
     packages = {(root / name).parent for name in sampled - set(SAMPLED) if not name.startswith("src/")} - {root}
-    data = [
-        path.relative_to(root).as_posix()
-        for package in sorted(packages)
-        for path in sorted(package.iterdir())
-        if path.is_file() and path.suffix not in (".py", ".pyc")
-    ]
-    if data:
+    beside = [path for package in sorted(packages) for path in sorted(package.iterdir()) if path.is_file()]
+    if data := [path.relative_to(root).as_posix() for path in beside if path.suffix not in (".py", ".pyc")]:
         print(f"note: only Python files are sampled with; these do not go along: {', '.join(data)}")
 
 
@@ -187,12 +177,11 @@ def halve(
     """The weights in float16, once the images that they make are near those of the full weights."""
     half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     changes = compare(model, half, challenge)
-    told = ", ".join(f"{change:.3f} at NFE {nfe}" for nfe, change in changes.items())
+    what = ", ".join(f"{change:.3f} at NFE {nfe}" for nfe, change in changes.items())
+    what = f"float16 weights change the images by {what} (mean of steps of 1/255; bound {bound:g})"
     if not max(changes.values()) < bound:
-        raise UserError(
-            f"float16 weights change the images by {told} (mean of steps of 1/255; bound {bound:g}): leave out --float16"
-        )
-    print(f"float16 weights change the images by {told} (mean of steps of 1/255; bound {bound:g})")
+        raise UserError(f"{what}: leave out --float16")
+    print(what)
     return half
 
 
@@ -208,26 +197,22 @@ def share_unused(model: torch.nn.Module, state: dict[str, torch.Tensor], challen
     probe(model, challenge)
     for hook in hooks:
         hook.remove()
-    names = [
-        name
+    unused = {
+        name: value
         for name, value in state.items()
         if value.is_floating_point() and value.numel() >= LARGE and name.rpartition(".")[0] not in called
-    ]
-    if not names:
+    }
+    if not unused:
         print("sampling uses every large tensor: --slim leaves the weights as they are")
         return state
-    zeros = {
-        dtype: torch.zeros(max(state[name].numel() for name in names if state[name].dtype == dtype), dtype=dtype)
-        for dtype in {state[name].dtype for name in names}
-    }
-    slim = dict(state)
-    for name in names:
-        slim[name] = zeros[state[name].dtype][: state[name].numel()].view(state[name].shape)
+    size = max(value.numel() for value in unused.values())
+    zeros = {dtype: torch.zeros(size, dtype=dtype) for dtype in {value.dtype for value in unused.values()}}
+    slim = state | {name: zeros[value.dtype][: value.numel()].view(value.shape) for name, value in unused.items()}
     if any(compare(model, slim, challenge).values()):
         raise UserError("images change without the tensors that sampling calls nothing of: leave out --slim")
-    saved = sum(state[name].numel() * state[name].element_size() for name in names) / 1e6
-    told = f"{len(names)} tensors ({saved:,.1f} MB, such as {names[0]})"
-    print(f"{told} are left out: sampling does not use them, and no image changes")
+    saved = sum(value.numel() * value.element_size() for value in unused.values()) / 1e6
+    what = f"{len(unused)} tensors ({saved:,.1f} MB, such as {next(iter(unused))})"
+    print(f"{what} are left out: sampling does not use them, and no image changes")
     return slim
 
 
@@ -246,17 +231,19 @@ def probe(model: torch.nn.Module, challenge: Challenge) -> dict[int, torch.Tenso
     return {nfe: torch.from_numpy(array).float() for nfe, array in arrays.items()}
 
 
+def print_packed(files: Sequence[Packed]) -> None:
+    print("\n".join(f"{file.sha256}  {file.size:>12,}  {file.name}" for file in files))
+
+
 def main(argv: list[str]) -> None:
     parser = Parser(prog="python -m src.submission pack", description="make the zip that is handed in, from a run")
-    parser.add_argument(
-        "run", type=Path, help="folder of the run: last.ckpt and model_config.json; or of images, if they are handed in"
-    )
+    run_help = "folder of the run: last.ckpt and model_config.json; or of images, if they are handed in"
+    parser.add_argument("run", type=Path, help=run_help)
     parser.add_argument("--out", type=Path, default=Path("submission.zip"), help="the zip that is written")
     parser.add_argument("--writeup", type=Path, help="the PDF; by default RUN/writeup.pdf")
     parser.add_argument("--no_writeup", action="store_true", help="leave the write-up out: it is handed in elsewhere")
-    parser.add_argument(
-        "--float16", action="store_true", help="store the weights in half the bytes, if the images stay the same"
-    )
+    float16_help = "store the weights in half the bytes, if the images stay the same"
+    parser.add_argument("--float16", action="store_true", help=float16_help)
     bound_help = "what --float16 may change: the mean absolute change of a pixel in steps of 1/255"
     parser.add_argument("--float16_bound", type=number(float, 0), default=FLOAT16_BOUND, help=bound_help)
     add_challenge_flag(parser, default=None)
@@ -265,19 +252,14 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     task = get_challenge(args.challenge) if args.challenge else None
     if task and task.hands_in_code:
-        files = pack_images(args.run, args.out, task)
-        for file in files:
-            print(f"{file.sha256}  {file.size:>12,}  {file.name}")
-        print(f"{args.out}: {len(files)} files, {args.out.stat().st_size:,} bytes, sha256 {content_hash(args.out)}")
-        print(f"now prove it: python -m src.submission check {args.out} --challenge {task.name}")
-        return
-    if args.challenge:
-        graded_challenge(args.challenge)
-    writeup = None if args.no_writeup else args.writeup or args.run / "writeup.pdf"
-    files = pack(args.run, args.out, writeup, args.float16, args.float16_bound, args.slim, challenge=args.challenge)
-    for file in files:
-        print(f"{file.sha256}  {file.size:>12,}  {file.name}")
-    method = load_json(args.run / MODEL_CONFIG).get("method", "custom")
+        files, method, flags = pack_images(args.run, args.out, task), "", f" --challenge {task.name}"
+    else:
+        if task:
+            graded_challenge(task.name)
+        writeup = None if args.no_writeup else args.writeup or args.run / "writeup.pdf"
+        files = pack(args.run, args.out, writeup, args.float16, args.float16_bound, args.slim, challenge=args.challenge)
+        method, flags = f", method {load_json(args.run / MODEL_CONFIG).get('method', 'custom')}", ""
+    print_packed(files)
     size = args.out.stat().st_size
-    print(f"{args.out}: {len(files)} files, {size:,} bytes, sha256 {content_hash(args.out)}, method {method}")
-    print(f"now prove it: python -m src.submission check {args.out}")
+    print(f"{args.out}: {len(files)} files, {size:,} bytes, sha256 {content_hash(args.out)}{method}")
+    print(f"now prove it: python -m src.submission check {args.out}{flags}")

@@ -6,7 +6,6 @@ python -m src.submission check 113550000_lab3.zip --challenge score_distillation
 
 import ast
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from src.common.cli import Parser, UserError
-from src.common.distilled import EVAL, LOSS_TYPES, RUN_CONFIG, describe_marks
-from src.common.files import PROJECT_ROOT, check_output, load_json
+from src.common.distilled import EVAL, LOSS_TYPES, MARKS, RUN_CONFIG, describe_marks
+from src.common.files import PROJECT_ROOT, load_json
 from src.common.images import read_picture
-from src.submission.archive import content_hash, unpack
-from src.submission.check import Note, NotPassed, Result
-from src.submission.contents import foreign_imports
-from src.submission.pack import Packed, write_zip
+from src.submission.handin.archive import unpack
+from src.submission.handin.check import Note, NotPassed, one_pdf, print_results, results_of
+from src.submission.handin.contents import foreign_imports
+from src.submission.handin.pack import Packed, print_packed, write_zip
 
 NAME = "score_distillation"
 SD = "guidance/sd.py"
@@ -38,9 +37,6 @@ METHODS = {  # what the course's script calls, by name and with these arguments 
         *("inversion_guidance_scale", "inversion_n_steps", "inversion_eta", "update_interval"),
     ],
 }
-
-
-# --------------------------------------------------------------------------------------------------------------- pack
 
 
 def pack(outputs: Path, sd: Path, report: Path, out: Path) -> list[Packed]:
@@ -67,21 +63,15 @@ def pack(outputs: Path, sd: Path, report: Path, out: Path) -> list[Packed]:
     if not any(name.endswith(EVAL) for name in sources):
         places = ", ".join(f"{loss}/{EVAL}" for loss in LOSS_TYPES)
         raise UserError(f"{outputs}: none of {places}; python -m src.score_distillation.evaluate makes them")
-    check_output(out)
-    packed = [Packed(name, path, path.stat().st_size, content_hash(path)) for name, path in sorted(sources.items())]
-    write_zip(packed, out)
-    return packed
+    return write_zip(sources, out)
 
 
 def scores_of(folder: Path) -> dict[str, float]:
     """The scores that eval.json of a folder has, by image. Raises UserError where it is malformed."""
-    told: Any = load_json(folder / EVAL)
-    if not isinstance(told, dict) or not all(isinstance(value, (int, float)) for value in told.values()) or len(told) < 2:
+    values: Any = load_json(folder / EVAL)
+    if not isinstance(values, dict) or not all(isinstance(value, (int, float)) for value in values.values()) or len(values) < 2:
         raise UserError(f'{folder / EVAL}: expected {{file: score, ..., "score": mean}}')
-    return {name: value for name, value in told.items() if name != "score"}
-
-
-# -------------------------------------------------------------------------------------------------------------- check
+    return {name: value for name, value in values.items() if name != "score"}
 
 
 @dataclass
@@ -113,8 +103,8 @@ def guidance(given: HandIn) -> str:
     except (SyntaxError, ValueError) as error:
         raise NotPassed(f"{SD}: not a Python file ({error})", "run it by hand") from error
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    found = {cls.name: {item.name: item for item in cls.body if isinstance(item, ast.FunctionDef)} for cls in classes}
-    best = max(found.values(), key=lambda methods: len(methods.keys() & METHODS.keys()), default={})
+    found = [{item.name: item for item in each.body if isinstance(item, ast.FunctionDef)} for each in classes]
+    best = max(found, key=lambda methods: len(methods.keys() & METHODS.keys()), default={})
     if absent := [name for name in METHODS if name not in best]:
         raise NotPassed(f"{SD}: no class with all of {', '.join(METHODS)}; absent: {', '.join(absent)}", "write them")
     for name, expected in METHODS.items():
@@ -150,21 +140,19 @@ def images(given: HandIn) -> str:
 
 
 def scores(given: HandIn) -> str:
-    told = []
+    lines, reached = [], True
     for loss, found in given.evaluated.items():
         mean = sum(found.values()) / len(found)
         score = load_json(given.folder / "outputs" / loss / EVAL).get("score")
         if not isinstance(score, (int, float)) or abs(score - mean) > 1e-4:
             raise NotPassed(f"{loss}: score is {score}, the mean of its images {mean:.4f}", "evaluate anew")
-        told.append(f"{loss} {score:.4f} ({describe_marks(score)})")
-    return Note("; ".join(told)) if "not reached" in " ".join(told) else "; ".join(told)
+        lines.append(f"{loss} {score:.4f} ({describe_marks(score)})")
+        reached = reached and score >= max(MARKS.values())
+    return "; ".join(lines) if reached else Note("; ".join(lines))
 
 
 def report(given: HandIn) -> str:
-    files = [path.name for path in given.folder.glob("*.pdf")]
-    if len(files) != 1:
-        raise NotPassed(f"expected one PDF at the top, found {', '.join(sorted(files)) or 'none'}", "pack it with --report")
-    return files[0]
+    return one_pdf(given.folder, "pack it with --report").name
 
 
 CHECKS: dict[str, Callable[[HandIn], str]] = {
@@ -174,19 +162,6 @@ CHECKS: dict[str, Callable[[HandIn], str]] = {
     "scores": scores,
     "report": report,
 }
-
-
-def check(source: Path, folder: Path) -> Iterator[Result]:
-    """Unpack a hand-in into the new folder and prove it, one result for each of CHECKS. Raises UserError for no zip."""
-    unpack(source, folder)
-    given = HandIn(folder, source.name)
-    for name, proof in CHECKS.items():
-        try:
-            yield Result(name, proof(given))
-        except NotPassed as error:
-            yield Result(name, str(error), error.todo)
-        except UserError as error:
-            yield Result(name, str(error), "mend what the line names")
 
 
 def main(command: str, argv: list[str]) -> None:
@@ -203,22 +178,14 @@ def main(command: str, argv: list[str]) -> None:
         out = args.out / f"{args.student_id}_lab3.zip"
         if not ZIP_NAME.fullmatch(out.name):
             raise UserError(f"--student_id {args.student_id}: expected letters and digits")
-        for file in pack(args.outputs, args.sd, args.report, out):
-            print(f"{file.sha256}  {file.size:>12,}  {file.name}")
+        print_packed(pack(args.outputs, args.sd, args.report, out))
         if args.sd == EXAMPLE:
             print(f"note: {SD} is this kit's example; --sd packs a class of yours")
         print(f"{out}: now prove it: python -m src.submission check {out} --challenge {NAME}")
         return
     parser.add_argument("submission", type=Path, help="the zip, or a folder of the same files")
     args = parser.parse_args(argv)
-    failed = []
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
-        for result in check(args.submission, Path(folder) / "hand_in"):
-            print(f"{result.verdict}  {result.name}: {result.found}")
-            if result.todo:
-                print(f"      -> {result.todo}")
-                failed.append(result.name)
-    if failed:
-        sys.stdout.flush()
-        raise UserError(f"{len(failed)} of {len(CHECKS)} checks failed: {', '.join(failed)}")
-    print(f"{args.submission}: all {len(CHECKS)} checks passed")
+        unpack(args.submission, Path(folder) / "hand_in")
+        given = HandIn(Path(folder) / "hand_in", args.submission.name)
+        print_results(args.submission, results_of(given, CHECKS), len(CHECKS))

@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.common.cli import UserError
-from src.submission.archive import MARKER, ArchiveLimits, content_hash, is_clutter, open_zip, readable
+from src.submission import bounds
+from src.submission.board.leaderboard import text
 from src.submission.failures import quoted
-from src.submission.leaderboard import NAME_LENGTH, text
+from src.submission.handin.archive import MARKER, content_hash, is_clutter, open_zip, readable
 
-FOLDER_BYTES = 200  # of 255: the names of files made from it are longer
 # a platform writes this before the name that a person gave the file, in which anything may stand
 MOODLE = re.compile(r"(?P<person>.*?)_(?P<number>[0-9]{1,20})_assignsubmission_(?P<part>[a-z]+)(_.*)?", re.DOTALL)
 CANVAS = re.compile(  # kim_1234_5678_assignsubmission_file is of Moodle, whose persons may be called kim_1234
     r"(?P<person>[^_]+)_(?P<late>LATE_)?(?P<number>[0-9]{4,20})_[0-9]{4,}_(?(late)|(?!assignsubmission_)).+", re.DOTALL
 )
-NOBODY = {"", "anon", "anonymous", "participant"}  # in a person's place where an export hides names
+NOBODY = {"", "anon", "anonymous", "participant"}  # instead of a person where an export hides names
 # letters of Cyrillic, Greek, Armenian and Latin after what they are taken for, capitals apart from small ones; and marks
 LOOKALIKES = """
 A АΑ B ВΒ C С E ЕΕ H НΗ J ЈͿ K КΚ M МΜ N Ν O ОΟՕ P РΡ Q Ԛ S ЅՏ T ТΤ U Ս V Ѵ W Ԝ X ХΧ Y УҮΥ Z Ζ a аαɑ c с d ԁ e е g ɡց h һհ
@@ -37,7 +37,7 @@ UNSEEN = re.compile("[\u180b-\u180f\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01e
 
 @dataclass(frozen=True)
 class TeamSubmission:
-    """A zip file or folder, the name of its team on the board, and what to tell of it there."""
+    """A zip file or folder, the name of its team on the board, and remarks on it there."""
 
     team: str
     path: Path
@@ -72,8 +72,7 @@ def find_submissions(path: Path, teams_file: Path | None = None) -> list[TeamSub
             continue
         keys = [key for key in label.keys if key in given]
         matched.update(keys)
-        if not keys:
-            unmatched.append(shown)
+        unmatched += [] if keys else [shown]
         team = display_name(given[keys[0]] if keys else label.team)
         first = next((found[key] for key in _keys(team) if key in found), None)
         if first and keys and content_hash(first.path) == content_hash(entry):
@@ -81,17 +80,16 @@ def find_submissions(path: Path, teams_file: Path | None = None) -> list[TeamSub
             continue
         name = next(name for name in _names(team, label.number, entry) if found.keys().isdisjoint(_keys(name)))
         if first:
-            told = f"the name {quoted(team)} is that of {quoted(_name(first.path))} already, or looks like it"
-            print(f"{shown}: {told}, graded as {quoted(name)}")
+            taken = f"the name {quoted(team)} is that of {quoted(_name(first.path))} already, or looks like it"
+            print(f"{shown}: {taken}, graded as {quoted(name)}")
         late = ("handed in late, as the export's file name says",) if label.late else ()
         found |= dict.fromkeys(_keys(name), TeamSubmission(name, entry, late))
     if not found:
         raise UserError(f"{path} holds no submission: expected zip files or folders")
-    if given and not single:
-        if absent := [key for key in given if key not in matched]:
-            print(f"{teams_file}: no submission has the file, name or id {', '.join(absent)}")
-        if unmatched:
-            print(f"{teams_file}: does not name {', '.join(unmatched)}; their own names are used")
+    if given and not single and (absent := [key for key in given if key not in matched]):
+        print(f"{teams_file}: no submission has the file, name or id {', '.join(absent)}")
+    if given and not single and unmatched:
+        print(f"{teams_file}: does not name {', '.join(unmatched)}; their own names are used")
     return list(dict.fromkeys(found.values()))
 
 
@@ -125,8 +123,8 @@ def read_teams(file: Path) -> dict[str, str]:
 
 def display_name(name: str) -> str:
     """A team's name as the board shows it: one line without control characters. What is cut there ends in a hash of it all."""
-    whole = text(name, 10 * NAME_LENGTH) or "(no name)"
-    return whole if len(whole) <= NAME_LENGTH else _marked(whole, _short_hash(name))
+    whole = text(name, 10 * bounds.NAME_LENGTH) or "(no name)"
+    return whole if len(whole) <= bounds.NAME_LENGTH else _marked(whole, _short_hash(name))
 
 
 def folder_name(team: str) -> str:
@@ -136,14 +134,11 @@ def folder_name(team: str) -> str:
     """
     name = unicodedata.normalize("NFC", team)
     safe = "".join("_" if letter in '<>:"/\\|?*' or not letter.isprintable() else letter for letter in name).strip(" .")
-    if safe and safe == team and len(safe.encode()) <= FOLDER_BYTES:
+    if safe and safe == team and len(safe.encode()) <= bounds.FOLDER_BYTES:
         return safe
     mark = f"-{_short_hash(team)}"
-    cut = safe.encode()[: FOLDER_BYTES - len(mark)].decode(errors="ignore")
+    cut = safe.encode()[: bounds.FOLDER_BYTES - len(mark)].decode(errors="ignore")
     return (cut or "team") + mark
-
-
-# ------------------------------------------------------------------------------------------------------------ parts
 
 
 @dataclass(frozen=True)
@@ -166,10 +161,10 @@ class Label:
         match = CANVAS.fullmatch(stem) or MOODLE.fullmatch(stem)
         if match is None:
             return cls(stem, files)
-        told = match.groupdict()
-        number, person = told["number"], told["person"].strip()
+        parts = match.groupdict()
+        number, person = parts["number"], parts["person"].strip()
         team = number if person.casefold() in NOBODY else person
-        return cls(team, (*files, number, _fold(person)), number, told.get("part", "file"), bool(told.get("late")))
+        return cls(team, (*files, number, _fold(person)), number, parts.get("part", "file"), bool(parts.get("late")))
 
 
 def _name(path: Path) -> str:
@@ -198,11 +193,11 @@ def _is_export(path: Path) -> bool:
     """Whether a folder or zip file holds what exports name after two persons or more, and no submission of its own."""
     try:
         if path.is_dir():
-            names = {entry.name for entry in itertools.islice(path.iterdir(), 2 * ArchiveLimits.files)}
+            names = {entry.name for entry in itertools.islice(path.iterdir(), 2 * bounds.ARCHIVE_FILES)}
         else:
             with open_zip(path) as archive:
                 names = {part for name in archive.namelist() for part in name.split("/")}
-    except Exception:  # a stranger's bytes may raise anything; what is wrong with them is told when they are unpacked
+    except Exception:  # a stranger's bytes may raise anything; what is wrong with them is said when they are unpacked
         return False
     persons = {label.number for label in map(Label.read, names) if label.number}
     return len(persons) > 1 and MARKER not in names
@@ -219,7 +214,7 @@ def _names(team: str, number: str, entry: Path) -> Iterator[str]:
 
 def _marked(name: str, mark: str) -> str:
     """A name with a mark at its end, no longer than the board shows."""
-    return f"{text(name, NAME_LENGTH - len(mark) - 2)} #{mark}"
+    return f"{text(name, bounds.NAME_LENGTH - len(mark) - 2)} #{mark}"
 
 
 def _keys(team: str) -> tuple[str, str]:

@@ -3,12 +3,15 @@
 Nothing here is trusted: a submission shares the process and may do to it what it likes. It has no weights of the network, no
 data and no device. While a sampler is recorded the network's answers are stand-ins, and what comes out is a plan, which the
 grader reads strictly. A sampler that cannot be recorded runs by its own code: then its network's forward is a message to the
-grader, which computes the call and counts it. Of the grader's files these are in the sandbox: this one, bounds.py and plan/.
+grader, which computes the call and counts it. In the sandbox are this file, bounds.py and the folder plan/, and no other of
+the grader's.
 
 Messages, both ways: a byte count of a JSON header (4 bytes), one of the payload (8 bytes), both little-endian, then the two.
 """
 
 import contextlib
+import ctypes
+import errno
 import importlib
 import json
 import os
@@ -20,68 +23,65 @@ import traceback
 
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 LENGTHS = struct.Struct("<IQ")
-OUT_OF_SPACE = (27, 28, 122)  # EFBIG, ENOSPC, EDQUOT
+CODE = "/submission"
+OUT_OF_SPACE = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
+
+
+def pack_message(header: dict, tensors: dict) -> bytes:
+    """A message with these tensors by name, as both sides send it."""
+    import torch  # here as in main, after the bounds are set
+
+    parts, described = [], {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        described[name] = {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
+        parts.append(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    text, payload = json.dumps({**header, "tensors": described}).encode(), b"".join(parts)
+    return LENGTHS.pack(len(text), len(payload)) + text + payload
 
 
 class Channel:
     """The pipe to the grader."""
 
     def __init__(self, reading: int, writing: int):
-        self.reading, self.writing = reading, writing
+        self.reading, self.writing = os.fdopen(reading, "rb", buffering=0), os.fdopen(writing, "wb")
 
     def send(self, kind: str, tensors: dict | None = None, **fields: object) -> None:
-        parts = [(name, *to_bytes(tensor)) for name, tensor in (tensors or {}).items()]
-        described = {name: {"dtype": dtype, "shape": shape} for name, dtype, shape, _ in parts}
-        header = json.dumps({"kind": kind, "tensors": described, **fields}).encode()
-        payload = b"".join(data for *_, data in parts)
-        data = memoryview(LENGTHS.pack(len(header), len(payload)) + header + payload)
-        while data:
-            data = data[os.write(self.writing, data) :]
+        self.writing.write(pack_message({"kind": kind, **fields}, tensors or {}))
+        self.writing.flush()
 
     def receive(self) -> tuple[dict, dict]:
         """The next message: its header, and its tensors by name. Ends the process when the grader has closed the pipe."""
         header_length, payload_length = LENGTHS.unpack(self._read(LENGTHS.size))
         header = json.loads(self._read(header_length))
-        payload, tensors, start = bytearray(self._read(payload_length)), {}, 0
+        payload, tensors, start = self._read(payload_length), {}, 0
         for name, described in header["tensors"].items():
-            dtype, shape = getattr(torch, described["dtype"]), described["shape"]
-            size = dtype.itemsize
-            for length in shape:
-                size *= length
-            part = payload[start : start + size]
-            tensors[name] = torch.frombuffer(part, dtype=dtype).reshape(shape) if size else torch.empty(shape, dtype=dtype)
-            start += size
+            tensors[name] = torch.empty(described["shape"], dtype=getattr(torch, described["dtype"]))
+            end = start + tensors[name].numel() * tensors[name].itemsize
+            if end > start:
+                tensors[name] = torch.frombuffer(payload[start:end], dtype=tensors[name].dtype).reshape(described["shape"])
+            start = end
         return header, tensors
 
-    def _read(self, count: int) -> bytes:
-        parts = []
-        while count:
-            part = os.read(self.reading, min(count, 1 << 20))
+    def _read(self, count: int) -> bytearray:
+        data = bytearray()
+        while len(data) < count:
+            part = self.reading.read(min(count - len(data), 1 << 20))
             if not part:
                 os._exit(0)
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
+            data += part
+        return data
 
 
-def to_bytes(tensor: "torch.Tensor") -> tuple[str, list[int], bytes]:
-    """A tensor's dtype, shape and bytes."""
-    import torch  # here as in main, after confine: namespaces are made by a process of one thread
-
-    tensor = tensor.detach().contiguous()
-    return str(tensor.dtype).removeprefix("torch."), list(tensor.shape), tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def set_limits(limits: dict) -> None:
-    """Limits of the kernel that cannot be lifted again."""
-    cpu = int(limits["setup_seconds"] + 3600 * 24)  # the grader ends the process long before, by what it reads outside
+def set_bounds(bounds: dict) -> None:
+    """Bounds of the kernel that cannot be lifted again."""
     values = {
-        resource.RLIMIT_DATA: limits["memory"],
-        resource.RLIMIT_FSIZE: limits["disk"],
-        resource.RLIMIT_CPU: cpu,
+        resource.RLIMIT_DATA: bounds["MEMORY"],
+        resource.RLIMIT_FSIZE: bounds["DISK"],
+        resource.RLIMIT_CPU: bounds["KERNEL_CPU_SECONDS"],
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: 256,
-        resource.RLIMIT_NPROC: 1024,  # the grader ends the process at far fewer, which it looks for ten times a second
+        resource.RLIMIT_NOFILE: bounds["OPEN_FILES"],
+        resource.RLIMIT_NPROC: bounds["KERNEL_PROCESSES"],
     }
     for kind, value in values.items():
         hard = resource.getrlimit(kind)[1]
@@ -89,14 +89,11 @@ def set_limits(limits: dict) -> None:
         resource.setrlimit(kind, (value, value))
 
 
-# ------------------------------------------------------------------------------------------------------------ the model
-
-
 class Networks:
-    """The networks of a submission: what their forwards ask, a recorder or the grader, and where their files are."""
+    """The networks of a submission, whose forwards ask a recorder or the grader."""
 
     def __init__(self, channel: Channel):
-        self.channel, self.folder, self.classes = channel, "", 0
+        self.channel = channel
         self.recorder: recording.Recorder | None = None
 
     def record_with(self, recorder: "recording.Recorder | None") -> None:
@@ -107,16 +104,14 @@ class Networks:
         weights = list(map(id, network.parameters()))
 
         def forward(x, timestep, condition=None, labels=None) -> "torch.Tensor":  # all but x: tensors of any shape, or numbers
-            given = {"timestep": timestep, "condition": condition, "labels": labels}
+            scalars = {"timestep": timestep, "condition": condition, "labels": labels}
             if self.recorder is not None:
                 if list(map(id, network.parameters())) != weights:
                     raise self.recorder.refuse("the network's weights are replaced by others while sampling")
-                return self.recorder.call(prefix, x, **given)
-            scalars = {name: torch.as_tensor(value).reshape(-1) for name, value in given.items() if value is not None}
-            cast = (
-                str(torch.get_autocast_dtype("cpu")).removeprefix("torch.") if torch.is_autocast_enabled("cpu") else "float32"
-            )
-            self.channel.send("call", {"x": x, **scalars}, network=prefix, precision=cast)
+                return self.recorder.call(prefix, x, **scalars)
+            scalars = {name: torch.as_tensor(value).reshape(-1) for name, value in scalars.items() if value is not None}
+            cast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+            self.channel.send("call", {"x": x, **scalars}, network=prefix, precision=str(cast).removeprefix("torch."))
             return self.channel.receive()[1]["answer"]
 
         return forward
@@ -125,23 +120,20 @@ class Networks:
 def build(channel: Channel, networks: Networks) -> "torch.nn.Module":
     """Make the submission's model, with its own small tensors from the checkpoint, and networks that ask elsewhere."""
     header, extras = channel.receive()
-    networks.folder = header["code"]
-    sys.path.insert(0, header["code"])
+    sys.path.insert(0, CODE)
     skip_downloads()
     from custom_model import create_custom_model
 
-    random.seed(header["seed"])
-    numpy.random.seed(header["seed"])
-    torch.manual_seed(header["seed"])
+    seed_all(header["seed"])
     model = create_custom_model(device="cpu", **header["model_config"])
     places = {plain_name(f"{name}." if name else ""): name for name, _ in model.named_modules()}
     own, state = model.state_dict(), {}
     for prefix, shapes in header["networks"].items():
         place = places.get(plain_name(prefix))
         found = None if place is None else model.get_submodule(place)
-        network = find_network(channel, prefix, shapes, found, header["network_class"])
-        network.forward = networks.forward_of(prefix, network)
-        state |= {f"{place}.{name}" if place else name: tensor for name, tensor in network.state_dict().items()}
+        check_network(channel, prefix, shapes, found, header["network_class"])
+        found.forward = networks.forward_of(prefix, found)
+        state |= {f"{place}.{name}" if place else name: tensor for name, tensor in found.state_dict().items()}
     zeros = {name: torch.zeros(shape, dtype=getattr(torch, dtype)) for name, dtype, shape in header["zeros"]}
     names = {plain_name(name): name for name in own}
     for name, tensor in {**extras, **zeros}.items():
@@ -155,23 +147,29 @@ def build(channel: Channel, networks: Networks) -> "torch.nn.Module":
     return model
 
 
-def find_network(
-    channel: Channel, prefix: str, shapes: dict, found: "torch.nn.Module | None", expected: str
-) -> "torch.nn.Module":
-    """What stands in the model for a network of the checkpoint: of the expected class or the course's, or the process ends."""
+def check_network(channel: Channel, prefix: str, shapes: dict, found: "torch.nn.Module | None", expected: str) -> None:
+    """End the process where what stands in the model for a network of the checkpoint is not of the expected class."""
     module, _, name = expected.rpartition(".")
     place = f"model.{prefix.rstrip('.')}"
+    wrong = ""
     if type(found) not in (getattr(importlib.import_module(module), name), importlib.import_module("src.network").UNet):
-        what = "absent" if found is None else type(found).__name__
-        fail(channel, "wrong_architecture", f"{place} is {what}, expected {expected}, as in the checkpoint")
-    if {name: list(tensor.shape) for name, tensor in found.state_dict().items()} != shapes:
-        fail(channel, "wrong_architecture", f"{place} has not the shapes of the checkpoint's network")
-    return found
+        wrong = f"{place} is {'absent' if found is None else type(found).__name__}, expected {expected}, as in the checkpoint"
+    elif {name: list(tensor.shape) for name, tensor in found.state_dict().items()} != shapes:
+        wrong = f"{place} has not the shapes of the checkpoint's network"
+    if wrong:
+        channel.send("error", code="wrong_architecture", text=wrong)
+        os._exit(3)
 
 
 def plain_name(name: str) -> str:
     """A name without what torch.compile and DataParallel add to it."""
     return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "module"))
+
+
+def seed_all(seed: int) -> None:
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def skip_downloads() -> None:
@@ -192,20 +190,15 @@ def skip_downloads() -> None:
     torch.hub.load_state_dict_from_url = lambda *args, **kwargs: Absent()
 
 
-def fail(channel: Channel, code: str, text: str) -> None:
-    channel.send("error", code=code, text=text)
-    os._exit(3)
-
-
 def serve(channel: Channel) -> None:
     """Build the model, then answer every request for a plan or for images, until the grader closes the pipe."""
     networks = Networks(channel)
     with torch.no_grad():
-        with told_to(channel):
+        with errors_sent(channel):
             model = build(channel, networks)
         while True:
             header, _ = channel.receive()
-            with told_to(channel), torch.autocast("cpu", torch.bfloat16, enabled=header["bfloat16"]):
+            with errors_sent(channel), torch.autocast("cpu", torch.bfloat16, enabled=header["bfloat16"]):
                 if header["kind"] == "record":
                     record(channel, model, networks, header)
                 else:
@@ -214,11 +207,9 @@ def serve(channel: Channel) -> None:
 
 def record(channel: Channel, model: "torch.nn.Module", networks: Networks, header: dict) -> None:
     """Send the plans of sample() at an NFE, or why there are none."""
-    shape = tuple(header["shape"])
+    rest = header["nfe"], tuple(header["shape"]), CODE, header["classes"], header["sizes"]
     try:
-        plans = recording.record(
-            model.sample, networks.record_with, header["nfe"], shape, networks.folder, header["classes"], header["sizes"]
-        )
+        plans = recording.record(model.sample, networks.record_with, *rest)
     except recording.NotRecorded as error:
         channel.send("unrecorded", text=str(error)[:1000])
         return
@@ -228,53 +219,54 @@ def record(channel: Channel, model: "torch.nn.Module", networks: Networks, heade
 
 def sample(channel: Channel, model: "torch.nn.Module", header: dict) -> None:
     """Send the images of sample() for these seeds."""
-    seeds = header["seeds"]
-    random.seed(seeds[0])
-    numpy.random.seed(seeds[0] % 2**32)
-    torch.manual_seed(seeds[0])
-    more = {"seeds": seeds} if getattr(model, "takes_seeds", False) else {}
-    if header["labels"] is not None:
-        more["labels"] = torch.tensor(header["labels"])
-    images = model.sample(tuple(header["shape"]), num_inference_timesteps=header["nfe"], verbose=False, **more)
+    seed_all(header["seeds"][0])
+    label_kwargs = {} if header["labels"] is None else {"labels": torch.tensor(header["labels"])}
+    if getattr(model, "takes_seeds", False):
+        label_kwargs["seeds"] = header["seeds"]
+    images = model.sample(tuple(header["shape"]), num_inference_timesteps=header["nfe"], verbose=False, **label_kwargs)
     if not isinstance(images, torch.Tensor):
         raise recording.WrongOutput(f"sample() gave {type(images).__name__}, expected a tensor")
     channel.send("images", {"images": images})
 
 
 @contextlib.contextmanager
-def told_to(channel: Channel) -> object:
-    """Tell the grader of an error within, of whatever a submission raises."""
+def errors_sent(channel: Channel) -> object:
+    """Send the grader an error within, of whatever a submission raises.
+
+    torch says in words alone that memory was wanting; the C library's errno says so by a number.
+    """
+    last_error = ctypes.CDLL(None).__errno_location
+    last_error.restype = ctypes.POINTER(ctypes.c_int)
+    last_error()[0] = 0
     try:
         yield
     except Exception as error:
-        text, code = f"{type(error).__name__}: {error}", "crashed"
+        wanting, code = last_error()[0] == errno.ENOMEM, "crashed"
         if isinstance(error, recording.WrongOutput):
             code = "wrong_output"
         if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
             code = "disk_limit"
-        if isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text:
+        if isinstance(error, MemoryError) or (wanting and isinstance(error, RuntimeError)):
             code = "memory_limit"
-        channel.send(
-            "error", code=code, kind_of_error=type(error).__name__[:60], text=(text + "\n" + traceback.format_exc())[:8000]
-        )
+        text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"[:8000]
+        channel.send("error", code=code, kind_of_error=type(error).__name__[:60], text=text)
 
 
 def main() -> None:
-    config = json.loads(sys.argv[1])
     channel = Channel(os.dup(0), os.dup(1))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(2, 1)  # what a submission prints is no message
-    set_limits(config["limits"])
+    set_bounds(json.loads(sys.argv[1]))
 
     global numpy, recording, torch
     import numpy
     import torch
 
-    sys.path.insert(0, config["plan"])
+    sys.path.insert(0, "/grader")
     from sampler_plan.plan import record as recording
 
-    sys.path.remove(config["plan"])
+    sys.path.remove("/grader")
     torch.set_num_threads(1)
     serve(channel)
 

@@ -8,7 +8,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,11 @@ from src.challenges import CONDITION, NUM_CLASSES, Challenge, get_challenge
 from src.common.checkpoints import plain_name, state_of
 from src.common.cli import UserError
 from src.common.files import load_torch
-from src.submission.archive import open_zip
-from src.submission.contents import CHECKPOINT
+from src.submission import bounds
 from src.submission.failures import Failed, blamed, quoted
+from src.submission.handin.archive import open_zip
+from src.submission.handin.contents import CHECKPOINT
 
-FILE_BYTES = 3 << 29  # six of the challenge's networks in float32
-OTHER_BYTES = 256 << 20  # tensors that belong to no network
-EXTRA_BYTES = 128 << 10  # those of them that the sandbox sees
-PICKLE_BYTES = 2 << 20  # the file's list of tensors; each takes some 150 bytes
-MOST_NETWORKS, MOST_CANDIDATES = 8, 100  # candidates: what has a tensor that is called as the networks' own
 OLD_FORMAT = b"\x80"
 PLAIN = (
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
@@ -39,39 +35,24 @@ PLAIN = (
 class Weights:
     """What a checkpoint holds.
 
-    networks: prefix of their names -> the network with its weights, in evaluation mode. extras: small tensors by their full
-    names. zeros: the names of large ones, with what is to stand in for them, of no memory of their own. remarks: lines for the
-    author.
+    networks: prefix of their names -> the network in evaluation mode; as read_tensors gives them, of plain tensors alone:
+    whether it has the condition, its number of classes, and its tensors by its own names. extras: small tensors by their full
+    names. zeros: the names of large ones, with stand-ins that take no memory. remarks: lines for the author.
     """
 
-    networks: dict[str, nn.Module]
+    networks: dict[str, Any]
     extras: dict[str, torch.Tensor]
     zeros: dict[str, torch.Tensor] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Tensors:
-    """The same before the networks are built: plain tensors alone, which torch.save takes.
-
-    networks: prefix -> whether it has the condition, its number of classes, and its tensors by the network's own names.
-    """
-
-    networks: dict[str, tuple[bool, int, dict[str, torch.Tensor]]]
-    extras: dict[str, torch.Tensor]
-    zeros: dict[str, torch.Tensor]
-    remarks: list[str]
-
-
-def read_tensors(top: Path, network_options: dict[str, Any] | None = None, challenge: Challenge | None = None) -> Tensors:
+def read_tensors(top: Path, network_options: dict[str, Any] | None = None, challenge: Challenge | None = None) -> Weights:
     """What an unpacked submission's checkpoint holds. Nothing in the file runs: only tensors are read.
 
     network_options: of the challenge's network, where they are not its own defaults; whether a network has the additional
-    condition, and how many classes, is told by its names and shapes. challenge: the course's if not given.
+    condition, and how many classes, follows from its names and shapes. challenge: the course's if not given.
 
-    Raises Failed: missing_file for a damaged file, unsafe_pickle for one that holds more than tensors, bad_checkpoint for
-    tensors of an odd kind, wrong_architecture for a network of other names, shapes or values, stored_images for too many
-    tensors beside the networks; memory_limit.
+    Raises Failed: missing_file, unsafe_pickle, bad_checkpoint, wrong_architecture, stored_images, memory_limit.
     """
     with blamed("bad_checkpoint", CHECKPOINT, "cannot be read"):
         state = _read_state(top / CHECKPOINT)
@@ -79,48 +60,47 @@ def read_tensors(top: Path, network_options: dict[str, Any] | None = None, chall
             if fault := _fault(value):
                 raise Failed("bad_checkpoint", f"{CHECKPOINT}: {quoted(name)} is {fault}; save model.state_dict()")
         prefixes = _find_networks(state, _builder(network_options, challenge), challenge or get_challenge())
-        if len(prefixes) > MOST_NETWORKS:
-            raise Failed(
-                "wrong_architecture", f"{CHECKPOINT} holds {len(prefixes)} networks, at most {MOST_NETWORKS} are taken"
-            )
+        if len(prefixes) > bounds.NETWORKS:
+            raise _wrong(f"{CHECKPOINT} holds {len(prefixes)} networks, at most {bounds.NETWORKS} are taken")
         networks = {}
         for prefix, (condition, num_classes, names) in prefixes.items():
             networks[prefix] = condition, num_classes, {name: state.pop(prefix + name).detach() for name in names}
             for name, value in networks[prefix][2].items():
-                told = f"{CHECKPOINT}: {quoted(prefix + name)} holds"
+                holds = f"{CHECKPOINT}: {quoted(prefix + name)} holds"
                 if not value.is_floating_point():
                     todo = "save float weights, with the scales of a quantised model multiplied in"
-                    raise Failed("wrong_architecture", f"{told} whole numbers ({value.dtype}); {todo}")
+                    raise _wrong(f"{holds} whole numbers ({value.dtype}); {todo}")
                 if not torch.stack(value.aminmax()).isfinite().all():  # a twentieth of the time that isfinite takes for all
-                    raise Failed("wrong_architecture", f"{told} values that are not finite")
+                    raise _wrong(f"{holds} values that are not finite")
         extras, zeros = _divide(state)
     remarks = []
     if len(networks) > 1:
         remarks.append(f"{len(networks)} networks ({', '.join(map(_title, networks))}): calls of all of them count")
     if zeros:
-        size = sum(value.numel() * value.element_size() for value in zeros.values()) / 1e6
+        size = sum(value.nbytes for value in zeros.values()) / 1e6
         names = f"{size:,.1f} MB, such as {quoted(next(iter(zeros)))}"
         remarks.append(f"{len(zeros)} tensors beside the networks ({names}) are zeros while sampling")
-    return Tensors(networks, extras, zeros, remarks)
+    return Weights(networks, extras, zeros, remarks)
 
 
 def build_weights(
-    tensors: Tensors, network_options: dict[str, Any] | None = None, challenge: Challenge | None = None
+    weights: Weights, network_options: dict[str, Any] | None = None, challenge: Challenge | None = None
 ) -> Weights:
-    """The networks of what read_tensors has read with the same options, and the rest of it as it stands."""
+    """What read_tensors has read with the same options, with its networks built."""
     build, networks = _builder(network_options, challenge), {}
-    for prefix, (condition, num_classes, given) in tensors.networks.items():
+    for prefix, (condition, num_classes, state) in weights.networks.items():
         networks[prefix] = build(condition, num_classes).eval().requires_grad_(False)
-        networks[prefix].load_state_dict(given)
-    return Weights(networks, tensors.extras, tensors.zeros, tensors.remarks)
+        networks[prefix].load_state_dict(state)
+    return replace(weights, networks=networks)
 
 
-# ------------------------------------------------------------------------------------------------------------ parts
+def _wrong(text: str) -> Failed:
+    return Failed("wrong_architecture", text)
 
 
 def _builder(network_options: dict[str, Any] | None, challenge: Challenge | None) -> Callable[[bool, int], nn.Module]:
     """What makes the challenge's network: with the condition or without, of so many classes."""
-    challenge, options = challenge or get_challenge(), dict(network_options or {})
+    challenge, options = challenge or get_challenge(), network_options or {}
 
     def build(condition: bool, num_classes: int) -> nn.Module:
         classes = {NUM_CLASSES: num_classes} if num_classes else {}
@@ -136,15 +116,15 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
         try:
             state = dict(state_of(load_torch(file), CHECKPOINT))
         except UserError as error:
-            cause, told = error.__cause__, str(error).partition(": ")[2]
+            cause, text = error.__cause__, str(error).partition(": ")[2]
             if cause is None:  # words of ours alone
-                raise Failed("missing_file", f"{CHECKPOINT}: {told}") from error
+                raise Failed("missing_file", f"{CHECKPOINT}: {text}") from error
             if not isinstance(cause, pickle.UnpicklingError):
                 raise cause from error
-            named = re.search(r"holds a (\S+) and", told)
-            told = f"it holds {quoted(named[1])}" if named else "it is no plain checkpoint of tensors"
-            told = f"{CHECKPOINT}: {told} and may run code when loaded"
-            raise Failed("unsafe_pickle", f"{told}; save tensors and numbers alone, as model.state_dict() has them") from error
+            named = re.search(r"holds a (\S+) and", text)
+            what = f"it holds {quoted(named[1])}" if named else "it is no plain checkpoint of tensors"
+            what = f"{CHECKPOINT}: {what} and may run code when loaded"
+            raise Failed("unsafe_pickle", f"{what}; save tensors and numbers alone, as model.state_dict() has them") from error
     if not all(isinstance(name, str) for name in state):
         raise Failed("bad_checkpoint", f"{CHECKPOINT}: its tensors have no names; save model.state_dict()")
     return state
@@ -152,22 +132,21 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
 
 def _check_file(file: Path) -> None:
     """Raise Failed for a file that is too large, packed or unpacked, or whose list of tensors is."""
-    sizes = [("the file", file.stat().st_size, FILE_BYTES)]
+    sizes = [("the file", file.stat().st_size, bounds.CHECKPOINT_BYTES)]
     if zipfile.is_zipfile(file):
         with open_zip(file) as archive:
             members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise Failed("bad_checkpoint", f"{CHECKPOINT}: its parts are compressed; torch.save stores them as they are")
-        sizes.append(("its tensors", sum(member.file_size for member in members), FILE_BYTES))
-        lists = [member for member in members if member.filename.endswith(".pkl")]
-        sizes += [("its list of tensors", member.file_size, PICKLE_BYTES) for member in lists]
+        sizes.append(("its tensors", sum(member.file_size for member in members), bounds.CHECKPOINT_BYTES))
+        lists = [member.file_size for member in members if member.filename.endswith(".pkl")]
+        sizes += [("its list of tensors", size, bounds.PICKLE_BYTES) for size in lists]
     elif file.open("rb").read(1) == OLD_FORMAT:
         raise Failed("bad_checkpoint", f"{CHECKPOINT}: in torch's format of before 1.6; save it anew with torch.save")
     for what, size, most in sizes:
         if size > most:
-            raise Failed(
-                "bad_checkpoint", f"{CHECKPOINT}: {what} takes {size / 1e6:,.0f} MB, at most {most / 1e6:,.0f} are read"
-            )
+            takes = f"{what} takes {size / 1e6:,.0f} MB, at most {most / 1e6:,.0f} are read"
+            raise Failed("bad_checkpoint", f"{CHECKPOINT}: {takes}")
 
 
 def _fault(value: torch.Tensor) -> str:
@@ -180,16 +159,14 @@ def _fault(value: torch.Tensor) -> str:
         return "quantised"
     if value.dtype not in PLAIN:
         return f"of type {value.dtype}"
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        return "expanded: it has more values than the file holds of it"
-    return ""
+    expanded = value.nbytes > value.untyped_storage().nbytes()
+    return "expanded: it has more values than the file holds of it" if expanded else ""
 
 
 def _shapes(build: Callable[[bool, int], nn.Module], condition: bool, num_classes: int) -> dict[str, tuple[int, ...]]:
     """Name -> shape of the network that it builds."""
     with torch.device("meta"):
-        network = build(condition, num_classes)
-    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+        return {name: tuple(value.shape) for name, value in build(condition, num_classes).state_dict().items()}
 
 
 def _find_networks(
@@ -202,64 +179,59 @@ def _find_networks(
     found, faults = {}, []
     mark = min((name for name in _shapes(build, False, 0) if name.endswith("weight")), key=len)  # stands at the network's top
     candidates = sorted(name.removesuffix(mark) for name in state if name.endswith(mark))
-    if len(candidates) > MOST_CANDIDATES:
-        raise Failed(
-            "wrong_architecture", f"{CHECKPOINT}: {len(candidates)} names end in {mark}, at most {MOST_CANDIDATES} may"
-        )
+    if len(candidates) > bounds.CANDIDATES:
+        raise _wrong(f"{CHECKPOINT}: {len(candidates)} names end in {mark}, at most {bounds.CANDIDATES} may")
     for prefix in candidates:
-        given = {name.removeprefix(prefix): tuple(value.shape) for name, value in state.items() if name.startswith(prefix)}
-        kind = any(name.startswith("condition_") for name in given), _num_classes(given, challenge)
-        wanted = _shapes(build, *kind)
-        if all(given.get(name) == shape for name, shape in wanted.items()):
-            found[prefix] = *kind, list(wanted)
+        shapes = {name.removeprefix(prefix): tuple(value.shape) for name, value in state.items() if name.startswith(prefix)}
+        kind = any(name.startswith("condition_") for name in shapes), _num_classes(shapes, challenge)
+        expected = _shapes(build, *kind)
+        if all(shapes.get(name) == shape for name, shape in expected.items()):
+            found[prefix] = *kind, list(expected)
         else:
-            faults.append((prefix, given, wanted))
+            faults.append((prefix, shapes, expected))
     main = [fault for fault in faults if plain_name(fault[0]) == "network"]
     if found and not main:
         return found
     if not faults:
-        raise Failed("wrong_architecture", f"{CHECKPOINT} holds no network of the challenge: no name ends in {mark}")
-    prefix, given, wanted = (main or faults)[0]
-    words = [
-        ("lacks", [name for name in wanted if name not in given]),
-        ("has in addition", [name for name in given if name not in wanted]),
-        ("has in another shape", [name for name in wanted if name in given and given[name] != wanted[name]]),
-    ]
-    told = ", ".join(f"{word} {len(names)} tensors ({quoted(names[0])})" for word, names in words if names)
-    shape = next((f"; {quoted(name)} is {given[name]}, expected {wanted[name]}" for name in words[2][1]), "")
-    raise Failed("wrong_architecture", f"{_title(prefix)} is not the challenge's: it {told}{shape}")
+        raise _wrong(f"{CHECKPOINT} holds no network of the challenge: no name ends in {mark}")
+    prefix, shapes, expected = (main or faults)[0]
+    words = {
+        "lacks": [name for name in expected if name not in shapes],
+        "has in addition": [name for name in shapes if name not in expected],
+        "has in another shape": [name for name in expected if name in shapes and shapes[name] != expected[name]],
+    }
+    what = ", ".join(f"{word} {len(names)} tensors ({quoted(names[0])})" for word, names in words.items() if names)
+    for name in words["has in another shape"][:1]:
+        what += f"; {quoted(name)} is {shapes[name]}, expected {expected[name]}"
+    raise _wrong(f"{_title(prefix)} is not the challenge's: it {what}")
 
 
-def _num_classes(given: dict[str, tuple[int, ...]], challenge: Challenge) -> int:
+def _num_classes(shapes: dict[str, tuple[int, ...]], challenge: Challenge) -> int:
     """Of a network of these names and shapes, whose first label is "no class"; 0 where the challenge has none."""
-    rows = given.get("class_embedding.weight", ())[:1]
+    rows = shapes.get("class_embedding.weight", ())[:1]
     if not rows or not challenge.takes_classes:
         return 0
     return len(challenge.classes) or max(rows[0] - 1, 0)
 
 
 def _divide(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """What the sandbox sees of the tensors beside the networks, the smallest first; and zeros in place of the others."""
-    sizes = {name: value.numel() * value.element_size() for name, value in state.items()}
-    if sum(sizes.values()) > OTHER_BYTES:
-        raise Failed(
-            "stored_images",
-            f"{sum(sizes.values()) / 1e6:,.0f} MB of tensors belong to no network of the challenge, at most "
-            f"{OTHER_BYTES / 1e6:,.0f} are allowed; the largest is {quoted(max(sizes, key=sizes.__getitem__))}",
-        )
-    extras, zeros, left = {}, {}, EXTRA_BYTES
-    for name in sorted(state, key=sizes.__getitem__):
-        value = state[name]
-        if sizes[name] <= left:
-            left -= sizes[name]
+    """What the sandbox sees of the tensors beside the networks, the smallest first; and zeros instead of the others."""
+    sizes = {name: value.nbytes for name, value in state.items()}
+    if sum(sizes.values()) > bounds.OTHER_BYTES:
+        most = f"at most {bounds.OTHER_BYTES / 1e6:,.0f} are allowed; the largest is {quoted(max(sizes, key=sizes.get))}"
+        what = f"{sum(sizes.values()) / 1e6:,.0f} MB of tensors belong to no network of the challenge"
+        raise Failed("stored_images", f"{what}, {most}")
+    extras, zeros, left = {}, {}, bounds.EXTRA_BYTES
+    for name in sorted(state, key=sizes.get):
+        value, size = state[name], sizes[name]
+        if size <= left:
+            left -= size
             extras[name] = value.detach().clone()  # tensors in a file may be views of a larger one
         elif value.is_floating_point():
             zeros[name] = torch.zeros((), dtype=value.dtype).expand(value.shape)
         else:
-            raise Failed(
-                "stored_images",
-                f"{quoted(name)} holds {sizes[name]:,} bytes of {value.dtype}; whole numbers may take {EXTRA_BYTES:,}",
-            )
+            most = f"whole numbers may take {bounds.EXTRA_BYTES:,}"
+            raise Failed("stored_images", f"{quoted(name)} holds {size:,} bytes of {value.dtype}; {most}")
     return extras, zeros
 
 

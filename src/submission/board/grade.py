@@ -14,29 +14,31 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from src.challenges import Challenge, add_challenge_flag, get_challenge, graded_challenge
+from src.challenges import Challenge, add_challenge_flag, graded_challenge
 from src.common.cli import ENDING, Parser, UserError, number
 from src.common.devices import add_precision_flag
-from src.common.files import PROJECT_ROOT
+from src.common.files import PROJECT_ROOT, save_json
 from src.evaluation.reference import unused_flags
-from src.submission.broker import COURSE_SEED
-from src.submission.grading import run_job
-from src.submission.job import (
+from src.submission.board import grading
+from src.submission.board.job import (
     Job,
     Settings,
-    has_result,
+    is_of,
+    keys_of,
     make_secret,
     new_result,
     read_results,
-    settings_key,
+    result_of,
     work_folder,
     write_result,
 )
-from src.submission.leaderboard import write_board
-from src.submission.sandbox import find_bubblewrap
-from src.submission.teams import find_submissions
+from src.submission.board.leaderboard import write_board
+from src.submission.board.teams import find_submissions
+from src.submission.handin.kit import known_blobs
+from src.submission.sandbox.process import find_bubblewrap
+from src.submission.sandbox.sampler import COURSE_SEED
 
-# exit codes of a process that was told to stop
+# exit codes of a process that was stopped
 INTERRUPTED = {code for number in (signal.SIGINT, *ENDING) for code in (128 + number, -number)}
 
 
@@ -45,11 +47,6 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Challenge]:
     first = Parser(add_help=False)
     add_challenge_flag(first)
     challenge = graded_challenge(first.parse_known_args(argv)[0].challenge)
-    return make_parser(challenge).parse_args(argv), challenge
-
-
-def make_parser(challenge: Challenge | None = None) -> Parser:
-    challenge = challenge or get_challenge()
     parser = Parser(prog="python -m src.submission grade", description="grade a folder of submissions")
     parser.add_argument("submissions", type=Path, help="a folder of zip files and folders, one per team; or one submission")
     teams_help = "a table of two columns, comma or semicolon: a submission's file, person or id, and its team's name"
@@ -77,7 +74,7 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
     parser.add_argument("--partition", help="of SLURM")
     parser.add_argument("--minutes", type=number(int, 1), default=120, help="of one cluster job")
     parser.add_argument("--again", action="store_true", help="grade anew what has a result already")
-    return parser
+    return parser.parse_args(argv), challenge
 
 
 def indices(text: str) -> list[int]:
@@ -93,33 +90,39 @@ def main(argv: Sequence[str]) -> None:
     if unused := unused_flags(args, None, challenge.default_root):
         print(unused)
     challenge.read_reference(args.data_root, reference)  # makes it where it is absent
+    board = args.out.resolve()
     seed_file = (args.seed_file or args.out.with_name(f".{args.out.name}.seed")).resolve()
-    make_secret(seed_file, args.out.resolve())
+    make_secret(seed_file, board)
     settings = Settings(
         reference_dir=str(reference.resolve()),
         challenge=challenge.name,
         nfe=tuple(dict.fromkeys(args.nfe)),
-        seeds=args.seeds,
-        num_images=args.num_images,
-        batch_size=args.batch_size,
-        device=args.device,
-        precision=args.precision,
+        **{name: getattr(args, name) for name in ("seeds", "num_images", "batch_size", "device", "precision")},
         public_seed=None if args.skip_public else COURSE_SEED,
         inception=args.inception and str(Path(args.inception).resolve()),
         data_root=str(Path(args.data_root).resolve()) if Path(args.data_root).exists() else None,
     )
-    jobs = [Job(one.team, one.path, args.out.resolve(), seed_file, settings, one.remarks) for one in found]
-    waiting = [job for job in jobs if args.again or not has_result(job)]
+    jobs = [Job(one.team, one.path, board, seed_file, settings, one.remarks) for one in found]
+    waiting = choose(jobs, args.again)
     print(f"submissions: {len(jobs)}, to grade: {len(waiting)}", flush=True)
+    save_json({name: sorted(blobs) for name, blobs in known_blobs().items()}, work_folder(board) / grading.KIT)
     if args.submitit:
         run_on_cluster(waiting, args.submitit, args.minutes, args.partition)
     else:
         devices = [f"cuda:{index}" for index in args.devices] or [args.device]
         run_here(waiting, devices, args.jobs or len(devices))
-    results = read_results(args.out / "teams", settings_key(jobs[0]))
+    results = read_results(jobs[0])
     write_board(results, args.out, challenge.published, nfes=settings.nfe)
     failed = sum(result["status"] == "failed" for result in results)
     print(f"{len(results) - failed} graded, {failed} failed: {args.out / 'leaderboard.html'}")
+
+
+def choose(jobs: Sequence[Job], again: bool) -> list[Job]:
+    """Those that have no result, or none that compares; a line says so where other bounds are why."""
+    keys, results = keys_of(jobs[0]), [result_of(job) for job in jobs]
+    if other := sum(result is not None and not is_of(result, {"bounds": keys["bounds"]}) for result in results):
+        print(f"the grader's bounds have changed: {other} that were graded under others are graded anew")
+    return [job for job, result in zip(jobs, results, strict=True) if again or result is None or not is_of(result, keys)]
 
 
 def run_here(jobs: list[Job], devices: list[str], count: int) -> None:
@@ -133,7 +136,7 @@ def run_here(jobs: list[Job], devices: list[str], count: int) -> None:
         try:
             file = work_folder(job.board) / f"{job.folder.name}.json"
             job.write(file)
-            done = subprocess.run([sys.executable, "-m", "src.submission.grade_one", str(file), device], cwd=PROJECT_ROOT)
+            done = subprocess.run([sys.executable, "-m", grading.__name__, str(file), device], cwd=PROJECT_ROOT)
             if done.returncode and done.returncode not in INTERRUPTED:
                 write_fault(job, f"the team's process ended with code {done.returncode}")
         finally:
@@ -158,10 +161,8 @@ def run_on_cluster(jobs: list[Job], cluster: str, minutes: int, partition: str |
     if partition:
         options["slurm_partition"] = partition
     executor.update_parameters(**options)
-    started = [(job, executor.submit(run_job, job)) for job in jobs]
-    for job, running in started:
-        error = running.exception()
-        if error is not None:
+    for job, running in [(job, executor.submit(grading.run_job, job)) for job in jobs]:
+        if error := running.exception():
             write_fault(job, f"the cluster's job {running.job_id} failed: {type(error).__name__}")
 
 

@@ -1,4 +1,4 @@
-"""One team's grading: how it is asked for, what its result holds, and the secret that its seeds follow from."""
+"""One team's grading: its settings, what its result holds, and the secret that its seeds follow from."""
 
 import hashlib
 import json
@@ -14,9 +14,10 @@ import numpy as np
 from src.challenges import DEFAULT, Challenge, get_challenge
 from src.common.cli import UserError
 from src.common.files import load_json, save_json
-from src.submission.archive import content_hash
-from src.submission.sandbox import KIND, Limits
-from src.submission.teams import folder_name
+from src.submission import bounds
+from src.submission.board.teams import folder_name
+from src.submission.handin.archive import content_hash
+from src.submission.sandbox.process import KIND
 
 RESULT = "result.json"  # in a team's folder of the board
 
@@ -42,16 +43,11 @@ class Settings:
     inception: str | None = None
     data_root: str | None = None
     network: dict[str, Any] = field(default_factory=dict)
-    limits: Limits = field(default_factory=Limits)
 
     @property
     def task(self) -> Challenge:
         """The challenge itself."""
         return get_challenge(self.challenge)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Settings":
-        return cls(**{**values, "nfe": tuple(values["nfe"]), "limits": Limits(**values["limits"])})
 
 
 @dataclass(frozen=True)
@@ -75,23 +71,19 @@ class Job:
         return work_folder(self.board) / f"{self.folder.name}.log"
 
     def write(self, path: Path) -> None:
-        values = {**vars(self), **{name: str(getattr(self, name)) for name in ("submission", "board", "seed_file")}}
-        save_json({**values, "settings": asdict(self.settings)}, path)
+        save_json({name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}, path)
 
     @classmethod
     def read(cls, path: Path) -> "Job":
         values = load_json(path)
-        paths = {name: Path(values[name]) for name in ("submission", "board", "seed_file")}
-        settings, remarks = Settings.from_json(values["settings"]), tuple(values["remarks"])
-        return cls(team=values["team"], settings=settings, remarks=remarks, **paths)
+        values |= {name: Path(values[name]) for name in ("submission", "board", "seed_file")}
+        settings = values["settings"] | {"nfe": tuple(values["settings"]["nfe"])}
+        return cls(**values | {"settings": Settings(**settings), "remarks": tuple(values["remarks"])})
 
 
 def work_folder(board: Path) -> Path:
     """Beside the board, which is published: the jobs' descriptions, a cluster's logs, and each team's own errors."""
     return board.with_name(f".{board.name}.jobs")
-
-
-# ------------------------------------------------------------------------------------------------------------- results
 
 
 def new_result(job: Job) -> dict[str, Any]:
@@ -112,7 +104,7 @@ def new_result(job: Job) -> dict[str, Any]:
         "seconds": 0.0,
         "device": job.settings.device,
         "sandbox": KIND,
-        "settings": settings_key(job),
+        **keys_of(job),
     }
 
 
@@ -121,24 +113,30 @@ def write_result(job: Job, result: dict[str, Any]) -> None:
     save_json(result, job.folder / RESULT)
 
 
-def has_result(job: Job) -> bool:
-    """Whether this very submission has been graded with these settings and this secret."""
+def keys_of(job: Job) -> dict[str, str]:
+    """Equal for equal settings, secret and bounds, whichever of its GPUs is used: other results are not of this board."""
+    others = {"device": job.settings.device.partition(":")[0], "data_root": None, "secret": read_secret(job.seed_file)}
+    text = json.dumps(asdict(job.settings) | others, sort_keys=True)
+    return {"settings": hashlib.sha256(text.encode()).hexdigest()[:16], "bounds": bounds.digest()}
+
+
+def result_of(job: Job) -> dict[str, Any] | None:
+    """What this very submission was graded with, under whatever settings and bounds; None where it was not."""
     file = job.folder / RESULT
-    if not file.is_file():
-        return False
-    result = load_json(file)
-    if (result.get("reason") or "").startswith("grader_error"):
-        return False
-    return result.get("settings") == settings_key(job) and result.get("sha256") == content_hash(job.submission)
+    result = load_json(file) if file.is_file() else {}
+    fault = (result.get("reason") or "").partition(":")[0] == "grader_error"
+    return None if fault or result.get("sha256") != content_hash(job.submission) else result
 
 
-def read_results(teams: Path, key: str) -> list[dict[str, Any]]:
-    """All results of the board with these settings and this secret, by team; those of other settings do not compare."""
-    results = [load_json(file) for file in sorted(teams.glob(f"*/{RESULT}"))]
-    return [result for result in results if result.get("settings") == key]
+def is_of(result: dict[str, Any], keys: dict[str, str]) -> bool:
+    """Whether a result was made under these keys: those of other settings or bounds do not compare."""
+    return all(result.get(name) == value for name, value in keys.items())
 
 
-# -------------------------------------------------------------------------------------------------------------- secrets
+def read_results(job: Job) -> list[dict[str, Any]]:
+    """All results of the job's board that compare with its own, by team."""
+    results = [load_json(file) for file in sorted((job.board / "teams").glob(f"*/{RESULT}"))]
+    return [result for result in results if is_of(result, keys_of(job))]
 
 
 def make_secret(file: Path, board: Path) -> None:
@@ -170,10 +168,3 @@ def read_secret(file: Path) -> int:
 def run_seed(secret: int, nfe: int, index: int) -> int:
     """The seed of run `index` at this NFE: another for each NFE, so that images of one are of no use at another."""
     return int(np.random.SeedSequence([secret, nfe, index]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def settings_key(job: Job) -> str:
-    """Equal for equal settings and secret, whichever of its GPUs is used: a result with another key is not of this board."""
-    known = {"device": job.settings.device.partition(":")[0], "data_root": None, "secret": read_secret(job.seed_file)}
-    values = asdict(job.settings) | known
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
