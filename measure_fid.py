@@ -38,9 +38,9 @@ def parse() -> tuple[argparse.Namespace, Challenge]:
     first = Parser(add_help=False)
     add_challenge_flag(first, default=None)
     first.add_argument("--generated_dir")
-    asked, _ = first.parse_known_args()
-    theirs = sampled_from(asked.generated_dir).get("challenge") if asked.generated_dir else None
-    challenge = get_challenge(asked.challenge or (theirs if theirs in CHALLENGES.names() else None))
+    chosen, _ = first.parse_known_args()
+    sampled_as = sampled_from(chosen.generated_dir).get("challenge") if chosen.generated_dir else None
+    challenge = get_challenge(chosen.challenge or (sampled_as if sampled_as in CHALLENGES.names() else None))
     parser = make_parser(challenge)
     args, unknown = parser.parse_known_args()
     if not (args.generated_dir or args.write_stats):
@@ -55,7 +55,7 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
     parser = Parser(description="FID of a folder of images against the validation images")
     folder = challenge.reference_dir()
     reference_help = "folder of the validation images; made if absent" if folder else "folder; by default the data set itself"
-    parser.add_argument("--generated_dir", help="folder of the images to judge (png, jpg, webp)")
+    parser.add_argument("--generated_dir", help="folder of the images to measure (png, jpg, webp)")
     parser.add_argument("--reference_dir", default=folder, help=reference_help)
     parser.add_argument(
         "--data_root", default=challenge.default_root, help="the data set that an absent reference folder is made from"
@@ -70,9 +70,9 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
             "--inception", metavar="FILE", help="weights of the 2015 Inception; found or downloaded if not given"
         )
         if challenge.has_own_feature_network:
-            judge_help = "weights of the course's own feature network; without, the Inception of 2015 judges"
-            parser.add_argument("--judge", metavar="FILE", help=judge_help)
-        stats_help = "mean and covariance in pytorch-fid's format, which EDM's have too, in the place of reference images"
+            network_help = "weights of the course's own feature network; the Inception of 2015 by default"
+            parser.add_argument("--feature_network", "--judge", metavar="FILE", help=network_help)
+        stats_help = "mean and covariance in pytorch-fid's format, which EDM's have too, instead of reference images"
         parser.add_argument("--stats", "--reference_stats", metavar="FILE", help=stats_help)
         stats_help = "write those of the reference images, for --stats and python -m pytorch_fid; needs no --generated_dir"
         parser.add_argument("--write_stats", metavar="FILE", help=stats_help)
@@ -84,9 +84,9 @@ def make_parser(challenge: Challenge | None = None) -> Parser:
 def compute_fid(generated_dir: str | Path, reference_dir: str | Path, device: str = "cuda", batch_size: int = 64) -> float:
     """FID of clean-fid's default mode, of the images in one folder against those in another."""
     challenge = get_challenge()
-    judge = challenge.load_feature_network(resolve_device(device))
+    feature_network = challenge.load_feature_network(resolve_device(device))
     folders = [challenge.read(Path(folder)) for folder in (generated_dir, reference_dir)]
-    return challenge.measure(*folders, judge, metrics=[challenge.metric], batch_size=batch_size)[challenge.metric]
+    return challenge.measure(*folders, feature_network, metrics=[challenge.metric], batch_size=batch_size)[challenge.metric]
 
 
 def prepare_reference_images(data_root: str | Path, reference_dir: str | Path, num_samples: int | None = None) -> None:
@@ -113,7 +113,7 @@ def check(args: argparse.Namespace, challenge: Challenge) -> None:
         raise UserError("--write_stats makes the file from images: leave --stats out")
     for path in filter(None, (args.write_stats, args.output_path)):
         check_output(path)
-    for flag in ("inception", "judge"):
+    for flag in ("inception", "feature_network"):
         if (file := getattr(args, flag, None)) and not Path(file).is_file():
             raise UserError(f"--{flag} {file}: no such file")
 
@@ -129,14 +129,17 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
             print(f"warning: {warning}")
 
     start = time.perf_counter()
-    own = challenge.has_own_feature_network and args.judge
+    own = challenge.has_own_feature_network and args.feature_network
     load = challenge.load_own_feature_network if own else challenge.load_feature_network
-    judge = load(device, args.judge if own else args.inception)
+    feature_network = load(device, args.feature_network if own else args.inception)
     if challenge.has_own_feature_network:
-        processes.say(f"judge: {f'the network of {args.judge}' if own else 'the Inception of 2015; --judge takes another'}")
+        which = f"that of {args.feature_network}" if own else "the Inception of 2015; --feature_network takes another"
+        processes.say(f"feature network: {which}")
     if args.write_stats:
         title = "reference images, pytorch" if processes.is_first else None
-        statistics = cached_statistics(as_rgb(reference), judge, fid_mode(STATS_METRIC), args.batch_size, title, processes)
+        statistics = cached_statistics(
+            as_rgb(reference), feature_network, fid_mode(STATS_METRIC), args.batch_size, title, processes
+        )
         if processes.is_first:
             write_statistics(statistics, args.write_stats)
             print(f"statistics: {args.write_stats}")
@@ -144,7 +147,7 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
         return
     metrics = [metric for metric in challenge.metrics if fid_mode(metric) in args.modes or not args.modes]
     scores = challenge.measure(
-        generated, reference, judge, metrics=metrics, batch_size=args.batch_size, processes=processes, verbose=True
+        generated, reference, feature_network, metrics=metrics, batch_size=args.batch_size, processes=processes, verbose=True
     )
     if not processes.is_first:
         return
@@ -156,7 +159,7 @@ def run(args: argparse.Namespace, challenge: Challenge, processes: Processes, de
         **scores,
         "num_generated": len(generated),
         "num_reference": None if args.stats else len(reference),
-        **({"inception_sha256": judge.sha256, "inception_source": judge.source} if args.modes else {}),
+        **({"inception_sha256": feature_network.sha256, "inception_source": feature_network.source} if args.modes else {}),
         "versions": {"torch": torch.__version__, "numpy": np.__version__, "pillow": PIL.__version__},
         "device": str(device),
         "seconds": round(time.perf_counter() - start, 2),

@@ -111,7 +111,7 @@ def load_stargan_inception(file: str | Path, device: torch.device | str = "cpu")
     state = load_torch(file)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"--judge {file}: expected a state dict of StarGAN v2's Inception")
+        raise UserError(f"--feature_network {file}: expected a state dict of StarGAN v2's Inception")
     state = {name.removeprefix("module."): value for name, value in state.items()}
     state = {name: value for name, value in state.items() if not name.startswith(("fc.", "AuxLogits."))}
     network = StarGANInception()
@@ -121,8 +121,8 @@ def load_stargan_inception(file: str | Path, device: torch.device | str = "cpu")
     other = sorted(name for name in own.keys() & state if own[name].shape != state[name].shape)
     if wrong := absent + unknown + other:
         raise UserError(
-            f"--judge {file}: not StarGAN v2's Inception: {len(absent)} tensors absent, {len(unknown)} unknown, {len(other)} "
-            f"of another shape, such as {wrong[0]}"
+            f"--feature_network {file}: not StarGAN v2's Inception: {len(absent)} tensors absent, {len(unknown)} unknown, "
+            f"{len(other)} of another shape, such as {wrong[0]}"
         )
     network.load_state_dict({**own, **state})
     network.source, network.sha256 = Path(file).name, file_sha256(file)

@@ -24,7 +24,7 @@ from src.common.files import file_sha256, load_json, load_json_lines, save_json
 from src.common.locks import owner_of
 
 LAST = "last.ckpt"
-BEST = "best_model.pt"  # in the place of LAST where a run has become a folder of checkpoints/
+BEST = "best_model.pt"  # instead of LAST in a folder of checkpoints/
 TRAINING_CONFIG = "training_config.json"
 LOG = "log.jsonl"
 METRICS = "metrics.jsonl"
@@ -106,14 +106,14 @@ class Run:
     @property
     def challenge(self) -> str | None:
         """The name of the challenge that it was trained for; None where the folder does not say it."""
-        told = self.training if self.exists else {}
-        return told.get("challenge") or self.model.get("challenge")
+        training = self.training if self.exists else {}
+        return training.get("challenge") or self.model.get("challenge")
 
     @property
     def sample_shape(self) -> tuple[int, ...] | None:
         """The shape of one training sample; None where the folder does not say it."""
-        told = read_model_config(self.folder / LAST) or {}
-        shape = self.training.get("image_shape") if self.exists else told.get("sample_shape")
+        config = read_model_config(self.folder / LAST) or {}
+        shape = self.training.get("image_shape") if self.exists else config.get("sample_shape")
         return None if shape is None else tuple(shape)
 
     def log(self) -> list[dict[str, Any]]:
@@ -201,9 +201,9 @@ def note_sampling(folder: Path, entry: dict[str, Any]) -> None:
     checkpoint is the path of the file; what is written is the way to it from here.
     """
     file = folder.parent / SAMPLING
-    told = load_json(file) if file.is_file() else {}
+    entries = load_json(file) if file.is_file() else {}
     entry = {**entry, "checkpoint": relative_path(entry["checkpoint"], folder.parent)}
-    save_json({**(told if isinstance(told, dict) else {}), folder.name: entry}, file)
+    save_json({**(entries if isinstance(entries, dict) else {}), folder.name: entry}, file)
 
 
 def sampled_from(folder: str | Path, count: int | None = None) -> dict[str, Any]:
@@ -214,8 +214,8 @@ def sampled_from(folder: str | Path, count: int | None = None) -> dict[str, Any]
     """
     folder = Path(folder).resolve()
     file = folder.parent / SAMPLING
-    told = load_json(file) if file.is_file() else {}
-    entry = told.get(folder.name) if isinstance(told, dict) else None
+    entries = load_json(file) if file.is_file() else {}
+    entry = entries.get(folder.name) if isinstance(entries, dict) else None
     if not (isinstance(entry, dict) and isinstance(entry.get("checkpoint"), str)):
         return {}
     if count not in (None, entry.get("num_samples")):

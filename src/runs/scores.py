@@ -110,9 +110,9 @@ def write_scores(run: Run, scores: list[Score]) -> None:
 
 
 def _score(metric: str, value: float, details: Mapping[str, Any]) -> Score:
-    known = {name: value for name, value in details.items() if name in FIELDS and value is not None}
+    named = {name: value for name, value in details.items() if name in FIELDS and value is not None}
     rest = {name: value for name, value in details.items() if name not in FIELDS}
-    return Score(metric, value, **known, sampling=rest)
+    return Score(metric, value, **named, sampling=rest)
 
 
 def measured_scores(run: Run) -> list[Score]:

@@ -232,9 +232,9 @@ def test_measured_by_the_own_network(network_file, monkeypatch, capsys):
     for number, pixels in enumerate(challenge.load("val", "animals")[0]):
         Image.fromarray(pixels.transpose(1, 2, 0)).save(f"copies/{number}.png")
     flags = ["--challenge", "afhq", "--data_root", "animals", "--generated_dir", "copies", "--device", "cpu"]
-    assert call(measure_fid, monkeypatch, *flags, "--judge", network_file) == 0
+    assert call(measure_fid, monkeypatch, *flags, "--feature_network", network_file) == 0
     out = capsys.readouterr().out
-    assert f"judge: the network of {network_file}" in out and "FID of StarGAN v2's Inception, 15 vs 15: " in out
+    assert f"feature network: that of {network_file}" in out and "FID of StarGAN v2's Inception, 15 vs 15: " in out
     assert "any NFE: fid_stargan under 30 (the course's full mark, at either scale): reached" in out
     result = json.loads(Path("fid_results.json").read_text())
     assert abs(result["fid_score"]) < 1e-3 and result["fid_score"] == result["fid_stargan"]
@@ -258,6 +258,8 @@ def test_another_file_is_refused(network_file, tmp_path, change, words):
 
 def test_an_absent_file_is_one_line(monkeypatch, capsys):
     flags = ["--challenge", "afhq", "--data_root", "animals", "--generated_dir", "animals/val/cat", "--device", "cpu"]
-    line = fails(measure_fid, monkeypatch, capsys, *flags, "--judge", "nowhere.ckpt")
-    assert "--judge nowhere.ckpt: no such file" in line
-    assert "--judge" in fails(measure_fid, monkeypatch, capsys, "--generated_dir", "x", "--judge", "nowhere.ckpt")
+    line = fails(measure_fid, monkeypatch, capsys, *flags, "--feature_network", "nowhere.ckpt")
+    assert "--feature_network nowhere.ckpt: no such file" in line
+    assert "--feature_network" in fails(
+        measure_fid, monkeypatch, capsys, "--generated_dir", "x", "--feature_network", "nowhere.ckpt"
+    )

@@ -155,7 +155,7 @@ def check_network(channel: Channel, prefix: str, shapes: dict, found: "torch.nn.
     if type(found) not in (getattr(importlib.import_module(module), name), importlib.import_module("src.network").UNet):
         wrong = f"{place} is {'absent' if found is None else type(found).__name__}, expected {expected}, as in the checkpoint"
     elif {name: list(tensor.shape) for name, tensor in found.state_dict().items()} != shapes:
-        wrong = f"{place} has not the shapes of the checkpoint's network"
+        wrong = f"{place} has other shapes than the checkpoint's network"
     if wrong:
         channel.send("error", code="wrong_architecture", text=wrong)
         os._exit(3)
