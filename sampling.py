@@ -127,11 +127,12 @@ def read_options(words: list[str]) -> dict[str, Any]:
 
 
 def describe_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's place and identity, and how many steps and images it was trained, where it says so and is of a run."""
-    step, run = load_torch(path).get("step"), Run.of(path)
-    batch = run.training.get("batch_size") if run.exists else None
+    """A checkpoint's place and identity, the average that it is, and how long it was trained, where it says so."""
+    checkpoint, run = load_torch(path), Run.of(path)
+    step, batch = checkpoint.get("step"), run.training.get("batch_size") if run.exists else None
     seen = {"images_seen": step * batch} if isinstance(step, int) and isinstance(batch, int) else {}
-    return {"checkpoint": str(path), **identity_of(path), "step": step, **seen}
+    average = {"average": checkpoint["average"]} if "average" in checkpoint else {}
+    return {"checkpoint": str(path), **identity_of(path), "step": step, **seen, **average}
 
 
 def read_guidance(

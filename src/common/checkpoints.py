@@ -18,15 +18,15 @@ def save_model(
     checkpoint_path: str | Path,
     model_config: dict[str, Any],
     config_path: str | Path | None = None,
-    step: int | None = None,
+    **entries: Any,
 ) -> None:
-    """Write {"state_dict": ...}, with "step" where given, and model_config as JSON to config_path, by default beside it.
+    """Write {"state_dict": ...} with further entries, such as step, and model_config as JSON, by default beside it.
 
     Both files appear whole or not at all. Raises UserError if the disk refuses them.
     """
     checkpoint_path = Path(checkpoint_path)
     config_path = Path(config_path) if config_path else checkpoint_path.parent / MODEL_CONFIG
-    save_torch({"state_dict": model.state_dict(), **({} if step is None else {"step": step})}, checkpoint_path)
+    save_torch({"state_dict": model.state_dict(), **entries}, checkpoint_path)
     save_json(model_config, config_path)
 
 

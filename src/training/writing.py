@@ -187,7 +187,9 @@ class Saver:
     def save_model(self, name: str) -> None:
         """Write the averaged model as name.ckpt."""
         with self.state.as_sampled(self.average, self.dtype, self.config.compile):
-            save_model(self.state.model, self.run_dir / f"{name}.ckpt", self.model_config, step=self.state.step)
+            average = next(iter(self.state.ema.averages)) if self.average is None else self.average
+            said = {"step": self.state.step, "average": average}
+            save_model(self.state.model, self.run_dir / f"{name}.ckpt", self.model_config, **said)
 
     def save_preview(self) -> None:
         """Write a sheet of samples as previews/step_NNNNNNN.png, where there are previews."""
