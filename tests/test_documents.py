@@ -60,7 +60,7 @@ def test_write_a_method(copy):
         words = next((words for script, words in SMALLEST.items() if step.startswith(script)), "-p no:cacheprovider")
         said[step] = copy(f"{step} {words}")
     tests = [written for step, written in said.items() if "pytest" in step]
-    assert [int(re.search(r"(\d+) passed", written)[1]) for written in tests] == [16, 19], tests
+    assert [int(re.search(r"(\d+) passed", written)[1]) for written in tests] == [18, 21], tests
     assert len(list((copy.folder / "samples").glob("nfe=[124]/*.png"))) == 6
     text = (copy.folder / "results" / "toy2d" / "toy2d.md").read_text()
     rows = ("x_prediction", "x_prediction,time_distribution=logit_normal,time_scale=10.0")
