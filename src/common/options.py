@@ -17,9 +17,11 @@ import argparse
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from src.common.cli import number
+
+Kind = TypeVar("Kind", bound="Options")
 
 BOUNDS: dict[str, Callable[[float, float], bool]] = {
     "minimum": lambda value, bound: value >= bound,
@@ -43,7 +45,7 @@ class Options:
     """
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
+    def of(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
         """The options of these values by name, which may be among others."""
         return cls(**{item.name: values[item.name] for item in fields(cls)})
 
